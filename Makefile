@@ -1,0 +1,150 @@
+# Everything here needs Go and nothing else: tools are Go modules that
+# hack/tools pins, and the control plane of the tests is built from source.
+
+SHELL := /usr/bin/env bash -o pipefail
+.SHELLFLAGS := -ec
+.DEFAULT_GOAL := help
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
+IMG ?= ghcr.io/image-source/image-source-controller:$(VERSION)
+
+# Arguments for go test, such as GO_TEST_ARGS='-run TestOptIn -v'.
+GO_TEST_ARGS ?=
+# Packages that go test runs.
+PKG ?= ./...
+# How long go test may take for one package; the end-to-end tests are the longest.
+TEST_TIMEOUT ?= 30m
+# How long each fuzz target runs.
+FUZZTIME ?= 30s
+# 1 leaves the demo running.
+KEEP ?=
+# Further flags for make run.
+RUN_ARGS ?=
+
+BIN := $(CURDIR)/bin
+TOOLS := $(BIN)/tools
+CONTROLLER_GEN := $(TOOLS)/controller-gen
+CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
+GOLANGCI_LINT := $(TOOLS)/golangci-lint
+BENCHSTAT := $(TOOLS)/benchstat
+CONTROLPLANE := $(GO) run ./test/controlplane/cmd/controlplane
+GOFMT = $(shell $(GO) env GOROOT)/bin/gofmt
+GO_FILES := $(wildcard *.go api cmd controllers pkg test)
+
+##@ General
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*##"; printf "Usage: make \033[36m<target>\033[0m\n"} \
+		/^[a-zA-Z0-9_-]+:.*?##/ {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2} \
+		/^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)}' $(MAKEFILE_LIST)
+
+.PHONY: clean
+clean: ## Remove what was built. The Go build cache stays.
+	rm -rf $(BIN)
+
+##@ Try it
+
+.PHONY: demo
+demo: ## Show the main job on a control plane of its own. KEEP=1 leaves it running.
+	KEEP=$(KEEP) $(GO) run ./test/demo
+
+.PHONY: run
+run: ## Run the controller against the current kubeconfig, with its storage in bin/data.
+	@mkdir -p $(BIN)/data
+	RUNTIME_NAMESPACE=flux-system $(GO) run . \
+		--storage-path=$(BIN)/data --storage-addr=127.0.0.1:9090 --storage-adv-addr=127.0.0.1:9090 \
+		--log-encoding=console $(RUN_ARGS)
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/image-source-controller.
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/image-source-controller .
+
+.PHONY: docker-build
+docker-build: ## Build the container image IMG. Needs Docker with BuildKit.
+	docker build --build-arg VERSION=$(VERSION) --tag $(IMG) .
+
+##@ Test
+
+.PHONY: test
+test: fmt-check vet verify-generated controlplane ## Run everything that CI runs.
+	@assets="$$($(CONTROLPLANE) assets)"; \
+	echo "$(GO) test $(PKG)"; \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) test $(PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
+
+.PHONY: controlplane
+controlplane: ## Build the programs of the local control plane into bin/controlplane.
+	$(CONTROLPLANE) build
+
+.PHONY: fmt-check
+fmt-check: ## Fail on Go files that gofmt would change.
+	@unformatted="$$($(GOFMT) -l $(GO_FILES))"; \
+	if [[ -n "$$unformatted" ]]; then \
+		echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; \
+	fi
+
+.PHONY: vet
+vet: ## Run go vet.
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run golangci-lint. Its first build takes some minutes.
+	$(GOLANGCI_LINT) run $(PKG)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME.
+	@hack/fuzz.sh $(FUZZTIME)
+
+##@ Generate
+
+.PHONY: fmt
+fmt: ## Format all Go files.
+	$(GOFMT) -w $(GO_FILES)
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Generate the deep-copy functions of the API types.
+	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: $(CONTROLLER_GEN) ## Generate the CustomResourceDefinitions.
+	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
+
+.PHONY: docs
+docs: api-docs ## Generate all generated documentation.
+
+.PHONY: api-docs
+api-docs: $(CRD_REF_DOCS) ## Generate the API reference, docs/reference/api.md.
+	$(CRD_REF_DOCS) --source-path=api --config=hack/api-docs/config.yaml --templates-dir=hack/api-docs/templates \
+		--renderer=markdown --output-path=docs/reference/api.md --log-level=WARN
+
+.PHONY: golden
+golden: ## Write the golden files of the tests anew. Read the diff before you commit it.
+	GEN_GOLDEN=true $(GO) test ./pkg/... -run Golden -count=1
+
+.PHONY: verify-generated
+verify-generated: ## Fail if a generated file differs from what its source generates.
+	@hack/verify-generated.sh
+
+.PHONY: verify
+verify: generate manifests docs ## Regenerate everything and fail on a dirty tree.
+	@dirty="$$(git status --porcelain)"; \
+	if [[ -n "$$dirty" ]]; then \
+		echo "the tree is dirty, commit these files or undo the changes:"; echo "$$dirty"; git --no-pager diff; exit 1; \
+	fi
+
+##@ Tools
+
+.PHONY: tools
+tools: $(CONTROLLER_GEN) $(CRD_REF_DOCS) $(GOLANGCI_LINT) $(BENCHSTAT) ## Build all tools that hack/tools pins into bin/tools.
+
+$(CONTROLLER_GEN): TOOL = sigs.k8s.io/controller-tools/cmd/controller-gen
+$(CRD_REF_DOCS): TOOL = github.com/elastic/crd-ref-docs
+$(GOLANGCI_LINT): TOOL = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(BENCHSTAT): TOOL = golang.org/x/perf/cmd/benchstat
+
+$(CONTROLLER_GEN) $(CRD_REF_DOCS) $(GOLANGCI_LINT) $(BENCHSTAT): hack/tools/go.mod hack/tools/go.sum
+	@echo "building $(@F) (once)"
+	@$(GO) -C hack/tools build -o $@ $(TOOL)

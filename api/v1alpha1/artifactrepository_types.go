@@ -1,0 +1,329 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package v1alpha1
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+)
+
+// ArtifactRepositoryKind is the name of the kind.
+const ArtifactRepositoryKind = "ArtifactRepository"
+
+// MaxHistory is how many publications a status remembers.
+const MaxHistory = 10
+
+// ArtifactRepositorySpec says which image to publish, how to reach it, whom to
+// trust, and how to read it.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.image) != has(self.imagePolicyRef)",message="set exactly one of image and imagePolicyRef: image names a repository, imagePolicyRef follows an ImagePolicy of this namespace"
+// +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.tag) && !has(self.policy) && !has(self.filterTags))",message="tag, policy and filterTags go with image only: with imagePolicyRef the ImagePolicy picks the tag; set digest to pin one"
+// +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.provider) && !has(self.secretRef) && !has(self.serviceAccountName) && !has(self.certSecretRef) && !has(self.proxySecretRef) && !has(self.insecure))",message="provider, secretRef, serviceAccountName, certSecretRef, proxySecretRef and insecure go with image only: with imagePolicyRef they are set on the ImageRepository"
+// +kubebuilder:validation:XValidation:rule="!has(self.image) || has(self.tag) || has(self.digest) || has(self.policy)",message="with image, set one of tag, digest and policy: there is no default tag"
+// +kubebuilder:validation:XValidation:rule="!has(self.tag) || (!has(self.digest) && !has(self.policy))",message="tag goes alone: remove digest and policy, or remove tag (digest beside policy is the pin)"
+// +kubebuilder:validation:XValidation:rule="!has(self.filterTags) || has(self.policy)",message="filterTags needs policy: it filters the tags that policy orders"
+// +kubebuilder:validation:XValidation:rule="!has(self.policy) || [has(self.policy.semver), has(self.policy.alphabetical), has(self.policy.numerical)].filter(x, x).size() == 1",message="set exactly one of policy.semver, policy.alphabetical and policy.numerical"
+type ArtifactRepositorySpec struct {
+	// Interval at which a tag is looked at again and the stored bytes are
+	// checked. Unset: the interval of the ImageRepository that the image comes
+	// from, else 10m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"
+	// +optional
+	Interval *metav1.Duration `json:"interval,omitempty"`
+
+	// Timeout bounds one attempt: resolve, verify, fetch and store. Unset: 60s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"
+	// +optional
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+
+	// Suspend freezes what is published: nothing is resolved, fetched or
+	// withdrawn until it is false again.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+
+	// ImagePolicyRef names the ImagePolicy of the same namespace whose pick is
+	// published. Registry access comes from its ImageRepository.
+	// +optional
+	ImagePolicyRef *meta.LocalObjectReference `json:"imagePolicyRef,omitempty"`
+
+	// Image is the repository to publish from, such as
+	// ghcr.io/stefanprodan/podinfo-deploy, with no tag and no digest. An
+	// oci:// prefix is accepted and means the same.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="image must not contain a digest: put it into spec.digest"
+	// +kubebuilder:validation:XValidation:rule="!self.matches(':[^/]*$')",message="image must not contain a tag: put it into spec.tag"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[a-z]+://') || self.startsWith('oci://')",message="image must be a repository name such as ghcr.io/org/app, without a scheme other than oci://"
+	// +optional
+	Image string `json:"image,omitempty"`
+
+	// Tag is the tag to publish; it is looked at again each interval, because
+	// tags move. With image only.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`
+	// +optional
+	Tag string `json:"tag,omitempty"`
+
+	// Digest is the manifest to publish. Beside policy or imagePolicyRef it is
+	// the pin: exactly this is published, whatever the policy picks.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:Pattern=`^sha256:[a-f0-9]{64}$`
+	// +optional
+	Digest string `json:"digest,omitempty"`
+
+	// FilterTags narrows the tags that policy orders, and extracts the part of
+	// them that is ordered. As on ImagePolicy.
+	// +optional
+	FilterTags *imagev1.TagFilter `json:"filterTags,omitempty"`
+
+	// Policy picks the newest tag of image. As on ImagePolicy.
+	// +optional
+	Policy *imagev1.ImagePolicyChoice `json:"policy,omitempty"`
+
+	// Provider is the cloud whose identity opens the registry. Unset: generic,
+	// which uses secretRef and serviceAccountName. As on OCIRepository.
+	// +kubebuilder:validation:Enum=generic;aws;azure;gcp
+	// +optional
+	Provider string `json:"provider,omitempty"`
+
+	// SecretRef names a Secret of type kubernetes.io/dockerconfigjson.
+	// +optional
+	SecretRef *meta.LocalObjectReference `json:"secretRef,omitempty"`
+
+	// ServiceAccountName names a ServiceAccount whose image pull secrets open
+	// the registry or, with a cloud provider, whose workload identity does.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+
+	// CertSecretRef names a Secret with a CA certificate (ca.crt), a client
+	// certificate (tls.crt) and its key (tls.key), or both.
+	// +optional
+	CertSecretRef *meta.LocalObjectReference `json:"certSecretRef,omitempty"`
+
+	// ProxySecretRef names a Secret with the address of a proxy and, if it asks
+	// for them, username and password.
+	// +optional
+	ProxySecretRef *meta.LocalObjectReference `json:"proxySecretRef,omitempty"`
+
+	// Insecure allows plain HTTP.
+	// +optional
+	Insecure bool `json:"insecure,omitempty"`
+
+	// Verify says whose signature the image must carry. As on OCIRepository.
+	// What platform administrators demand is demanded besides.
+	// +optional
+	Verify *sourcev1.OCIRepositoryVerification `json:"verify,omitempty"`
+
+	// Format pins how the artifact is read; an artifact of another format is
+	// refused. Unset: Auto, which detects it from the media types.
+	// +kubebuilder:validation:Enum=Auto;Flux;Helm;Tekton;Imgpkg;Files;Kyverno;Image
+	// +optional
+	Format string `json:"format,omitempty"`
+
+	// Platform picks the manifest of an image index, as os/architecture or
+	// os/architecture/variant. Unset: linux/amd64.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`
+	// +optional
+	Platform string `json:"platform,omitempty"`
+
+	// LayerSelector picks one layer by its media type and says whether to
+	// extract or to copy it. As on OCIRepository; it overrides the detection
+	// of the format.
+	// +optional
+	LayerSelector *sourcev1.OCILayerSelector `json:"layerSelector,omitempty"`
+
+	// Ignore are patterns of files to leave out, in the format of .sourceignore
+	// (which is that of .gitignore). As on OCIRepository.
+	// +optional
+	Ignore *string `json:"ignore,omitempty"`
+}
+
+// ArtifactRepositoryStatus is the record of what is published. The
+// ExternalArtifact of the same name is its copy.
+type ArtifactRepositoryStatus struct {
+	// ObservedGeneration is the generation of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// LatestRef is the image that was last resolved, published or not.
+	// +optional
+	LatestRef *imagev1.ImageRef `json:"latestRef,omitempty"`
+
+	// Format is the format that the published content was read as.
+	// +optional
+	Format string `json:"format,omitempty"`
+
+	// Artifact is what is published.
+	// +optional
+	Artifact *meta.Artifact `json:"artifact,omitempty"`
+
+	// History lists what was published, newest first.
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	History []Publication `json:"history,omitempty"`
+
+	// Record is the recipe of what is published: enough to make the same bytes
+	// again from the registry.
+	// +optional
+	Record *Recipe `json:"record,omitempty"`
+
+	// ObservedContent is the hash of the settings that decide how an artifact
+	// becomes content: ignore, layerSelector, format, platform and the version
+	// of the archive format.
+	// +optional
+	ObservedContent string `json:"observedContent,omitempty"`
+
+	// ObservedTrust is the fingerprint of the keys, identities, roots and rules
+	// that accepted what is published.
+	// +optional
+	ObservedTrust string `json:"observedTrust,omitempty"`
+
+	// Conditions are Ready, Reconciling, Stalled, ArtifactInStorage and SourceVerified.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	meta.ReconcileRequestStatus `json:",inline"`
+
+	// ObservedRequests are the reconcile requests seen on the objects beside this one.
+	// +optional
+	ObservedRequests *ObservedRequests `json:"observedRequests,omitempty"`
+}
+
+// Publication is one line of the history.
+type Publication struct {
+	// Revision as consumers saw it.
+	Revision string `json:"revision"`
+	// Tag that was resolved; empty when there was none.
+	// +optional
+	Tag string `json:"tag,omitempty"`
+	// Digest of the image's manifest.
+	Digest string `json:"digest"`
+	// Format that the content was read as.
+	// +optional
+	Format string `json:"format,omitempty"`
+	// VerifiedBy names who verified the image; empty when nobody did.
+	// +optional
+	VerifiedBy string `json:"verifiedBy,omitempty"`
+	// PublishedAt is when it was published.
+	PublishedAt metav1.Time `json:"publishedAt"`
+}
+
+// Recipe is how published bytes were made. Two recipes that are equal make
+// equal bytes.
+type Recipe struct {
+	// Image is the repository that the content came from.
+	Image string `json:"image"`
+	// Digest of the image's manifest.
+	Digest string `json:"digest"`
+	// Format that the content was read as.
+	// +optional
+	Format string `json:"format,omitempty"`
+	// Platform that was asked for; empty for the default.
+	// +optional
+	Platform string `json:"platform,omitempty"`
+	// LayerSelector that was asked for.
+	// +optional
+	LayerSelector *sourcev1.OCILayerSelector `json:"layerSelector,omitempty"`
+	// Ignore are the patterns that were asked for.
+	// +optional
+	Ignore *string `json:"ignore,omitempty"`
+	// ArchiveVersion is the version of the archive format.
+	// +optional
+	ArchiveVersion int `json:"archiveVersion,omitempty"`
+}
+
+// ObservedRequests are values of the annotation
+// reconcile.fluxcd.io/requestedAt that were seen on objects beside the
+// ArtifactRepository itself.
+type ObservedRequests struct {
+	// ImagePolicy is the value seen on the ImagePolicy.
+	// +optional
+	ImagePolicy string `json:"imagePolicy,omitempty"`
+	// ExternalArtifact is the value seen on the ExternalArtifact.
+	// +optional
+	ExternalArtifact string `json:"externalArtifact,omitempty"`
+}
+
+const (
+	// DefaultInterval is used where neither the object nor an ImageRepository
+	// names one.
+	DefaultInterval = 10 * time.Minute
+	// DefaultTimeout bounds an attempt where the object names no timeout.
+	DefaultTimeout = 60 * time.Second
+)
+
+// GetConditions returns the conditions of the status.
+func (in *ArtifactRepository) GetConditions() []metav1.Condition { return in.Status.Conditions }
+
+// SetConditions replaces the conditions of the status.
+func (in *ArtifactRepository) SetConditions(conditions []metav1.Condition) {
+	in.Status.Conditions = conditions
+}
+
+// GetArtifact returns what is published, nil when nothing is.
+func (in *ArtifactRepository) GetArtifact() *meta.Artifact { return in.Status.Artifact }
+
+// GetTimeout returns the bound of one attempt.
+func (in *ArtifactRepository) GetTimeout() time.Duration {
+	if in.Spec.Timeout == nil || in.Spec.Timeout.Duration <= 0 {
+		return DefaultTimeout
+	}
+	return in.Spec.Timeout.Duration
+}
+
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=artifactrepo,categories=all;fluxcd
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Format",type=string,JSONPath=`.status.format`
+// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.artifact.revision`
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Image",type=string,priority=1,JSONPath=`.status.latestRef.name`
+// +kubebuilder:metadata:annotations="kustomize.toolkit.fluxcd.io/substitute=disabled"
+
+// ArtifactRepository publishes an image as the ExternalArtifact of the same
+// name, for Kustomizations and HelmReleases to reference.
+type ArtifactRepository struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ArtifactRepositorySpec `json:"spec,omitempty"`
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status ArtifactRepositoryStatus `json:"status,omitempty"`
+}
+
+// ArtifactRepositoryList is a list of ArtifactRepository objects.
+//
+// +kubebuilder:object:root=true
+type ArtifactRepositoryList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ArtifactRepository `json:"items"`
+}

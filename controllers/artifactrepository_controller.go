@@ -1,0 +1,286 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/runtime/jitter"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+// conflictDelay is how long a reconcile that read a stale object waits for the
+// caches to catch up.
+const conflictDelay = 200 * time.Millisecond
+
+// ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
+type ArtifactRepositoryReconciler struct {
+	// Client reads from the caches and writes.
+	Client client.Client
+	// Live reads past the caches.
+	Live client.Reader
+	// Rules of the platform.
+	Rules Rules
+	// Registry opens repositories.
+	Registry *registry.Client
+	// Credentials resolves what objects refer to.
+	Credentials *credentials.Resolver
+	// Bridge carries images to the store.
+	Bridge *bridge.Bridge
+	// Store keeps the bytes.
+	Store *store.Store
+	// Content holds the limits and settings that are the same for all objects.
+	Content format.Options
+	// LabelKeys are copied to the ExternalArtifact.
+	LabelKeys []string
+	// Backoff decides when a failed attempt is tried again.
+	Backoff workqueue.TypedRateLimiter[ctrl.Request]
+	// Events tells people.
+	Events *Events
+	// Metrics of this project.
+	Metrics *Metrics
+
+	attention attention
+}
+
+// Reconcile carries out what an ArtifactRepository asks for and records what
+// became of it.
+func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	start := time.Now()
+	obj, err := get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if obj == nil {
+		return ctrl.Result{}, r.forget(ctx, req)
+	}
+	if obj.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil
+	}
+	ctx, end := r.attention.begin(ctx, req.NamespacedName)
+	defer end()
+	defer r.Events.duration(ctx, obj, start)
+
+	around, err := observer{r.Client}.aroundArtifactRepository(ctx, obj)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil
+	}
+	a := r.attempt(ctx, obj, around)
+	if ctx.Err() != nil {
+		// The object was deleted, or the process ends: there is nobody to tell.
+		return ctrl.Result{}, nil
+	}
+	err = r.conclude(ctx, obj, around, &a)
+	switch {
+	case isGone(err):
+		return ctrl.Result{}, nil
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: r.next(req, obj, a)}, nil
+}
+
+// attempt carries out the plan for an object. Whatever fails, the bytes of
+// what is published are kept whole.
+func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
+	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
+	defer cancel()
+	a := attempt{plan: r.Rules.Plan(obj, around)}
+	a.err = a.plan.Why
+	switch a.plan.Action {
+	case Withdraw:
+		return a
+	case Publish:
+		a = r.publish(ctx, obj, around, a)
+		if a.err == nil {
+			return a
+		}
+	case Freeze, Refuse:
+	}
+	return r.restore(ctx, obj, around, a)
+}
+
+// publish has the image of a plan carried to the store.
+func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	request, err := r.request(ctx, obj, around, a.plan)
+	if err != nil {
+		a.err = err
+		return a
+	}
+	out, err := r.Bridge.Publish(ctx, request)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)
+	}
+	a.image, a.err, a.stored = out.Image, err, err == nil
+	if err == nil && !out.Unchanged {
+		a.made, a.settings = &out, request.Content
+	}
+	r.attention.judged(client.ObjectKeyFromObject(obj), out, err)
+	return a
+}
+
+// restore makes the bytes of what is published again from the recipe in the
+// record, if they are no longer stored.
+func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	published := publishedBy(obj)
+	if published == nil {
+		return a
+	}
+	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, r.depth(obj, a.plan.Interval))
+	if ok || err != nil {
+		a.stored = ok
+		return a
+	}
+	request, err := r.recordedRequest(ctx, obj, around)
+	if err == nil {
+		var out bridge.Outcome
+		if out, err = r.Bridge.Publish(ctx, request); err == nil {
+			a.stored = true
+			if out.Artifact.Digest != published.Artifact.Digest || out.Artifact.URL != published.Artifact.URL {
+				a.made, a.settings = &out, request.Content
+			}
+		}
+	}
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", oneLine(err.Error()))
+	}
+	return a
+}
+
+// conclude records what an attempt made, publishes the record and says what
+// happened: bytes, record, ExternalArtifact, in this order.
+func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) error {
+	before := obj.DeepCopy()
+	r.acknowledge(obj, around)
+	record(obj, *a)
+	mark(obj, *a)
+	base, err := r.recordAhead(ctx, before, obj)
+	if err != nil {
+		return err
+	}
+	if err := r.deliver(ctx, obj, around.External, a.plan); err != nil {
+		if fault.Of(err, "").Reason != v1alpha1.ReasonNameConflict {
+			return err
+		}
+		a.err = err
+		mark(obj, *a)
+	}
+	if err := r.patchStatus(ctx, base, obj); err != nil {
+		return err
+	}
+	if awaited := r.attention.arrived(client.ObjectKeyFromObject(obj)); a.made != nil && !awaited.IsZero() {
+		r.Metrics.PublishDuration.Observe(time.Since(awaited).Seconds())
+	}
+	r.Events.concluded(ctx, before, obj, around, *a)
+	return nil
+}
+
+// recordAhead writes a new artifact into the record before anybody can see it,
+// so that whoever is asked for its bytes finds what they are. It returns what
+// the next patch starts from.
+func (r *ArtifactRepositoryReconciler) recordAhead(ctx context.Context, before, obj *v1alpha1.ArtifactRepository) (*v1alpha1.ArtifactRepository, error) {
+	if obj.Status.Artifact == nil || equality.Semantic.DeepEqual(before.Status.Artifact, obj.Status.Artifact) {
+		return before, nil
+	}
+	ahead := obj.DeepCopy()
+	ahead.Status.Conditions = before.DeepCopy().Status.Conditions
+	ahead.Status.ObservedGeneration = before.Status.ObservedGeneration
+	markProgress(ahead)
+	if err := r.patchStatus(ctx, before, ahead); err != nil {
+		return nil, err
+	}
+	obj.ResourceVersion = ahead.ResourceVersion
+	return ahead, nil
+}
+
+// deliver makes the ExternalArtifact follow the record.
+func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact, plan Plan) error {
+	publisher := r.publisher()
+	switch {
+	case plan.Action == Withdraw:
+		if err := publisher.withdraw(ctx, obj, seen); err != nil {
+			return err
+		}
+		return r.Store.Remove(ctx, keyOf(obj))
+	case seen != nil && !ownedBy(seen, obj), seen == nil && obj.Status.Artifact == nil:
+		return nil
+	default:
+		return publisher.publish(ctx, obj, seen)
+	}
+}
+
+func (r *ArtifactRepositoryReconciler) publisher() publisher {
+	return publisher{client: r.Client, live: r.Live, labelKeys: r.LabelKeys}
+}
+
+// patchStatus writes the status if it differs from that of base.
+func (r *ArtifactRepositoryReconciler) patchStatus(ctx context.Context, base, obj *v1alpha1.ArtifactRepository) error {
+	if equality.Semantic.DeepEqual(base.Status, obj.Status) {
+		return nil
+	}
+	status := obj.Status.DeepCopy()
+	if err := r.Client.Status().Patch(ctx, obj, guarded(base)); err != nil {
+		return err
+	}
+	obj.Status = *status
+	return nil
+}
+
+// next is the time until the next look at an object.
+func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.ArtifactRepository, a attempt) time.Duration {
+	failure := fault.Of(a.err, v1alpha1.ReasonFetchFailed)
+	lost := obj.Status.Artifact != nil && !a.stored
+	if !lost && (failure == nil || failure.Class != fault.Retry) {
+		r.Backoff.Forget(req)
+		return jitter.JitteredIntervalDuration(a.plan.Interval)
+	}
+	delay := min(r.Backoff.When(req), a.plan.Interval)
+	if failure != nil {
+		delay = max(delay, failure.RetryAfter)
+	}
+	return jitter.JitteredIntervalDuration(delay)
+}
+
+// forget removes what is known and stored of an object that is gone.
+func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Request) error {
+	r.Backoff.Forget(req)
+	r.attention.forget(req.NamespacedName)
+	r.Events.forget(ctx, req.NamespacedName)
+	return r.Store.Remove(ctx, store.Key{Namespace: req.Namespace, Name: req.Name})
+}

@@ -1,0 +1,125 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// attention is what a process remembers of the objects that it reconciles.
+// Nothing depends on it but speed: a new process starts with none.
+type attention struct {
+	mu    sync.Mutex
+	notes map[types.NamespacedName]*note
+}
+
+type note struct {
+	// cancel ends the reconcile that is under way.
+	cancel context.CancelFunc
+	// refused is the last failure that only another digest heals.
+	refused *bridge.Refusal
+	// inspected is when the stored bytes were last read to their end.
+	inspected time.Time
+	// awaited is when a change was seen that is not yet published.
+	awaited time.Time
+}
+
+func (a *attention) on(key types.NamespacedName, do func(*note)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.notes == nil {
+		a.notes = map[types.NamespacedName]*note{}
+	}
+	n, ok := a.notes[key]
+	if !ok {
+		n = &note{}
+		a.notes[key] = n
+	}
+	do(n)
+}
+
+// begin notes that a reconcile is under way. Its context ends with end, or
+// when the object is deleted.
+func (a *attention) begin(ctx context.Context, key types.NamespacedName) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	a.on(key, func(n *note) { n.cancel = cancel })
+	return ctx, cancel
+}
+
+// interrupt ends the reconcile of an object that was deleted.
+func (a *attention) interrupt(key types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n, ok := a.notes[key]; ok && n.cancel != nil {
+		n.cancel()
+	}
+}
+
+// judged remembers a failure that only another digest heals, or that there is none.
+func (a *attention) judged(key types.NamespacedName, out bridge.Outcome, err error) {
+	var refused *bridge.Refusal
+	if f := fault.Of(err, ""); f != nil && f.Class == fault.Stall && out.Image.Digest.Hex != "" {
+		refused = &bridge.Refusal{Repository: out.Image.Repository, Digest: out.Image.Digest, Content: out.Content, Err: err}
+	}
+	a.on(key, func(n *note) { n.refused = refused })
+}
+
+// refusal returns what judged remembered.
+func (a *attention) refusal(key types.NamespacedName) (refused *bridge.Refusal) {
+	a.on(key, func(n *note) { refused = n.refused })
+	return refused
+}
+
+// inspect tells whether the stored bytes were not read to their end for the
+// given time, and notes that they are now.
+func (a *attention) inspect(key types.NamespacedName, every time.Duration) (due bool) {
+	a.on(key, func(n *note) {
+		if due = time.Since(n.inspected) >= every; due {
+			n.inspected = time.Now()
+		}
+	})
+	return due
+}
+
+// await notes when a change was first seen that is to be published.
+func (a *attention) await(key types.NamespacedName) {
+	a.on(key, func(n *note) {
+		if n.awaited.IsZero() {
+			n.awaited = time.Now()
+		}
+	})
+}
+
+// arrived returns since when a change was awaited, and that it is no longer.
+func (a *attention) arrived(key types.NamespacedName) (since time.Time) {
+	a.on(key, func(n *note) { since, n.awaited = n.awaited, time.Time{} })
+	return since
+}
+
+// forget drops all that is known of an object.
+func (a *attention) forget(key types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.notes, key)
+}

@@ -1,0 +1,25 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package controllers turns objects into published artifacts and back into
+// status.
+//
+// The ImagePolicy controller only decides whether a policy is a source and
+// keeps an ArtifactRepository for it. The ArtifactRepository controller does
+// all the work: it observes objects, plans, has the image carried through
+// pkg/bridge, records the outcome, and publishes the record as an
+// ExternalArtifact. Conditions are marked in one place (status.go).
+package controllers

@@ -1,0 +1,213 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	kuberecorder "k8s.io/client-go/tools/record"
+
+	eventv1 "github.com/fluxcd/pkg/apis/event/v1beta1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	helper "github.com/fluxcd/pkg/runtime/controller"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// maxPending bounds the events that wait to be sent. Over it the oldest news
+// is kept and the newest is dropped: a reconcile never waits for a receiver.
+const maxPending = 1000
+
+// Events tells people and machines what happened: Kubernetes events, Flux
+// events, and Flux's metrics of objects. It sends from a goroutine of its own,
+// because a receiver that is down must not hold up a reconcile.
+type Events struct {
+	// Recorder writes Kubernetes events and posts Flux events.
+	Recorder kuberecorder.EventRecorder
+	// Metrics are Flux's metrics of objects.
+	Metrics helper.Metrics
+	once    sync.Once
+	pending chan func()
+	said    said
+}
+
+// queue returns where events wait to be sent.
+func (e *Events) queue() chan func() {
+	e.once.Do(func() { e.pending = make(chan func(), maxPending) })
+	return e.pending
+}
+
+// Start sends events until ctx ends.
+func (e *Events) Start(ctx context.Context) error {
+	for {
+		select {
+		case send := <-e.queue():
+			send()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// NeedLeaderElection is false: whoever has something to say sends it.
+func (*Events) NeedLeaderElection() bool { return false }
+
+// send posts an event about an object, with metadata under the object's group.
+func (e *Events) send(obj client.Object, metadata map[string]string, eventType, reason, message string) {
+	obj = obj.DeepCopyObject().(client.Object)
+	select {
+	case e.queue() <- func() { e.Recorder.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message) }:
+	default:
+		ctrl.Log.Info("an event was dropped: too many wait to be sent", "namespace", obj.GetNamespace(), "name", obj.GetName(), "reason", reason)
+	}
+}
+
+// warnOnce warns about an object once per value and process.
+func (e *Events) warnOnce(obj client.Object, warning Warning) {
+	if !e.said.first(obj.GetUID(), warning) {
+		return
+	}
+	e.send(obj, nil, corev1.EventTypeWarning, warning.Reason, oneLine(warning.Message))
+}
+
+// duration records how long a reconcile took.
+func (e *Events) duration(ctx context.Context, obj conditions.Getter, start time.Time) {
+	e.Metrics.RecordDuration(ctx, obj, start)
+}
+
+// concluded says what changed with an attempt, where something did: a new
+// artifact, a failure, a recovery, a withdrawal.
+func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) {
+	e.Metrics.RecordSuspend(ctx, obj, obj.Spec.Suspend)
+	e.Metrics.RecordReadiness(ctx, obj)
+	e.Metrics.RecordReconciling(ctx, obj)
+	e.Metrics.RecordStalled(ctx, obj)
+
+	log := ctrl.LoggerFrom(ctx)
+	ready := conditions.Get(obj, meta.ReadyCondition)
+	switch {
+	case a.made != nil:
+		message := ready.Message
+		if a.made.SkippedLinks > 0 {
+			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)
+		}
+		log.Info("published", "revision", a.made.Artifact.Revision, "digest", a.made.Artifact.Digest, "url", a.made.Artifact.URL)
+		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, message)
+	case sameCondition(conditions.Get(before, meta.ReadyCondition), obj):
+	case ready.Status == "False":
+		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
+		e.tell(obj, around, corev1.EventTypeWarning, ready.Reason, ready.Message)
+	case conditions.IsFalse(before, meta.ReadyCondition):
+		log.Info("recovered", "message", ready.Message)
+		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
+	}
+}
+
+// tell sends an event about an ArtifactRepository, and the same about an
+// object that Flux's Alerts can select: the ExternalArtifact or, before there
+// is one, the ImagePolicy.
+func (e *Events) tell(obj *v1alpha1.ArtifactRepository, around Surroundings, eventType, reason, message string) {
+	message = oneLine(message)
+	e.send(obj, revisionMetadata(obj, v1alpha1.Group), eventType, reason, message)
+	switch {
+	case obj.Status.Artifact != nil || around.External != nil:
+		external := around.External
+		if external == nil {
+			external = &sourcev1.ExternalArtifact{}
+			external.Namespace, external.Name = obj.Namespace, obj.Name
+		}
+		if around.External == nil || ownedBy(external, obj) {
+			e.send(external, revisionMetadata(obj, sourcev1.GroupVersion.Group), eventType, reason, message)
+		}
+	case around.Policy != nil:
+		e.send(around.Policy, nil, eventType, reason, message)
+	}
+}
+
+// revisionMetadata is what Flux's notification-controller prints beside an
+// event: its keys are under the group of the object that the event is about.
+func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string]string {
+	artifact := obj.Status.Artifact
+	if artifact == nil {
+		return nil
+	}
+	return map[string]string{
+		group + "/" + eventv1.MetaRevisionKey: artifact.Revision,
+		group + "/" + eventv1.MetaDigestKey:   artifact.Digest,
+	}
+}
+
+// sameCondition tells whether Ready says what it said before.
+func sameCondition(before *metav1.Condition, obj *v1alpha1.ArtifactRepository) bool {
+	now := conditions.Get(obj, meta.ReadyCondition)
+	return before != nil && before.Status == now.Status && before.Reason == now.Reason && before.Message == now.Message
+}
+
+// forget drops the metrics of an object that is gone.
+func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
+	gone := &v1alpha1.ArtifactRepository{}
+	gone.Namespace, gone.Name = key.Namespace, key.Name
+	now := metav1.Now()
+	gone.DeletionTimestamp = &now
+	e.Metrics.RecordSuspend(ctx, gone, false)
+	e.Metrics.RecordReadiness(ctx, gone)
+	e.Metrics.RecordReconciling(ctx, gone)
+	e.Metrics.RecordStalled(ctx, gone)
+	e.Metrics.RecordDuration(ctx, gone, now.Time)
+}
+
+// said remembers which warnings were given. It is bounded: when it is full it
+// starts afresh, and a warning may be given twice.
+type said struct {
+	mu       sync.Mutex
+	warnings map[saidKey]struct{}
+}
+
+type saidKey struct {
+	uid   types.UID
+	place Place
+	value string
+}
+
+const maxSaid = 10_000
+
+// first tells whether a warning about an object was not given yet, and notes
+// that it is now.
+func (s *said) first(uid types.UID, warning Warning) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := saidKey{uid: uid, place: warning.Place, value: warning.Value}
+	if _, ok := s.warnings[key]; ok {
+		return false
+	}
+	if s.warnings == nil || len(s.warnings) >= maxSaid {
+		s.warnings = map[saidKey]struct{}{}
+	}
+	s.warnings[key] = struct{}{}
+	return true
+}

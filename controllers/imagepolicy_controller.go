@@ -1,0 +1,197 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// ImagePolicyReconciler keeps an ArtifactRepository of the same name for every
+// ImagePolicy that is a source, and removes it from those that are no longer.
+type ImagePolicyReconciler struct {
+	// Client reads from the caches and writes.
+	Client client.Client
+	// Rules of the platform.
+	Rules Rules
+	// LabelKeys are copied from the policy to the ArtifactRepository, so that a
+	// shard that sees the one sees the other.
+	LabelKeys []string
+	// FieldManager owns what is applied.
+	FieldManager string
+	// Events tells people.
+	Events *Events
+}
+
+// Reconcile makes the ArtifactRepository follow the decision about a policy.
+func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	start := time.Now()
+	policy, err := get(ctx, r.Client, req.NamespacedName, &imagev1.ImagePolicy{})
+	if policy == nil || err != nil || policy.DeletionTimestamp != nil {
+		return ctrl.Result{}, err
+	}
+	defer r.Events.duration(ctx, policy, start)
+	around, err := observer{r.Client}.aroundPolicy(ctx, policy)
+	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
+		return ctrl.Result{}, err
+	}
+	existing, err := get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	decision := r.Rules.DecidePolicy(around.Marks())
+	r.warn(around, existing, decision)
+	switch {
+	case decision.Verdict == On:
+		err = r.keep(ctx, policy, existing)
+	case decision.Verdict == Off && existing != nil && generatedFor(existing, policy):
+		ctrl.LoggerFrom(ctx).Info("no longer a source", "reason", decision.Why)
+		err = r.remove(ctx, existing)
+	}
+	if isGone(err) {
+		err = nil
+	}
+	return ctrl.Result{}, err
+}
+
+// warn says once what a person should know about the marks around a policy.
+func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.ArtifactRepository, decision Decision) {
+	for _, warning := range decision.Warnings {
+		switch warning.Place {
+		case OnRepository:
+			r.Events.warnOnce(around.Repository, warning)
+		case OnNamespace:
+			// Of a namespace's label, those hear whom it concerns.
+			if existing != nil || around.Marks().Policy != nil {
+				r.Events.warnOnce(around.Policy, warning)
+			}
+		default:
+			r.Events.warnOnce(around.Policy, warning)
+		}
+	}
+}
+
+// keep applies the ArtifactRepository of a policy. One that somebody else wrote
+// for this policy satisfies the annotation as it is; one that refers elsewhere
+// is left alone, and the policy waits for its name.
+func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImagePolicy, existing *v1alpha1.ArtifactRepository) error {
+	if existing != nil && !generatedFor(existing, policy) {
+		if ref := existing.Spec.ImagePolicyRef; ref == nil || ref.Name != policy.Name {
+			r.Events.warnOnce(policy, Warning{
+				Value:  string(existing.UID),
+				Reason: v1alpha1.ReasonNameConflict,
+				Message: fmt.Sprintf("the image is not published: an ArtifactRepository %s exists and does not refer to this ImagePolicy: rename one of them, or set its spec.imagePolicyRef.name to %s",
+					policy.Name, policy.Name),
+			})
+		}
+		return nil
+	}
+	want := r.artifactRepository(policy)
+	if existing != nil && upToDate(existing, want) {
+		return nil
+	}
+	applied, err := runtime.DefaultUnstructuredConverter.ToUnstructured(want)
+	if err != nil {
+		return err
+	}
+	// Only what is ours is applied; the status is nobody's to send.
+	delete(applied, "status")
+	return r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: applied}),
+		client.FieldOwner(r.FieldManager), client.ForceOwnership)
+}
+
+// remove deletes exactly the object that was seen.
+func (r *ImagePolicyReconciler) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository) error {
+	return r.Client.Delete(ctx, obj, client.Preconditions{UID: &obj.UID, ResourceVersion: &obj.ResourceVersion})
+}
+
+// artifactRepository is what a policy that is a source has beside it.
+func (r *ImagePolicyReconciler) artifactRepository(policy *imagev1.ImagePolicy) *v1alpha1.ArtifactRepository {
+	kind := imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind)
+	return &v1alpha1.ArtifactRepository{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ArtifactRepositoryKind},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       policy.Namespace,
+			Name:            policy.Name,
+			Labels:          pick(policy.Labels, r.LabelKeys),
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(policy, kind)},
+		},
+		Spec: v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: policy.Name}},
+	}
+}
+
+// generatedFor tells whether an ArtifactRepository was made for a policy, or
+// for one of its name that is gone.
+func generatedFor(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) bool {
+	return controlledByName(obj, imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind).GroupKind(), policy.Name)
+}
+
+// upToDate tells whether applying want would change nothing.
+func upToDate(got, want *v1alpha1.ArtifactRepository) bool {
+	if ref := got.Spec.ImagePolicyRef; ref == nil || *ref != *want.Spec.ImagePolicyRef {
+		return false
+	}
+	owner := metav1.GetControllerOf(got)
+	return owner != nil && owner.UID == want.OwnerReferences[0].UID && holds(got.Labels, want.Labels)
+}
+
+// pick returns the entries of m that have one of the keys.
+func pick(m map[string]string, keys []string) map[string]string {
+	picked := map[string]string{}
+	for _, key := range keys {
+		if value, ok := m[key]; ok {
+			picked[key] = value
+		}
+	}
+	return picked
+}
+
+// holds tells whether all of want is in got.
+func holds(got, want map[string]string) bool {
+	for key, value := range want {
+		if have, ok := got[key]; !ok || have != value {
+			return false
+		}
+	}
+	return true
+}
+
+// merge returns got with all of want in it, and whether that changed it.
+func merge(got, want map[string]string) (map[string]string, bool) {
+	if holds(got, want) {
+		return got, false
+	}
+	merged := maps.Clone(got)
+	if merged == nil {
+		merged = map[string]string{}
+	}
+	maps.Copy(merged, want)
+	return merged, true
+}

@@ -1,0 +1,87 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+// Metrics are the figures of this project, beside those that Flux's and
+// Kubernetes' libraries keep. None is labelled by what tenants choose but the
+// host of a registry.
+type Metrics struct {
+	// PublishDuration is the time from a policy's pick being seen to its
+	// ExternalArtifact being written.
+	PublishDuration prometheus.Histogram
+
+	registryRequests *prometheus.CounterVec
+	registryBytes    *prometheus.CounterVec
+	artifactRequests *prometheus.CounterVec
+	artifactBytes    prometheus.Counter
+	collectedFiles   prometheus.Counter
+	collectedBytes   prometheus.Counter
+}
+
+// NewMetrics registers the metrics.
+func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: "image_source", Name: name, Help: help}
+	}
+	m := &Metrics{
+		PublishDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "image_source", Name: "publish_duration_seconds",
+			Help:    "Time from a change of an ImagePolicy being seen to its ExternalArtifact being written.",
+			Buckets: prometheus.ExponentialBucketsRange(0.01, 600, 14),
+		}),
+		registryRequests: prometheus.NewCounterVec(counter("registry_requests_total",
+			"Requests to registries by host, operation and status code; code 0 is no answer."), []string{"host", "operation", "code"}),
+		registryBytes:    prometheus.NewCounterVec(counter("registry_bytes_total", "Bytes read from registries by host."), []string{"host"}),
+		artifactRequests: prometheus.NewCounterVec(counter("artifact_requests_total", "Requests to the artifact server by status code."), []string{"code"}),
+		artifactBytes:    prometheus.NewCounter(counter("artifact_bytes_total", "Bytes served by the artifact server.")),
+		collectedFiles:   prometheus.NewCounter(counter("storage_collected_files_total", "Stored files removed because nothing names them.")),
+		collectedBytes:   prometheus.NewCounter(counter("storage_collected_bytes_total", "Bytes freed by removing stored files.")),
+	}
+	for _, collector := range []prometheus.Collector{m.PublishDuration, m.registryRequests, m.registryBytes,
+		m.artifactRequests, m.artifactBytes, m.collectedFiles, m.collectedBytes} {
+		if err := registerer.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// ObserveRegistry counts a request to a registry.
+func (m *Metrics) ObserveRegistry(o registry.Observation) {
+	m.registryRequests.WithLabelValues(o.Host, o.Operation, strconv.Itoa(o.Code)).Inc()
+	m.registryBytes.WithLabelValues(o.Host).Add(float64(o.Bytes))
+}
+
+// ObserveServer counts an answer of the artifact server.
+func (m *Metrics) ObserveServer(code int, bytes int64) {
+	m.artifactRequests.WithLabelValues(strconv.Itoa(code)).Inc()
+	m.artifactBytes.Add(float64(bytes))
+}
+
+func (m *Metrics) observeCollected(c store.Collected) {
+	m.collectedFiles.Add(float64(c.Files))
+	m.collectedBytes.Add(float64(c.Bytes))
+}

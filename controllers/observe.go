@@ -1,0 +1,165 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/runtime/acl"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// Surroundings are the objects around a policy or an ArtifactRepository that
+// decide what becomes of it. What does not exist is nil.
+type Surroundings struct {
+	Namespace  *corev1.Namespace
+	Policy     *imagev1.ImagePolicy
+	Repository *imagev1.ImageRepository
+	// Admitted tells that the ImageRepository's accessFrom lets the namespace in.
+	Admitted bool
+	// External is the ExternalArtifact of the same name.
+	External *sourcev1.ExternalArtifact
+}
+
+// Marks returns the facts of an opt-in decision.
+func (s Surroundings) Marks() Marks {
+	marks := Marks{Repository: RepositoryMarks{Missing: s.Repository == nil}}
+	if s.Namespace != nil {
+		marks.Namespace = markOf(s.Namespace.Labels)
+	}
+	if s.Policy != nil {
+		marks.Policy = markOf(s.Policy.Annotations)
+		marks.PolicyOwned = controlledByKind(s.Policy, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind())
+		marks.Repository.Foreign = repositoryKey(s.Policy).Namespace != s.Policy.Namespace
+	}
+	if s.Repository != nil {
+		marks.Repository.Mark = markOf(s.Repository.Annotations)
+		marks.Repository.Admits = s.Admitted
+	}
+	return marks
+}
+
+// observer reads the surroundings of objects from the caches.
+type observer struct {
+	client client.Client
+}
+
+// aroundPolicy reads what surrounds an ImagePolicy.
+func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy) (Surroundings, error) {
+	s := Surroundings{Policy: policy}
+	var err error
+	if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: policy.Namespace}, &corev1.Namespace{}); err != nil {
+		return s, err
+	}
+	key := repositoryKey(policy)
+	if s.Repository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil || s.Repository == nil {
+		return s, err
+	}
+	err = acl.NewAuthorization(o.client).HasAccessToRef(ctx, policy, key, s.Repository.Spec.AccessFrom)
+	s.Admitted = err == nil
+	var denied acl.AccessDeniedError
+	if errors.As(err, &denied) {
+		err = nil
+	}
+	return s, err
+}
+
+// aroundArtifactRepository reads what surrounds an ArtifactRepository.
+func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.ArtifactRepository) (Surroundings, error) {
+	var s Surroundings
+	var err error
+	if ref := obj.Spec.ImagePolicyRef; ref != nil {
+		policy, err := get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}, &imagev1.ImagePolicy{})
+		if err != nil {
+			return s, err
+		}
+		if policy != nil {
+			if s, err = o.aroundPolicy(ctx, policy); err != nil {
+				return s, err
+			}
+		}
+	}
+	if s.Namespace == nil {
+		if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{}); err != nil {
+			return s, err
+		}
+	}
+	s.External, err = get(ctx, o.client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	return s, err
+}
+
+// get reads an object; one that does not exist is nil.
+func get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
+	err := c.Get(ctx, key, obj)
+	if err == nil {
+		return obj, nil
+	}
+	var none T
+	return none, client.IgnoreNotFound(err)
+}
+
+// repositoryKey is where the ImageRepository of a policy lives.
+func repositoryKey(policy *imagev1.ImagePolicy) types.NamespacedName {
+	ref := policy.Spec.ImageRepositoryRef
+	if ref.Namespace == "" {
+		return types.NamespacedName{Namespace: policy.Namespace, Name: ref.Name}
+	}
+	return types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+}
+
+// controlledByKind tells whether an object's controller is of a group and kind,
+// in whatever version it was written down.
+func controlledByKind(obj metav1.Object, kind schema.GroupKind) bool {
+	owner := metav1.GetControllerOf(obj)
+	if owner == nil || owner.Kind != kind.Kind {
+		return false
+	}
+	return groupOf(owner.APIVersion) == kind.Group
+}
+
+// groupOf returns the group of an apiVersion, empty where there is none.
+func groupOf(apiVersion string) string {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return ""
+	}
+	return gv.Group
+}
+
+// controlledByName tells whether an object's controller is of a group and kind
+// and has a name. The UID may differ: an owner that was deleted and made again
+// finds what its predecessor left.
+func controlledByName(obj metav1.Object, kind schema.GroupKind, name string) bool {
+	return controlledByKind(obj, kind) && metav1.GetControllerOf(obj).Name == name
+}
+
+// isGone tells whether a write failed because its object, or the namespace it
+// is in, is going away: nothing is left to do then.
+func isGone(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}

@@ -1,0 +1,284 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// Action is what a plan comes to.
+type Action int
+
+const (
+	// Publish the image that the plan names.
+	Publish Action = iota
+	// Freeze what is published: it is kept whole, and nothing is asked for.
+	Freeze
+	// Withdraw what is published.
+	Withdraw
+	// Refuse to go on; what is published stays.
+	Refuse
+)
+
+// Plan is what an ArtifactRepository asks for, as far as objects tell.
+type Plan struct {
+	// Action to take.
+	Action Action
+	// Why it is not Publish: a fault, or nil for Freeze.
+	Why error
+	// Interval until the next look.
+	Interval time.Duration
+	// Repository to publish from.
+	Repository name.Repository
+	// Tag to publish; empty with a pin.
+	Tag string
+	// Digest to publish, if it is known; zero: whatever Tag points at.
+	Digest v1.Hash
+	// Access names what opens the registry.
+	Access credentials.References
+	// Note is what a person should know beside what is published.
+	Note string
+}
+
+// signatureTags are the names under which signatures, attestations and SBOMs
+// are stored as tags, where a registry has no referrers API.
+var signatureTags = []string{`^sha256-[0-9a-f]{64}(\..+)?$`, `^.*\.(sig|att|sbom)$`}
+
+var isSignatureTag = regexp.MustCompile("(?:" + strings.Join(signatureTags, ")|(?:") + ")")
+
+// Plan tells what an ArtifactRepository asks for. It is a pure function of the
+// objects.
+func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan {
+	plan := Plan{Interval: interval(obj, around.Repository)}
+	stop := func(action Action, why error) Plan {
+		plan.Action, plan.Why = action, why
+		return plan
+	}
+	permission := r.permission(around)
+	switch {
+	case permission.Verdict == Off:
+		return stop(Withdraw, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
+	case permission.Verdict == Keep && around.Repository != nil:
+		return stop(Refuse, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
+	case around.External != nil && !ownedBy(around.External, obj):
+		return stop(Refuse, nameConflict(obj))
+	}
+	if err := supported(obj); err != nil {
+		return stop(Refuse, err)
+	}
+	if obj.Spec.Suspend || around.Policy != nil && around.Policy.Spec.Suspend {
+		return stop(Freeze, nil)
+	}
+	if err := plan.followPolicy(obj, around); err != nil {
+		return stop(Refuse, err)
+	}
+	return plan
+}
+
+// permission tells whether anything may be published from these surroundings.
+func (r Rules) permission(around Surroundings) Decision {
+	marks := around.Marks()
+	if around.Policy == nil {
+		return r.DecideNamespace(marks.Namespace)
+	}
+	return r.DecidePermission(marks)
+}
+
+// supported refuses, in words, what this version does not do yet: nothing that
+// is asked for is ever ignored.
+func supported(obj *v1alpha1.ArtifactRepository) error {
+	refuse := func(field, instead string) error {
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.%s is not supported by this version of image-source-controller: %s", field, instead)
+	}
+	switch spec := obj.Spec; {
+	case spec.ImagePolicyRef == nil:
+		return refuse("image", "write an ImageRepository and an ImagePolicy, and refer to the policy with spec.imagePolicyRef")
+	case spec.Verify != nil:
+		return refuse("verify", "remove it, or publish through an OCIRepository, whose spec.verify is supported")
+	case spec.LayerSelector != nil:
+		return refuse("layerSelector", "remove it: the layer is chosen by the format")
+	case spec.Platform != "":
+		return refuse("platform", "remove it: artifacts with an index are not supported either")
+	case spec.Format != "" && spec.Format != v1alpha1.FormatAuto && spec.Format != v1alpha1.FormatFlux:
+		return refuse("format: "+spec.Format, "set Auto or Flux")
+	default:
+		return nil
+	}
+}
+
+// followPolicy fills in the image that the ImagePolicy picked, or that the pin
+// names in its place.
+func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surroundings) error {
+	policy, repository := around.Policy, around.Repository
+	if policy == nil {
+		return waitFor("ImagePolicy %s does not exist", obj.Spec.ImagePolicyRef.Name)
+	}
+	key := repositoryKey(policy)
+	if repository == nil {
+		return waitFor("the ImageRepository %s that ImagePolicy %s refers to does not exist", key, policy.Name)
+	}
+	var err error
+	if p.Repository, err = parseRepository(repository); err != nil {
+		return waitFor("ImageRepository %s names the image %q, which is no repository name: %s", key, quotable(repository.Spec.Image), err)
+	}
+	p.Access = accessOf(repository)
+	if obj.Spec.Digest != "" {
+		return p.pin(obj, policy)
+	}
+	if err := evaluated(policy); err != nil {
+		return err
+	}
+	latest := policy.Status.LatestRef
+	if !sameRepository(latest.Name, repository, p.Repository) {
+		return waitFor("ImagePolicy %s picked from %q, but its ImageRepository %s scans %q: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
+			policy.Name, quotable(latest.Name), key, quotable(repository.Spec.Image), policy.Name, policy.Namespace)
+	}
+	if isSignatureTag.MatchString(latest.Tag) {
+		return waitFor("ImagePolicy %s picked the tag %q, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",
+			policy.Name, quotable(latest.Tag), key, strings.Join(signatureTags, "', '"))
+	}
+	return p.pick(policy.Name, latest)
+}
+
+// pick fills in what a policy picked. Tenants may be able to edit a policy's
+// status, so what stands there is checked like any input.
+func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
+	if _, err := name.NewTag(p.Repository.Name()+":"+latest.Tag, name.StrictValidation); err != nil || latest.Tag == "" {
+		return waitFor("ImagePolicy %s picked the tag %q, which is no valid tag", policy, quotable(latest.Tag))
+	}
+	p.Tag = latest.Tag
+	if latest.Digest == "" {
+		return nil
+	}
+	digest, err := parseDigest(latest.Digest)
+	if err != nil {
+		return waitFor("ImagePolicy %s picked the digest %q: %s", policy, quotable(latest.Digest), err)
+	}
+	p.Digest = digest
+	return nil
+}
+
+// pin fills in the digest of the spec, whatever the policy picks.
+func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
+	digest, err := parseDigest(obj.Spec.Digest)
+	if err != nil {
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.digest is %q: %w", quotable(obj.Spec.Digest), err)
+	}
+	p.Digest = digest
+	p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s has picked nothing", policy.Name)
+	if latest := policy.Status.LatestRef; latest != nil {
+		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s would pick %s", policy.Name, quotable(latest.Tag))
+	}
+	return nil
+}
+
+// evaluated tells whether a policy's status speaks of its current spec.
+func evaluated(policy *imagev1.ImagePolicy) error {
+	ready := conditions.Get(policy, meta.ReadyCondition)
+	switch {
+	case policy.Status.ObservedGeneration != policy.Generation || ready == nil:
+		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
+	case ready.Status != "True":
+		return waitFor("ImagePolicy %s is not ready: %s", policy.Name, oneLine(ready.Message))
+	case ready.ObservedGeneration != 0 && ready.ObservedGeneration != policy.Generation:
+		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
+	case policy.Status.LatestRef == nil:
+		return waitFor("ImagePolicy %s has picked nothing", policy.Name)
+	default:
+		return nil
+	}
+}
+
+func waitFor(format string, args ...any) error {
+	return fault.Waitf(v1alpha1.ReasonDependencyNotReady, format, args...)
+}
+
+// parseRepository reads the image of an ImageRepository as image-reflector-controller does.
+func parseRepository(repository *imagev1.ImageRepository) (name.Repository, error) {
+	var options []name.Option
+	if repository.Spec.Insecure {
+		options = append(options, name.Insecure)
+	}
+	return name.NewRepository(repository.Spec.Image, options...)
+}
+
+// sameRepository tells whether a name, as a policy's status gives it, is the
+// image of an ImageRepository, however either is spelled.
+func sameRepository(picked string, repository *imagev1.ImageRepository, parsed name.Repository) bool {
+	if picked == repository.Spec.Image {
+		return true
+	}
+	other, err := name.NewRepository(picked)
+	return err == nil && other.Name() == parsed.Name()
+}
+
+// parseDigest reads a manifest digest. Its syntax is checked before a registry
+// or a file system sees it.
+func parseDigest(s string) (v1.Hash, error) {
+	digest, err := v1.NewHash(s)
+	if err != nil || digest.Algorithm != "sha256" {
+		return v1.Hash{}, fmt.Errorf("expected sha256: and 64 hexadecimal digits in lower case")
+	}
+	return digest, nil
+}
+
+// accessOf names what an ImageRepository opens its registry with. Secrets are
+// read in its namespace, as image-reflector-controller does.
+func accessOf(repository *imagev1.ImageRepository) credentials.References {
+	return credentials.References{
+		Namespace:          repository.Namespace,
+		Provider:           repository.GetProvider(),
+		SecretName:         nameOf(repository.Spec.SecretRef),
+		ServiceAccountName: repository.Spec.ServiceAccountName,
+		CertSecretName:     nameOf(repository.Spec.CertSecretRef),
+		ProxySecretName:    nameOf(repository.Spec.ProxySecretRef),
+		Insecure:           repository.Spec.Insecure,
+	}
+}
+
+func nameOf(ref *meta.LocalObjectReference) string {
+	if ref == nil {
+		return ""
+	}
+	return ref.Name
+}
+
+// interval is the time between two looks at a source.
+func interval(obj *v1alpha1.ArtifactRepository, repository *imagev1.ImageRepository) time.Duration {
+	switch {
+	case obj.Spec.Interval != nil && obj.Spec.Interval.Duration > 0:
+		return obj.Spec.Interval.Duration
+	case repository != nil && repository.Spec.Interval.Duration > 0:
+		return repository.Spec.Interval.Duration
+	default:
+		return v1alpha1.DefaultInterval
+	}
+}

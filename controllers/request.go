@@ -1,0 +1,197 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// freshness is the part of an interval for which an answer about a tag serves
+// all sources of that tag. It is below one, so that a source alone, whose
+// intervals are jittered, asks each time.
+const freshness = 0.9
+
+// request turns a plan into what the bridge is asked for: secrets are read and
+// the repository is opened with them.
+func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, plan Plan) (bridge.Request, error) {
+	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
+	if err != nil {
+		return bridge.Request{}, err
+	}
+	repository := r.Registry.Repository(plan.Repository, access)
+	return bridge.Request{
+		Key:        keyOf(obj),
+		Repository: repository,
+		Tag:        plan.Tag,
+		Digest:     plan.Digest,
+		MaxAge:     share(plan.Interval),
+		Fresh:      requested(obj, around),
+		Content:    r.settings(obj.Spec.Format, obj.Spec.Ignore),
+		Verifier:   trust.NoDemands{},
+		Published:  publishedBy(obj),
+		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
+		Depth:      r.depth(obj, plan.Interval),
+	}, nil
+}
+
+// recordedRequest asks for what the record says, byte for byte, whatever the
+// spec or the policy say now.
+func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) (bridge.Request, error) {
+	recipe := obj.Status.Record
+	if around.Repository == nil {
+		return bridge.Request{}, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
+	}
+	var options []name.Option
+	if around.Repository.Spec.Insecure {
+		options = append(options, name.Insecure)
+	}
+	parsed, err := name.NewRepository(recipe.Image, options...)
+	if err != nil {
+		return bridge.Request{}, err
+	}
+	digest, err := parseDigest(recipe.Digest)
+	if err != nil {
+		return bridge.Request{}, err
+	}
+	access, err := r.Credentials.Resolve(ctx, parsed, accessOf(around.Repository))
+	if err != nil {
+		return bridge.Request{}, err
+	}
+	return bridge.Request{
+		Key:        keyOf(obj),
+		Repository: r.Registry.Repository(parsed, access),
+		Tag:        latestPublication(obj).Tag,
+		Digest:     digest,
+		Content:    r.settings(recipe.Format, recipe.Ignore),
+		Verifier:   trust.NoDemands{},
+	}, nil
+}
+
+// settings returns how an artifact becomes content: the platform's limits, and
+// what one object asks for.
+func (r *ArtifactRepositoryReconciler) settings(pinned string, ignore *string) format.Options {
+	settings := r.Content
+	settings.Format, settings.Ignore = pinned, ignore
+	return settings
+}
+
+// publishedBy returns what the record says is published, nil when nothing is.
+func publishedBy(obj *v1alpha1.ArtifactRepository) *bridge.Published {
+	status := obj.Status
+	if status.Artifact == nil || status.Record == nil {
+		return nil
+	}
+	digest, err := parseDigest(status.Record.Digest)
+	if err != nil {
+		return nil
+	}
+	return &bridge.Published{
+		Repository: status.Record.Image,
+		Digest:     digest,
+		Content:    status.ObservedContent,
+		Artifact:   *status.Artifact,
+		Format:     status.Format,
+		VerifiedBy: latestPublication(obj).VerifiedBy,
+	}
+}
+
+func latestPublication(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
+	if len(obj.Status.History) == 0 {
+		return v1alpha1.Publication{}
+	}
+	return obj.Status.History[0]
+}
+
+// requested tells whether somebody asked for a reconcile since the last one. On
+// an object that was never reconciled nothing is older than the request.
+func requested(obj *v1alpha1.ArtifactRepository, around Surroundings) bool {
+	if obj.Status.ObservedGeneration < 1 {
+		return false
+	}
+	seen := observedRequests(obj)
+	now := requests(around)
+	token := obj.Annotations[meta.ReconcileRequestAnnotation]
+	return token != "" && token != obj.Status.LastHandledReconcileAt ||
+		now.ImagePolicy != "" && now.ImagePolicy != seen.ImagePolicy ||
+		now.ExternalArtifact != "" && now.ExternalArtifact != seen.ExternalArtifact
+}
+
+// acknowledge writes into the status which requests were seen.
+func (r *ArtifactRepositoryReconciler) acknowledge(obj *v1alpha1.ArtifactRepository, around Surroundings) {
+	if token, ok := meta.ReconcileAnnotationValue(obj.Annotations); ok {
+		obj.Status.SetLastHandledReconcileRequest(token)
+	}
+	now, seen := requests(around), observedRequests(obj)
+	if now.ImagePolicy == "" {
+		now.ImagePolicy = seen.ImagePolicy
+	}
+	if now.ExternalArtifact == "" {
+		now.ExternalArtifact = seen.ExternalArtifact
+	}
+	if now != seen {
+		obj.Status.ObservedRequests = &now
+	}
+}
+
+// requests returns the tokens on the objects around.
+func requests(around Surroundings) v1alpha1.ObservedRequests {
+	var now v1alpha1.ObservedRequests
+	if around.Policy != nil {
+		now.ImagePolicy = around.Policy.Annotations[meta.ReconcileRequestAnnotation]
+	}
+	if around.External != nil {
+		now.ExternalArtifact = around.External.Annotations[meta.ReconcileRequestAnnotation]
+	}
+	return now
+}
+
+func observedRequests(obj *v1alpha1.ArtifactRepository) v1alpha1.ObservedRequests {
+	if obj.Status.ObservedRequests == nil {
+		return v1alpha1.ObservedRequests{}
+	}
+	return *obj.Status.ObservedRequests
+}
+
+// depth is how thoroughly the stored bytes are checked now: to their end once
+// in a process and each interval, else only whether they are there.
+func (r *ArtifactRepositoryReconciler) depth(obj *v1alpha1.ArtifactRepository, interval time.Duration) store.Depth {
+	if r.attention.inspect(client.ObjectKeyFromObject(obj), share(interval)) {
+		return store.Deep
+	}
+	return store.Shallow
+}
+
+func share(interval time.Duration) time.Duration {
+	return time.Duration(float64(interval) * freshness)
+}
+
+// keyOf is where an object's artifact is stored.
+func keyOf(obj client.Object) store.Key {
+	return store.Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}
+}

@@ -1,0 +1,197 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+// maxHistory is how many publications a status remembers.
+const maxHistory = v1alpha1.MaxHistory
+
+// attempt is what one reconcile came to.
+type attempt struct {
+	plan Plan
+	// image that was resolved last, as far as it became known.
+	image bridge.Image
+	// made is what is to be recorded; nil when what is published stands.
+	made *bridge.Outcome
+	// settings that made was made with.
+	settings format.Options
+	// err is why the plan was not carried out.
+	err error
+	// stored tells that the bytes of what is published are on disk.
+	stored bool
+}
+
+// record writes what an attempt made into the status: artifact, recipe and
+// history. What was withdrawn is taken out of it; the history stays.
+func record(obj *v1alpha1.ArtifactRepository, a attempt) {
+	status := &obj.Status
+	if a.image.Digest.Hex != "" {
+		status.LatestRef = &imagev1.ImageRef{Name: a.image.Repository, Tag: a.image.Tag, Digest: a.image.Digest.String()}
+	}
+	if a.plan.Action == Withdraw {
+		status.Artifact, status.Record, status.LatestRef, status.Format = nil, nil, nil, ""
+		status.ObservedContent, status.ObservedTrust = "", ""
+	}
+	if a.made == nil {
+		return
+	}
+	made := a.made
+	if !status.Artifact.HasRevision(made.Artifact.Revision) || !status.Artifact.HasDigest(made.Artifact.Digest) {
+		status.History = append([]v1alpha1.Publication{{
+			Revision:    made.Artifact.Revision,
+			Tag:         made.Image.Tag,
+			Digest:      made.Image.Digest.String(),
+			Format:      made.Format,
+			VerifiedBy:  made.VerifiedBy,
+			PublishedAt: made.Artifact.LastUpdateTime,
+		}}, status.History...)
+		status.History = status.History[:min(len(status.History), v1alpha1.MaxHistory)]
+	}
+	status.Artifact = made.Artifact.DeepCopy()
+	status.Format = made.Format
+	status.ObservedContent = made.Content
+	status.Record = &v1alpha1.Recipe{
+		Image:          made.Image.Repository,
+		Digest:         made.Image.Digest.String(),
+		Format:         a.settings.Format,
+		Platform:       a.settings.Platform,
+		LayerSelector:  a.settings.LayerSelector,
+		Ignore:         a.settings.Ignore,
+		ArchiveVersion: format.ArchiveVersion,
+	}
+}
+
+// mark is the one place where conditions are marked.
+func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
+	obj.Status.ObservedGeneration = obj.Generation
+	markStorage(obj, a)
+	switch {
+	case a.err != nil:
+		markFailure(obj, a.err)
+	case a.plan.Action == Freeze:
+		settle(obj, obj.Status.Artifact != nil, v1alpha1.ReasonSuspended, frozenMessage(obj))
+	default:
+		settle(obj, true, v1alpha1.ReasonSucceeded, publishedMessage(obj, a))
+	}
+}
+
+// markFailure marks a failure by its reason and class.
+func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
+	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
+	message := oneLine(failure.Error())
+	if artifact := obj.Status.Artifact; artifact != nil {
+		message += "; still published: " + artifact.Revision
+	}
+	settle(obj, false, failure.Reason, message)
+	switch failure.Class {
+	case fault.Retry:
+		conditions.MarkReconciling(obj, v1alpha1.ReasonProgressingWithRetry, "the next attempt follows by itself")
+	case fault.Stall:
+		conditions.MarkStalled(obj, failure.Reason, "%s", message)
+	case fault.Wait:
+	}
+}
+
+// settle marks Ready, and that nothing is under way.
+func settle(obj *v1alpha1.ArtifactRepository, ready bool, reason, message string) {
+	conditions.Delete(obj, meta.ReconcilingCondition)
+	conditions.Delete(obj, meta.StalledCondition)
+	condition := conditions.FalseCondition(meta.ReadyCondition, reason, "%s", message)
+	if ready {
+		condition = conditions.TrueCondition(meta.ReadyCondition, reason, "%s", message)
+	}
+	conditions.Set(obj, condition)
+}
+
+// markStorage marks whether the bytes of what is published are there.
+func markStorage(obj *v1alpha1.ArtifactRepository, a attempt) {
+	switch artifact := obj.Status.Artifact; {
+	case artifact == nil:
+		conditions.Delete(obj, v1alpha1.ArtifactInStorageCondition)
+	case a.stored:
+		conditions.MarkTrue(obj, v1alpha1.ArtifactInStorageCondition, v1alpha1.ReasonSucceeded, "stored: %s", artifact.Revision)
+	default:
+		conditions.Set(obj, conditions.FalseCondition(v1alpha1.ArtifactInStorageCondition, v1alpha1.ReasonStorageOperationFailed,
+			"the bytes of %s are missing and could not be made again yet", artifact.Revision))
+	}
+}
+
+// markProgress marks that something new is recorded but not yet published.
+func markProgress(obj *v1alpha1.ArtifactRepository) {
+	conditions.MarkReconciling(obj, v1alpha1.ReasonProgressing, "publishing %s", obj.Status.Artifact.Revision)
+	if !conditions.Has(obj, meta.ReadyCondition) {
+		conditions.MarkUnknown(obj, meta.ReadyCondition, v1alpha1.ReasonProgressing, "publishing %s", obj.Status.Artifact.Revision)
+	}
+}
+
+// publishedMessage says what is published, from where, since when, and what
+// else a person on call should know.
+func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
+	artifact := obj.Status.Artifact
+	message := fmt.Sprintf("published %s from %s as %s since %s",
+		artifact.Revision, obj.Status.Record.Image, obj.Status.Format, since(artifact.LastUpdateTime))
+	if a.plan.Note != "" {
+		message += "; " + a.plan.Note
+	}
+	return message
+}
+
+func frozenMessage(obj *v1alpha1.ArtifactRepository) string {
+	what := "spec.suspend of the ImagePolicy is true"
+	if obj.Spec.Suspend {
+		what = "spec.suspend is true"
+	}
+	if artifact := obj.Status.Artifact; artifact != nil {
+		return fmt.Sprintf("suspended (%s): %s stays published since %s", what, artifact.Revision, since(artifact.LastUpdateTime))
+	}
+	return fmt.Sprintf("suspended (%s): nothing is published", what)
+}
+
+func since(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// oneLine makes text of any origin fit for a condition or an event: one line
+// without control characters, of bounded length.
+func oneLine(s string) string {
+	const most = 1024
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if runes := []rune(s); len(runes) > most {
+		s = string(runes[:most]) + "..."
+	}
+	return s
+}

@@ -1,0 +1,228 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// Indexes of the caches.
+const (
+	// policiesByRepository finds ImagePolicies by the ImageRepository that they
+	// refer to, as namespace/name.
+	policiesByRepository = "spec.imageRepositoryRef"
+	// artifactsByPolicy finds ArtifactRepositories by the ImagePolicy that they follow.
+	artifactsByPolicy = "spec.imagePolicyRef"
+)
+
+// IndexFields declares what the controllers look objects up by. It is called
+// once, before they are set up.
+func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
+	err := indexer.IndexField(ctx, &imagev1.ImagePolicy{}, policiesByRepository, func(obj client.Object) []string {
+		return []string{repositoryKey(obj.(*imagev1.ImagePolicy)).String()}
+	})
+	if err != nil {
+		return err
+	}
+	return indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByPolicy, func(obj client.Object) []string {
+		if ref := obj.(*v1alpha1.ArtifactRepository).Spec.ImagePolicyRef; ref != nil {
+			return []string{ref.Name}
+		}
+		return nil
+	})
+}
+
+// SetupWithManager watches whatever decides about a policy.
+func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("imagepolicy").
+		For(&imagev1.ImagePolicy{}, builder.WithPredicates(changed(policyMarks))).
+		Watches(&v1alpha1.ArtifactRepository{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(changed(generatedShape))).
+		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.policiesOfRepository), builder.WithPredicates(changed(repositoryMarks))).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.policiesOfNamespace), builder.WithPredicates(changed(labelsOf))).
+		WithOptions(options).
+		Complete(r)
+}
+
+// SetupWithManager watches whatever decides about an ArtifactRepository, and
+// what it keeps. Poked, if not nil, are keys to look at again.
+func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, poked <-chan event.GenericEvent) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("artifactrepository").
+		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
+		Watches(&v1alpha1.ArtifactRepository{}, r.interrupter()).
+		Watches(&sourcev1.ExternalArtifact{}, handler.EnqueueRequestsFromMapFunc(r.drifted)).
+		Watches(&imagev1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
+		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.ofRepository), builder.WithPredicates(changed(repositoryMarks))).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
+		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
+		WithOptions(options).
+		Complete(r)
+}
+
+// changed lets an update through when what it is given sees differs. Creation
+// and deletion always pass.
+func changed[T client.Object](see func(T) any) predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(T)
+		if !ok {
+			return true
+		}
+		now, ok := e.ObjectNew.(T)
+		return !ok || !equality.Semantic.DeepEqual(see(before), see(now))
+	}}
+}
+
+// What each watch looks at. Scans rewrite the status of an ImageRepository all
+// the time, and our own writes come back as events: neither is news.
+
+func labelsOf(obj *corev1.Namespace) any {
+	return []any{obj.Labels, obj.DeletionTimestamp}
+}
+
+func policyMarks(obj *imagev1.ImagePolicy) any {
+	return []any{obj.Generation, markOf(obj.Annotations), obj.Labels, obj.OwnerReferences, obj.DeletionTimestamp}
+}
+
+func policyOutcome(obj *imagev1.ImagePolicy) any {
+	var ready any
+	if c := conditions.Get(obj, meta.ReadyCondition); c != nil {
+		ready = []any{c.Status, c.Reason, c.Message, c.ObservedGeneration}
+	}
+	return []any{obj.Generation, obj.Status.ObservedGeneration, obj.Status.LatestRef, ready,
+		obj.Annotations[meta.ReconcileRequestAnnotation], obj.OwnerReferences, obj.DeletionTimestamp}
+}
+
+func repositoryMarks(obj *imagev1.ImageRepository) any {
+	return []any{obj.Generation, markOf(obj.Annotations), obj.DeletionTimestamp}
+}
+
+func generatedShape(obj *v1alpha1.ArtifactRepository) any {
+	return []any{obj.Generation, obj.Labels, obj.OwnerReferences, obj.DeletionTimestamp}
+}
+
+func artifactRepositoryShape(obj *v1alpha1.ArtifactRepository) any {
+	return []any{obj.Generation, obj.Labels, obj.UID, obj.Annotations[meta.ReconcileRequestAnnotation], obj.DeletionTimestamp}
+}
+
+func (r *ImagePolicyReconciler) policiesOfRepository(ctx context.Context, obj client.Object) []ctrl.Request {
+	return listed(ctx, r.Client, &imagev1.ImagePolicyList{}, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()})
+}
+
+func (r *ImagePolicyReconciler) policiesOfNamespace(ctx context.Context, obj client.Object) []ctrl.Request {
+	return listed(ctx, r.Client, &imagev1.ImagePolicyList{}, client.InNamespace(obj.GetName()))
+}
+
+func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
+	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsByPolicy: obj.GetName()})
+	for _, request := range requests {
+		r.attention.await(request.NamespacedName)
+	}
+	return requests
+}
+
+func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj client.Object) []ctrl.Request {
+	var policies imagev1.ImagePolicyList
+	if err := r.Client.List(ctx, &policies, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range policies.Items {
+		requests = append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+			client.InNamespace(policies.Items[i].Namespace), client.MatchingFields{artifactsByPolicy: policies.Items[i].Name})...)
+	}
+	return requests
+}
+
+func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj client.Object) []ctrl.Request {
+	return listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(obj.GetName()))
+}
+
+// drifted asks for a repair where an ExternalArtifact does not say what the
+// record says. Our own writes come back here too and ask for nothing.
+func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.Object) []ctrl.Request {
+	key := client.ObjectKeyFromObject(obj)
+	repository, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	if repository == nil || err != nil {
+		return nil
+	}
+	external := obj.(*sourcev1.ExternalArtifact)
+	token := external.Annotations[meta.ReconcileRequestAnnotation]
+	asked := token != "" && token != observedRequests(repository).ExternalArtifact
+	if !asked && r.stillThere(ctx, key, external.UID) && r.publisher().matches(external, repository) {
+		return nil
+	}
+	return []ctrl.Request{{NamespacedName: key}}
+}
+
+// stillThere tells whether the cache holds the object of an event: that of a
+// deletion it does not.
+func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types.NamespacedName, uid types.UID) bool {
+	external, err := get(ctx, r.Client, key, &sourcev1.ExternalArtifact{})
+	return err == nil && external != nil && external.UID == uid
+}
+
+// interrupter ends the reconcile of an object as soon as it is deleted.
+func (r *ArtifactRepositoryReconciler) interrupter() handler.EventHandler {
+	return handler.Funcs{
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, _ workqueue.TypedRateLimitingInterface[ctrl.Request]) {
+			r.attention.interrupt(client.ObjectKeyFromObject(e.Object))
+		},
+	}
+}
+
+// listed returns the keys of the objects that a list finds.
+func listed(ctx context.Context, c client.Client, list client.ObjectList, options ...client.ListOption) []ctrl.Request {
+	if err := c.List(ctx, list, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
+		return nil
+	}
+	var requests []ctrl.Request
+	switch list := list.(type) {
+	case *imagev1.ImagePolicyList:
+		for i := range list.Items {
+			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	case *v1alpha1.ArtifactRepositoryList:
+		for i := range list.Items {
+			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return requests
+}

@@ -1,0 +1,417 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// image-source-controller publishes the images that Flux ImagePolicies pick as
+// Flux ExternalArtifacts.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	artifactconfig "github.com/fluxcd/pkg/artifact/config"
+	"github.com/fluxcd/pkg/auth"
+	pkgcache "github.com/fluxcd/pkg/cache"
+	"github.com/fluxcd/pkg/runtime/acl"
+	fluxclient "github.com/fluxcd/pkg/runtime/client"
+	helper "github.com/fluxcd/pkg/runtime/controller"
+	"github.com/fluxcd/pkg/runtime/events"
+	"github.com/fluxcd/pkg/runtime/features"
+	"github.com/fluxcd/pkg/runtime/jitter"
+	"github.com/fluxcd/pkg/runtime/leaderelection"
+	"github.com/fluxcd/pkg/runtime/logger"
+	"github.com/fluxcd/pkg/runtime/metrics"
+	"github.com/fluxcd/pkg/runtime/pprof"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+const controllerName = "image-source-controller"
+
+// version is set when a release is built.
+var version = "dev"
+
+// options are what the flags say.
+type options struct {
+	metricsAddr, healthAddr, eventsAddr string
+	concurrent                          int
+	defaultServiceAccount               string
+	namespaceOptIn                      string
+	authRealms                          []string
+	allowedCIDRs                        []string
+	limits                              format.Limits
+
+	storage        artifactconfig.Options
+	client         fluxclient.Options
+	log            logger.Options
+	leaderElection leaderelection.Options
+	watch          helper.WatchOptions
+	acl            acl.Options
+	rateLimiter    helper.RateLimiterOptions
+	jitter         jitter.IntervalOptions
+	features       features.FeatureGates
+	tokenCache     pkgcache.TokenFlags
+}
+
+func main() {
+	o := parse(os.Args[1:])
+	logger.SetLogger(logger.NewLogger(o.log))
+	if err := run(ctrl.SetupSignalHandler(), o); err != nil {
+		ctrl.Log.Error(err, "stopped")
+		os.Exit(1)
+	}
+}
+
+// parse reads the flags; a flag that cannot be read ends the process.
+func parse(args []string) *options {
+	const tokenCacheSize = 100
+	o := &options{limits: format.DefaultLimits()}
+	fs := pflag.NewFlagSet(controllerName, pflag.ExitOnError)
+	fs.StringVar(&o.metricsAddr, "metrics-addr", ":8080", "The address the metric endpoint binds to.")
+	fs.StringVar(&o.healthAddr, "health-addr", ":9440", "The address the health endpoint binds to.")
+	fs.StringVar(&o.eventsAddr, "events-addr", "", "The address of the events receiver.")
+	fs.IntVar(&o.concurrent, "concurrent", 10, "The number of concurrent reconciles per controller.")
+	fs.StringVar(&o.defaultServiceAccount, auth.ControllerFlagDefaultServiceAccount, "",
+		"Default service account to use for workload identity when not specified in resources.")
+	fs.StringVar(&o.namespaceOptIn, "namespace-opt-in", string(controllers.NamespaceOptInLabel),
+		"Whether a namespace must carry the label "+v1alpha1.UseAsSource+" for anything in it to be published: label or none.")
+	fs.StringSliceVar(&o.authRealms, "registry-auth-realms", nil,
+		"Hosts that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain.")
+	fs.StringSliceVar(&o.allowedCIDRs, "registry-allowed-cidrs", nil,
+		"Private networks that public registries may redirect to.")
+	fs.Int64Var(&o.limits.ArtifactBytes, "max-artifact-bytes", o.limits.ArtifactBytes, "The largest artifact that is pulled, in bytes.")
+	fs.Int64Var(&o.limits.UncompressedBytes, "max-uncompressed-bytes", o.limits.UncompressedBytes, "The most bytes that an artifact may unpack to.")
+	fs.IntVar(&o.limits.Entries, "max-entries", o.limits.Entries, "The most files and folders that an artifact may hold.")
+	o.storage.BindFlags(fs)
+	o.client.BindFlags(fs)
+	o.log.BindFlags(fs)
+	o.leaderElection.BindFlags(fs)
+	o.watch.BindFlags(fs)
+	o.acl.BindFlags(fs)
+	o.rateLimiter.BindFlags(fs)
+	o.jitter.BindFlags(fs)
+	o.features.BindFlags(fs)
+	o.tokenCache.BindFlags(fs, tokenCacheSize)
+	// ExitOnError: a flag that cannot be read never returns.
+	_ = fs.Parse(args)
+	return o
+}
+
+// run builds everything that the flags ask for, and starts it.
+func run(ctx context.Context, o *options) error {
+	if err := o.prepare(); err != nil {
+		return err
+	}
+	selector, err := helper.GetWatchSelector(o.watch)
+	if err != nil {
+		return fmt.Errorf("--watch-label-selector: %w", err)
+	}
+	mgr, err := newManager(o, selector)
+	if err != nil {
+		return err
+	}
+	parts, err := newParts(mgr, o)
+	if err != nil {
+		return err
+	}
+	if err := warm(ctx, mgr); err != nil {
+		return err
+	}
+	if err := setup(ctx, mgr, o, parts, labelKeys(selector)); err != nil {
+		return err
+	}
+	ctrl.Log.Info("starting", "version", version)
+	return mgr.Start(ctx)
+}
+
+// prepare checks the flags against each other and sets what is global in
+// Flux's libraries.
+func (o *options) prepare() error {
+	if os.Getenv("KUBERNETES_SERVICE_HOST") != "" && o.storage.StorageAdvAddress == "" {
+		return errors.New("--storage-adv-addr is not set: in a pod it must name the Service under which consumers reach the artifacts, such as image-source-controller.flux-system.svc.cluster.local.")
+	}
+	if o.concurrent < 1 {
+		return fmt.Errorf("--concurrent is %d: at least one reconcile must run", o.concurrent)
+	}
+	gates := map[string]bool{}
+	auth.SetFeatureGates(gates)
+	if err := o.features.WithLogger(ctrl.Log).SupportedFeatures(gates); err != nil {
+		return fmt.Errorf("--feature-gates: %w", err)
+	}
+	enabled, err := features.Enabled(auth.FeatureGateObjectLevelWorkloadIdentity)
+	if err != nil {
+		return fmt.Errorf("--feature-gates: %w", err)
+	}
+	if enabled {
+		auth.EnableObjectLevelWorkloadIdentity()
+	}
+	if o.defaultServiceAccount != "" {
+		auth.SetDefaultServiceAccount(o.defaultServiceAccount)
+	}
+	if auth.InconsistentObjectLevelConfiguration() {
+		return auth.ErrInconsistentObjectLevelConfiguration
+	}
+	if err := o.jitter.SetGlobalJitter(nil); err != nil {
+		return fmt.Errorf("--interval-jitter-percentage: %w", err)
+	}
+	return nil
+}
+
+// rules are what the platform sets for all namespaces.
+func (o *options) rules() (controllers.Rules, error) {
+	rules := controllers.Rules{
+		NamespaceOptIn:       controllers.NamespaceOptIn(o.namespaceOptIn),
+		NoCrossNamespaceRefs: o.acl.NoCrossNamespaceRefs,
+	}
+	switch rules.NamespaceOptIn {
+	case controllers.NamespaceOptInLabel, controllers.NamespaceOptInNone:
+		return rules, nil
+	default:
+		return rules, fmt.Errorf("--namespace-opt-in is %q: accepted are label and none", o.namespaceOptIn)
+	}
+}
+
+func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, imagev1.AddToScheme, sourcev1.AddToScheme, v1alpha1.AddToScheme,
+	} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	election := controllerName + "-leader-election"
+	if o.watch.LabelSelector != "" {
+		election = leaderelection.GenerateID(election, o.watch.LabelSelector)
+	}
+	caches := cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&imagev1.ImagePolicy{}:         {Label: selector},
+			&v1alpha1.ArtifactRepository{}: {Label: selector},
+		},
+	}
+	if !o.watch.AllNamespaces {
+		caches.DefaultNamespaces = map[string]cache.Config{os.Getenv("RUNTIME_NAMESPACE"): {}}
+	}
+	return ctrl.NewManager(fluxclient.GetConfigOrDie(o.client), ctrl.Options{
+		Scheme:                        scheme,
+		Logger:                        ctrl.Log,
+		HealthProbeBindAddress:        o.healthAddr,
+		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr, ExtraHandlers: pprof.GetHandlers()},
+		LeaderElection:                o.leaderElection.Enable,
+		LeaderElectionReleaseOnCancel: o.leaderElection.ReleaseOnCancel,
+		LeaseDuration:                 &o.leaderElection.LeaseDuration,
+		RenewDeadline:                 &o.leaderElection.RenewDeadline,
+		RetryPeriod:                   &o.leaderElection.RetryPeriod,
+		LeaderElectionID:              election,
+		Cache:                         caches,
+		// Secrets are read when they are needed and never kept.
+		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}}}},
+		Controller: config.Controller{
+			RecoverPanic:            new(true),
+			MaxConcurrentReconciles: o.concurrent,
+		},
+	})
+}
+
+// parts are what the controllers are made of.
+type parts struct {
+	rules       controllers.Rules
+	metrics     *controllers.Metrics
+	events      *controllers.Events
+	store       *store.Store
+	registry    *registry.Client
+	credentials *credentials.Resolver
+}
+
+func newParts(mgr manager.Manager, o *options) (*parts, error) {
+	var p parts
+	var err error
+	if p.rules, err = o.rules(); err != nil {
+		return nil, err
+	}
+	if p.metrics, err = controllers.NewMetrics(ctrlmetrics.Registry); err != nil {
+		return nil, err
+	}
+	storage, err := store.NewOptions(&o.storage)
+	if err != nil {
+		return nil, err
+	}
+	if p.store, err = store.Open(storage); err != nil {
+		return nil, err
+	}
+	recorder, err := events.NewRecorder(mgr, ctrl.Log, o.eventsAddr, controllerName)
+	if err != nil {
+		return nil, fmt.Errorf("--events-addr: %w", err)
+	}
+	p.events = &controllers.Events{Recorder: recorder, Metrics: helper.NewMetrics(mgr, metrics.MustMakeRecorder())}
+	if p.registry, err = newRegistry(o, p.metrics); err != nil {
+		return nil, err
+	}
+	var tokens *pkgcache.TokenCache
+	if o.tokenCache.MaxSize > 0 {
+		tokens, err = pkgcache.NewTokenCache(o.tokenCache.MaxSize,
+			pkgcache.WithMaxDuration(o.tokenCache.MaxDuration),
+			pkgcache.WithMetricsRegisterer(ctrlmetrics.Registry),
+			pkgcache.WithMetricsPrefix("gotk_token_"))
+		if err != nil {
+			return nil, err
+		}
+	}
+	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
+	return &p, nil
+}
+
+func newRegistry(o *options, m *controllers.Metrics) (*registry.Client, error) {
+	var networks []netip.Prefix
+	for _, cidr := range o.allowedCIDRs {
+		network, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return nil, fmt.Errorf("--registry-allowed-cidrs: %w", err)
+		}
+		networks = append(networks, network)
+	}
+	return registry.NewClient(registry.Options{
+		UserAgent:    controllerName + "/" + version,
+		AuthRealms:   o.authRealms,
+		AllowedCIDRs: networks,
+		Observe:      m.ObserveRegistry,
+	})
+}
+
+// warm starts the caches of every kind, so that a replica that does not lead
+// keeps them ready all the same.
+func warm(ctx context.Context, mgr manager.Manager) error {
+	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	for _, kind := range []client.Object{
+		&corev1.Namespace{}, &imagev1.ImageRepository{}, &imagev1.ImagePolicy{},
+		&v1alpha1.ArtifactRepository{}, &sourcev1.ExternalArtifact{},
+	} {
+		if _, err := mgr.GetCache().GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setup adds the controllers, the server and what goes with them to the manager.
+func setup(ctx context.Context, mgr manager.Manager, o *options, p *parts, labelKeys []string) error {
+	limited := func() controller.Options {
+		return controller.Options{RateLimiter: helper.GetRateLimiter(o.rateLimiter)}
+	}
+	policies := &controllers.ImagePolicyReconciler{
+		Client: mgr.GetClient(), Rules: p.rules, LabelKeys: labelKeys, FieldManager: controllerName, Events: p.events,
+	}
+	if err := policies.SetupWithManager(mgr, limited()); err != nil {
+		return err
+	}
+	poke := make(chan event.GenericEvent, 100)
+	artifacts := &controllers.ArtifactRepositoryReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+		Rules: p.rules, Registry: p.registry, Credentials: p.credentials,
+		Bridge: bridge.New(p.store, time.Now), Store: p.store,
+		Content:   format.Options{Limits: o.limits, AlwaysRearchive: o.storage.ArtifactDigestAlgo != "sha256"},
+		LabelKeys: labelKeys, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,
+	}
+	if err := artifacts.SetupWithManager(mgr, limited(), poke); err != nil {
+		return err
+	}
+	server := p.store.Server(store.ServerOptions{
+		Address: o.storage.StorageAddress,
+		HandlerOptions: store.HandlerOptions{
+			Missing: controllers.NewAbsent(mgr.GetClient(), mgr.GetAPIReader(), poke).Missing,
+			Observe: p.metrics.ObserveServer,
+		},
+	})
+	collector := &controllers.Collector{
+		Client: mgr.GetClient(), Store: p.store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
+	}
+	for _, runnable := range []manager.Runnable{p.events, server, collector} {
+		if err := mgr.Add(runnable); err != nil {
+			return err
+		}
+	}
+	return addProbes(mgr)
+}
+
+// addProbes makes a replica ready when its caches are, whether it leads or not.
+func addProbes(mgr manager.Manager) error {
+	var synced atomic.Bool
+	if err := mgr.Add(afterCaches(func(context.Context) error {
+		synced.Store(true)
+		return nil
+	})); err != nil {
+		return err
+	}
+	if err := mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil }); err != nil {
+		return err
+	}
+	return mgr.AddReadyzCheck("caches", func(*http.Request) error {
+		if !synced.Load() {
+			return errors.New("the caches are not synced yet")
+		}
+		return nil
+	})
+}
+
+// afterCaches is a runnable that the manager starts on every replica, once its
+// caches are synced.
+type afterCaches func(context.Context) error
+
+func (f afterCaches) Start(ctx context.Context) error { return f(ctx) }
+func (afterCaches) NeedLeaderElection() bool          { return false }
+
+// labelKeys are the labels that a watch selector looks at.
+func labelKeys(selector labels.Selector) []string {
+	requirements, _ := selector.Requirements()
+	var keys []string
+	for _, requirement := range requirements {
+		keys = append(keys, requirement.Key())
+	}
+	return keys
+}

@@ -1,0 +1,206 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package bridge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"k8s.io/utils/lru"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/flight"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// maxContents bounds the index of what was converted. An entry is a few
+// hundred bytes; one that fell out costs another pull.
+const maxContents = 10_000
+
+// contents knows what was converted and what is being converted, so that equal
+// content is pulled and read once however many sources show it.
+type contents struct {
+	made    *lru.Cache
+	flights flight.Group[flightID, content]
+}
+
+// contentID identifies content: the same manifest read with the same settings
+// is the same bytes.
+type contentID struct {
+	digest   v1.Hash
+	settings string
+}
+
+// flightID keeps work in progress inside one access key.
+type flightID struct {
+	access string
+	contentID
+}
+
+// content is a manifest that was pulled and read.
+type content struct {
+	sha256       string
+	format       string
+	skippedLinks int
+	// origin is the repository that the bytes came from, blobs what was pulled there.
+	origin string
+	blobs  []v1.Hash
+}
+
+func newContents() *contents {
+	return &contents{made: lru.New(maxContents)}
+}
+
+func (c *contents) get(id contentID) (content, bool) {
+	made, ok := c.made.Get(id)
+	if !ok {
+		return content{}, false
+	}
+	return made.(content), true
+}
+
+// content returns the stored content of a verified manifest: what another
+// source already made, if the credentials of this one may see it too, or else
+// pulled and read now, once for all who ask with the same access key.
+func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified, manifest *format.Manifest) (content, store.Stored, error) {
+	subject, ok := verified.Subject()
+	if !ok {
+		return content{}, store.Stored{}, errors.New("an image that nobody verified must not be pulled")
+	}
+	id := contentID{digest: subject.Digest, settings: format.ContentHash(r.Content)}
+	if made, ok := b.contents.get(id); ok {
+		if err := mayRead(ctx, r.Repository, made); err != nil {
+			return content{}, store.Stored{}, err
+		}
+		if stored, ok, err := b.store.Link(ctx, r.Key, made.sha256); ok || err != nil {
+			return made, stored, err
+		}
+	}
+	made, _, err := b.contents.flights.Do(ctx, flightID{access: r.Repository.Key(), contentID: id}, func(ctx context.Context) (content, error) {
+		return b.convert(ctx, r, manifest)
+	})
+	if err != nil {
+		return content{}, store.Stored{}, err
+	}
+	b.contents.made.Add(id, made)
+	stored, ok, err := b.store.Link(ctx, r.Key, made.sha256)
+	if err == nil && !ok {
+		err = fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "the stored content of %s was removed before it could be published", subject.Digest)
+	}
+	return made, stored, err
+}
+
+// mayRead proves that the credentials of a repository open what was read with
+// others. That they open the manifest was proven when it was resolved; blobs
+// are proven where they came from another repository.
+func mayRead(ctx context.Context, repository Repository, made content) error {
+	if made.origin == repository.Name() {
+		return nil
+	}
+	for _, blob := range made.blobs {
+		if err := repository.HasBlob(ctx, blob); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// convert pulls what the format of a manifest needs, reads it and stores it.
+func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manifest) (content, error) {
+	scratch, remove, err := b.store.Scratch()
+	if err != nil {
+		return content{}, err
+	}
+	defer remove()
+	blobs := &spool{repository: r.Repository, dir: scratch, left: r.Content.Limits.ArtifactBytes}
+	read, err := format.Convert(ctx, manifest, blobs, r.Content, scratch)
+	if err != nil {
+		return content{}, err
+	}
+	file := store.File{Path: read.Path, SHA256: read.Digest.Hex, Size: read.Size}
+	if _, err := b.store.Put(ctx, r.Key, file); err != nil {
+		return content{}, err
+	}
+	return content{
+		sha256:       read.Digest.Hex,
+		format:       read.Format,
+		skippedLinks: read.SkippedLinks,
+		origin:       r.Repository.Name(),
+		blobs:        blobs.pulled,
+	}, nil
+}
+
+// spool is format.Blobs over a repository: each blob is pulled to its end into
+// a file and checked before anything reads it.
+type spool struct {
+	repository Repository
+	dir        string
+	left       int64
+	pulled     []v1.Hash
+}
+
+// Open pulls a blob and returns it as a file at its start.
+func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
+	if desc.Size > s.left {
+		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded,
+			"the artifact is larger than allowed: its blob %s has %d bytes where %d are left of the limit: publish less, or raise --max-artifact-bytes",
+			desc.Digest, desc.Size, s.left)
+	}
+	file, err := os.OpenFile(filepath.Join(s.dir, desc.Digest.Hex), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, storageFault(err)
+	}
+	if err := s.pull(ctx, desc, file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	s.left -= desc.Size
+	s.pulled = append(s.pulled, desc.Digest)
+	return file, nil
+}
+
+func (s *spool) pull(ctx context.Context, desc v1.Descriptor, file *os.File) error {
+	if err := s.repository.Pull(ctx, desc, diskWriter{file}); err != nil {
+		return err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return storageFault(err)
+	}
+	return nil
+}
+
+// diskWriter says of its failures that the disk is at fault, so that they are
+// not taken for the registry's.
+type diskWriter struct{ file *os.File }
+
+func (w diskWriter) Write(p []byte) (int, error) {
+	n, err := w.file.Write(p)
+	if err != nil {
+		err = storageFault(err)
+	}
+	return n, err
+}
+
+func storageFault(err error) error {
+	return fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "the artifact could not be written to storage: %w", err)
+}

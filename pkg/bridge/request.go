@@ -1,0 +1,146 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package bridge carries one image from a reference to a stored artifact:
+// resolve, stop early, verify, pull, read, store. It is the path that the
+// controller and the command line share.
+//
+// It knows no cluster: credentials come in as a Repository, demands as a
+// Verifier, and what was published before as a value. It writes no status.
+package bridge
+
+import (
+	"context"
+	"io"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// Repository is one repository of a registry as the credentials of one object
+// see it. *registry.Repository is one.
+type Repository interface {
+	// Name is the canonical name of the repository.
+	Name() string
+	// Key is the access key: what is equal may share answers and work.
+	Key() string
+	// Resolve returns the manifest that a query names.
+	Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error)
+	// HasBlob proves that the credentials may read a blob of the repository.
+	HasBlob(ctx context.Context, digest v1.Hash) error
+	// Pull copies a blob to its end and checks it.
+	Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error
+}
+
+// Store is where artifacts are kept. *store.Store is one.
+type Store interface {
+	Scratch() (dir string, remove func(), err error)
+	Put(ctx context.Context, key store.Key, file store.File) (store.Stored, error)
+	Link(ctx context.Context, key store.Key, sha256 string) (store.Stored, bool, error)
+	Check(ctx context.Context, key store.Key, artifact meta.Artifact, depth store.Depth) (store.Stored, bool, error)
+}
+
+// Request asks for one image to be published under one name.
+type Request struct {
+	// Key names the ExternalArtifact that is published.
+	Key store.Key
+	// Repository to publish from, opened with the object's own credentials.
+	Repository Repository
+	// Tag to publish; with Digest it only names what the digest is called.
+	Tag string
+	// Digest of the manifest to publish; zero: the one that Tag points at.
+	Digest v1.Hash
+	// MaxAge is how old a shared answer for Tag may be.
+	MaxAge time.Duration
+	// Fresh asks the registry whatever is known.
+	Fresh bool
+	// Content says how the artifact becomes content, and within which limits.
+	Content format.Options
+	// Verifier holds the demands on the image.
+	Verifier trust.Verifier
+	// Published is what stands now; nil when nothing does.
+	Published *Published
+	// Refused is the last failure that only another digest or other settings
+	// could heal; nil when there is none.
+	Refused *Refusal
+	// Depth of the check of the stored bytes when nothing else changed.
+	Depth store.Depth
+}
+
+// Published is what stands under the key of a request.
+type Published struct {
+	// Repository that it came from.
+	Repository string
+	// Digest of the manifest.
+	Digest v1.Hash
+	// Content is the hash of the content settings, see format.ContentHash.
+	Content string
+	// Artifact as it was recorded.
+	Artifact meta.Artifact
+	// Format that the content was read as.
+	Format string
+	// VerifiedBy names who verified it.
+	VerifiedBy string
+}
+
+// Refusal remembers that a digest cannot be published under given settings.
+type Refusal struct {
+	// Repository that it is in.
+	Repository string
+	// Digest of the manifest.
+	Digest v1.Hash
+	// Content is the hash of the content settings.
+	Content string
+	// Err says why.
+	Err error
+}
+
+// Image is a resolved reference.
+type Image struct {
+	// Repository is the canonical name of the repository.
+	Repository string
+	// Tag that was asked for; empty when only a digest was.
+	Tag string
+	// Digest of the manifest; zero when the resolution failed.
+	Digest v1.Hash
+}
+
+// Outcome is what became of a request.
+type Outcome struct {
+	// Image that was resolved. It is set, as far as it is known, on failures too.
+	Image Image
+	// Unchanged tells that what was published stands, bytes included.
+	Unchanged bool
+	// Artifact to publish.
+	Artifact meta.Artifact
+	// Format that the content was read as.
+	Format string
+	// Content is the hash of the content settings.
+	Content string
+	// VerifiedBy names who verified the image; empty when nobody was asked to.
+	VerifiedBy string
+	// SkippedLinks counts symbolic links that were left out.
+	SkippedLinks int
+
+	revision string
+}

@@ -1,0 +1,46 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package bridge
+
+import (
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+// contentMark is how many hexadecimal digits of the content hash a revision shows.
+const contentMark = 8
+
+// revision names what is published as <tag>@sha256:<digest>, or
+// sha256:<digest> without a tag (Flux RFC-0012). Consumers compare revisions
+// only, so content settings other than the defaults are part of it:
+// <tag>+<mark>@sha256:<digest>, or c<mark>@sha256:<digest>. A plus sign cannot
+// occur in a tag, so no tag can pretend to be another one with settings.
+func revision(image Image, content format.Options) string {
+	mark := ""
+	if !format.IsDefault(content) {
+		mark = format.ContentHash(content)[:contentMark]
+	}
+	switch {
+	case image.Tag != "" && mark != "":
+		return image.Tag + "+" + mark + "@" + image.Digest.String()
+	case image.Tag != "":
+		return image.Tag + "@" + image.Digest.String()
+	case mark != "":
+		return "c" + mark + "@" + image.Digest.String()
+	default:
+		return image.Digest.String()
+	}
+}

@@ -1,0 +1,194 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+// none has no blob: for what must be decided before anything is read.
+type none struct{}
+
+func (none) Open(_ context.Context, desc v1.Descriptor) (*os.File, error) {
+	return nil, errors.New("nothing may be read, but " + desc.Digest.String() + " was")
+}
+
+// manifest has a config and layers of these types.
+func manifest(config types.MediaType, layers ...types.MediaType) *format.Manifest {
+	m := &format.Manifest{MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: config}}
+	for _, l := range layers {
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: l})
+	}
+	return m
+}
+
+func artifact(artifactType string, m *format.Manifest) *format.Manifest {
+	m.ArtifactType = artifactType
+	return m
+}
+
+func annotated(key, value string, m *format.Manifest) *format.Manifest {
+	m.Layers[0].Annotations = map[string]string{key: value}
+	return m
+}
+
+const (
+	title = "org.opencontainers.image.title"
+	empty = types.OCIEmptyJSON
+)
+
+func TestArtifactsOfOtherToolsAreRefusedByName(t *testing.T) {
+	kcl := annotated(title, "app.tgz", artifact(string(types.OCILayer), manifest(empty, types.OCILayer)))
+	kcl.Annotations = map[string]string{"org.kcllang.package.name": "app"}
+	for name, tc := range map[string]struct {
+		manifest *format.Manifest
+		what     string
+	}{
+		"a cosign signature":              {manifest(types.OCIConfigJSON, "application/vnd.dev.cosign.simplesigning.v1+json"), "a signature, attestation or SBOM"},
+		"a sigstore bundle":               {artifact("application/vnd.dev.sigstore.bundle.v0.3+json", manifest(empty, "application/vnd.dev.sigstore.bundle.v0.3+json")), "a signature, attestation or SBOM"},
+		"a notation signature":            {artifact("application/vnd.cncf.notary.signature", manifest(empty, "application/jose+json")), "a signature, attestation or SBOM"},
+		"an in-toto attestation":          {manifest(types.OCIConfigJSON, "application/vnd.in-toto+json"), "a signature, attestation or SBOM"},
+		"a cosign attestation":            {manifest(types.OCIConfigJSON, "application/vnd.dsse.envelope.v1+json"), "a signature, attestation or SBOM"},
+		"an SPDX document":                {manifest(types.OCIConfigJSON, "text/spdx+json"), "a signature, attestation or SBOM"},
+		"a CycloneDX document":            {artifact("application/vnd.cyclonedx+json", manifest(empty, "application/vnd.cyclonedx+json")), "a signature, attestation or SBOM"},
+		"a Helm chart":                    {manifest("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"), "a Helm chart"},
+		"a Helm plugin":                   {artifact("application/vnd.helm.plugin.v1+json", annotated(title, "p.tgz", manifest(empty, types.OCILayer))), "a Helm plugin"},
+		"a Kyverno policy":                {manifest("application/vnd.cncf.kyverno.config.v1+json", "application/vnd.cncf.kyverno.policy.layer.v1+yaml"), "a Kyverno policy artifact"},
+		"a Timoni module":                 {manifest("application/vnd.timoni.config.v1+json", "application/vnd.timoni.content.v1.tar+gzip"), "a Timoni module: CUE must be rendered first"},
+		"a Compose application":           {artifact("application/vnd.docker.compose.project", manifest(empty, "application/vnd.docker.compose.file+yaml")), "a Docker Compose application"},
+		"an older Compose application":    {manifest("application/vnd.docker.compose.config.empty.v1+json", "application/vnd.docker.compose.file+yaml"), "a Docker Compose application"},
+		"a CUE module":                    {manifest("application/vnd.cue.module.v1+json", "application/zip", "application/vnd.cue.modulefile.v1"), "a CUE module"},
+		"a Fleet bundle":                  {artifact("application/fleet.manifest", manifest(empty, "application/fleet.manifest")), "a Fleet bundle"},
+		"a conftest bundle":               {manifest("application/vnd.unknown.config.v1+json", "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego"), "a conftest policy bundle"},
+		"a KCL package":                   {kcl, "a KCL package"},
+		"a Tekton bundle":                 {annotated("dev.tekton.image.kind", "task", manifest(types.DockerConfigJSON, types.DockerLayer)), "a Tekton bundle"},
+		"an annotated Crossplane package": {annotated("io.crossplane.xpkg", "base", manifest(types.OCIConfigJSON, types.OCILayer)), "a Crossplane package"},
+		"a container image":               {manifest(types.OCIConfigJSON, types.OCILayer, types.OCILayerZStd), "a container image"},
+		"a docker image":                  {manifest(types.DockerConfigJSON, types.DockerLayer), "a container image"},
+		"an ORAS file":                    {artifact("application/vnd.unknown.artifact.v1", annotated(title, "a.yaml", manifest(empty, types.OCIUncompressedLayer))), "an ORAS artifact"},
+		"an ORAS file with a config":      {annotated(title, "a.yaml", manifest(types.OCIConfigJSON, "application/yaml")), "an ORAS artifact"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := format.Detect(tc.manifest, format.Options{Image: image})
+			expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall,
+				"unsupported artifact "+image+": it is "+tc.what, "supported: Flux")
+		})
+	}
+}
+
+func TestOnlyTheConfigTellsSomeImagesApart(t *testing.T) {
+	for name, tc := range map[string]struct{ config, what string }{
+		"imgpkg":       {`{"config":{"Labels":{"dev.carvel.imgpkg.bundle":"true"}}}`, "an imgpkg bundle"},
+		"Crossplane":   {`{"config":{"Labels":{"io.crossplane.xpkg:sha256:ab":"base"}}}`, "a Crossplane package"},
+		"other labels": {`{"config":{"Labels":{"maintainer":"x"}}}`, "a container image"},
+		"no labels":    {`{}`, "a container image"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := blobs(t.TempDir())
+			m := manifest(types.DockerConfigJSON, types.DockerLayer)
+			m.Config = b.put(t, types.DockerConfigJSON, []byte(tc.config))
+			_, err := format.Convert(t.Context(), m, b, format.Options{Image: image}, t.TempDir())
+			expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall, "it is "+tc.what)
+		})
+	}
+}
+
+func TestTheConfigOfAnImageIsBounded(t *testing.T) {
+	m := manifest(types.DockerConfigJSON, types.DockerLayer)
+	m.Config.Size = 1<<20 + 1
+	_, err := format.Convert(t.Context(), m, none{}, format.Options{}, t.TempDir())
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "config", "1048576")
+
+	b := blobs(t.TempDir())
+	m.Config = b.put(t, types.DockerConfigJSON, []byte("not json"))
+	_, err = format.Convert(t.Context(), m, b, format.Options{}, t.TempDir())
+	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, "config of the image")
+}
+
+func TestAFluxArtifactIsDetected(t *testing.T) {
+	for _, o := range []format.Options{{}, {Format: v1alpha1.FormatAuto}, {Format: v1alpha1.FormatFlux}, {Platform: "linux/arm64"}} {
+		f, err := format.Detect(manifest(fluxConfig, fluxContent), o)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		NewWithT(t).Expect(f.Name()).To(Equal(v1alpha1.FormatFlux))
+	}
+}
+
+func TestAnUnknownArtifactIsDescribed(t *testing.T) {
+	g := NewWithT(t)
+	m := artifact("example/at", manifest("example/config", "example/a", "example/b", "example/a"))
+	m.Layers[1].Annotations = map[string]string{title: "b.txt"}
+	_, err := format.Convert(t.Context(), m, none{}, format.Options{Image: image}, t.TempDir())
+	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall)
+	g.Expect(err.Error()).To(Equal(`unsupported artifact ` + image + `: manifest "application/vnd.oci.image.manifest.v1+json", artifactType "example/at", ` +
+		`config "example/config", layers [2x "example/a", 1x "example/b" (titled)]; supported: Flux`))
+}
+
+func TestWhatARegistrySaysIsQuotedAndCut(t *testing.T) {
+	g := NewWithT(t)
+	m := manifest("a\x1b[31m\"b\n", types.MediaType(strings.Repeat("x", 1000)))
+	for i := range 30 {
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: types.MediaType(fmt.Sprintf("type/%d", i))})
+	}
+	_, err := format.Detect(m, format.Options{Image: image})
+	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall,
+		`config "a[31m'b"`, `1x "`+strings.Repeat("x", 128)+`..."`, `"type/8", and 21 other types]`)
+	g.Expect(err.Error()).NotTo(ContainSubstring(strings.Repeat("x", 129)))
+	g.Expect(len(err.Error())).To(BeNumerically("<", 1000))
+}
+
+func TestAFormatThatIsPinnedMustMatch(t *testing.T) {
+	for name, tc := range map[string]struct {
+		manifest *format.Manifest
+		pinned   string
+		reason   string
+		words    []string
+	}{
+		"a chart pinned as Flux":            {manifest("application/vnd.cncf.helm.config.v1+json", "x"), "Flux", v1alpha1.ReasonUnsupportedMediaType, []string{"it is a Helm chart"}},
+		"the unknown pinned as Flux":        {manifest("x", "y"), "Flux", v1alpha1.ReasonUnsupportedMediaType, []string{"spec.format is Flux", `config "x"`}},
+		"a format that comes later":         {manifest(fluxConfig, fluxContent), "Helm", v1alpha1.ReasonInvalidSpec, []string{`"Helm" is not supported yet`, "supported: Auto, Flux"}},
+		"a format that nobody has heard of": {manifest(fluxConfig, fluxContent), "Zip", v1alpha1.ReasonInvalidSpec, []string{`"Zip"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := format.Detect(tc.manifest, format.Options{Format: tc.pinned, Image: image})
+			expectFault(t, err, tc.reason, fault.Stall, tc.words...)
+		})
+	}
+}
+
+func TestAnIndexIsRefused(t *testing.T) {
+	m := &format.Manifest{MediaType: types.OCIImageIndex, Index: &v1.IndexManifest{Manifests: make([]v1.Descriptor, 3)}}
+	_, err := format.Convert(t.Context(), m, none{}, format.Options{Image: image}, t.TempDir())
+	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall, "an image index of 3 manifests", "not supported yet")
+}
+
+func TestMoreLayersThanThePlatformAllowsAreRefused(t *testing.T) {
+	_, err := format.Detect(manifest(fluxConfig, fluxContent, fluxContent), format.Options{Limits: format.Limits{Layers: 1}})
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "2 layers, more than the 1")
+}

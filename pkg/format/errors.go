@@ -1,0 +1,89 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unicode"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// maxQuoted is how many characters of a value from a registry a message shows.
+const maxQuoted = 128
+
+func invalid(format string, args ...any) error {
+	return fault.Stallf(v1alpha1.ReasonInvalidArtifact, format, args...)
+}
+
+func unsupported(format string, args ...any) error {
+	return fault.Stallf(v1alpha1.ReasonUnsupportedMediaType, format, args...)
+}
+
+// exceeded is the error of a limit that a flag sets.
+func exceeded(flag, format string, args ...any) error {
+	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "%s; the platform sets the limit with %s", fmt.Sprintf(format, args...), flag)
+}
+
+// disk is the error of a local file that could not be read or written.
+func disk(doing string, err error) error {
+	return fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "failed to %s: %w", doing, pathless(err))
+}
+
+// pathless drops the name of the local file, which helps nobody who reads a
+// condition.
+func pathless(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// settled reports whether err already says what it means: it carries a reason,
+// or it is the end of the attempt's time.
+func settled(err error) bool {
+	var f *fault.Error
+	return errors.As(err, &f) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// quote makes a value from a registry fit for a message: cut, stripped of what
+// does not print, and in quotes.
+func quote(s string) string { return `"` + strings.ReplaceAll(plain(s), `"`, `'`) + `"` }
+
+// plain cuts a value and strips what does not print.
+func plain(s string) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			continue
+		}
+		if n == maxQuoted {
+			b.WriteString("...")
+			break
+		}
+		b.WriteRune(r)
+		n++
+	}
+	return b.String()
+}

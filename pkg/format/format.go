@@ -1,0 +1,232 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// Format reads the manifests of one kind of artifact.
+type Format interface {
+	// Name is the value of spec.format that pins it.
+	Name() string
+	// Read makes the file to publish from the blobs of a manifest of this
+	// format. What is wrong with the artifact is a stall with a reason, what is
+	// wrong with the local disk a retry.
+	Read(ctx context.Context, in Input) (*Content, error)
+}
+
+// Blobs hands out what was pulled.
+type Blobs interface {
+	// Open opens a blob that was pulled to its end and whose size and digest
+	// were checked. The file is positioned at its start and the caller closes
+	// it; its name stays good until whoever owns the blobs removes them.
+	Open(ctx context.Context, desc v1.Descriptor) (*os.File, error)
+}
+
+// Input is what a format reads, and where it may write.
+type Input struct {
+	Manifest *Manifest
+	Blobs    Blobs
+	Options  Options
+	// Scratch is a folder that the caller owns and removes.
+	Scratch string
+}
+
+// Content is a file that is ready to be published.
+type Content struct {
+	// Format that the artifact was read as: one of the formats of api/v1alpha1.
+	Format string
+	// Path of the file: in the scratch folder, or the blob's own.
+	Path string
+	// Digest is the sha256 of the file.
+	Digest v1.Hash
+	// Size of the file in bytes.
+	Size int64
+	// Verbatim is true when the file is a layer's own bytes.
+	Verbatim bool
+	// LayerDigest is the layer that the content came from; zero when it came
+	// from several.
+	LayerDigest v1.Hash
+	// SkippedLinks is how many symbolic links were left out.
+	SkippedLinks int
+}
+
+// row is one line of the detection table.
+type row struct {
+	// what it is, with its article, as messages say it.
+	what string
+	// matches decides by the manifest alone.
+	matches func(*Manifest) bool
+	// reads is nil for what is recognised and refused.
+	reads Format
+	// refusal says why it is refused and what to do instead.
+	refusal string
+	// needsConfig: only the labels in the image's config tell what it really is.
+	needsConfig bool
+}
+
+// table lists every kind of artifact that is told apart. The first row that
+// matches decides, so the order matters: what carries a config type of its own
+// comes first, what merely looks like an image or a bag of files last.
+func table() []row {
+	const soon = "this format is not supported yet"
+	return []row{
+		{what: "a signature, attestation or SBOM", matches: isReferrer,
+			refusal: "it describes another image; let the ImageRepository's exclusionList leave out such tags"},
+		{what: "a Flux artifact", matches: hasType(fluxConfig), reads: flux{}},
+		{what: "a Helm chart", matches: hasType(helmConfig), refusal: soon},
+		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig), refusal: soon},
+		{what: "a Timoni module", matches: hasType(timoniConfig),
+			refusal: "CUE must be rendered first; push the output of timoni build as a Flux artifact"},
+		{what: "a Docker Compose application", matches: hasType(composeArtifact, composeConfig),
+			refusal: "it holds no Kubernetes objects"},
+		{what: "a CUE module", matches: hasType(cueConfig),
+			refusal: "CUE must be rendered first; push the rendered YAML as a Flux artifact"},
+		{what: "a Helm plugin", matches: hasType(helmPlugin), refusal: "it holds no Kubernetes objects"},
+		{what: "a Fleet bundle", matches: hasType(fleetManifest), refusal: "only Fleet can read it"},
+		{what: "a conftest policy bundle", matches: hasLayerType(regoPrefix),
+			refusal: "Rego policies are no Kubernetes objects"},
+		{what: "a KCL package", matches: hasAnnotation(kclPackage),
+			refusal: "KCL must be rendered first; push the rendered YAML as a Flux artifact"},
+		{what: "a Tekton bundle", matches: hasLayerAnnotation(tektonPrefix), refusal: soon},
+		{what: "a Crossplane package", matches: hasLayerAnnotation(crossplaneMark), refusal: crossplaneRefusal},
+		{what: "an imgpkg bundle", matches: isImageLabelled(imgpkgLabel), refusal: soon},
+		{what: "a Crossplane package", matches: isImageLabelled(crossplaneMark + ":"), refusal: crossplaneRefusal},
+		{what: "a container image", matches: isImage, needsConfig: true,
+			refusal: "images are not unpacked; push the manifests with flux push artifact"},
+		{what: "an ORAS artifact", matches: isFiles, refusal: soon},
+	}
+}
+
+// Detect decides by media types alone which format reads the manifest. Every
+// error stalls. What only the config of an image tells apart (imgpkg bundle,
+// Crossplane package, plain image) is a container image here; Convert looks.
+func Detect(m *Manifest, o Options) (Format, error) {
+	if err := checkOptions(o); err != nil {
+		return nil, err
+	}
+	if m.Index != nil {
+		return nil, unsupported("unsupported artifact %s: it is an image index of %d manifests, and indexes are not supported yet; "+
+			"publish the manifest of one platform by its digest, or push the artifact without an index; supported: %s", o.Image, len(m.Index.Manifests), supported())
+	}
+	if limit := o.Limits.withDefaults().Layers; len(m.Layers) > limit {
+		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d layers, more than the %d that are read", len(m.Layers), limit)
+	}
+	r := find(m)
+	switch pinned := o.settings().Format; {
+	case r == nil && pinned != "":
+		return nil, unsupported("spec.format is %s, but the artifact is of no format that is known: %s", pinned, unknown(m, o))
+	case r == nil:
+		return nil, unsupported("%s", unknown(m, o))
+	case r.reads == nil:
+		return nil, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
+	case pinned != "" && r.reads.Name() != pinned:
+		return nil, unsupported("spec.format is %s, but %s is %s; set spec.format to %s or %s", pinned, o.Image, r.what, v1alpha1.FormatAuto, r.reads.Name())
+	}
+	return r.reads, nil
+}
+
+// Convert detects the format of the manifest and reads it into the file to
+// publish, which lies in scratch or is a blob's own file.
+func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch string) (*Content, error) {
+	in := Input{Manifest: m, Blobs: blobs, Options: o, Scratch: scratch}
+	in.Options.Limits = o.Limits.withDefaults()
+	if r := find(m); r != nil && r.needsConfig && m.labels == nil {
+		labelled, err := readLabels(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		in.Manifest = labelled
+	}
+	f, err := Detect(in.Manifest, in.Options)
+	if err != nil {
+		return nil, err
+	}
+	return f.Read(ctx, in)
+}
+
+// open opens a blob whose size the limits allow.
+func (in Input) open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
+	if limit := in.Options.Limits.ArtifactBytes; desc.Size > limit {
+		return nil, exceeded("--max-artifact-bytes", "the layer %s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, limit)
+	}
+	f, err := in.Blobs.Open(ctx, desc)
+	if err != nil {
+		return nil, fmt.Errorf("failed to open blob %s: %w", desc.Digest, err)
+	}
+	return f, nil
+}
+
+// find returns the row of the table that the manifest matches, nil when none does.
+func find(m *Manifest) *row {
+	if m.Index != nil {
+		return nil
+	}
+	for _, r := range table() {
+		if r.matches(m) {
+			return &r
+		}
+	}
+	return nil
+}
+
+// formats returns the formats that can be read, in the order of the table.
+func formats() []Format {
+	var fs []Format
+	for _, r := range table() {
+		if r.reads != nil {
+			fs = append(fs, r.reads)
+		}
+	}
+	return fs
+}
+
+func supported() string {
+	var names []string
+	for _, f := range formats() {
+		names = append(names, f.Name())
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkOptions refuses what cannot be honoured: a setting is never ignored.
+func checkOptions(o Options) error {
+	s := o.settings()
+	if s.LayerMediaType != "" || s.LayerOperation != "" {
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.layerSelector is not supported yet; leave it out, or set operation to %q and no mediaType", sourcev1.OCILayerExtract)
+	}
+	if s.Format == "" {
+		return nil
+	}
+	for _, f := range formats() {
+		if f.Name() == s.Format {
+			return nil
+		}
+	}
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.format %s is not supported yet; supported: %s, %s", quote(s.Format), v1alpha1.FormatAuto, supported())
+}

@@ -1,0 +1,155 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+// FuzzLayer reads any bytes as a layer. Whatever is published must be taken by
+// the consumers' own code, be the same tree whether published as it is or
+// archived again, and nothing may be written outside the scratch folder.
+func FuzzLayer(f *testing.F) {
+	for _, h := range hostile(f) {
+		if len(h.layer) < 64<<10 {
+			f.Add(h.layer)
+		}
+	}
+	f.Add(layerOf(f, goldenTree()[:5]...))
+	f.Add(layerOf(f, good, link("l", "x"), file{name: "a.jpg"}, file{name: "d/.sourceignore", body: "*.md\n"}))
+	f.Add(inMembers(f, archive(f, good)))
+	// The fuzzer cannot compress: bytes that are no gzip are also read as a tar.
+	f.Add(archive(f, good, folder("d"), file{name: "d/x", body: "y"}))
+	f.Add(extended(paxRecord("path", "a/b")))
+
+	f.Fuzz(func(t *testing.T, layer []byte) {
+		if !bytes.HasPrefix(layer, []byte{0x1f, 0x8b}) {
+			layer = zippedAt(t, layer, 0)
+		}
+		root := t.TempDir()
+		b := blobs(mkdir(t, root, "blobs"))
+		m := fluxManifest(b.put(t, fluxContent, layer))
+		limits := format.Limits{UncompressedBytes: 1 << 20, Entries: 200, Depth: 16, NameBytes: 256}
+
+		asIs, err := format.Convert(t.Context(), m, b, format.Options{Limits: limits}, mkdir(t, root, "one"))
+		again, errAgain := format.Convert(t.Context(), m, b, format.Options{Limits: limits, AlwaysRearchive: true}, mkdir(t, root, "two"))
+		expectOnly(t, root, "blobs", "one", "two")
+		if (err == nil) != (errAgain == nil) {
+			t.Fatalf("refused as %v, then as %v", err, errAgain)
+		}
+		if err != nil {
+			expectStall(t, err)
+			return
+		}
+		want, got := unpack(t, asIs.Path), unpack(t, again.Path)
+		if len(want) != len(got) {
+			t.Fatalf("published as it is %q, archived again %q", want, got)
+		}
+		for path, body := range want {
+			if got[path] != body {
+				t.Fatalf("%q is %q as it is, and %q archived again", path, body, got[path])
+			}
+		}
+	})
+}
+
+// FuzzManifest reads any bytes as a manifest. What is accepted holds nothing
+// that the rest of the project must not follow.
+func FuzzManifest(f *testing.F) {
+	f.Add(string(types.OCIManifestSchema1), encode(f, fluxBody(nil)))
+	f.Add(string(types.OCIManifestSchema1), encode(f, fluxBody(map[string]any{"layers": layersWith(map[string]any{"urls": []string{"http://x"}, "data": "e30="})})))
+	f.Add(string(types.OCIManifestSchema1), encode(f, fluxBody(map[string]any{"manifests": []any{}, "Layers": []any{nil}})))
+	f.Add(string(types.OCIImageIndex), encode(f, map[string]any{"schemaVersion": 2, "manifests": []any{descriptor("x")}}))
+	f.Add(string(types.DockerManifestSchema1), []byte(`{"schemaVersion":1,"fsLayers":[]}`))
+	f.Add("", []byte(`{"blobs":[[[[`))
+	f.Add("text/html; charset=utf-8", []byte(`<html>`))
+
+	f.Fuzz(func(t *testing.T, mediaType string, body []byte) {
+		m, err := format.Parse(types.MediaType(mediaType), body)
+		if err != nil {
+			expectStall(t, err)
+			return
+		}
+		descriptors := append([]v1.Descriptor{}, m.Layers...)
+		if m.Index != nil {
+			descriptors = append(descriptors, m.Index.Manifests...)
+		} else {
+			descriptors = append(descriptors, m.Config)
+		}
+		if len(descriptors) > format.DefaultLimits().Layers+1 {
+			t.Fatalf("%d descriptors were accepted", len(descriptors))
+		}
+		for _, d := range descriptors {
+			if d.Size < 0 || len(d.Data) > 0 || len(d.URLs) > 0 || (d.Digest.Algorithm != "sha256" && d.Digest.Algorithm != "sha512") {
+				t.Fatalf("the descriptor %+v was accepted", d)
+			}
+		}
+		found, err := format.Detect(m, format.Options{})
+		if err != nil {
+			expectStall(t, err)
+			return
+		}
+		if found.Name() != v1alpha1.FormatFlux {
+			t.Fatalf("detected as %s", found.Name())
+		}
+	})
+}
+
+// expectStall asserts that an error has one of the reasons that an artifact
+// can be refused for.
+func expectStall(t *testing.T, err error) {
+	t.Helper()
+	f := fault.Of(err, "")
+	switch f.Reason {
+	case v1alpha1.ReasonInvalidArtifact, v1alpha1.ReasonUnsupportedMediaType, v1alpha1.ReasonLimitExceeded:
+	default:
+		t.Fatalf("refused for the reason %q: %v", f.Reason, err)
+	}
+	if f.Class != fault.Stall {
+		t.Fatalf("refused with the class %s: %v", f.Class, err)
+	}
+}
+
+func mkdir(t *testing.T, root, name string) string {
+	t.Helper()
+	dir := filepath.Join(root, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func expectOnly(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != len(names) {
+		t.Fatalf("something was written beside the scratch folders: %v", entries)
+	}
+}

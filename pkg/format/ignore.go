@@ -1,0 +1,117 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/fluxcd/pkg/sourceignore"
+	"github.com/fluxcd/pkg/sourceignore/gitignore"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// maxIgnoreBytes bounds the ignore files of a tree and the ignore option
+// together: their patterns are held in memory and tried on every path.
+const maxIgnoreBytes = 256 << 10
+
+// ignoreRules are the patterns by which a tree is filtered, exactly as
+// source-controller filters that of an OCIRepository: .sourceignore files
+// count in their own folder, the option's patterns come last and so win, and
+// where there is neither, Flux's default excludes apply.
+type ignoreRules struct {
+	// files are the contents of the .sourceignore files by their folder.
+	files map[string][]byte
+	// bytes of all files and of the option.
+	bytes  int
+	option string
+}
+
+func newIgnoreRules(option *string) (*ignoreRules, error) {
+	rules := &ignoreRules{files: map[string][]byte{}}
+	if option != nil {
+		rules.option = *option
+	}
+	return rules, rules.grow(len(rules.option))
+}
+
+func (r *ignoreRules) grow(n int) error {
+	if r.bytes += n; r.bytes > maxIgnoreBytes {
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the %s files and spec.ignore have more than %d bytes together, the most that are read", sourceignore.IgnoreFile, maxIgnoreBytes)
+	}
+	return nil
+}
+
+// note keeps the content of a file if it is one of rules.
+func (r *ignoreRules) note(e entry, content io.Reader) error {
+	dir, base := path.Split(e.path)
+	// Flux does not look into .git folders for rules.
+	if base != sourceignore.IgnoreFile || e.folder || slices.Contains(strings.Split(dir, "/"), ".git") {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(content, maxIgnoreBytes+1))
+	if err != nil {
+		return err
+	}
+	r.files[strings.TrimSuffix(dir, "/")] = body
+	return r.grow(len(body))
+}
+
+// matcher returns the function that tells what is left out.
+func (r *ignoreRules) matcher(ctx context.Context) func(*node) bool {
+	matcher := r.compile()
+	return func(n *node) bool {
+		// An attempt that is over needs no answer; whoever asked looks at ctx.
+		return ctx.Err() == nil && matcher.Match(strings.Split(n.path, "/"), n.folder)
+	}
+}
+
+func (r *ignoreRules) compile() gitignore.Matcher {
+	patterns := r.patterns()
+	if len(patterns) == 0 {
+		return sourceignore.NewDefaultMatcher(nil, nil)
+	}
+	return sourceignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
+}
+
+// patterns returns all patterns by increasing priority: each folder before the
+// folders in it, folders of one parent by name, the option last.
+func (r *ignoreRules) patterns() []gitignore.Pattern {
+	var domains [][]string
+	for dir := range r.files {
+		domains = append(domains, domainOf(dir))
+	}
+	slices.SortFunc(domains, slices.Compare[[]string])
+	var patterns []gitignore.Pattern
+	for _, domain := range domains {
+		patterns = append(patterns, sourceignore.ReadPatterns(bytes.NewReader(r.files[strings.Join(domain, "/")]), domain)...)
+	}
+	return append(patterns, sourceignore.ReadPatterns(strings.NewReader(r.option), nil)...)
+}
+
+func domainOf(dir string) []string {
+	if dir == "" {
+		return nil
+	}
+	return strings.Split(dir, "/")
+}

@@ -1,0 +1,280 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+const (
+	// MaxManifestBytes is the size up to which a manifest is read, as in the
+	// distribution specification ("Pushing Manifests").
+	MaxManifestBytes = 4 << 20
+	// maxManifestTokens bounds what a manifest costs in memory once it is
+	// decoded: a hundred layers with ten annotations each stay well below.
+	maxManifestTokens = 20_000
+)
+
+// Manifest is what formats are told apart by. Every descriptor in it has a
+// digest of a supported algorithm, a size that is not negative, no inline data
+// and no URLs.
+type Manifest struct {
+	// MediaType of the manifest, without parameters.
+	MediaType types.MediaType
+	// ArtifactType as the manifest says it; empty when it does not.
+	ArtifactType string
+	// Config descriptor of an image manifest.
+	Config v1.Descriptor
+	// Layers of an image manifest, in its order.
+	Layers []v1.Descriptor
+	// Annotations of the manifest.
+	Annotations map[string]string
+	// Index is set when this is an image index or a manifest list, and then
+	// Config and Layers are empty.
+	Index *v1.IndexManifest
+
+	// labels of an image's config, once somebody has read it.
+	labels map[string]string
+}
+
+// Parse reads the body of a manifest as the registry sent it with mediaType,
+// the descriptor's or the Content-Type; when that is empty the body says what
+// it is. The caller has checked the body against its digest. Every error
+// stalls: the same digest never parses otherwise.
+func Parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
+	if len(body) > MaxManifestBytes {
+		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d bytes, more than the %d that are read", len(body), MaxManifestBytes)
+	}
+	shape, err := scan(body)
+	if err != nil {
+		return nil, err
+	}
+	mediaType, err = resolveMediaType(mediaType, body)
+	if err != nil {
+		return nil, err
+	}
+	if err := shape.check(mediaType); err != nil {
+		return nil, err
+	}
+	m := &Manifest{MediaType: mediaType}
+	if mediaType.IsIndex() {
+		err = m.decodeIndex(body)
+	} else {
+		err = m.decodeImage(body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Manifest) decodeImage(body []byte) error {
+	var image v1.Manifest
+	if err := json.Unmarshal(body, &image); err != nil {
+		return invalid("the manifest cannot be decoded: %s", plain(err.Error()))
+	}
+	if err := checkDescriptor("config", &image.Config); err != nil {
+		return err
+	}
+	for i := range image.Layers {
+		if err := checkDescriptor(fmt.Sprintf("layer %d", i), &image.Layers[i]); err != nil {
+			return err
+		}
+	}
+	m.ArtifactType = image.ArtifactType
+	m.Config = image.Config
+	m.Layers = image.Layers
+	m.Annotations = image.Annotations
+	return nil
+}
+
+func (m *Manifest) decodeIndex(body []byte) error {
+	var index v1.IndexManifest
+	if err := json.Unmarshal(body, &index); err != nil {
+		return invalid("the index cannot be decoded: %s", plain(err.Error()))
+	}
+	for i := range index.Manifests {
+		if err := checkDescriptor(fmt.Sprintf("manifest %d", i), &index.Manifests[i]); err != nil {
+			return err
+		}
+	}
+	m.ArtifactType = index.ArtifactType
+	m.Annotations = index.Annotations
+	m.Index = &index
+	return nil
+}
+
+// checkDescriptor refuses what must not be followed and drops what must not be
+// trusted: inline data, which nothing has checked against the digest.
+func checkDescriptor(what string, d *v1.Descriptor) error {
+	switch {
+	case d.Digest.Algorithm == "":
+		return invalid("the %s of the manifest has no digest", what)
+	case d.Size < 0:
+		return invalid("the %s of the manifest has the size %d", what, d.Size)
+	case len(d.URLs) > 0:
+		return invalid("the %s of the manifest is to be fetched from a URL of its own; only blobs of the registry are read: push it without urls", what)
+	case !d.MediaType.IsDistributable():
+		return unsupported("the %s of the manifest has the media type %s, which is not stored in the registry; push it as a normal layer", what, quote(string(d.MediaType)))
+	}
+	d.Data = nil
+	return nil
+}
+
+// resolveMediaType returns what the manifest is, refusing types that are not
+// read and a body that says something else about itself.
+func resolveMediaType(outer types.MediaType, body []byte) (types.MediaType, error) {
+	var inner struct {
+		MediaType     string `json:"mediaType"`
+		SchemaVersion int64  `json:"schemaVersion"`
+	}
+	if err := json.Unmarshal(body, &inner); err != nil {
+		return "", invalid("the manifest cannot be decoded: %s", plain(err.Error()))
+	}
+	// A Content-Type may carry parameters (RFC 9110 section 8.3).
+	bare, _, _ := strings.Cut(string(outer), ";")
+	mediaType := types.MediaType(strings.TrimSpace(bare))
+	if mediaType == "" {
+		mediaType = types.MediaType(inner.MediaType)
+	}
+	switch {
+	case mediaType.IsSchema1(), inner.SchemaVersion == 1:
+		return "", unsupported("the image has a manifest of docker schema 1, which is not supported; push it again with a current client")
+	case mediaType == "application/vnd.oci.artifact.manifest.v1+json", mediaType == "application/vnd.cncf.oras.artifact.manifest.v1+json":
+		return "", unsupported("the manifest is an artifact manifest %s, which the OCI specification dropped; push it again with a current client", quote(string(mediaType)))
+	case !mediaType.IsImage() && !mediaType.IsIndex():
+		return "", unsupported("the manifest has the media type %s; supported: OCI image manifest and docker schema 2", quote(string(mediaType)))
+	case inner.MediaType != "" && inner.MediaType != string(mediaType):
+		return "", invalid("the registry calls the manifest %s, but the manifest calls itself %s", quote(string(mediaType)), quote(inner.MediaType))
+	case inner.SchemaVersion != 2:
+		return "", invalid("the manifest has the schemaVersion %d, expected 2", inner.SchemaVersion)
+	}
+	return mediaType, nil
+}
+
+// shape is which lists a manifest has; a list that is empty counts.
+type shape struct {
+	layers, manifests, blobs, fsLayers, config bool
+}
+
+func (s shape) check(mediaType types.MediaType) error {
+	switch {
+	case s.manifests && s.layers:
+		return invalid("the manifest has both manifests and layers, so that two readers may see two things")
+	case s.fsLayers:
+		return invalid("the manifest has fsLayers, which belong to docker schema 1, but is called %s", quote(string(mediaType)))
+	case s.blobs:
+		return invalid("the manifest has blobs, which belong to an artifact manifest, but is called %s", quote(string(mediaType)))
+	case mediaType.IsIndex() && (s.layers || s.config):
+		return invalid("the manifest is called an index (%s) but has the content of an image", quote(string(mediaType)))
+	case mediaType.IsImage() && s.manifests:
+		return invalid("the manifest is called an image (%s) but has the content of an index", quote(string(mediaType)))
+	case mediaType.IsImage() && !s.config:
+		return invalid("the manifest has no config")
+	}
+	return nil
+}
+
+// scan walks the JSON once before anything is decoded: it bounds what decoding
+// can cost, and refuses what two JSON readers may see differently.
+func scan(body []byte) (shape, error) {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return shape{}, invalid("the manifest is not a JSON object")
+	}
+	var s shape
+	seen, left := map[string]bool{}, maxManifestTokens
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return shape{}, invalid("the manifest is not valid JSON: %s", plain(err.Error()))
+		}
+		// Go's decoder matches keys without regard to case.
+		name := strings.ToLower(fmt.Sprint(key))
+		if seen[name] {
+			return shape{}, invalid("the manifest has the key %s twice", quote(name))
+		}
+		seen[name] = true
+		s.note(name)
+		if err := skipValue(dec, name, &left); err != nil {
+			return shape{}, err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return shape{}, invalid("the manifest is not valid JSON: %s", plain(err.Error()))
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return shape{}, invalid("the manifest has bytes after its end")
+	}
+	return s, nil
+}
+
+func (s *shape) note(key string) {
+	switch key {
+	case "layers":
+		s.layers = true
+	case "manifests":
+		s.manifests = true
+	case "blobs":
+		s.blobs = true
+	case "fslayers":
+		s.fsLayers = true
+	case "config":
+		s.config = true
+	}
+}
+
+// skipValue reads the JSON value of a top-level key. It stops where a list of
+// descriptors gets too long, or where the whole manifest has used up the tokens
+// that are left.
+func skipValue(dec *json.Decoder, key string, left *int) error {
+	limit := DefaultLimits().Layers
+	for depth, elements := 0, 0; ; {
+		t, err := dec.Token()
+		if err != nil {
+			return invalid("the manifest is not valid JSON: %s", plain(err.Error()))
+		}
+		if *left--; *left < 0 {
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d JSON values that are read", maxManifestTokens)
+		}
+		switch t {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			if depth--; depth == 1 {
+				elements++
+			}
+		}
+		if elements > limit && (key == "layers" || key == "manifests") {
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d %s that are read", limit, key)
+		}
+		if depth == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,169 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// node is a file or a folder of a tree.
+type node struct {
+	path       string
+	folder     bool
+	executable bool
+	// named is false for a folder that only the paths below it imply.
+	named bool
+	// dropped by the ignore rules.
+	dropped bool
+	// offset and size of a file's content in the spool.
+	offset, size int64
+}
+
+// tree is the files and folders of an archive, without their content. No two
+// of its paths are the same, not even on a file system without regard to case,
+// and no file is the folder of another.
+type tree struct {
+	limits Limits
+	// nodes by their path with its case folded.
+	nodes map[string]*node
+	// pathBytes is the length of all paths.
+	pathBytes int64
+}
+
+func newTree(limits Limits) *tree {
+	return &tree{limits: limits, nodes: map[string]*node{}}
+}
+
+// get returns the node of that path, nil when there is none.
+func (t *tree) get(path string) *node { return t.nodes[fold(path)] }
+
+// add takes in what an archive names, and the folders that it lies in.
+func (t *tree) add(e entry) error {
+	if known := t.get(e.path); known != nil {
+		return t.meet(known, e)
+	}
+	// The name may be a small part of a large PAX header, which it would keep.
+	path := strings.Clone(e.path)
+	if err := t.insert(&node{path: path, folder: e.folder, executable: e.executable, named: true}); err != nil {
+		return err
+	}
+	for {
+		slash := strings.LastIndexByte(path, '/')
+		if slash < 0 {
+			return nil
+		}
+		path = path[:slash]
+		if parent := t.get(path); parent != nil {
+			return t.meet(parent, entry{path: path, folder: true, implied: true})
+		}
+		if err := t.insert(&node{path: path, folder: true}); err != nil {
+			return err
+		}
+	}
+}
+
+// meet decides whether what is named again may be.
+func (t *tree) meet(known *node, again entry) error {
+	switch {
+	case known.path != again.path:
+		return invalid("the layer has two paths that differ in case only: %s and %s", quote(known.path), quote(again.path))
+	case known.folder != again.folder:
+		return invalid("the layer has a file and a folder of one name: %s", quote(known.path))
+	case again.implied:
+		return nil
+	case known.named:
+		return invalid("the layer has two entries of one name: %s", quote(known.path))
+	}
+	known.named = true
+	return nil
+}
+
+func (t *tree) insert(n *node) error {
+	if len(t.nodes) >= t.limits.Entries {
+		return exceeded("--max-entries", "the layer makes more than %d files and folders", t.limits.Entries)
+	}
+	if t.pathBytes += int64(len(n.path)); t.pathBytes > t.limits.IndexBytes {
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the paths of the layer's files and folders have more than %d bytes together, the most that are read", t.limits.IndexBytes)
+	}
+	t.nodes[fold(n.path)] = n
+	return nil
+}
+
+// drop marks what the ignore rules leave out, and tells how many files stay
+// and how many files and folders do not.
+func (t *tree) drop(ignored func(n *node) bool) (files, dropped int) {
+	for _, n := range t.nodes {
+		if n.path == "." {
+			continue
+		}
+		if n.dropped = ignored(n); n.dropped {
+			dropped++
+		} else if !n.folder {
+			files++
+		}
+	}
+	return files, dropped
+}
+
+// kept returns what is to be archived, sorted by path: the files that stay,
+// the folders that stay, and every folder that one of them lies in.
+func (t *tree) kept() []*node {
+	for _, n := range t.nodes {
+		for path := n.path; !n.dropped; {
+			slash := strings.LastIndexByte(path, '/')
+			if slash < 0 {
+				break
+			}
+			path = path[:slash]
+			t.get(path).dropped = false
+		}
+	}
+	var nodes []*node
+	for _, n := range t.nodes {
+		if !n.dropped && n.path != "." {
+			nodes = append(nodes, n)
+		}
+	}
+	slices.SortFunc(nodes, func(a, b *node) int { return cmp.Compare(a.path, b.path) })
+	return nodes
+}
+
+// fold maps paths that differ in case only to one string, by the simple case
+// folding of Unicode. What has no upper case is returned as it is.
+func fold(path string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 'A' || ('Z' < r && r <= unicode.MaxASCII) {
+			// Most characters of most paths. The few letters beyond ASCII that
+			// fold into it fold to the lower case.
+			return r
+		}
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			if 'a' <= f && f <= 'z' {
+				return f
+			}
+			least = min(least, f)
+		}
+		return least
+	}, path)
+}

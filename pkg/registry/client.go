@@ -1,0 +1,296 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http/httpproxy"
+
+	"github.com/image-source/image-source-controller/pkg/flight"
+)
+
+// Access decides what a caller may see at a registry. Its zero value is an
+// anonymous caller with the system's trust roots.
+type Access struct {
+	// Auth is the credential; nil is anonymous. It is asked again whenever a
+	// login is due, so it may be live, such as a cloud identity. One that
+	// implements authn.ContextAuthenticator is given the context of the request.
+	Auth authn.Authenticator
+	// TLS holds trust roots and client certificates; nil is the system's roots.
+	TLS *tls.Config
+	// Proxy is asked for every connection; nil is what the process's
+	// environment says (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
+	Proxy *url.URL
+	// Insecure allows plain HTTP where the registry does not speak HTTPS. For
+	// registries on loopback and RFC 1918 addresses it always is allowed, as
+	// for all other clients that build on go-containerregistry.
+	Insecure bool
+	// Fingerprint identifies credential, TLS material and proxy without
+	// revealing them: callers with equal fingerprints see the same things. An
+	// access without it that is not the anonymous one shares with nobody.
+	Fingerprint string
+}
+
+// Observation is one HTTP request that was sent, or that could not be.
+type Observation struct {
+	// Host is that of the registry, also when the request went to the host of
+	// a login realm or of a redirect: registries must not choose labels.
+	Host string
+	// Operation is ping, token, head-manifest, get-manifest, head-blob,
+	// get-blob, or get-referrers.
+	Operation string
+	// Code is the HTTP status; 0 when there was no answer.
+	Code int
+	// Bytes counts what was read of the body.
+	Bytes int64
+	// Duration is the time until the body was closed.
+	Duration time.Duration
+}
+
+// Options configure a Client. A zero duration stands for its default.
+type Options struct {
+	// UserAgent is sent with each request.
+	UserAgent string
+	// AuthRealms are hosts, with an optional port, that may be sent the
+	// credentials of any registry that names one as its login realm.
+	AuthRealms []string
+	// AllowedCIDRs are private or loopback networks that redirects and login
+	// realms may lead to. Link-local and metadata addresses are never allowed.
+	AllowedCIDRs []netip.Prefix
+	// Observe is called after each HTTP request, concurrently; it may be nil.
+	Observe func(Observation)
+
+	// DialTimeout bounds a TCP connection, and again its TLS handshake. Default 10s.
+	DialTimeout time.Duration
+	// HeaderTimeout bounds the wait for the header of an answer. Default 30s.
+	HeaderTimeout time.Duration
+	// IdleTimeout bounds the time in which a body makes no progress. Default 30s.
+	IdleTimeout time.Duration
+	// SharedTimeout bounds a request whose answer several callers wait for:
+	// ping, token, manifest. Each caller's own deadline holds besides. Default 60s.
+	SharedTimeout time.Duration
+	// ProofAge is how long an answer of HasManifest and HasBlob is believed. Default 10m.
+	ProofAge time.Duration
+	// ForgetAfter is how long connections, tokens and answers of an access key
+	// that nobody uses are kept. Default 1h.
+	ForgetAfter time.Duration
+
+	// Resolver looks up host names; nil is the system's.
+	Resolver *net.Resolver
+	// Clock tells the time; nil is time.Now.
+	Clock func() time.Time
+}
+
+// Bounds of what is remembered. They hold the answers of some 10,000 sources.
+const (
+	maxLinks         = 256
+	maxSessions      = 4096
+	maxTokens        = 4096 // in each session
+	maxTags          = 16384
+	maxProofs        = 65536
+	maxManifests     = 16384
+	maxManifestBytes = 64 << 20
+)
+
+// Client is the way to all registries. A process has one, and it is safe for
+// concurrent use.
+type Client struct {
+	options     Options
+	environment func(*url.URL) (*url.URL, error)
+
+	links     *cache[linkKey, *link]
+	sessions  *cache[sessionKey, *session]
+	tags      *cache[tagKey, tagAnswer]
+	manifests *cache[digestKey, *Manifest]
+	proofs    *cache[proofKey, time.Time]
+
+	resolving flight.Group[tagFlight, *Manifest]
+	fetching  flight.Group[digestKey, *Manifest]
+	proving   flight.Group[proofKey, struct{}]
+
+	unshared atomic.Uint64
+	flights  atomic.Uint64
+}
+
+// accessKey is what decides what can be seen: answers are shared inside one only.
+type accessKey struct {
+	host, repository, fingerprint string
+	plain                         bool
+}
+
+type digestKey struct {
+	access accessKey
+	digest v1.Hash
+}
+
+// NewClient returns a client, or an error that names the option which is
+// malformed or contradicts what is never allowed.
+func NewClient(options Options) (*Client, error) {
+	if err := options.validate(); err != nil {
+		return nil, err
+	}
+	options = options.withDefaults()
+	forget, clock := options.ForgetAfter, options.Clock
+	return &Client{
+		options:     options,
+		environment: httpproxy.FromEnvironment().ProxyFunc(),
+		links: newCache[linkKey](cacheOptions[*link]{
+			entries: maxLinks, idle: forget, clock: clock, dropped: (*link).closeIdle,
+		}),
+		sessions: newCache[sessionKey](cacheOptions[*session]{entries: maxSessions, idle: forget, clock: clock}),
+		tags:     newCache[tagKey](cacheOptions[tagAnswer]{entries: maxTags, clock: clock}),
+		manifests: newCache[digestKey](cacheOptions[*Manifest]{
+			entries: maxManifests, clock: clock,
+			weight: maxManifestBytes, weigh: func(m *Manifest) int64 { return int64(len(m.Body)) },
+		}),
+		proofs: newCache[proofKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
+	}, nil
+}
+
+func (o Options) validate() error {
+	if !httpguts.ValidHeaderFieldValue(o.UserAgent) {
+		return errors.New("the user agent must be printable text on one line")
+	}
+	for _, realm := range o.AuthRealms {
+		if err := validateRealm(realm); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range o.AllowedCIDRs {
+		if err := validateAllowed(prefix); err != nil {
+			return err
+		}
+	}
+	for _, d := range []time.Duration{o.DialTimeout, o.HeaderTimeout, o.IdleTimeout, o.SharedTimeout, o.ProofAge, o.ForgetAfter} {
+		if d < 0 {
+			return fmt.Errorf("a timeout is %s; it must not be negative", d)
+		}
+	}
+	return nil
+}
+
+func validateRealm(realm string) error {
+	u, err := url.Parse("https://" + realm)
+	if err != nil || u.Host != realm || u.Hostname() == "" || u.User != nil {
+		return fmt.Errorf("registry-auth-realms: %q is not a host such as auth.example.com or auth.example.com:8443", realm)
+	}
+	return nil
+}
+
+func validateAllowed(prefix netip.Prefix) error {
+	if !prefix.IsValid() {
+		return errors.New("registry-allowed-cidrs: a network is malformed; write it as 10.0.0.0/8")
+	}
+	for _, never := range forbiddenNetworks() {
+		if never.Bits() <= prefix.Bits() && never.Contains(prefix.Addr()) {
+			return fmt.Errorf("registry-allowed-cidrs: %s is in %s, which is never allowed (link-local or metadata service)", prefix, never)
+		}
+	}
+	return nil
+}
+
+func (o Options) withDefaults() Options {
+	for _, d := range []struct {
+		value *time.Duration
+		unset time.Duration
+	}{
+		{&o.DialTimeout, 10 * time.Second},
+		{&o.HeaderTimeout, 30 * time.Second},
+		{&o.IdleTimeout, 30 * time.Second},
+		{&o.SharedTimeout, time.Minute},
+		{&o.ProofAge, 10 * time.Minute},
+		{&o.ForgetAfter, time.Hour},
+	} {
+		if *d.value == 0 {
+			*d.value = d.unset
+		}
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "image-source-controller"
+	}
+	if o.Observe == nil {
+		o.Observe = func(Observation) {}
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return o
+}
+
+// Repository returns the way to one repository with one access. It is cheap
+// and makes no request; connections, logins and answers are shared with every
+// other caller of the same access key.
+func (c *Client) Repository(repo name.Repository, access Access) *Repository {
+	key := accessKey{
+		host:        strings.ToLower(repo.RegistryStr()),
+		repository:  repo.RepositoryStr(),
+		fingerprint: c.fingerprint(access),
+		plain:       access.Insecure || repo.Registry.Scheme() == "http",
+	}
+	link := c.links.getOrPut(linkKeyOf(key, access), func() *link { return newLink(c, key, access) })
+	session := c.sessions.getOrPut(
+		sessionKey{host: key.host, fingerprint: key.fingerprint, plain: key.plain},
+		func() *session { return newSession(c, link) })
+	auth := access.Auth
+	if auth == nil {
+		auth = authn.Anonymous
+	}
+	return &Repository{client: c, name: CanonicalName(repo), access: key, session: session, auth: auth}
+}
+
+// fingerprint returns that of the access, or one that nobody else has.
+func (c *Client) fingerprint(access Access) string {
+	if access.Fingerprint != "" {
+		return "shared " + access.Fingerprint
+	}
+	if access.Auth == nil && access.TLS == nil && access.Proxy == nil {
+		return "anonymous"
+	}
+	return "unshared " + strconv.FormatUint(c.unshared.Add(1), 10)
+}
+
+// CanonicalName returns the one spelling of a repository: the host in lower
+// case without the default port, and Docker Hub's names in full
+// (index.docker.io/library/nginx). For a name that go-containerregistry parsed it is what
+// image-reflector-controller writes to an ImageRepository's
+// status.canonicalImageName, but for an odd spelling of the host.
+func CanonicalName(repo name.Repository) string {
+	host := strings.TrimSuffix(strings.ToLower(repo.RegistryStr()), ":443")
+	return strings.TrimSuffix(host, ".") + "/" + repo.RepositoryStr()
+}
+
+// String identifies the key without telling what is in it.
+func (k accessKey) String() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %t", k.host, k.repository, k.fingerprint, k.plain))
+	return hex.EncodeToString(sum[:])
+}

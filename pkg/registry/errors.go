@@ -1,0 +1,314 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+const (
+	// maxWords bounds, in characters, what an error repeats of another's words.
+	maxWords = 300
+	// maxRetryAfter bounds how long a registry can put us off.
+	maxRetryAfter = time.Hour
+)
+
+// answerError is an HTTP answer that is not what was asked for.
+type answerError struct {
+	code int
+	// host is that of the answer, which a redirect may have made another.
+	host string
+	// text is the body as it came; only explain repeats any of it.
+	text       []byte
+	retryAfter time.Duration
+}
+
+func (e *answerError) Error() string { return "the answer is " + status(e.code) }
+
+func status(code int) string {
+	return strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
+}
+
+// newAnswerError reads what an answer says about itself; the caller closes it.
+func newAnswerError(answer *http.Response, now time.Time) *answerError {
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswerBytes)) // what cannot be read is not said
+	return &answerError{
+		code: answer.StatusCode, host: answer.Request.URL.Host,
+		text: text, retryAfter: retryAfter(answer.Header, now),
+	}
+}
+
+// words returns the errors of a registry's answer (Distribution Specification,
+// section "Error Codes"), of a realm's (RFC 6749 section 5.2), or its text.
+func words(text []byte) string {
+	var known struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+		Details     string `json:"details"`
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if json.Unmarshal(text, &known) != nil {
+		return string(text)
+	}
+	var said []string
+	for _, e := range known.Errors {
+		said = append(said, strings.Trim(e.Code+": "+e.Message, ": "))
+	}
+	for _, s := range []string{known.Details, known.Error, known.Description} {
+		if s != "" {
+			said = append(said, s)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// retryAfter reads RFC 9110 section 10.2.3.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	value := header.Get("Retry-After")
+	wait := time.Duration(0)
+	if seconds, err := strconv.Atoi(value); err == nil {
+		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(value); err == nil {
+		wait = date.Sub(now)
+	}
+	return max(0, min(wait, maxRetryAfter))
+}
+
+// suspects are what must never be repeated: login headers, tokens, URL queries
+// and users; long opaque words, which may be any of these, go too.
+var suspects = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`(?i)\b(bearer|basic|negotiate)\s+[A-Za-z0-9._~+/=-]{4,}`), "$1 ***"},
+	{regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)[^/\s"'@]*@`), "$1***@"},
+	{regexp.MustCompile(`(\?)[^\s"'?]*=[^\s"']*`), "$1***"},
+	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*)?`), "***"},
+	{regexp.MustCompile(`(?i)\b([a-z_-]*(?:token|passwd|password|secret|signature|credentials?|api[_-]?key))(["']?\s*[:=]\s*["']?)[^\s"',;}]+`), "$1$2***"},
+}
+
+var (
+	escapes = regexp.MustCompile("\x1b(\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(\x07|\x1b\\\\)?|.)")
+	opaque  = regexp.MustCompile(`[A-Za-z0-9+_=-]{40,}`)
+	digits  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// clean makes another's words fit for a condition: one short line without
+// control characters, without the secrets that are known, and without anything
+// that looks like one.
+func clean(text string, known ...string) string {
+	text = without(text[:min(len(text), maxAnswerBytes)], known)
+	text = strings.ToValidUTF8(text, "")
+	text = escapes.ReplaceAllString(text, "")
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r):
+			return -1
+		default:
+			return r
+		}
+	}, text)
+	text = without(text, known) // one may have been hidden by what was removed
+	for _, s := range suspects {
+		text = s.pattern.ReplaceAllString(text, s.instead)
+	}
+	text = opaque.ReplaceAllStringFunc(text, func(word string) string {
+		if digits.MatchString(word) {
+			return word
+		}
+		return "***"
+	})
+	return cut(strings.Join(strings.Fields(text), " "))
+}
+
+func cut(text string) string {
+	runes := []rune(text)
+	if len(runes) <= maxWords {
+		return text
+	}
+	return string(runes[:maxWords-1]) + "…"
+}
+
+// without removes what is known to be secret, whatever it looks like.
+func without(text string, known []string) string {
+	for _, secret := range known {
+		if len(secret) > 3 {
+			text = strings.ReplaceAll(text, secret, "***")
+		}
+	}
+	return text
+}
+
+// failure turns an error into a fault. doing says what failed, as in "get
+// manifest 1.0 of ghcr.io/org/app". One that already is a fault, and nil, stay
+// as they are.
+func (r *Repository) failure(doing string, err error) error {
+	var f *fault.Error
+	if err == nil || errors.As(err, &f) {
+		return err
+	}
+	e := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry}
+	said := r.explain(err)
+	var answer *answerError
+	var login *loginError
+	var proxy *proxyAnswer
+	switch {
+	case errors.As(err, &answer):
+		e.RetryAfter = answer.retryAfter
+		e.Reason = r.reason(answer, errors.As(err, &login))
+	case errors.As(err, &proxy) && proxy.code == http.StatusProxyAuthRequired:
+		e.Reason = v1alpha1.ReasonAuthenticationFailed
+	}
+	e.Err = fmt.Errorf("cannot %s: %s%w", doing, said, silent{ended(err)})
+	return e
+}
+
+// reason says what the status of an answer means: what a registry's storage or
+// a CDN behind it answers says nothing about credentials and names.
+func (r *Repository) reason(answer *answerError, login bool) string {
+	switch {
+	case answer.code == http.StatusTooManyRequests || answer.code >= http.StatusInternalServerError:
+		return v1alpha1.ReasonFetchFailed
+	case login, answer.code == http.StatusProxyAuthRequired:
+		return v1alpha1.ReasonAuthenticationFailed
+	case !strings.EqualFold(answer.host, r.access.host):
+		return v1alpha1.ReasonFetchFailed
+	case answer.code == http.StatusUnauthorized, answer.code == http.StatusForbidden:
+		return v1alpha1.ReasonAuthenticationFailed
+	case answer.code == http.StatusNotFound:
+		return v1alpha1.ReasonImageNotFound
+	default:
+		return v1alpha1.ReasonFetchFailed
+	}
+}
+
+// silent adds an error to a chain without adding its words.
+type silent struct{ err error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.err }
+
+// ended returns the end of a context that err came from, if it did: the only
+// cause that is safe to hand on as a value.
+func ended(err error) error {
+	for _, end := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, end) {
+			return end
+		}
+	}
+	return nil
+}
+
+// explain says what is wrong and, where that is known, what helps.
+func (r *Repository) explain(err error) string {
+	var (
+		address   *refusedAddress
+		rule      *refused
+		answer    *answerError
+		login     *loginError
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		lookup    *net.DNSError
+		timeout   net.Error
+		location  *url.Error
+	)
+	if errors.As(err, &login) {
+		return fmt.Sprintf("login at %q failed: %s", login.realm, r.explain(login.err))
+	}
+	for errors.As(err, &location) { // its words are the URL, query and all
+		err = location.Err
+	}
+	known := r.session.secrets(r.access.repository)
+	switch {
+	case errors.As(err, &address), errors.As(err, &rule):
+		return clean(firstOf(address, rule).Error(), known...)
+	case errors.As(err, &answer):
+		return explainAnswer(answer, known)
+	case errors.As(err, &authority):
+		return "its certificate is signed by an unknown authority: add the CA certificate as ca.crt to the Secret that certSecretRef names"
+	case errors.As(err, &hostname):
+		return fmt.Sprintf("its certificate is not valid for the name %q", hostname.Host)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "its certificate has expired or is not yet valid"
+	case isPlainHTTP(err):
+		return "it answers HTTPS with plain HTTP: set insecure: true if that is intended"
+	case strings.Contains(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate"):
+		return "it does not accept our client certificate: set tls.crt and tls.key in the Secret that certSecretRef names"
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		return fmt.Sprintf("there is no host %q", lookup.Name)
+	case errors.Is(err, errStalled):
+		return fmt.Sprintf("the answer made no progress for %s", r.client.options.IdleTimeout)
+	case errors.Is(err, context.Canceled):
+		return "the attempt was cancelled"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "it took too long: " + clean(err.Error(), known...)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection ended in the middle of the answer"
+	default:
+		return clean(err.Error(), known...)
+	}
+}
+
+func firstOf(address *refusedAddress, rule *refused) error {
+	if address != nil {
+		return address
+	}
+	return rule
+}
+
+func isPlainHTTP(err error) bool {
+	var record tls.RecordHeaderError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record)
+}
+
+func explainAnswer(answer *answerError, known []string) string {
+	said := answer.Error()
+	if words := clean(words(answer.text), known...); words != "" {
+		said += fmt.Sprintf(": %q", words)
+	}
+	switch answer.code {
+	case http.StatusUnauthorized:
+		return said + " (check that secretRef or serviceAccountName gives credentials for this repository)"
+	case http.StatusProxyAuthRequired:
+		return said + " (check username and password in the Secret that proxySecretRef names)"
+	default:
+		return said
+	}
+}

@@ -1,0 +1,331 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/publicsuffix"
+)
+
+// maxRedirects is how often an answer may lead somewhere else.
+const maxRedirects = 5
+
+// errStalled is the cause of a body that made no progress.
+var errStalled = errors.New("the answer made no progress")
+
+// link is the guarded connection to one registry: every request for it, to
+// whatever host it leads, passes RoundTrip. It knows no credential, but sees to
+// it that one goes only where it may.
+//
+// Links are not shared between registries, because a connection that one
+// registry may use, such as to its private storage, another may not.
+type link struct {
+	client    *Client
+	host      string // of the registry, with its port if one is named
+	plain     bool   // plain HTTP is allowed
+	transport *http.Transport
+	// proxySecret is the password of the proxy, to keep it out of errors.
+	proxySecret string
+}
+
+type linkKey struct {
+	host, material string
+	plain          bool
+}
+
+func linkKeyOf(key accessKey, access Access) linkKey {
+	k := linkKey{host: key.host, plain: key.plain}
+	if access.TLS != nil || access.Proxy != nil {
+		k.material = key.fingerprint
+	}
+	return k
+}
+
+func newLink(c *Client, key accessKey, access Access) *link {
+	options := c.options
+	registry := &url.URL{Scheme: "https", Host: key.host}
+	d := &dialer{
+		host: registry.Hostname(), allowed: options.AllowedCIDRs, timeout: options.DialTimeout,
+		lookup: options.Resolver, own: map[scope]bool{}, proxies: map[string]bool{},
+	}
+	choose, proxySecret := c.environment, ""
+	if access.Proxy != nil {
+		choose = func(*url.URL) (*url.URL, error) { return access.Proxy, nil }
+		proxySecret, _ = access.Proxy.User.Password()
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	if access.TLS != nil {
+		trust = access.TLS.Clone()
+	}
+	return &link{client: c, host: key.host, plain: key.plain, proxySecret: proxySecret, transport: &http.Transport{
+		Proxy:                  d.through(choose),
+		OnProxyConnectResponse: checkProxy,
+		DialContext:            d.dial,
+		TLSClientConfig:        trust,
+		TLSHandshakeTimeout:    options.DialTimeout,
+		ResponseHeaderTimeout:  options.HeaderTimeout,
+		ForceAttemptHTTP2:      true,
+		// What is hashed must be what was sent, and what is bounded must not inflate.
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConns:           32,
+		MaxIdleConnsPerHost:    16,
+		IdleConnTimeout:        90 * time.Second,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: options.IdleTimeout, PingTimeout: options.DialTimeout},
+	}}
+}
+
+func (l *link) closeIdle() { l.transport.CloseIdleConnections() }
+
+// refused is a request that was not sent, in words for a person.
+type refused struct{ words string }
+
+func (e *refused) Error() string { return e.words }
+
+func refusef(format string, args ...any) error {
+	return &refused{words: fmt.Sprintf(format, args...)}
+}
+
+// proxyAnswer is a status other than 200 with which a proxy answered CONNECT.
+type proxyAnswer struct{ code int }
+
+func (e *proxyAnswer) Error() string { return fmt.Sprintf("the proxy answered %s", status(e.code)) }
+
+func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode != http.StatusOK {
+		return &proxyAnswer{code: answer.StatusCode}
+	}
+	return nil
+}
+
+// RoundTrip implements http.RoundTripper. It refuses requests that a redirect
+// or realm must not cause, observes the others, and gives up on bodies that stall.
+func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
+	if err := l.judge(request); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(request.Context())
+	request = request.Clone(ctx)
+	request.Header.Set("User-Agent", l.client.options.UserAgent)
+	request.Header.Del("Referer") // of a redirect: may carry a signed URL
+
+	started := l.client.options.Clock()
+	observe := func(code int, bytes int64) {
+		l.client.options.Observe(Observation{
+			Host: l.host, Operation: operation(request), Code: code, Bytes: bytes,
+			Duration: l.client.options.Clock().Sub(started),
+		})
+	}
+	answer, err := l.transport.RoundTrip(request)
+	if err != nil {
+		cancel(err)
+		observe(0, 0)
+		return nil, err
+	}
+	answer.Body = newBody(ctx, answer.Body, bodyOptions{
+		idle: l.client.options.IdleTimeout, cancel: cancel,
+		closed: func(bytes int64) { observe(answer.StatusCode, bytes) },
+	})
+	return answer, nil
+}
+
+// judge decides whether a request may be sent.
+func (l *link) judge(request *http.Request) error {
+	if err := l.judgeScheme(request); err != nil {
+		return err
+	}
+	secret := request.Header.Get("Authorization") != "" || request.Method == http.MethodPost
+	if previous := redirectedFrom(request); secret && previous != nil && !sameOrigin(previous.URL, request.URL) {
+		return refusef("refused a redirect to %q: it would carry credentials to another host", request.URL.Host)
+	}
+	if secret {
+		return l.mayLogin(request.URL)
+	}
+	return nil
+}
+
+func (l *link) judgeScheme(request *http.Request) error {
+	hops := 0
+	for previous := redirectedFrom(request); previous != nil; previous = redirectedFrom(previous) {
+		if hops++; hops > maxRedirects {
+			return refusef("refused to follow more than %d redirects", maxRedirects)
+		}
+		if hops == 1 && previous.URL.Scheme == "https" && request.URL.Scheme != "https" {
+			return refusef("refused a redirect from https to %s at %q", request.URL.Scheme, request.URL.Host)
+		}
+	}
+	switch {
+	case request.URL.Scheme == "https", request.URL.Scheme == "http" && l.plain:
+		return nil
+	default:
+		return refusef("refused to connect to %q by %s: only https is allowed (insecure: true allows http)", request.URL.Host, request.URL.Scheme)
+	}
+}
+
+// mayLogin decides whether credentials of the registry may be sent to a URL:
+// to the registry itself, to an https host of the same registrable domain, and
+// to the realms that the platform lists.
+func (l *link) mayLogin(u *url.URL) error {
+	registry := &url.URL{Scheme: u.Scheme, Host: l.host}
+	if u.Scheme != "https" {
+		if l.plain && sameOrigin(registry, u) {
+			return nil
+		}
+		return refusef("refused to send credentials to the login realm at %q without https", u.Host)
+	}
+	if u.Hostname() == registry.Hostname() || sameDomain(u.Hostname(), registry.Hostname()) || l.client.listsRealm(u) {
+		return nil
+	}
+	return refusef("refused to send credentials to the login realm at %q: it is neither at the registry's host nor in its domain; "+
+		"if that host is trusted, list it in --registry-auth-realms", u.Host)
+}
+
+// mayAsk decides whether a token may be asked for at a realm.
+func (l *link) mayAsk(realm *url.URL, withCredentials bool) error {
+	if withCredentials || realm.Scheme != "https" {
+		return l.mayLogin(realm)
+	}
+	return nil
+}
+
+func (c *Client) listsRealm(u *url.URL) bool {
+	for _, realm := range c.options.AuthRealms {
+		if sameOrigin(u, &url.URL{Scheme: "https", Host: strings.ToLower(realm)}) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameOrigin follows RFC 6454 section 5.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
+}
+
+// sameDomain tells whether two host names belong to one owner by the public
+// suffix list. Names below a suffix that nobody registered there, such as
+// those of a cluster, tell nothing about owners.
+func sameDomain(a, b string) bool {
+	first, second := registrable(a), registrable(b)
+	return first != "" && first == second
+}
+
+func registrable(host string) string {
+	if net.ParseIP(host) != nil {
+		return ""
+	}
+	host = strings.ToLower(host)
+	suffix, icann := publicsuffix.PublicSuffix(host)
+	if !icann && !strings.Contains(suffix, ".") {
+		return ""
+	}
+	domain, err := publicsuffix.EffectiveTLDPlusOne(host)
+	if err != nil {
+		return ""
+	}
+	return domain
+}
+
+// redirectedFrom returns the request whose answer caused this one; nil when
+// nobody but us did.
+func redirectedFrom(request *http.Request) *http.Request {
+	if request.Response == nil {
+		return nil
+	}
+	return request.Response.Request
+}
+
+// operation names what the request that began it all asks for.
+func operation(request *http.Request) string {
+	for previous := redirectedFrom(request); previous != nil; previous = redirectedFrom(request) {
+		request = previous
+	}
+	path := strings.Split(request.URL.Path, "/")
+	if len(path) < 3 || path[1] != "v2" {
+		return "token"
+	}
+	if len(path) == 3 && path[2] == "" {
+		return "ping"
+	}
+	method := strings.ToLower(request.Method)
+	switch path[len(path)-2] {
+	case "manifests":
+		return method + "-manifest"
+	case "blobs":
+		return method + "-blob"
+	case "referrers":
+		return method + "-referrers"
+	default:
+		return "token"
+	}
+}
+
+// body is the body of an answer: it counts, and it cancels its request when a
+// read makes no progress for the idle time.
+type body struct {
+	io.ReadCloser
+	bodyOptions
+	ctx   context.Context
+	timer *time.Timer
+	bytes int64
+	once  sync.Once
+}
+
+type bodyOptions struct {
+	idle   time.Duration
+	cancel context.CancelCauseFunc
+	closed func(bytes int64)
+}
+
+func newBody(ctx context.Context, inner io.ReadCloser, options bodyOptions) *body {
+	timer := time.AfterFunc(options.idle, func() { options.cancel(errStalled) })
+	timer.Stop()
+	return &body{ReadCloser: inner, bodyOptions: options, ctx: ctx, timer: timer}
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.timer.Reset(b.idle)
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	b.bytes += int64(n)
+	if err != nil && err != io.EOF && errors.Is(context.Cause(b.ctx), errStalled) {
+		err = errStalled
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.once.Do(func() {
+		b.cancel(nil)
+		b.closed(b.bytes)
+	})
+	return err
+}

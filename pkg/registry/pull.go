@@ -1,0 +1,99 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// Pull copies a blob to w. It returns nil only when the answer came to its end
+// and was exactly what the descriptor says, size and sha256; until then nothing
+// that w got can be trusted. w gets at most desc.Size bytes, and at most one
+// more is read. The descriptor's URLs and inline data are ignored.
+//
+// Errors: those of Resolve; FetchFailed for a blob that ends early,
+// InvalidArtifact for one that does not match. An error of w is returned as it is.
+func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error {
+	if err := checkDigest(desc.Digest); err != nil || desc.Size < 0 {
+		return fault.Stallf(v1alpha1.ReasonInvalidArtifact,
+			"a descriptor asks for a blob of %d bytes with digest %q: the size must not be negative and the digest must be a sha256",
+			desc.Size, cut(desc.Digest.String()))
+	}
+	doing := "get blob " + desc.Digest.String() + " of " + r.name
+	answer, err := r.send(ctx, ask{method: http.MethodGet, kind: "blobs", ref: desc.Digest.String()})
+	if err != nil {
+		return r.failure(doing, err)
+	}
+	defer answer.Body.Close()
+	if answer.ContentLength >= 0 && answer.ContentLength != desc.Size {
+		return fault.Retryf(v1alpha1.ReasonInvalidArtifact,
+			"cannot %s: the answer is %d bytes long, the manifest says %d", doing, answer.ContentLength, desc.Size)
+	}
+	if err := r.copyBlob(doing, desc, answer.Body, w); err != nil {
+		return err
+	}
+	r.prove(proofKey{access: r.access, kind: "blobs", ref: desc.Digest.String()})
+	return nil
+}
+
+func (r *Repository) copyBlob(doing string, desc v1.Descriptor, body io.Reader, w io.Writer) error {
+	digest := sha256.New()
+	source := &source{reader: body}
+	n, err := io.CopyN(io.MultiWriter(w, digest), source, desc.Size)
+	switch {
+	case source.err != nil && source.err != io.EOF:
+		return r.failure(doing, source.err)
+	case err == io.EOF:
+		return fault.Retryf(v1alpha1.ReasonFetchFailed, "cannot %s: it ended after %d of %d bytes", doing, n, desc.Size)
+	case err != nil:
+		return err // of w
+	}
+	switch _, err := io.ReadFull(source, make([]byte, 1)); {
+	case err == nil:
+		return fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: it goes on after %d bytes, where the manifest says it ends", doing, desc.Size)
+	case !errors.Is(err, io.EOF):
+		return r.failure(doing, err)
+	}
+	if sum := hex.EncodeToString(digest.Sum(nil)); sum != desc.Digest.Hex {
+		return fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: its bytes have the digest sha256:%s", doing, sum)
+	}
+	return nil
+}
+
+// source remembers how reading ended, to tell a registry that fails from a
+// writer that does.
+type source struct {
+	reader io.Reader
+	err    error
+}
+
+// Read implements io.Reader.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.reader.Read(p)
+	s.err = err
+	return n, err
+}

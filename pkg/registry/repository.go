@@ -1,0 +1,140 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// Repository is one repository as one access sees it. It is safe for
+// concurrent use.
+type Repository struct {
+	client  *Client
+	name    string
+	access  accessKey
+	session *session
+	auth    authn.Authenticator
+}
+
+// Name returns the canonical name, as CanonicalName does.
+func (r *Repository) Name() string { return r.name }
+
+// Key returns the access key: two repositories with equal keys see the same
+// things. It is 64 hexadecimal digits and reveals nothing.
+func (r *Repository) Key() string { return r.access.String() }
+
+// RoundTripper returns the guarded connection to the registry without any
+// credential, for clients that log in by themselves, such as
+// go-containerregistry's remote package together with Auth. Its rules on
+// addresses, redirects and realms hold for them too.
+func (r *Repository) RoundTripper() http.RoundTripper { return r.session.link }
+
+// Auth returns the credential of the access; authn.Anonymous when it has none.
+func (r *Repository) Auth() authn.Authenticator { return r.auth }
+
+// ask is a request to the repository.
+type ask struct {
+	method string
+	kind   string // manifests or blobs
+	ref    string // a tag or a digest, checked by whoever makes the ask
+	accept string
+}
+
+// send returns the answer if it is 200. An expired token is refreshed once.
+// Who gets an answer closes it.
+func (r *Repository) send(ctx context.Context, a ask) (*http.Response, error) {
+	answer, err := r.attempt(ctx, a)
+	if err == nil && answer.StatusCode == http.StatusUnauthorized && answer.Request.URL.Host == r.access.host &&
+		r.session.refused(r.access.repository, answer) {
+		drain(answer)
+		answer, err = r.attempt(ctx, a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer, nil
+	}
+	defer drain(answer)
+	failed := newAnswerError(answer, r.client.options.Clock())
+	r.noteRefusal(a, failed)
+	return nil, failed
+}
+
+func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error) {
+	e, err := r.session.endpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	authorization, err := r.session.authorization(ctx, e, caller{auth: r.auth, repository: r.access.repository})
+	if err != nil {
+		return nil, err
+	}
+	target := &url.URL{Scheme: e.scheme, Host: r.access.host, Path: "/v2/" + r.access.repository + "/" + a.kind + "/" + a.ref}
+	request, err := http.NewRequestWithContext(ctx, a.method, target.String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	if a.accept != "" {
+		request.Header.Set("Accept", a.accept)
+	}
+	answer, err := r.session.send(request, authorization)
+	if err != nil && ctx.Err() == nil {
+		r.session.lost()
+	}
+	return answer, err
+}
+
+// noteRefusal forgets what a refusal makes doubtful.
+func (r *Repository) noteRefusal(a ask, failed *answerError) {
+	if failed.host != r.access.host {
+		return
+	}
+	switch failed.code {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		r.session.tokens.remove(r.access.repository)
+		r.client.proofs.removeAll(func(k proofKey) bool { return k.access == r.access })
+		r.client.tags.removeAll(func(k tagKey) bool { return k.access == r.access })
+	case http.StatusNotFound:
+		r.client.proofs.remove(proofKey{access: r.access, kind: a.kind, ref: a.ref})
+		r.client.tags.remove(tagKey{access: r.access, tag: a.ref})
+	}
+}
+
+// drain reads the short rest of an answer, so that its connection can be used again.
+func drain(answer *http.Response) {
+	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, maxAnswerBytes)) // nobody needs it
+	_ = answer.Body.Close()
+}
+
+// errTooLong is a body that is longer than what is read of it.
+var errTooLong = errors.New("the answer is too long")
+
+// readUpTo reads a body to its end, or fails with errTooLong.
+func readUpTo(body io.Reader, limit int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		return nil, errTooLong
+	}
+	return text, err
+}

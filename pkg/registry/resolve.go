@@ -1,0 +1,297 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// MaxManifest is the size of the largest manifest that is read, in bytes: what
+// the Distribution Specification says registries should accept.
+const MaxManifest = 4 << 20
+
+const digestHeader = "Docker-Content-Digest"
+
+// Query says which manifest is wanted.
+type Query struct {
+	// Tag is looked up when Digest is not set.
+	Tag string
+	// Digest names the manifest; the tag is not asked for then.
+	Digest v1.Hash
+	// MaxAge is how old a known answer for the tag may be. Zero asks the registry.
+	MaxAge time.Duration
+	// Fresh asks the registry whatever is known, and waits for no answer to a
+	// question that was asked before.
+	Fresh bool
+}
+
+// Manifest is a manifest or index as the registry keeps it. It is shared and
+// must not be changed.
+type Manifest struct {
+	// Digest is the sha256 of Body.
+	Digest v1.Hash
+	// MediaType is what the registry says, or the body when the registry says
+	// nothing of use. Empty when neither does.
+	MediaType types.MediaType
+	Body      []byte
+}
+
+type tagKey struct {
+	access accessKey
+	tag    string
+}
+
+type tagAnswer struct {
+	digest v1.Hash
+	asked  time.Time
+	noHead bool // the registry does not answer HEAD in a way that helps
+}
+
+type tagFlight struct {
+	tagKey
+	fresh uint64 // a number of its own for a fresh query, else 0
+}
+
+// Resolve returns the manifest of a query. It costs no request when the answer
+// is known and young enough, a HEAD when the tag was resolved before, and a GET
+// when the manifest is not known. Equal queries at the same time cost one.
+//
+// Errors: ImageNotFound, AuthenticationFailed and FetchFailed (retry),
+// InvalidArtifact (retry) when the bytes do not match the digest, LimitExceeded
+// (stall) for a manifest over MaxManifest, InvalidSpec (stall) for a query that
+// names nothing.
+func (r *Repository) Resolve(ctx context.Context, q Query) (*Manifest, error) {
+	if q.Digest != (v1.Hash{}) {
+		if err := checkDigest(q.Digest); err != nil {
+			return nil, err
+		}
+		m, err := r.manifest(ctx, q.Digest)
+		return m, r.failure("get manifest "+q.Digest.String()+" of "+r.name, err)
+	}
+	if !tagPattern.MatchString(q.Tag) {
+		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%q is not a tag of an image", cut(q.Tag))
+	}
+	m, err := r.tagged(ctx, q)
+	return m, r.failure("resolve tag "+q.Tag+" of "+r.name, err)
+}
+
+// tagPattern is that of the Distribution Specification.
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+
+func checkDigest(digest v1.Hash) error {
+	parsed, err := v1.NewHash(digest.String())
+	if err != nil || parsed.Algorithm != "sha256" {
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%q is not a sha256 digest", cut(digest.String()))
+	}
+	return nil
+}
+
+func (r *Repository) tagged(ctx context.Context, q Query) (*Manifest, error) {
+	key := tagKey{access: r.access, tag: q.Tag}
+	if digest, ok := r.remembered(key, q); ok {
+		return r.manifest(ctx, digest)
+	}
+	joined := tagFlight{tagKey: key}
+	if q.Fresh {
+		joined.fresh = r.client.flights.Add(1)
+	}
+	return share(ctx, &r.client.resolving, joined, bounded(r.client, func(ctx context.Context) (*Manifest, error) {
+		if digest, ok := r.remembered(key, q); ok { // another flight has just landed
+			return r.manifest(ctx, digest)
+		}
+		return r.lookup(ctx, key)
+	}))
+}
+
+// remembered returns the digest of a tag if the query may be answered with it.
+func (r *Repository) remembered(key tagKey, q Query) (v1.Hash, bool) {
+	answer, ok := r.client.tags.get(key)
+	young := r.client.options.Clock().Sub(answer.asked) < q.MaxAge
+	return answer.digest, ok && young && !q.Fresh
+}
+
+// lookup asks the registry for a tag: by HEAD if its manifest is likely to be
+// the one that is known, else by GET.
+func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) {
+	known, ok := r.client.tags.get(key)
+	answer := tagAnswer{asked: r.client.options.Clock(), noHead: known.noHead}
+	var found *Manifest
+	var err error
+	if ok && !known.noHead {
+		found, answer.noHead, err = r.byHead(ctx, key.tag)
+	}
+	if !ok || answer.noHead {
+		found, err = r.fetch(ctx, key.tag, v1.Hash{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer.digest = found.Digest
+	r.client.tags.replaceUnless(key, answer, func(old tagAnswer) bool { return old.asked.After(answer.asked) })
+	return found, nil
+}
+
+// byHead resolves a tag by HEAD. useless is true when the registry does not
+// say what is needed that way.
+func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, useless bool, err error) {
+	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
+	if unanswered(err) {
+		return nil, true, nil
+	}
+	if err != nil {
+		return nil, false, r.failure("look up tag "+tag+" of "+r.name, err)
+	}
+	drain(head)
+	digest, err := v1.NewHash(head.Header.Get(digestHeader))
+	if err != nil || digest.Algorithm != "sha256" {
+		return nil, true, nil
+	}
+	found, err = r.manifest(ctx, digest)
+	return found, false, err
+}
+
+// unanswered tells whether an error means that HEAD is not supported.
+func unanswered(err error) bool {
+	var answer *answerError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	switch answer.code {
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	default:
+		return false
+	}
+}
+
+// manifest returns a manifest by its digest.
+func (r *Repository) manifest(ctx context.Context, digest v1.Hash) (*Manifest, error) {
+	key := digestKey{access: r.access, digest: digest}
+	if m, ok := r.client.manifests.get(key); ok {
+		return m, nil
+	}
+	return share(ctx, &r.client.fetching, key, bounded(r.client, func(ctx context.Context) (*Manifest, error) {
+		if m, ok := r.client.manifests.get(key); ok {
+			return m, nil
+		}
+		return r.fetch(ctx, digest.String(), digest)
+	}))
+}
+
+// fetch gets a manifest by tag or digest, checks and remembers it. want is the
+// digest that it must have; the zero hash when only the registry's word is known.
+func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Manifest, error) {
+	doing := "get manifest " + ref + " of " + r.name
+	answer, err := r.send(ctx, ask{method: http.MethodGet, kind: "manifests", ref: ref, accept: acceptManifests})
+	if err != nil {
+		return nil, r.failure(doing, err)
+	}
+	defer answer.Body.Close()
+	if answer.ContentLength > MaxManifest {
+		return nil, tooLarge(doing)
+	}
+	body, err := readUpTo(answer.Body, MaxManifest)
+	if errors.Is(err, errTooLong) {
+		return nil, tooLarge(doing)
+	}
+	if err != nil {
+		return nil, r.failure(doing, err)
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(body))
+	if err != nil {
+		return nil, r.failure(doing, err)
+	}
+	if want == (v1.Hash{}) {
+		want = promised(answer.Header, digest)
+	}
+	if digest != want {
+		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
+			"cannot %s: its bytes have the digest %s, not %s", doing, digest, want)
+	}
+	m := &Manifest{Digest: digest, MediaType: mediaType(answer.Header, body), Body: body}
+	r.client.manifests.put(digestKey{access: r.access, digest: digest}, m)
+	r.prove(proofKey{access: r.access, kind: "manifests", ref: digest.String()})
+	return m, nil
+}
+
+func tooLarge(doing string) error {
+	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "cannot %s: it is larger than %d bytes", doing, MaxManifest)
+}
+
+// promised returns the digest that an answer claims for itself, or the given
+// one when it makes no claim that can be checked.
+func promised(header http.Header, computed v1.Hash) v1.Hash {
+	claim, err := v1.NewHash(header.Get(digestHeader))
+	if err != nil || claim.Algorithm != computed.Algorithm {
+		return computed
+	}
+	return claim
+}
+
+var acceptManifests = strings.Join([]string{
+	string(types.OCIManifestSchema1), string(types.OCIImageIndex),
+	string(types.DockerManifestSchema2), string(types.DockerManifestList),
+}, ", ")
+
+// mediaType returns that of the header, unless it is one of those that servers
+// send when they do not know; then that of the body.
+func mediaType(header http.Header, body []byte) types.MediaType {
+	said, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	switch {
+	case err != nil, said == "application/json", said == "application/octet-stream", strings.HasPrefix(said, "text/"):
+		return bodyMediaType(body)
+	default:
+		return types.MediaType(said)
+	}
+}
+
+// bodyMediaType returns the mediaType field, which OCI manifests may omit; then
+// what they have tells them apart (image-spec, manifest.md and image-index.md).
+func bodyMediaType(body []byte) types.MediaType {
+	var manifest struct {
+		MediaType     types.MediaType   `json:"mediaType"`
+		SchemaVersion int               `json:"schemaVersion"`
+		Manifests     []json.RawMessage `json:"manifests"`
+		Layers        []json.RawMessage `json:"layers"`
+	}
+	switch err := json.Unmarshal(body, &manifest); {
+	case err != nil:
+		return ""
+	case manifest.MediaType != "" || manifest.SchemaVersion != 2:
+		return manifest.MediaType
+	case manifest.Manifests != nil:
+		return types.OCIImageIndex
+	case manifest.Layers != nil:
+		return types.OCIManifestSchema1
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,395 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/flight"
+)
+
+const (
+	// maxAnswerBytes bounds what is read of a ping, a token or an error.
+	maxAnswerBytes = 64 << 10
+	// httpsProbe is how long a registry that may speak plain HTTP is given to
+	// answer HTTPS.
+	httpsProbe = 5 * time.Second
+)
+
+// session is what one fingerprint knows of one registry: how to log in there,
+// and the tokens that it got.
+type session struct {
+	client *Client
+	link   *link
+	tokens *cache[string, token]
+
+	pings  flight.Group[struct{}, endpoint]
+	logins flight.Group[string, token]
+
+	mu    sync.Mutex
+	found *endpoint
+	last  authn.AuthConfig // what logged in last, to keep it out of errors
+}
+
+type sessionKey struct {
+	host, fingerprint string
+	plain             bool
+}
+
+// endpoint is what a ping found out.
+type endpoint struct {
+	scheme string
+	login  challenge
+}
+
+// token is a bearer token for one repository.
+type token struct {
+	value string
+	// expires is when the registry said; zero when it did not.
+	expires time.Time
+}
+
+func newSession(c *Client, l *link) *session {
+	return &session{client: c, link: l, tokens: newCache[string](cacheOptions[token]{
+		entries: maxTokens, idle: c.options.ForgetAfter, clock: c.options.Clock,
+	})}
+}
+
+// endpoint returns how to reach the registry. It pings it once.
+func (s *session) endpoint(ctx context.Context) (endpoint, error) {
+	if e, ok := s.known(); ok {
+		return e, nil
+	}
+	return share(ctx, &s.pings, struct{}{}, bounded(s.client, func(ctx context.Context) (endpoint, error) {
+		if e, ok := s.known(); ok {
+			return e, nil
+		}
+		e, err := s.ping(ctx)
+		if err == nil {
+			s.learn(e)
+		}
+		return e, err
+	}))
+}
+
+func (s *session) known() (endpoint, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.found == nil {
+		return endpoint{}, false
+	}
+	return *s.found, true
+}
+
+func (s *session) learn(e endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found = &e
+}
+
+// lost makes the next request ping again: the registry may have moved from
+// HTTP to HTTPS.
+func (s *session) lost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found = nil
+}
+
+// refused takes note of a 401 and tells whether another attempt may succeed.
+// It drops the token that was refused, unless another caller has already
+// replaced it, and follows the registry to another realm.
+func (s *session) refused(repository string, answer *http.Response) bool {
+	if t, ok := s.tokens.get(repository); ok && "Bearer "+t.value == answer.Request.Header.Get("Authorization") {
+		s.tokens.remove(repository)
+	}
+	e, ok := s.known()
+	if asked := challengeOf(answer.Header); ok && asked.scheme != "" && asked != e.login {
+		e.login = asked
+		s.learn(e)
+		return true
+	}
+	return !ok || e.login.scheme == "bearer"
+}
+
+// config asks a credential for what it is made of.
+func (s *session) config(ctx context.Context, auth authn.Authenticator) (*authn.AuthConfig, error) {
+	config, err := authn.Authorization(ctx, auth)
+	if err != nil {
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot get credentials for %q: %s", s.link.host, clean(err.Error()))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = *config
+	return config, nil
+}
+
+// secrets are what an answer may repeat of what was sent.
+func (s *session) secrets(repository string) []string {
+	t, _ := s.tokens.get(repository)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, encoded, _ := strings.Cut(basic(&s.last), " ")
+	return []string{t.value, s.last.Password, s.last.Auth, s.last.IdentityToken, s.last.RegistryToken, encoded, s.link.proxySecret}
+}
+
+// ping asks for /v2/ by https and, where plain HTTP is allowed and https gets
+// no answer at all, by http.
+func (s *session) ping(ctx context.Context) (endpoint, error) {
+	if !s.link.plain {
+		return s.pingBy(ctx, "https")
+	}
+	probe, cancel := context.WithTimeout(ctx, httpsProbe)
+	defer cancel()
+	e, secure := s.pingBy(probe, "https")
+	var status *answerError
+	var untrusted *tls.CertificateVerificationError
+	if secure == nil || errors.As(secure, &status) || errors.As(secure, &untrusted) || ctx.Err() != nil {
+		return e, secure
+	}
+	e, err := s.pingBy(ctx, "http")
+	if err != nil && !errors.As(err, &status) && !errors.Is(secure, http.ErrSchemeMismatch) {
+		return e, secure
+	}
+	return e, err
+}
+
+func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
+	ping := &url.URL{Scheme: scheme, Host: s.link.host, Path: "/v2/"}
+	answer, err := s.get(ctx, ping, "")
+	if err != nil {
+		return endpoint{}, err
+	}
+	defer drain(answer)
+	scheme = answer.Request.URL.Scheme // a redirect may have led from http to https
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return endpoint{scheme: scheme}, nil
+	case http.StatusUnauthorized:
+		return endpoint{scheme: scheme, login: challengeOf(answer.Header)}, nil
+	default:
+		return endpoint{}, newAnswerError(answer, s.client.options.Clock())
+	}
+}
+
+// authorization returns the Authorization header for requests to a repository;
+// empty for an anonymous caller of a registry without tokens. A token that is
+// remembered costs nothing, not even the question to a live credential.
+func (s *session) authorization(ctx context.Context, e endpoint, who caller) (string, error) {
+	if e.login.scheme == "bearer" {
+		if t, ok := s.tokens.get(who.repository); ok && !t.expired(s.client.options.Clock()) {
+			return "Bearer " + t.value, nil
+		}
+	}
+	config, err := s.config(ctx, who.auth)
+	switch {
+	case err != nil:
+		return "", err
+	case config.RegistryToken != "":
+		return "Bearer " + config.RegistryToken, nil
+	case e.login.scheme != "bearer":
+		return basic(config), nil
+	}
+	t, err := share(ctx, &s.logins, who.repository, bounded(s.client, func(ctx context.Context) (token, error) {
+		if t, ok := s.tokens.get(who.repository); ok && !t.expired(s.client.options.Clock()) {
+			return t, nil
+		}
+		t, err := s.login(ctx, e.login, who.repository, config)
+		if err == nil {
+			s.tokens.put(who.repository, t)
+		}
+		return t, err
+	}))
+	if err != nil {
+		return "", err
+	}
+	return "Bearer " + t.value, nil
+}
+
+// caller is who asks for what: a credential and a repository.
+type caller struct {
+	auth       authn.Authenticator
+	repository string
+}
+
+// basic returns the header of RFC 7617, empty for an anonymous caller.
+func basic(config *authn.AuthConfig) string {
+	switch {
+	case config.Username != "" || config.Password != "":
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(config.Username+":"+config.Password))
+	case config.Auth != "":
+		return "Basic " + config.Auth
+	default:
+		return ""
+	}
+}
+
+// expired leaves a tenth of the token's life, so that one is not sent that
+// expires on the way.
+func (t token) expired(now time.Time) bool {
+	return !t.expires.IsZero() && !now.Before(t.expires)
+}
+
+// loginError is a token that could not be had.
+type loginError struct {
+	realm string
+	err   error
+}
+
+func (e *loginError) Error() string { return fmt.Sprintf("login at %q failed: %s", e.realm, e.err) }
+func (e *loginError) Unwrap() error { return e.err }
+
+// login asks the realm of a challenge for a token to pull from a repository.
+// An identity token is exchanged by OAuth 2.0 (POST), all else by GET.
+func (s *session) login(ctx context.Context, c challenge, repository string, config *authn.AuthConfig) (token, error) {
+	realm, err := url.Parse(c.realm)
+	if err != nil || realm.Host == "" {
+		return token{}, &loginError{realm: s.link.host, err: refusef("the login realm that the registry names is not a URL")}
+	}
+	realm.User, realm.Fragment = nil, ""
+	secret := basic(config)
+	if err := s.link.mayAsk(realm, secret != "" || config.IdentityToken != ""); err != nil {
+		return token{}, err
+	}
+	query := url.Values{"scope": {"repository:" + repository + ":pull"}}
+	if c.service != "" {
+		query.Set("service", c.service)
+	}
+	t, err := s.exchange(ctx, realm, query, config)
+	if err != nil {
+		return token{}, &loginError{realm: realm.Host, err: err}
+	}
+	return t, nil
+}
+
+func (s *session) exchange(ctx context.Context, realm *url.URL, query url.Values, config *authn.AuthConfig) (token, error) {
+	if config.IdentityToken != "" {
+		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {config.IdentityToken}, "client_id": {"image-source-controller"}}
+		for name, values := range query {
+			form[name] = values
+		}
+		answer, err := s.post(ctx, realm, form)
+		if err != nil {
+			return token{}, err
+		}
+		// Not every realm speaks OAuth 2.0; those that do not are asked by GET.
+		if answer.StatusCode != http.StatusNotFound && answer.StatusCode != http.StatusMethodNotAllowed {
+			return s.readToken(answer)
+		}
+		drain(answer)
+	}
+	asked := *realm
+	values := asked.Query()
+	for name, value := range query {
+		values[name] = value
+	}
+	asked.RawQuery = values.Encode()
+	answer, err := s.get(ctx, &asked, basic(config))
+	if err != nil {
+		return token{}, err
+	}
+	return s.readToken(answer)
+}
+
+func (s *session) readToken(answer *http.Response) (token, error) {
+	defer drain(answer)
+	if answer.StatusCode != http.StatusOK {
+		return token{}, newAnswerError(answer, s.client.options.Clock())
+	}
+	var got struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int64  `json:"expires_in"`
+	}
+	text, err := readUpTo(answer.Body, maxAnswerBytes)
+	if err != nil {
+		return token{}, err
+	}
+	if json.Unmarshal(text, &got) != nil {
+		return token{}, noToken(answer)
+	}
+	t := token{value: got.Token}
+	if t.value == "" {
+		t.value = got.AccessToken
+	}
+	if t.value == "" || strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return token{}, noToken(answer)
+	}
+	if life := min(got.ExpiresIn, int64(24*time.Hour/time.Second)); life > 0 {
+		t.expires = s.client.options.Clock().Add(time.Duration(life) * time.Second * 9 / 10)
+	}
+	return t, nil
+}
+
+func noToken(answer *http.Response) error {
+	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+		"login at %q failed: the answer has no token; expected JSON with a field token or access_token", answer.Request.URL.Host)
+}
+
+// get sends a GET with a header that stays with the host it is meant for.
+func (s *session) get(ctx context.Context, target *url.URL, authorization string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return s.send(request, authorization)
+}
+
+func (s *session) post(ctx context.Context, target *url.URL, form url.Values) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return s.send(request, "")
+}
+
+// send follows redirects within the rules of the link.
+func (s *session) send(request *http.Request, authorization string) (*http.Response, error) {
+	client := http.Client{Transport: &authorized{link: s.link, origin: request.URL, header: authorization}}
+	return client.Do(request)
+}
+
+// authorized adds a header to the requests for one origin. It is not in the
+// requests that http.Client sees, so that no redirect carries it on.
+type authorized struct {
+	link   *link
+	origin *url.URL
+	header string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a *authorized) RoundTrip(request *http.Request) (*http.Response, error) {
+	if a.header != "" && sameOrigin(a.origin, request.URL) {
+		request = request.Clone(request.Context())
+		request.Header.Set("Authorization", a.header)
+	}
+	return a.link.RoundTrip(request)
+}

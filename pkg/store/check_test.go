@@ -1,0 +1,188 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+func TestCheckOfGoodBytes(t *testing.T) {
+	absent := digestOf("absent")
+	size := int64(99)
+	for name, tc := range map[string]struct {
+		change        func(*meta.Artifact)
+		shallow, deep bool
+	}{
+		"finds what the record names":                           {func(*meta.Artifact) {}, true, true},
+		"does without a recorded size":                          {func(a *meta.Artifact) { a.Size = nil }, true, true},
+		"refuses a record of another size":                      {func(a *meta.Artifact) { a.Size = &size }, false, false},
+		"refuses a record of another digest":                    {func(a *meta.Artifact) { a.Digest = "sha256:" + absent }, false, false},
+		"reads the bytes to refuse a digest of other algorithm": {func(a *meta.Artifact) { a.Digest = "sha512:" + absent + absent }, true, false},
+		"refuses a digest without algorithm":                    {func(a *meta.Artifact) { a.Digest = digestOf("v1") }, false, false},
+		"refuses a digest of unknown algorithm":                 {func(a *meta.Artifact) { a.Digest = "md5:" + absent[:32] }, false, false},
+		"refuses a digest that is too short":                    {func(a *meta.Artifact) { a.Digest = a.Digest[:40] }, false, false},
+		"refuses an empty record":                               {func(a *meta.Artifact) { *a = meta.Artifact{} }, false, false},
+		"refuses a path that leads elsewhere":                   {func(a *meta.Artifact) { a.Path = "externalartifact/apps/app/../app/" + filepath.Base(a.Path) }, false, false},
+		"refuses the path of a blob":                            {func(a *meta.Artifact) { a.Path = "blobs/" + digestOf("v1") }, false, false},
+		"refuses the file of another key":                       {func(a *meta.Artifact) { a.Path = strings.Replace(a.Path, "/app/", "/other/", 1) }, false, false},
+		"misses a file that was never stored": {func(a *meta.Artifact) {
+			a.Path, a.Digest = "externalartifact/apps/app/"+absent+".tar.gz", "sha256:"+absent
+		}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			root := t.TempDir()
+			s := open(t, options(root))
+			stored := put(t, s, app, "v1")
+			put(t, s, store.Key{Namespace: "apps", Name: "other"}, "v1")
+			artifact := recorded(stored)
+			tc.change(&artifact)
+			for depth, want := range map[store.Depth]bool{store.Shallow: tc.shallow, store.Deep: tc.deep} {
+				found, ok, err := s.Check(t.Context(), app, artifact, depth)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(ok).To(Equal(want))
+				if ok {
+					g.Expect(found.Path).To(Equal(stored.Path))
+					g.Expect(found.URL).To(Equal(stored.URL))
+					g.Expect(found.Digest).To(Equal(artifact.Digest))
+					g.Expect(found.Size).To(Equal(stored.Size))
+				}
+			}
+			g.Expect(read(t, root, stored.Path)).To(Equal("v1"), "good bytes are never removed")
+			g.Expect(published(t, root)).To(HaveLen(2))
+		})
+	}
+
+	t.Run("compares a digest of another algorithm than the configured one", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		o := options(root)
+		o.DigestAlgorithm = "blake3"
+		artifact := recorded(put(t, open(t, o), app, "v1"))
+		_, ok, err := open(t, options(root)).Check(t.Context(), app, artifact, store.Deep)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeTrue())
+	})
+
+	t.Run("tells the address of today", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		artifact := recorded(put(t, open(t, options(root)), app, "v1"))
+		o := options(root)
+		o.AdvertisedAddress = "new.example.com"
+		found, ok, err := open(t, o).Check(t.Context(), app, artifact, store.Shallow)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeTrue())
+		g.Expect(found.URL).To(Equal("http://new.example.com/" + artifact.Path))
+	})
+}
+
+func TestCheckOfDamagedBytes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		damage  func(t *testing.T, file string)
+		shallow bool
+	}{
+		"a flipped byte": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.WriteFile(file, []byte("vX"), 0o600)).To(Succeed())
+		}, true},
+		"a truncated file": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.Truncate(file, 1)).To(Succeed())
+		}, false},
+		"a file that grew": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.WriteFile(file, []byte("v1 and more"), 0o600)).To(Succeed())
+		}, false},
+		"a file that was replaced": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.Remove(file)).To(Succeed())
+			NewWithT(t).Expect(os.WriteFile(file, []byte("other"), 0o600)).To(Succeed())
+		}, false},
+		"a symbolic link in its place": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.Rename(file, file+".moved")).To(Succeed())
+			NewWithT(t).Expect(os.Symlink(filepath.Base(file)+".moved", file)).To(Succeed())
+		}, false},
+		"a folder in its place": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.Remove(file)).To(Succeed())
+			NewWithT(t).Expect(os.MkdirAll(filepath.Join(file, "in"), 0o750)).To(Succeed())
+		}, false},
+		"a deleted file": {func(t *testing.T, file string) {
+			NewWithT(t).Expect(os.Remove(file)).To(Succeed())
+		}, false},
+	} {
+		for suffix, depth := range map[string]store.Depth{" at a glance": store.Shallow, " in depth": store.Deep} {
+			t.Run(name+suffix, func(t *testing.T) {
+				g := NewWithT(t)
+				root := t.TempDir()
+				s := open(t, options(root))
+				stored := put(t, s, app, "v1")
+				file := filepath.Join(root, stored.Path)
+				tc.damage(t, file)
+				_, ok, err := s.Check(t.Context(), app, recorded(stored), depth)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(ok).To(Equal(tc.shallow && depth == store.Shallow))
+				if !ok {
+					g.Expect(file).NotTo(Or(BeAnExistingFile(), BeADirectory()), "damaged bytes are not served any more")
+				}
+			})
+		}
+	}
+
+	t.Run("takes damaged bytes from every key that shares them, and from no other", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		s := open(t, options(root))
+		stored := put(t, s, app, "v1")
+		sharer := put(t, s, store.Key{Namespace: "other", Name: "app"}, "v1")
+		bystander := put(t, s, app, "v2")
+		g.Expect(os.WriteFile(filepath.Join(root, stored.Path), []byte("vX"), 0o600)).To(Succeed())
+
+		_, ok, err := s.Check(t.Context(), app, recorded(stored), store.Deep)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeFalse())
+		g.Expect(filepath.Join(root, sharer.Path)).NotTo(BeAnExistingFile())
+		g.Expect(read(t, root, bystander.Path)).To(Equal("v2"))
+		_, ok, err = s.Link(t.Context(), app, stored.SHA256)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeFalse(), "the damaged bytes are not shared any more")
+
+		put(t, s, app, "v1")
+		_, ok, err = s.Check(t.Context(), app, recorded(stored), store.Deep)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeTrue())
+	})
+
+	t.Run("removes nothing when the caller has gone", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		s := open(t, options(root))
+		stored := put(t, s, app, "v1")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, ok, err := s.Check(ctx, app, recorded(stored), store.Deep)
+		g.Expect(err).To(MatchError(context.Canceled))
+		g.Expect(ok).To(BeFalse())
+		g.Expect(read(t, root, stored.Path)).To(Equal("v1"))
+	})
+}

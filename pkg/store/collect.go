@@ -1,0 +1,326 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"time"
+)
+
+// Record is what one live object names.
+type Record struct {
+	// Key is the ExternalArtifact that the object publishes.
+	Key Key
+	// Paths are the files that must stay, as in artifact.path.
+	Paths []string
+}
+
+// Collected counts what was removed.
+type Collected struct {
+	// Files is the number of published files.
+	Files int
+	// Bytes is what the disk got back: shared bytes count with their last name.
+	Bytes int64
+}
+
+// Collect removes what no record needs, given the records of all live objects.
+//
+// What a record names stays. Of the other files of a key with a record, those
+// go that were published longer than the TTL ago, and then the oldest while the key
+// has more files than the retention allows; this is how fluxcd/pkg/artifact understands the
+// two flags. A key without a record loses all its files at once. Content that no key
+// uses any more goes, and folders that are empty.
+//
+// Records are written after the bytes, so a file that was just published is in
+// none: Put and Link hold theirs until a record names it or one that was published
+// later for the same key, or Remove drops the key, or, when the record is never written, for
+// five minutes or the TTL, whichever is longer.
+//
+// One file that cannot be removed does not keep the others.
+func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
+	s.sweeps.Lock()
+	defer s.sweeps.Unlock()
+	root, err := s.open()
+	if err != nil {
+		return Collected{}, diskFault("collect files that nothing names", err)
+	}
+	defer root.Close()
+	named, keys := index(live)
+	s.holds.settle(live, s.now().Add(-max(s.ttl, minHold)))
+
+	var done Collected
+	errs := []error{s.sweepKeys(ctx, root, &done, func(key Key) retention {
+		return retention{live: keys[key], named: named, ttl: s.ttl, records: s.records, now: s.now()}
+	})}
+	errs = append(errs, s.sweepBlobs(ctx, root, &done))
+	return done, diskFault("collect files that nothing names", errors.Join(errs...))
+}
+
+func index(live []Record) (named map[string]bool, keys map[Key]bool) {
+	named, keys = map[string]bool{}, map[Key]bool{}
+	for _, record := range live {
+		keys[record.Key] = true
+		for _, p := range record.Paths {
+			named[p] = true
+		}
+	}
+	return named, keys
+}
+
+// Remove removes all of a key's files now, held or not.
+func (s *Store) Remove(ctx context.Context, key Key) error {
+	if !key.valid() {
+		return nil // never stored
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	root, err := s.open()
+	if err != nil {
+		return diskFault("remove the files of "+key.String(), err)
+	}
+	defer root.Close()
+	s.holds.drop(key)
+	var done Collected
+	return diskFault("remove the files of "+key.String(), s.sweepKey(root, key, retention{}, &done))
+}
+
+// retention decides about the files of one key.
+type retention struct {
+	live    bool
+	named   map[string]bool
+	ttl     time.Duration
+	records int
+	now     time.Time
+}
+
+// stored is one published file as the sweep sees it.
+type stored struct {
+	path      string
+	sha256    string
+	published time.Time
+	held      bool
+}
+
+// garbage returns what may go.
+func (r retention) garbage(files []stored) []stored {
+	slices.SortFunc(files, func(a, b stored) int { return a.published.Compare(b.published) })
+	left := len(files)
+	var unneeded, gone []stored
+	for _, f := range files {
+		switch {
+		case r.named[f.path] || f.held:
+		case !r.live || r.now.Sub(f.published) > r.ttl:
+			gone = append(gone, f)
+			left--
+		default:
+			unneeded = append(unneeded, f)
+		}
+	}
+	surplus := min(max(left-r.records, 0), len(unneeded))
+	return append(gone, unneeded[:surplus]...)
+}
+
+func (s *Store) sweepKeys(ctx context.Context, root *os.Root, done *Collected, rules func(Key) retention) error {
+	keys, err := publishedKeys(root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, key := range keys {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, s.sweepKey(root, key, rules(key), done))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) sweepKey(root *os.Root, key Key, rules retention, done *Collected) error {
+	files, strangers, err := s.filesOf(root, key)
+	if err != nil {
+		return err
+	}
+	garbage := rules.garbage(files)
+	var errs []error
+	for _, f := range garbage {
+		errs = append(errs, s.unpublish(root, key, f.sha256, done))
+	}
+	if !rules.live {
+		for _, name := range strangers {
+			errs = append(errs, root.RemoveAll(name))
+		}
+	}
+	if len(garbage) == len(files) {
+		errs = append(errs, s.removeEmpty(root, key))
+	}
+	return errors.Join(errs...)
+}
+
+// filesOf lists a key's folder: the files that were published there, and what
+// is none of ours.
+func (s *Store) filesOf(root *os.Root, key Key) (files []stored, strangers []string, err error) {
+	entries, err := readFolder(root, key.folder())
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, entry := range entries {
+		name := path.Join(key.folder(), entry.Name())
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		sha256, ok := parseFile(entry.Name())
+		if !ok || !info.Mode().IsRegular() {
+			strangers = append(strangers, name)
+			continue
+		}
+		files = append(files, stored{path: name, sha256: sha256, published: info.ModTime(), held: s.holds.has(key, sha256)})
+	}
+	return files, strangers, nil
+}
+
+// unpublish removes a key's file, and its content when that was the last key.
+// A file that was published again since it was listed stays.
+func (s *Store) unpublish(root *os.Root, key Key, sha256 string, done *Collected) error {
+	defer s.lock(sha256)()
+	if s.holds.has(key, sha256) {
+		return nil
+	}
+	removed, err := unlink(root, key.file(sha256), done)
+	if removed {
+		done.Files++
+	}
+	return errors.Join(err, dropUnused(root, sha256, done))
+}
+
+// sweepBlobs removes content whose last name went without it.
+func (s *Store) sweepBlobs(ctx context.Context, root *os.Root, done *Collected) error {
+	entries, err := readFolder(root, blobsFolder)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if isSHA256(entry.Name()) {
+			errs = append(errs, s.sweepBlob(root, entry.Name(), done))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) sweepBlob(root *os.Root, sha256 string, done *Collected) error {
+	defer s.lock(sha256)()
+	return dropUnused(root, sha256, done)
+}
+
+// dropUnused removes a blob that has no other name. The caller holds the lock
+// of the digest, so that no name is being made.
+func dropUnused(root *os.Root, sha256 string, done *Collected) error {
+	info, err := root.Lstat(blobPath(sha256))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !info.Mode().IsRegular() || links(info) > 1 {
+		return err
+	}
+	_, err = unlink(root, blobPath(sha256), done)
+	return err
+}
+
+// unlink removes one name and counts the bytes that nothing names any more.
+func unlink(root *os.Root, name string, done *Collected) (bool, error) {
+	info, err := root.Lstat(name)
+	if err == nil {
+		err = root.Remove(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if links(info) == 1 {
+		done.Bytes += info.Size()
+	}
+	return true, nil
+}
+
+// removeEmpty removes the folders of a key and of its namespace if nothing is
+// left in them.
+func (s *Store) removeEmpty(root *os.Root, key Key) error {
+	s.folders.Lock()
+	defer s.folders.Unlock()
+	for _, folder := range []string{key.folder(), path.Dir(key.folder())} {
+		err := root.Remove(folder)
+		if errors.Is(err, fs.ErrExist) { // what the system calls "not empty"
+			return nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishedKeys lists the keys that have a folder.
+func publishedKeys(root *os.Root) ([]Key, error) {
+	namespaces, err := readFolder(root, publishedFolder)
+	if err != nil {
+		return nil, err
+	}
+	var keys []Key
+	for _, namespace := range namespaces {
+		names, err := readFolder(root, path.Join(publishedFolder, namespace.Name()))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if key := (Key{Namespace: namespace.Name(), Name: name.Name()}); name.IsDir() && key.valid() {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys, nil
+}
+
+// readFolder lists a folder; one that does not exist, or is none, is empty.
+func readFolder(root *os.Root, folder string) ([]fs.DirEntry, error) {
+	info, err := root.Lstat(folder)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := fs.ReadDir(root.FS(), folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}

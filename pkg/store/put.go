@@ -1,0 +1,291 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// File is a finished file in a scratch folder.
+type File struct {
+	// Path is its absolute path, in a folder that Scratch made.
+	Path string
+	// SHA256 is the digest of its bytes, 64 lower case hexadecimal digits, as
+	// computed when they were written.
+	SHA256 string
+	// Size is its length in bytes.
+	Size int64
+}
+
+// Stored is a published file, in the words of a Flux artifact.
+type Stored struct {
+	// Path is relative to the storage path.
+	Path string
+	// URL is where consumers fetch it.
+	URL string
+	// Digest is algorithm:hex by the configured algorithm.
+	Digest string
+	// SHA256 is what the file is named by, 64 hexadecimal digits.
+	SHA256 string
+	// Size is its length in bytes.
+	Size int64
+}
+
+// Put publishes a finished file as the key's file of that content. The file is
+// moved, not copied; where the content is stored already, the stored bytes get
+// one more name and the file stays in its scratch folder. What is published is held against
+// Collect until a record names it (see Collect).
+//
+// The file's length is compared with its Size. Its digest is taken as given: a
+// file whose bytes differ is found by Check, and refused by consumers.
+func (s *Store) Put(ctx context.Context, key Key, file File) (Stored, error) {
+	if err := validate(key, file.SHA256); err != nil {
+		return Stored{}, err
+	}
+	stored, err := s.put(ctx, key, file)
+	return stored, diskFault("store the file of "+key.String(), err)
+}
+
+func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
+	root, err := s.open()
+	if err != nil {
+		return Stored{}, err
+	}
+	defer root.Close()
+	name, err := s.scratchName(root, file)
+	if err != nil {
+		return Stored{}, err
+	}
+	digest, err := s.digest(ctx, root, name, file.SHA256)
+	if err != nil {
+		return Stored{}, err
+	}
+	defer s.lock(file.SHA256)()
+	if err := ctx.Err(); err != nil {
+		return Stored{}, err
+	}
+	if err := s.keep(root, name, file); err != nil {
+		return Stored{}, err
+	}
+	if err := s.publish(root, key, file.SHA256); err != nil {
+		return Stored{}, err
+	}
+	return s.describe(key, file.SHA256, digest, file.Size), nil
+}
+
+// Link publishes content that is stored already, under whichever key, as the
+// key's file. It returns false when the content is not stored here. Whether the
+// key may have that content is for the caller to know.
+func (s *Store) Link(ctx context.Context, key Key, sha256 string) (Stored, bool, error) {
+	if err := validate(key, sha256); err != nil {
+		return Stored{}, false, err
+	}
+	stored, err := s.linkStored(ctx, key, sha256)
+	if errors.Is(err, errNotStored) {
+		return Stored{}, false, nil
+	}
+	if err != nil {
+		return Stored{}, false, diskFault("share a stored file with "+key.String(), err)
+	}
+	return stored, true, nil
+}
+
+var errNotStored = errors.New("content is not stored")
+
+func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored, error) {
+	root, err := s.open()
+	if err != nil {
+		return Stored{}, err
+	}
+	defer root.Close()
+	defer s.lock(sha256)()
+	info, err := root.Lstat(blobPath(sha256))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return Stored{}, errNotStored
+	}
+	if err != nil {
+		return Stored{}, err
+	}
+	digest, err := s.digest(ctx, root, blobPath(sha256), sha256)
+	if err != nil {
+		return Stored{}, err
+	}
+	if err := s.publish(root, key, sha256); err != nil {
+		return Stored{}, err
+	}
+	return s.describe(key, sha256, digest, info.Size()), nil
+}
+
+func (s *Store) describe(key Key, sha256, digest string, size int64) Stored {
+	p := key.file(sha256)
+	return Stored{Path: p, URL: s.baseURL + "/" + p, Digest: digest, SHA256: sha256, Size: size}
+}
+
+// scratchName returns the path of a scratch file relative to the root, after
+// a look at whether it is what the caller says.
+func (s *Store) scratchName(root *os.Root, file File) (string, error) {
+	name, err := filepath.Rel(s.root, file.Path)
+	name = filepath.ToSlash(name)
+	if err != nil || !strings.HasPrefix(name, scratchFolder+"/") {
+		return "", fault.Stallf(v1alpha1.ReasonStorageOperationFailed, "the file to publish is not in a scratch folder of the store")
+	}
+	info, err := root.Lstat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() != file.Size {
+		return "", fmt.Errorf("the file to publish is a %s of %d bytes, expected a regular file of %d bytes",
+			info.Mode().Type(), info.Size(), file.Size)
+	}
+	return name, nil
+}
+
+// keep makes the scratch file the blob of its digest, or finds that there is
+// one already. A blob of the wrong length is replaced, and one that no key uses
+// as well: the bytes at hand are known to be good, and those may have rotted.
+func (s *Store) keep(root *os.Root, name string, file File) error {
+	blob := blobPath(file.SHA256)
+	info, err := root.Lstat(blob)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		if err := root.RemoveAll(blob); err != nil {
+			return err
+		}
+	case err == nil && info.Size() == file.Size && links(info) > 1:
+		return touch(root, blob, s.now())
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := s.flush(root, name); err != nil {
+		return err
+	}
+	err = root.Rename(name, blob)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := root.MkdirAll(blobsFolder, folderMode); err != nil {
+			return err
+		}
+		err = root.Rename(name, blob)
+	}
+	return err
+}
+
+// flush brings a file's bytes and attributes to the disk before it gets a
+// name that others trust.
+func (s *Store) flush(root *os.Root, name string) error {
+	if err := touch(root, name, s.now()); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Chmod(fileMode); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// touch dates a content by its latest publication; retention counts from it.
+func touch(root *os.Root, name string, now time.Time) error {
+	return root.Chtimes(name, now, now)
+}
+
+// publish gives the blob its name under the key. The caller holds the lock of
+// the digest.
+func (s *Store) publish(root *os.Root, key Key, sha256 string) error {
+	folders, err := s.link(root, key, sha256)
+	if err != nil {
+		return err
+	}
+	for _, folder := range folders {
+		if err := syncFolder(root, folder); err != nil {
+			return err
+		}
+	}
+	s.holds.add(key, sha256, s.now())
+	return nil
+}
+
+// link makes the hard link and returns the folders that it changed.
+func (s *Store) link(root *os.Root, key Key, sha256 string) (changed []string, err error) {
+	s.folders.RLock()
+	defer s.folders.RUnlock()
+	blob, name := blobPath(sha256), key.file(sha256)
+	changed = []string{key.folder()}
+	err = root.Link(blob, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		changed = append(changed, path.Dir(key.folder()), publishedFolder)
+		if err := root.MkdirAll(key.folder(), folderMode); err != nil {
+			return nil, err
+		}
+		err = root.Link(blob, name)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return s.relink(root, key, sha256)
+	}
+	return changed, err
+}
+
+// relink replaces a name that exists and is not the blob's: a copy that was
+// restored from elsewhere, or bytes that were found to be damaged.
+func (s *Store) relink(root *os.Root, key Key, sha256 string) (changed []string, err error) {
+	blob, name := blobPath(sha256), key.file(sha256)
+	same, err := sameFile(root, blob, name)
+	if err != nil || same {
+		return nil, err
+	}
+	scratch, err := makeScratch(root)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.RemoveAll(scratch) }()
+	aside := path.Join(scratch, rand.Text())
+	if err := root.Link(blob, aside); err != nil {
+		return nil, err
+	}
+	if info, err := root.Lstat(name); err == nil && info.IsDir() {
+		if err := root.RemoveAll(name); err != nil {
+			return nil, err
+		}
+	}
+	return []string{key.folder()}, root.Rename(aside, name)
+}
+
+func sameFile(root *os.Root, a, b string) (bool, error) {
+	infoA, err := root.Lstat(a)
+	if err != nil {
+		return false, err
+	}
+	infoB, err := root.Lstat(b)
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(infoA, infoB), nil
+}

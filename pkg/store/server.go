@@ -1,0 +1,120 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+const (
+	defaultMaxConnections  = 1000
+	defaultHeaderTimeout   = 5 * time.Second
+	defaultIdleTimeout     = time.Minute
+	defaultShutdownTimeout = 10 * time.Second
+	// maxHeaderBytes is ample: the longest published path has 410 characters.
+	maxHeaderBytes = 16 << 10
+)
+
+// ServerOptions are the address and the limits of the server. A limit of zero
+// is its default.
+type ServerOptions struct {
+	// Address is what to listen on (--storage-addr), host:port or :port.
+	Address string
+	// HandlerOptions are those of the handler that is served.
+	HandlerOptions
+	// MaxConnections is how many connections are open at once; more wait to
+	// be accepted. Default 1000.
+	MaxConnections int
+	// HeaderTimeout bounds the reading of a request. Default 5 seconds.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long a connection is kept between requests. Default one minute.
+	IdleTimeout time.Duration
+	// ShutdownTimeout is what transfers get to finish when the server stops. Default 10 seconds.
+	ShutdownTimeout time.Duration
+}
+
+// Server serves a store's files. It has the shape of controller-runtime's
+// Runnable and LeaderElectionRunnable.
+type Server struct {
+	options ServerOptions
+	handler http.Handler
+}
+
+// Server returns a server that is not started yet.
+func (s *Store) Server(o ServerOptions) *Server {
+	o.MaxConnections = cmp.Or(o.MaxConnections, defaultMaxConnections)
+	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, defaultHeaderTimeout)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, defaultIdleTimeout)
+	o.ProgressTimeout = cmp.Or(o.ProgressTimeout, defaultProgressTimeout)
+	o.ShutdownTimeout = cmp.Or(o.ShutdownTimeout, defaultShutdownTimeout)
+	return &Server{options: o, handler: s.Handler(o.HandlerOptions)}
+}
+
+// NeedLeaderElection returns false: every replica serves.
+func (*Server) NeedLeaderElection() bool { return false }
+
+// Start listens on the address and serves until ctx is done. It returns nil
+// after an orderly stop.
+func (s *Server) Start(ctx context.Context) error {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", s.options.Address)
+	if err != nil {
+		return fmt.Errorf("listen for consumers on --storage-addr: %w", err)
+	}
+	return s.Serve(ctx, listener)
+}
+
+// Serve is Start on a listener of the caller's, which it closes.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: s.options.HeaderTimeout,
+		// Bounds what the server writes itself; the handler sets its own deadlines.
+		WriteTimeout:   s.options.ProgressTimeout,
+		IdleTimeout:    s.options.IdleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		// Requests that are held for a missing file end with ctx, with a 503.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(netutil.LimitListener(listener, s.options.MaxConnections)) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve artifacts: %w", err)
+	case <-ctx.Done():
+		return s.stop(ctx, server)
+	}
+}
+
+// stop lets transfers finish for a while and then cuts them.
+func (s *Server) stop(ctx context.Context, server *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.ShutdownTimeout)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return server.Close()
+	}
+	return err
+}

@@ -1,0 +1,100 @@
+// Command controlplane builds and runs the local control plane: a real
+// Kubernetes API with Flux and a registry on the loopback interface, without
+// containers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/image-source/image-source-controller/test/controlplane"
+)
+
+const usage = `Usage: controlplane COMMAND
+
+Commands:
+  build [-programs a,b]   build the programs into bin/controlplane
+  up [-controllers a,b]   start everything, wait for Ctrl-C and stop
+  assets                  build what envtest needs and print its directory
+  crds                    update the committed CustomResourceDefinitions
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "controlplane:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.New("a command is missing\n" + usage)
+	}
+	switch command, rest := args[0], args[1:]; command {
+	case "build":
+		return build(ctx, rest)
+	case "up":
+		return up(ctx, rest)
+	case "assets":
+		return assets(ctx)
+	case "crds":
+		return controlplane.UpdateCRDs(ctx)
+	case "help", "-h", "-help", "--help":
+		fmt.Print(usage)
+		return nil
+	default:
+		return fmt.Errorf("there is no command %q\n%s", command, usage)
+	}
+}
+
+func build(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("build", flag.ExitOnError)
+	programs := flags.String("programs", "", "comma-separated names of the programs; all that a control plane runs if empty")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	return controlplane.Build(ctx, controlplane.BuildOptions{Programs: splitNames(*programs), Progress: os.Stderr})
+}
+
+func up(ctx context.Context, args []string) error {
+	options := controlplane.All()
+	flags := flag.NewFlagSet("up", flag.ExitOnError)
+	controllers := flags.String("controllers", strings.Join(options.Controllers, ","), "comma-separated names of the Flux controllers to run")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	options.Controllers = splitNames(*controllers)
+	options.Progress = os.Stderr
+
+	cp, err := controlplane.Start(ctx, options)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("export KUBECONFIG=%s\n", cp.Kubeconfig())
+	fmt.Printf("registry: %s\n", cp.Registry().Host())
+	fmt.Printf("logs: %s\n", cp.LogDir())
+	fmt.Println("Press Ctrl-C to stop.")
+	<-ctx.Done()
+	return cp.Stop()
+}
+
+func assets(ctx context.Context) error {
+	dir, err := controlplane.Assets(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
+}
+
+func splitNames(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}

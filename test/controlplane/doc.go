@@ -1,0 +1,15 @@
+// Package controlplane runs a real Kubernetes control plane with Flux on the
+// loopback interface, without containers: etcd, kube-apiserver,
+// kube-controller-manager, registries and the Flux controllers.
+//
+// Every program is built from a pinned Go module below programs/ into
+// bin/controlplane of the repository, once; [Build] knows how, [Start] runs
+// what was built and [ControlPlane.Stop] ends it. There is no scheduler, no
+// kubelet and no cluster network: no Pod ever runs.
+//
+// A test that needs only an API server can hand the same programs to envtest,
+// see [Assets] and [CRDDir].
+//
+// The package owns programs and their processes. It does not own what the tests
+// do with them: fixtures, assertions and scenarios live elsewhere.
+package controlplane
