@@ -48,7 +48,7 @@ clean: ## Remove what was built. The Go build cache stays.
 
 .PHONY: demo
 demo: ## Show the main job on a control plane of its own. KEEP=1 leaves it running.
-	KEEP=$(KEEP) $(GO) run ./test/demo
+	$(GO) run ./test/demo $(if $(filter-out 0,$(KEEP)),-keep)
 
 .PHONY: run
 run: ## Run the controller against the current kubeconfig, with its storage in bin/data.
@@ -119,10 +119,6 @@ docs: api-docs ## Generate all generated documentation.
 api-docs: $(CRD_REF_DOCS) ## Generate the API reference, docs/reference/api.md.
 	$(CRD_REF_DOCS) --source-path=api --config=hack/api-docs/config.yaml --templates-dir=hack/api-docs/templates \
 		--renderer=markdown --output-path=docs/reference/api.md --log-level=WARN
-
-.PHONY: golden
-golden: ## Write the golden files of the tests anew. Read the diff before you commit it.
-	GEN_GOLDEN=true $(GO) test ./pkg/... -run Golden -count=1
 
 .PHONY: verify-generated
 verify-generated: ## Fail if a generated file differs from what its source generates.

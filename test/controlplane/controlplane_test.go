@@ -33,8 +33,14 @@ const (
 )
 
 func TestControlPlane(t *testing.T) {
-	cp := startPlane(t, controlplane.All())
+	options := controlplane.All()
+	options.CRDPaths = []string{widgetCRD(t)}
+	cp := startPlane(t, options)
 	c := newClient(t, cp)
+
+	t.Run("serves the CustomResourceDefinitions of its caller", func(t *testing.T) {
+		create(t, c, object(t, `{"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "app", "namespace": "default"}}`))
+	})
 
 	t.Run("has the namespaces of a Flux installation", func(t *testing.T) {
 		g := NewWithT(t)
@@ -142,7 +148,7 @@ func TestControlPlane(t *testing.T) {
 			"spec": {"interval": "1m", "chartRef": {"kind": "ExternalArtifact", "name": "absent"}}
 		}`))
 
-		g.Eventually(readyReason(t.Context(), c, release), soon, promptly).Should(Equal("SourceNotReady"))
+		g.Eventually(readyReason(t.Context(), c, release), soon, promptly).Should(Equal("ArtifactFailed"))
 	})
 
 	t.Run("accepts what kubectl applies", func(t *testing.T) {
@@ -252,6 +258,24 @@ func object(t *testing.T, manifest string) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{}
 	NewWithT(t).Expect(json.Unmarshal([]byte(manifest), o)).To(Succeed())
 	return o
+}
+
+// widgetCRD returns a file with a CustomResourceDefinition that Flux does not have.
+func widgetCRD(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "widgets.yaml")
+	NewWithT(t).Expect(os.WriteFile(file, []byte(`
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  names: {kind: Widget, plural: widgets}
+  scope: Namespaced
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+`), 0o600)).To(Succeed())
+	return file
 }
 
 // gone returns a function that says whether an object no longer exists.

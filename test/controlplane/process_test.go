@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // parentRole makes the test binary start a program and wait, so that a test can
@@ -27,6 +29,7 @@ func TestMain(m *testing.M) {
 		actAsParent(logs)
 		return
 	}
+	log.SetLogger(logr.Discard()) // envtest logs
 	os.Exit(m.Run())
 }
 
