@@ -44,6 +44,10 @@ import (
 // caches to catch up.
 const conflictDelay = 200 * time.Millisecond
 
+// postponement is how long an attempt waits while others find out whether its
+// registry answers.
+const postponement = 500 * time.Millisecond
+
 // ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
 type ArtifactRepositoryReconciler struct {
 	// Client reads from the caches and writes.
@@ -72,6 +76,7 @@ type ArtifactRepositoryReconciler struct {
 	Metrics *Metrics
 
 	attention attention
+	lanes     lanes
 }
 
 // Reconcile carries out what an ArtifactRepository asks for and records what
@@ -104,6 +109,9 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 		// The object was deleted, or the process ends: there is nobody to tell.
 		return ctrl.Result{}, nil
 	}
+	if a.postponed {
+		return ctrl.Result{RequeueAfter: jitter.JitteredIntervalDuration(postponement)}, nil
+	}
 	err = r.conclude(ctx, obj, around, &a)
 	switch {
 	case isGone(err):
@@ -127,13 +135,30 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	case Withdraw:
 		return a
 	case Publish:
-		a = r.publish(ctx, obj, around, a)
+		a = r.publishInLane(ctx, obj, around, a)
 		if a.err == nil {
 			return a
 		}
 	case Freeze, Refuse:
 	}
 	return r.restore(ctx, obj, around, a)
+}
+
+// publishInLane publishes unless the way to the registry is closed.
+func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	way := a.plan.lane()
+	switch r.lanes.enter(way) {
+	case later:
+		a.postponed = true
+		return a
+	case closed:
+		a.err = closedLane(way)
+		return a
+	case admitted:
+	}
+	a = r.publish(ctx, obj, around, a)
+	r.lanes.leave(way, a.err)
+	return a
 }
 
 // publish has the image of a plan carried to the store.

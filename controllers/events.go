@@ -119,6 +119,9 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		log.Info("published", "revision", a.made.Artifact.Revision, "digest", a.made.Artifact.Digest, "url", a.made.Artifact.URL)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, message)
 	case sameCondition(conditions.Get(before, meta.ReadyCondition), obj):
+	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
+		// An image that Flux has not scanned yet is no news.
+		log.Info("waiting", "message", ready.Message)
 	case ready.Status == "False":
 		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
 		e.tell(obj, around, corev1.EventTypeWarning, ready.Reason, ready.Message)

@@ -50,6 +50,8 @@ type attempt struct {
 	err error
 	// stored tells that the bytes of what is published are on disk.
 	stored bool
+	// postponed tells that nothing was tried yet and nothing is to be said.
+	postponed bool
 }
 
 // record writes what an attempt made into the status: artifact, recipe and

@@ -36,6 +36,7 @@ const MaxHistory = 10
 // trust, and how to read it.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.image) != has(self.imagePolicyRef)",message="set exactly one of image and imagePolicyRef: image names a repository, imagePolicyRef follows an ImagePolicy of this namespace"
+// +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || self.imagePolicyRef.name != ''",message="imagePolicyRef.name must name an ImagePolicy of this namespace"
 // +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.tag) && !has(self.policy) && !has(self.filterTags))",message="tag, policy and filterTags go with image only: with imagePolicyRef the ImagePolicy picks the tag; set digest to pin one"
 // +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.provider) && !has(self.secretRef) && !has(self.serviceAccountName) && !has(self.certSecretRef) && !has(self.proxySecretRef) && !has(self.insecure))",message="provider, secretRef, serviceAccountName, certSecretRef, proxySecretRef and insecure go with image only: with imagePolicyRef they are set on the ImageRepository"
 // +kubebuilder:validation:XValidation:rule="!has(self.image) || has(self.tag) || has(self.digest) || has(self.policy)",message="with image, set one of tag, digest and policy: there is no default tag"
@@ -57,8 +58,8 @@ type ArtifactRepositorySpec struct {
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
-	// Suspend freezes what is published: nothing is resolved, fetched or
-	// withdrawn until it is false again.
+	// Suspend freezes what is published: nothing is resolved or fetched until
+	// it is false again. Where a namespace opts out, it is withdrawn all the same.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 
@@ -314,8 +315,12 @@ type ArtifactRepository struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec ArtifactRepositorySpec `json:"spec,omitempty"`
+	// Spec says what to publish.
+	// +required
+	Spec ArtifactRepositorySpec `json:"spec"`
+	// Status records what is published.
 	// +kubebuilder:default={"observedGeneration":-1}
+	// +optional
 	Status ArtifactRepositoryStatus `json:"status,omitempty"`
 }
 

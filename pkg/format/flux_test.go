@@ -262,7 +262,16 @@ func TestIgnoreRulesThatMatchNothingLeaveALayerClean(t *testing.T) {
 
 func TestTooManyIgnoreRulesAreRefused(t *testing.T) {
 	_, err := convert(t, layerOf(t, good, file{name: ".sourceignore", body: strings.Repeat("x\n", 200<<10)}), format.Options{})
-	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, ".sourceignore", "262144")
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, ".sourceignore", "131072")
 	_, err = convert(t, layerOf(t, good), format.Options{Ignore: new(strings.Repeat("x\n", 200<<10))})
-	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "spec.ignore", "262144")
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "spec.ignore", "131072")
+}
+
+func TestIgnoreRulesThatWouldTakeTooLongAreRefused(t *testing.T) {
+	var files []file
+	for i := range 300 {
+		files = append(files, file{name: fmt.Sprintf("%s/%d", strings.Repeat("n", 200), i)})
+	}
+	_, err := convert(t, layerOf(t, files...), format.Options{Ignore: new(strings.Repeat("x\n", 60<<10))})
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "61440 ignore patterns on 301 files and folders", "fewer patterns")
 }

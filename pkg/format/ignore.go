@@ -31,9 +31,14 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// maxIgnoreBytes bounds the ignore files of a tree and the ignore option
-// together: their patterns are held in memory and tried on every path.
-const maxIgnoreBytes = 256 << 10
+const (
+	// maxIgnoreBytes bounds the ignore files of a tree and the ignore option
+	// together: their patterns are held in memory.
+	maxIgnoreBytes = 128 << 10
+	// maxIgnoreWork bounds the number of patterns times the bytes of all paths,
+	// since every pattern is tried on every path: some seconds at most.
+	maxIgnoreWork = 1_000_000_000
+)
 
 // ignoreRules are the patterns by which a tree is filtered, exactly as
 // source-controller filters that of an OCIRepository: .sourceignore files
@@ -77,17 +82,22 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 	return r.grow(len(body))
 }
 
-// matcher returns the function that tells what is left out.
-func (r *ignoreRules) matcher(ctx context.Context) func(*node) bool {
-	matcher := r.compile()
-	return func(n *node) bool {
-		// An attempt that is over needs no answer; whoever asked looks at ctx.
-		return ctx.Err() == nil && matcher.Match(strings.Split(n.path, "/"), n.folder)
+// apply marks in the tree what is left out. It tells how many files stay, and
+// how many files and folders do not.
+func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, err error) {
+	patterns := r.patterns()
+	if work := int64(len(patterns)) * t.pathBytes; work > maxIgnoreWork {
+		return 0, 0, fault.Stallf(v1alpha1.ReasonLimitExceeded, "%d ignore patterns on %d files and folders would take too long; use fewer patterns", len(patterns), len(t.nodes))
 	}
+	matcher := matcherOf(patterns)
+	files, dropped = t.drop(func(n *node) bool {
+		// An attempt that is over needs no answer.
+		return ctx.Err() == nil && matcher.Match(strings.Split(n.path, "/"), n.folder)
+	})
+	return files, dropped, ctx.Err()
 }
 
-func (r *ignoreRules) compile() gitignore.Matcher {
-	patterns := r.patterns()
+func matcherOf(patterns []gitignore.Pattern) gitignore.Matcher {
 	if len(patterns) == 0 {
 		return sourceignore.NewDefaultMatcher(nil, nil)
 	}

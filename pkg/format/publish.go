@@ -43,8 +43,8 @@ func publishLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, 
 	if err != nil {
 		return nil, err
 	}
-	files, dropped := t.drop(rules.matcher(ctx))
-	if err := ctx.Err(); err != nil {
+	files, dropped, err := rules.apply(ctx, t)
+	if err != nil {
 		return nil, err
 	}
 	if files == 0 {

@@ -121,11 +121,8 @@ func (s *Store) check(ctx context.Context, root *os.Root, want expectation, dept
 // bytes since is left alone.
 func (s *Store) quarantine(root *os.Root, sha256 string, damaged fs.FileInfo) error {
 	keys, err := publishedKeys(root)
-	if err != nil {
-		return err
-	}
 	defer s.lock(sha256)()
-	errs := []error{removeSame(root, blobPath(sha256), damaged)}
+	errs := []error{err, removeSame(root, blobPath(sha256), damaged)}
 	for _, key := range keys {
 		errs = append(errs, removeSame(root, key.file(sha256), damaged))
 	}

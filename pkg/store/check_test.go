@@ -18,6 +18,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,32 +104,21 @@ func TestCheckOfGoodBytes(t *testing.T) {
 
 func TestCheckOfDamagedBytes(t *testing.T) {
 	for name, tc := range map[string]struct {
-		damage  func(t *testing.T, file string)
+		damage  func(file string) error
 		shallow bool
 	}{
-		"a flipped byte": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.WriteFile(file, []byte("vX"), 0o600)).To(Succeed())
-		}, true},
-		"a truncated file": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.Truncate(file, 1)).To(Succeed())
+		"a flipped byte":   {func(file string) error { return os.WriteFile(file, []byte("vX"), 0o600) }, true},
+		"a truncated file": {func(file string) error { return os.Truncate(file, 1) }, false},
+		"a file that grew": {func(file string) error { return os.WriteFile(file, []byte("v1 and more"), 0o600) }, false},
+		"a deleted file":   {os.Remove, false},
+		"a file that was replaced": {func(file string) error {
+			return errors.Join(os.Remove(file), os.WriteFile(file, []byte("other"), 0o600))
 		}, false},
-		"a file that grew": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.WriteFile(file, []byte("v1 and more"), 0o600)).To(Succeed())
+		"a symbolic link in its place": {func(file string) error {
+			return errors.Join(os.Rename(file, file+".moved"), os.Symlink(filepath.Base(file)+".moved", file))
 		}, false},
-		"a file that was replaced": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.Remove(file)).To(Succeed())
-			NewWithT(t).Expect(os.WriteFile(file, []byte("other"), 0o600)).To(Succeed())
-		}, false},
-		"a symbolic link in its place": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.Rename(file, file+".moved")).To(Succeed())
-			NewWithT(t).Expect(os.Symlink(filepath.Base(file)+".moved", file)).To(Succeed())
-		}, false},
-		"a folder in its place": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.Remove(file)).To(Succeed())
-			NewWithT(t).Expect(os.MkdirAll(filepath.Join(file, "in"), 0o750)).To(Succeed())
-		}, false},
-		"a deleted file": {func(t *testing.T, file string) {
-			NewWithT(t).Expect(os.Remove(file)).To(Succeed())
+		"a folder in its place": {func(file string) error {
+			return errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "in"), 0o750))
 		}, false},
 	} {
 		for suffix, depth := range map[string]store.Depth{" at a glance": store.Shallow, " in depth": store.Deep} {
@@ -138,7 +128,7 @@ func TestCheckOfDamagedBytes(t *testing.T) {
 				s := open(t, options(root))
 				stored := put(t, s, app, "v1")
 				file := filepath.Join(root, stored.Path)
-				tc.damage(t, file)
+				g.Expect(tc.damage(file)).To(Succeed())
 				_, ok, err := s.Check(t.Context(), app, recorded(stored), depth)
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(ok).To(Equal(tc.shallow && depth == store.Shallow))

@@ -23,6 +23,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -142,10 +143,7 @@ func (r retention) garbage(files []stored) []stored {
 
 func (s *Store) sweepKeys(ctx context.Context, root *os.Root, done *Collected, rules func(Key) retention) error {
 	keys, err := publishedKeys(root)
-	if err != nil {
-		return err
-	}
-	var errs []error
+	errs := []error{err}
 	for _, key := range keys {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
@@ -288,38 +286,31 @@ func (s *Store) removeEmpty(root *os.Root, key Key) error {
 	return nil
 }
 
-// publishedKeys lists the keys that have a folder.
+// publishedKeys lists the keys that have a folder. A namespace that cannot be
+// listed does not hide the others.
 func publishedKeys(root *os.Root) ([]Key, error) {
 	namespaces, err := readFolder(root, publishedFolder)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err}
 	var keys []Key
 	for _, namespace := range namespaces {
-		names, err := readFolder(root, path.Join(publishedFolder, namespace.Name()))
-		if err != nil {
-			return nil, err
+		if !namespace.IsDir() {
+			continue
 		}
+		names, err := readFolder(root, path.Join(publishedFolder, namespace.Name()))
+		errs = append(errs, err)
 		for _, name := range names {
 			if key := (Key{Namespace: namespace.Name(), Name: name.Name()}); name.IsDir() && key.valid() {
 				keys = append(keys, key)
 			}
 		}
 	}
-	return keys, nil
+	return keys, errors.Join(errs...)
 }
 
 // readFolder lists a folder; one that does not exist, or is none, is empty.
 func readFolder(root *os.Root, folder string) ([]fs.DirEntry, error) {
-	info, err := root.Lstat(folder)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
 	entries, err := fs.ReadDir(root.FS(), folder)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	return entries, err

@@ -40,151 +40,162 @@ func live(key store.Key, named ...store.Stored) store.Record {
 	return record
 }
 
+// fixture is a store in a time that does not pass by itself.
+type fixture struct {
+	testing.TB
+	*WithT
+	*clock
+	root  string
+	store *store.Store
+}
+
+func (f fixture) put(key store.Key, content string) store.Stored {
+	f.Helper()
+	return put(f.TB, f.store, key, content)
+}
+
+func (f fixture) collect(records ...store.Record) store.Collected {
+	f.Helper()
+	done, err := f.store.Collect(f.Context(), records)
+	f.Expect(err).NotTo(HaveOccurred())
+	return done
+}
+
 func TestCollect(t *testing.T) {
-	type fixture struct {
-		*WithT
-		*clock
-		root  string
-		store *store.Store
-	}
-	collect := func(f fixture, records ...store.Record) store.Collected {
-		done, err := f.store.Collect(t.Context(), records)
-		f.Expect(err).NotTo(HaveOccurred())
-		return done
-	}
-	for name, run := range map[string]func(t *testing.T, f fixture){
-		"keeps what a record names, however old": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+	for name, run := range map[string]func(f fixture){
+		"keeps what a record names, however old": func(f fixture) {
+			v1 := f.put(app, "v1")
 			f.advance(1000 * time.Hour)
-			f.Expect(collect(f, live(app, v1))).To(BeZero())
-			f.Expect(read(t, f.root, v1.Path)).To(Equal("v1"))
+			f.Expect(f.collect(live(app, v1))).To(BeZero())
+			f.Expect(read(f.TB, f.root, v1.Path)).To(Equal("v1"))
 		},
-		"keeps the retained history that a record names": func(t *testing.T, f fixture) {
+		"keeps the retained history that a record names": func(f fixture) {
 			var all []store.Stored
 			for i := range 5 {
-				all = append(all, put(t, f.store, app, fmt.Sprint(i)))
+				all = append(all, f.put(app, fmt.Sprint(i)))
 				f.advance(time.Hour)
 			}
-			f.Expect(collect(f, live(app, all...))).To(BeZero())
-			f.Expect(published(t, f.root)).To(HaveLen(5))
+			f.Expect(f.collect(live(app, all...))).To(BeZero())
+			f.Expect(published(f.TB, f.root)).To(HaveLen(5))
 		},
-		"removes superseded files after the TTL": func(t *testing.T, f fixture) {
-			put(t, f.store, app, "v1")
-			v2 := put(t, f.store, app, "v2")
+		"removes superseded files after the TTL": func(f fixture) {
+			f.put(app, "v1")
+			v2 := f.put(app, "v2")
 			f.advance(59 * time.Second)
-			f.Expect(collect(f, live(app, v2))).To(BeZero())
+			f.Expect(f.collect(live(app, v2))).To(BeZero())
 			f.advance(2 * time.Second)
-			f.Expect(collect(f, live(app, v2))).To(Equal(store.Collected{Files: 1, Bytes: 2}))
-			f.Expect(files(t, f.root)).To(ConsistOf(v2.Path, "blobs/"+v2.SHA256))
+			f.Expect(f.collect(live(app, v2))).To(Equal(store.Collected{Files: 1, Bytes: 2}))
+			f.Expect(files(f.TB, f.root)).To(ConsistOf(v2.Path, "blobs/"+v2.SHA256))
 		},
-		"keeps no more young files than the retention allows, the newest": func(t *testing.T, f fixture) {
+		"keeps no more young files than the retention allows, the newest": func(f fixture) {
 			var all []store.Stored
 			for i := range 5 {
-				all = append(all, put(t, f.store, app, fmt.Sprint(i)))
+				all = append(all, f.put(app, fmt.Sprint(i)))
 				f.advance(time.Second)
 			}
-			f.Expect(collect(f, live(app, all[4])).Files).To(Equal(3))
+			f.Expect(f.collect(live(app, all[4])).Files).To(Equal(3))
 			f.Expect(filepath.Join(f.root, all[3].Path)).To(BeARegularFile())
 			f.Expect(filepath.Join(f.root, all[4].Path)).To(BeARegularFile())
 		},
-		"keeps a named file that is older than the retained ones": func(t *testing.T, f fixture) {
+		"keeps a named file that is older than the retained ones": func(f fixture) {
 			var all []store.Stored
 			for i := range 4 {
-				all = append(all, put(t, f.store, app, fmt.Sprint(i)))
+				all = append(all, f.put(app, fmt.Sprint(i)))
 				f.advance(time.Second)
 			}
-			f.Expect(collect(f, live(app, all[0], all[3])).Files).To(Equal(2))
+			f.Expect(f.collect(live(app, all[0], all[3])).Files).To(Equal(2))
 			f.Expect(filepath.Join(f.root, all[0].Path)).To(BeARegularFile())
 			f.Expect(filepath.Join(f.root, all[3].Path)).To(BeARegularFile())
 		},
-		"keeps a file that is published and not recorded yet": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+		"keeps a file that is published and not recorded yet": func(f fixture) {
+			v1 := f.put(app, "v1")
 			f.advance(time.Hour)
-			f.Expect(collect(f, live(app, v1))).To(BeZero())
-			v2 := put(t, f.store, app, "v2")
-			fresh := put(t, f.store, store.Key{Namespace: "new", Name: "app"}, "new")
+			f.Expect(f.collect(live(app, v1))).To(BeZero())
+			v2 := f.put(app, "v2")
+			fresh := f.put(store.Key{Namespace: "new", Name: "app"}, "new")
 			f.advance(2 * time.Minute) // beyond the TTL
-			f.Expect(collect(f, live(app, v1))).To(BeZero())
-			f.Expect(read(t, f.root, v2.Path)).To(Equal("v2"))
-			f.Expect(read(t, f.root, fresh.Path)).To(Equal("new"))
+			f.Expect(f.collect(live(app, v1))).To(BeZero())
+			f.Expect(read(f.TB, f.root, v2.Path)).To(Equal("v2"))
+			f.Expect(read(f.TB, f.root, fresh.Path)).To(Equal("new"))
 		},
-		"gives a file up whose record is never written": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
-			f.Expect(collect(f, live(app, v1))).To(BeZero())
-			put(t, f.store, app, "v2")
-			put(t, f.store, store.Key{Namespace: "new", Name: "app"}, "new")
+		"gives a file up whose record is never written": func(f fixture) {
+			v1 := f.put(app, "v1")
+			f.Expect(f.collect(live(app, v1))).To(BeZero())
+			f.put(app, "v2")
+			f.put(store.Key{Namespace: "new", Name: "app"}, "new")
 			f.advance(6 * time.Minute)
-			f.Expect(collect(f, live(app, v1)).Files).To(Equal(2))
-			f.Expect(published(t, f.root)).To(HaveLen(1))
+			f.Expect(f.collect(live(app, v1)).Files).To(Equal(2))
+			f.Expect(published(f.TB, f.root)).To(HaveLen(1))
 		},
-		"keeps a file that is published again": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+		"keeps a file that is published again": func(f fixture) {
+			v1 := f.put(app, "v1")
 			f.advance(time.Hour)
-			v2 := put(t, f.store, app, "v2")
-			collect(f, live(app, v1, v2))
-			put(t, f.store, app, "v1") // a rollback, which is not recorded yet
+			v2 := f.put(app, "v2")
+			f.collect(live(app, v1, v2))
+			f.put(app, "v1") // a rollback, which is not recorded yet
 			f.advance(2 * time.Minute)
-			f.Expect(collect(f, live(app, v2))).To(BeZero())
-			f.Expect(read(t, f.root, v1.Path)).To(Equal("v1"))
+			f.Expect(f.collect(live(app, v2))).To(BeZero())
+			f.Expect(read(f.TB, f.root, v1.Path)).To(Equal("v1"))
 		},
-		"removes all files of a key that is gone at once": func(t *testing.T, f fixture) {
-			v1, v2 := put(t, f.store, app, "v1"), put(t, f.store, app, "v2")
-			f.Expect(collect(f, live(app, v1, v2))).To(BeZero())
+		"removes all files of a key that is gone at once": func(f fixture) {
+			v1, v2 := f.put(app, "v1"), f.put(app, "v2")
+			f.Expect(f.collect(live(app, v1, v2))).To(BeZero())
 			f.Expect(os.WriteFile(filepath.Join(f.root, filepath.Dir(v1.Path), "stranger"), nil, 0o600)).To(Succeed())
-			f.Expect(collect(f)).To(Equal(store.Collected{Files: 2, Bytes: 4}))
+			f.Expect(f.collect()).To(Equal(store.Collected{Files: 2, Bytes: 4}))
 			f.Expect(os.ReadDir(filepath.Join(f.root, "externalartifact"))).To(BeEmpty())
-			f.Expect(files(t, f.root)).To(BeEmpty())
+			f.Expect(files(f.TB, f.root)).To(BeEmpty())
 		},
-		"removes files of keys that an earlier process published": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
-			put(t, f.store, store.Key{Namespace: "gone", Name: "app"}, "gone")
-			f.store = open(t, options(f.root))
-			f.Expect(collect(f, live(app, v1)).Files).To(Equal(1))
-			f.Expect(published(t, f.root)).To(ConsistOf("apps/app/" + v1.SHA256 + ".tar.gz"))
+		"removes files of keys that an earlier process published": func(f fixture) {
+			v1 := f.put(app, "v1")
+			f.put(store.Key{Namespace: "gone", Name: "app"}, "gone")
+			f.store = open(f.TB, options(f.root))
+			f.Expect(f.collect(live(app, v1)).Files).To(Equal(1))
+			f.Expect(published(f.TB, f.root)).To(ConsistOf("apps/app/" + v1.SHA256 + ".tar.gz"))
 			f.Expect(filepath.Join(f.root, "externalartifact", "gone")).NotTo(BeADirectory())
 		},
-		"keeps content that another key still uses, and counts its bytes once": func(t *testing.T, f fixture) {
+		"keeps content that another key still uses, and counts its bytes once": func(f fixture) {
 			other := store.Key{Namespace: "other", Name: "app"}
-			one, two := put(t, f.store, app, "shared"), put(t, f.store, other, "shared")
-			f.Expect(collect(f, live(app, one), live(other, two))).To(BeZero())
-			f.Expect(collect(f, live(other, two))).To(Equal(store.Collected{Files: 1}))
-			f.Expect(read(t, f.root, two.Path)).To(Equal("shared"))
+			one, two := f.put(app, "shared"), f.put(other, "shared")
+			f.Expect(f.collect(live(app, one), live(other, two))).To(BeZero())
+			f.Expect(f.collect(live(other, two))).To(Equal(store.Collected{Files: 1}))
+			f.Expect(read(f.TB, f.root, two.Path)).To(Equal("shared"))
 			f.Expect(filepath.Join(f.root, "blobs", one.SHA256)).To(BeARegularFile())
-			f.Expect(collect(f)).To(Equal(store.Collected{Files: 1, Bytes: 6}))
+			f.Expect(f.collect()).To(Equal(store.Collected{Files: 1, Bytes: 6}))
 		},
-		"removes content without a name": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+		"removes content without a name": func(f fixture) {
+			v1 := f.put(app, "v1")
 			f.Expect(os.RemoveAll(filepath.Join(f.root, "externalartifact"))).To(Succeed())
-			f.Expect(collect(f, live(app, v1))).To(Equal(store.Collected{Bytes: 2}))
-			f.Expect(files(t, f.root)).To(BeEmpty())
+			f.Expect(f.collect(live(app, v1))).To(Equal(store.Collected{Bytes: 2}))
+			f.Expect(files(f.TB, f.root)).To(BeEmpty())
 		},
-		"frees the bytes of a file whose content was lost": func(t *testing.T, f fixture) {
-			collect(f, live(app, put(t, f.store, app, "v1")))
+		"frees the bytes of a file whose content was lost": func(f fixture) {
+			f.collect(live(app, f.put(app, "v1")))
 			f.Expect(os.RemoveAll(filepath.Join(f.root, "blobs"))).To(Succeed())
-			f.Expect(collect(f)).To(Equal(store.Collected{Files: 1, Bytes: 2}))
+			f.Expect(f.collect()).To(Equal(store.Collected{Files: 1, Bytes: 2}))
 		},
-		"leaves alone what is none of ours": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+		"leaves alone what is none of ours": func(f fixture) {
+			v1 := f.put(app, "v1")
 			for _, stranger := range []string{"lost+found/x", "externalartifact/README", "externalartifact/Not-A-Namespace/x/y", "externalartifact/apps/app/x.lock"} {
 				f.Expect(os.MkdirAll(filepath.Join(f.root, filepath.Dir(stranger)), 0o750)).To(Succeed())
 				f.Expect(os.WriteFile(filepath.Join(f.root, stranger), nil, 0o600)).To(Succeed())
 			}
-			before := files(t, f.root)
+			f.Expect(os.Symlink("/etc", filepath.Join(f.root, "externalartifact", "link"))).To(Succeed())
+			before := files(f.TB, f.root)
 			f.advance(time.Hour)
-			f.Expect(collect(f, live(app, v1))).To(BeZero())
-			f.Expect(files(t, f.root)).To(Equal(before))
+			f.Expect(f.collect(live(app, v1))).To(BeZero())
+			f.Expect(files(f.TB, f.root)).To(Equal(before))
 		},
-		"has nothing to do in a storage that was lost": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+		"has nothing to do in a storage that was lost": func(f fixture) {
+			v1 := f.put(app, "v1")
 			f.Expect(os.RemoveAll(filepath.Join(f.root, "externalartifact"))).To(Succeed())
 			f.Expect(os.RemoveAll(filepath.Join(f.root, "blobs"))).To(Succeed())
-			f.Expect(collect(f, live(app, v1))).To(BeZero())
+			f.Expect(f.collect(live(app, v1))).To(BeZero())
 		},
-		"ignores paths of records that are no paths of ours": func(t *testing.T, f fixture) {
-			v1 := put(t, f.store, app, "v1")
+		"ignores paths of records that are no paths of ours": func(f fixture) {
+			v1 := f.put(app, "v1")
 			record := live(app, v1)
 			record.Paths = append(record.Paths, "", "../../etc/passwd", "externalartifact/apps/app")
-			f.Expect(collect(f, record)).To(BeZero())
+			f.Expect(f.collect(record)).To(BeZero())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -192,7 +203,7 @@ func TestCollect(t *testing.T) {
 			root := t.TempDir()
 			o := options(root)
 			o.Clock = c.time
-			run(t, fixture{WithT: NewWithT(t), clock: c, root: root, store: open(t, o)})
+			run(fixture{TB: t, WithT: NewWithT(t), clock: c, root: root, store: open(t, o)})
 		})
 	}
 

@@ -89,7 +89,7 @@ func hashAll(ctx context.Context, r io.Reader, algorithms ...string) (map[string
 		hashes[name] = h
 		writers = append(writers, h)
 	}
-	if _, err := io.Copy(io.MultiWriter(writers...), cancellable{ctx: ctx, r: r}); err != nil {
+	if _, err := io.Copy(io.MultiWriter(writers...), cancellable(ctx, r)); err != nil {
 		return nil, err
 	}
 	sums := map[string]string{}
@@ -100,14 +100,16 @@ func hashAll(ctx context.Context, r io.Reader, algorithms ...string) (map[string
 }
 
 // cancellable ends the reading of a large file when nobody waits any more.
-type cancellable struct {
-	ctx context.Context
-	r   io.Reader
+func cancellable(ctx context.Context, r io.Reader) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
 }
 
-func (c cancellable) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
+type readFunc func(p []byte) (int, error)
+
+// Read implements io.Reader.
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }

@@ -62,6 +62,7 @@ func TestKill(t *testing.T) {
 }
 
 func publishUntilKilled(t *testing.T, root string) {
+	t.Helper()
 	s := open(t, options(root))
 	var workers sync.WaitGroup
 	for worker := range 4 {

@@ -39,9 +39,15 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
+type answer struct {
+	StatusCode    int
+	ContentLength int64
+	Header        http.Header
+}
+
 // exchange sends a request as it is written, which no client library would, and
 // returns the answer with its body.
-func exchange(t testing.TB, address, method, target string, headers ...string) (*http.Response, string) {
+func exchange(t testing.TB, address, method, target string, headers ...string) (answer, string) {
 	t.Helper()
 	g := NewWithT(t)
 	var dialer net.Dialer
@@ -57,7 +63,7 @@ func exchange(t testing.TB, address, method, target string, headers ...string) (
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	g.Expect(err).NotTo(HaveOccurred())
-	return response, string(body)
+	return answer{response.StatusCode, response.ContentLength, response.Header}, string(body)
 }
 
 func serve(t testing.TB, s *store.Store, o store.HandlerOptions) (address string) {
@@ -302,27 +308,27 @@ func TestHandlerMissing(t *testing.T) {
 }
 
 func TestHandlerObserve(t *testing.T) {
-	type answer struct {
+	type observed struct {
 		code  int
 		bytes int64
 	}
 	content := strings.Repeat("x", 300<<10)
 	s := open(t, options(t.TempDir()))
 	stored := put(t, s, app, content)
-	answers := make(chan answer, 1)
-	address := serve(t, s, store.HandlerOptions{Observe: func(code int, bytes int64) { answers <- answer{code, bytes} }})
+	answers := make(chan observed, 1)
+	address := serve(t, s, store.HandlerOptions{Observe: func(code int, bytes int64) { answers <- observed{code, bytes} }})
 	for name, tc := range map[string]struct {
 		method, target string
 		headers        []string
-		want           answer
+		want           observed
 	}{
-		"a whole file":          {"GET", "/" + stored.Path, nil, answer{200, 300 << 10}},
-		"its headers":           {"HEAD", "/" + stored.Path, nil, answer{200, 0}},
-		"a part of it":          {"GET", "/" + stored.Path, []string{"Range: bytes=0-9"}, answer{206, 10}},
-		"nothing new":           {"GET", "/" + stored.Path, []string{`If-None-Match: "sha256:` + stored.SHA256 + `"`}, answer{304, 0}},
-		"a path that is not":    {"GET", "/", nil, answer{404, int64(len("not found\n"))}},
-		"a method that is not":  {"PUT", "/", nil, answer{405, int64(len("method not allowed\n"))}},
-		"a range out of bounds": {"HEAD", "/" + stored.Path, []string{"Range: bytes=999999-"}, answer{416, 0}},
+		"a whole file":          {"GET", "/" + stored.Path, nil, observed{200, 300 << 10}},
+		"its headers":           {"HEAD", "/" + stored.Path, nil, observed{200, 0}},
+		"a part of it":          {"GET", "/" + stored.Path, []string{"Range: bytes=0-9"}, observed{206, 10}},
+		"nothing new":           {"GET", "/" + stored.Path, []string{`If-None-Match: "sha256:` + stored.SHA256 + `"`}, observed{304, 0}},
+		"a path that is not":    {"GET", "/", nil, observed{404, int64(len("not found\n"))}},
+		"a method that is not":  {"PUT", "/", nil, observed{405, int64(len("method not allowed\n"))}},
+		"a range out of bounds": {"HEAD", "/" + stored.Path, []string{"Range: bytes=999999-"}, observed{416, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			exchange(t, address, tc.method, tc.target, tc.headers...)

@@ -18,6 +18,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -206,32 +207,35 @@ func TestPutRefuses(t *testing.T) {
 		})
 	}
 
-	for name, change := range map[string]func(t *testing.T, root string, file *store.File){
-		"a file that is shorter than it should be": func(_ *testing.T, _ string, file *store.File) { file.Size++ },
-		"a file that is longer than it should be":  func(_ *testing.T, _ string, file *store.File) { file.Size-- },
-		"a file that does not exist":               func(_ *testing.T, _ string, file *store.File) { file.Path += ".missing" },
-		"a folder":                                 func(_ *testing.T, _ string, file *store.File) { file.Path = filepath.Dir(file.Path) },
-		"a file outside the storage path": func(t *testing.T, _ string, file *store.File) {
-			file.Path = write(t, t.TempDir(), "v1").Path
+	for name, change := range map[string]func(root string, file *store.File) error{
+		"a file that is shorter than it should be": func(_ string, file *store.File) error { file.Size++; return nil },
+		"a file that is longer than it should be":  func(_ string, file *store.File) error { file.Size--; return nil },
+		"a file that does not exist":               func(_ string, file *store.File) error { file.Path += ".missing"; return nil },
+		"a folder":                                 func(_ string, file *store.File) error { file.Path = filepath.Dir(file.Path); return nil },
+		"a file outside the storage path": func(root string, file *store.File) error {
+			outside := filepath.Join(filepath.Dir(root), "outside")
+			defer func() { file.Path = outside }()
+			return os.Rename(file.Path, outside)
 		},
-		"a file of the store that is no scratch file": func(t *testing.T, root string, file *store.File) {
-			file.Path = write(t, filepath.Join(root, "blobs"), "v1").Path
+		"a file of the store that is no scratch file": func(root string, file *store.File) error {
+			blob := filepath.Join(root, "blobs", "blob")
+			defer func() { file.Path = blob }()
+			return os.Rename(file.Path, blob)
 		},
-		"a symbolic link": func(t *testing.T, _ string, file *store.File) {
-			target := write(t, t.TempDir(), "v1").Path
-			NewWithT(t).Expect(os.Remove(file.Path)).To(Succeed())
-			NewWithT(t).Expect(os.Symlink(target, file.Path)).To(Succeed())
+		"a symbolic link": func(_ string, file *store.File) error {
+			return errors.Join(os.Rename(file.Path, file.Path+".moved"), os.Symlink("out.tar.gz.moved", file.Path))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			root := t.TempDir()
+			root := filepath.Join(t.TempDir(), "data")
+			g.Expect(os.Mkdir(root, 0o750)).To(Succeed())
 			s := open(t, options(root))
 			dir, remove, err := s.Scratch()
 			g.Expect(err).NotTo(HaveOccurred())
 			defer remove()
 			file := write(t, dir, "v1")
-			change(t, root, &file)
+			g.Expect(change(root, &file)).To(Succeed())
 			_, err = s.Put(t.Context(), app, file)
 			g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonStorageOperationFailed))
 			g.Expect(published(t, root)).To(BeEmpty())
@@ -254,40 +258,38 @@ func TestPutRefuses(t *testing.T) {
 }
 
 func TestPutHeals(t *testing.T) {
-	for name, damage := range map[string]func(t *testing.T, root string, stored store.Stored){
-		"a truncated file": func(t *testing.T, root string, stored store.Stored) {
-			NewWithT(t).Expect(os.Truncate(filepath.Join(root, stored.Path), 1)).To(Succeed())
+	for name, damage := range map[string]func(root string, stored store.Stored) error{
+		"a truncated file": func(root string, stored store.Stored) error {
+			return os.Truncate(filepath.Join(root, stored.Path), 1)
 		},
-		"a file that was replaced": func(t *testing.T, root string, stored store.Stored) {
-			NewWithT(t).Expect(os.Remove(filepath.Join(root, stored.Path))).To(Succeed())
-			NewWithT(t).Expect(os.WriteFile(filepath.Join(root, stored.Path), []byte("XX"), 0o600)).To(Succeed())
+		"a file that was replaced": func(root string, stored store.Stored) error {
+			file := filepath.Join(root, stored.Path)
+			return errors.Join(os.Remove(file), os.WriteFile(file, []byte("XX"), 0o600))
 		},
-		"a file that was replaced by a folder": func(t *testing.T, root string, stored store.Stored) {
-			NewWithT(t).Expect(os.Remove(filepath.Join(root, stored.Path))).To(Succeed())
-			NewWithT(t).Expect(os.MkdirAll(filepath.Join(root, stored.Path, "in"), 0o750)).To(Succeed())
+		"a file that was replaced by a folder": func(root string, stored store.Stored) error {
+			file := filepath.Join(root, stored.Path)
+			return errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "in"), 0o750))
 		},
-		"a blob that was replaced by a folder": func(t *testing.T, root string, stored store.Stored) {
-			NewWithT(t).Expect(os.Remove(filepath.Join(root, "blobs", stored.SHA256))).To(Succeed())
-			NewWithT(t).Expect(os.MkdirAll(filepath.Join(root, "blobs", stored.SHA256, "in"), 0o750)).To(Succeed())
+		"a blob that was replaced by a folder": func(root string, stored store.Stored) error {
+			blob := filepath.Join(root, "blobs", stored.SHA256)
+			return errors.Join(os.Remove(blob), os.MkdirAll(filepath.Join(blob, "in"), 0o750))
 		},
-		"a deleted file whose blob has rotted": func(t *testing.T, root string, stored store.Stored) {
-			NewWithT(t).Expect(os.WriteFile(filepath.Join(root, stored.Path), []byte("XX"), 0o600)).To(Succeed())
-			NewWithT(t).Expect(os.Remove(filepath.Join(root, stored.Path))).To(Succeed())
+		"a deleted file whose blob has rotted": func(root string, stored store.Stored) error {
+			file := filepath.Join(root, stored.Path)
+			return errors.Join(os.WriteFile(file, []byte("XX"), 0o600), os.Remove(file))
 		},
-		"the loss of all published files": func(t *testing.T, root string, _ store.Stored) {
-			NewWithT(t).Expect(os.RemoveAll(filepath.Join(root, "externalartifact"))).To(Succeed())
+		"the loss of all published files": func(root string, _ store.Stored) error {
+			return os.RemoveAll(filepath.Join(root, "externalartifact"))
 		},
-		"the loss of all blobs": func(t *testing.T, root string, _ store.Stored) {
-			NewWithT(t).Expect(os.RemoveAll(filepath.Join(root, "blobs"))).To(Succeed())
+		"the loss of all blobs": func(root string, _ store.Stored) error {
+			return os.RemoveAll(filepath.Join(root, "blobs"))
 		},
-		"the loss of everything below the storage path": func(t *testing.T, root string, _ store.Stored) {
-			for _, folder := range []string{"externalartifact", "blobs", "tmp"} {
-				NewWithT(t).Expect(os.RemoveAll(filepath.Join(root, folder))).To(Succeed())
-			}
+		"the loss of everything below the storage path": func(root string, _ store.Stored) error {
+			return errors.Join(os.RemoveAll(filepath.Join(root, "externalartifact")),
+				os.RemoveAll(filepath.Join(root, "blobs")), os.RemoveAll(filepath.Join(root, "tmp")))
 		},
-		"a storage path that was removed and made again": func(t *testing.T, root string, _ store.Stored) {
-			NewWithT(t).Expect(os.RemoveAll(root)).To(Succeed())
-			NewWithT(t).Expect(os.Mkdir(root, 0o750)).To(Succeed())
+		"a storage path that was removed and made again": func(root string, _ store.Stored) error {
+			return errors.Join(os.RemoveAll(root), os.Mkdir(root, 0o750))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -296,7 +298,7 @@ func TestPutHeals(t *testing.T) {
 			g.Expect(os.Mkdir(root, 0o750)).To(Succeed())
 			s := open(t, options(root))
 			stored := put(t, s, app, "v1")
-			damage(t, root, stored)
+			g.Expect(damage(root, stored)).To(Succeed())
 			g.Expect(put(t, s, app, "v1")).To(Equal(stored))
 			g.Expect(read(t, root, stored.Path)).To(Equal("v1"))
 			g.Expect(os.SameFile(stat(t, root, stored.Path), stat(t, root, "blobs", stored.SHA256))).To(BeTrue())

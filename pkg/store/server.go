@@ -24,8 +24,6 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 const (
@@ -88,8 +86,10 @@ func (s *Server) Start(ctx context.Context) error {
 
 // Serve is Start on a listener of the caller's, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	limited := limit(listener, s.options.MaxConnections)
 	server := &http.Server{
 		Handler:           s.handler,
+		ConnState:         limited.observe,
 		ReadHeaderTimeout: s.options.HeaderTimeout,
 		// Bounds what the server writes itself; the handler sets its own deadlines.
 		WriteTimeout:   s.options.ProgressTimeout,
@@ -99,7 +99,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(netutil.LimitListener(listener, s.options.MaxConnections)) }()
+	go func() { failed <- server.Serve(limited) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve artifacts: %w", err)

@@ -145,7 +145,7 @@ func TestServerUnderLoad(t *testing.T) {
 		for range 500 {
 			group.Go(func() error {
 				response, body := exchange(t, server.address, "GET", "/"+stored.Path)
-				if response.StatusCode != 200 || body != content {
+				if response.StatusCode != http.StatusOK || body != content {
 					return fmt.Errorf("code %d, %d bytes", response.StatusCode, len(body))
 				}
 				return nil
@@ -173,7 +173,7 @@ func TestServerUnderLoad(t *testing.T) {
 		for range 100 {
 			group.Go(func() error {
 				response, _ := exchange(t, server.address, "GET", "/externalartifact/apps/app/"+digestOf("missing")+".tar.gz")
-				if response.StatusCode != 404 {
+				if response.StatusCode != http.StatusNotFound {
 					return fmt.Errorf("code %d", response.StatusCode)
 				}
 				return nil
@@ -219,7 +219,9 @@ func TestServerCutsOff(t *testing.T) {
 		t.Parallel()
 		server := start(t, s, store.ServerOptions{})
 		conn := dial(t, server.address)
-		go func() { _, _ = io.WriteString(conn, "HEAD /"+stored.Path+" HTTP/1.1\r\nX-Long: "+strings.Repeat("x", 64<<10)) }()
+		go func() {
+			_, _ = io.WriteString(conn, "HEAD /"+stored.Path+" HTTP/1.1\r\nX-Long: "+strings.Repeat("x", 64<<10))
+		}()
 		answer, _ := io.ReadAll(conn) // cut with a reset, or after an answer
 		NewWithT(t).Expect(string(answer)).To(Or(BeEmpty(), HavePrefix("HTTP/1.1 431 ")))
 	})
@@ -289,6 +291,7 @@ func TestServerStops(t *testing.T) {
 	s := open(t, options(t.TempDir()))
 	stored := put(t, s, app, content)
 	begin := func(t *testing.T, server running) *http.Response {
+		t.Helper()
 		conn := dial(t, server.address)
 		send(t, conn, "GET /"+stored.Path+" HTTP/1.1\r\nHost: store\r\n\r\n")
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)

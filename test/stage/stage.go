@@ -107,7 +107,7 @@ func build(ctx context.Context, root, binary string, progress io.Writer) error {
 	if progress != nil {
 		fmt.Fprintln(progress, "building image-source-controller")
 	}
-	command := exec.CommandContext(ctx, "go", "build", "-overlay", "/tmp/overlay.json", "-trimpath", "-o", binary, ".")
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, ".")
 	command.Dir = root
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := command.CombinedOutput(); err != nil {
