@@ -145,7 +145,7 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 }
 
 // publishInLane publishes unless the way to the registry is closed.
-func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (made attempt) {
 	way := a.plan.lane()
 	switch r.lanes.enter(way) {
 	case later:
@@ -156,9 +156,8 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 		return a
 	case admitted:
 	}
-	a = r.publish(ctx, obj, around, a)
-	r.lanes.leave(way, a.err)
-	return a
+	defer func() { r.lanes.leave(way, made.err) }()
+	return r.publish(ctx, obj, around, a)
 }
 
 // publish has the image of a plan carried to the store.

@@ -17,10 +17,14 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
+	"errors"
 	"sync"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
 // probes is how many attempts at a time may find out whether a registry
@@ -93,16 +97,41 @@ func (l *lanes) enter(way lane) admission {
 	}
 }
 
-// leave ends the use of a lane. Any answer of a registry, a refusal too, shows
-// that the lane works.
+// leave ends the use of a lane.
 func (l *lanes) leave(way lane, err error) {
+	l.learn(way, err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known[way].busy--
+}
+
+// learn notes what was found out about a lane that somebody is in. Any answer
+// of a registry, a refusal too, shows that the lane works; an attempt that was
+// given up shows nothing.
+func (l *lanes) learn(way lane, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state := l.known[way]
-	state.busy--
 	state.tried = true
 	state.works = failure == nil || failure.Reason != v1alpha1.ReasonFetchFailed
+}
+
+// watched is a repository whose first answer tells that its lane works, long
+// before a large artifact is pulled.
+type watched struct {
+	bridge.Repository
+	learn func(error)
+}
+
+// Resolve implements bridge.Repository.
+func (w watched) Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error) {
+	manifest, err := w.Repository.Resolve(ctx, q)
+	w.learn(err)
+	return manifest, err
 }
 
 // tidy forgets lanes that nobody is in, when there are too many.

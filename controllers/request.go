@@ -44,7 +44,11 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 	if err != nil {
 		return bridge.Request{}, err
 	}
-	repository := r.Registry.Repository(plan.Repository, access)
+	way := plan.lane()
+	repository := watched{
+		Repository: r.Registry.Repository(plan.Repository, access),
+		learn:      func(err error) { r.lanes.learn(way, err) },
+	}
 	return bridge.Request{
 		Key:        keyOf(obj),
 		Repository: repository,

@@ -21,6 +21,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -306,18 +307,15 @@ func TestAFreshQueryJoinsNothingOlder(t *testing.T) {
 	old, _ := s.putImage(t, "app:1", "old")
 	c := newClient(t, registry.Options{})
 	arrived, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	var second atomic.Bool
 	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
-		held := false
-		if r.URL.Path == "/v2/app/manifests/1" {
-			once.Do(func() {
-				held = true
-				s.handler.ServeHTTP(w, r) // answers with what is there now, late
-				close(arrived)
-				<-release
-			})
+		if r.URL.Path != "/v2/app/manifests/1" || second.Swap(true) {
+			return false
 		}
-		return held
+		s.handler.ServeHTTP(w, r) // answers with what is there now, late
+		close(arrived)
+		<-release
+		return true
 	})
 	resolve := func(fresh bool) v1.Hash {
 		m, err := c.Repository(repository(t, s.host()+"/app"), registry.Access{}).

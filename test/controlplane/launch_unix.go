@@ -1,3 +1,19 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
 //go:build unix && !linux
 
 package controlplane
@@ -39,6 +55,6 @@ type guard struct {
 // Close ends the guard, and with it what is left of the group.
 func (g *guard) Close() error {
 	err := g.input.Close()
-	g.shell.Wait() // killed by its own signal
+	_ = g.shell.Wait() // it dies of its own signal
 	return err
 }
