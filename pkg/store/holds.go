@@ -71,7 +71,7 @@ func (h *holds) settle(live []Record, limit time.Time) {
 			key, sha256, _ := parsePath(p)
 			recorded, held := h.byKey[key][sha256]
 			if held {
-				maps.DeleteFunc(h.byKey[key], func(_ string, other hold) bool { return other.order == recorded.order })
+				maps.DeleteFunc(h.byKey[key], func(_ string, other hold) bool { return other.order <= recorded.order })
 			}
 		}
 	}

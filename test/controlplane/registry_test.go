@@ -55,8 +55,7 @@ func TestRegistry(t *testing.T) {
 
 		g.Expect(registry.Stop()).To(Succeed())
 
-		_, err := http.Get(registry.URL())
-		g.Expect(err).To(HaveOccurred())
+		g.Expect(get(http.DefaultClient, registry.URL())).NotTo(Succeed())
 	})
 
 	t.Run("logs every request to its API", func(t *testing.T) {
@@ -93,7 +92,7 @@ func TestRegistry(t *testing.T) {
 		digest := push(t, registry.Host()+"/app:v1", remote.WithTransport(trusting))
 
 		g.Expect(head(registry.Host()+"/app:v1", remote.WithTransport(trusting))).To(Equal(digest))
-		_, err = http.Get(registry.URL())
+		err = get(http.DefaultClient, registry.URL())
 		var unknown x509.UnknownAuthorityError
 		g.Expect(errors.As(err, &unknown)).To(BeTrue(), "got %v", err)
 	})
@@ -111,8 +110,7 @@ func TestRegistry(t *testing.T) {
 		trusted := x509.NewCertPool()
 		g.Expect(trusted.AppendCertsFromPEM(registry.CA())).To(BeTrue())
 		nameless := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}}}
-		_, err = nameless.Get(registry.URL())
-		g.Expect(err).To(MatchError(ContainSubstring("certificate required")))
+		g.Expect(get(nameless, registry.URL())).To(MatchError(ContainSubstring("certificate required")))
 	})
 
 	t.Run("keeps its images in a directory of the caller", func(t *testing.T) {
@@ -132,6 +130,15 @@ func startRegistry(t *testing.T, cp *controlplane.ControlPlane, options controlp
 	registry, err := cp.StartRegistry(t.Context(), options)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	return registry
+}
+
+// get returns why a URL cannot be reached.
+func get(c *http.Client, url string) error {
+	response, err := c.Get(url)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
 }
 
 // push pushes a random image and returns its digest.

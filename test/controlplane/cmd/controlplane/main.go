@@ -21,7 +21,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -38,13 +37,13 @@ Commands:
   build [-programs a,b]   build the programs into bin/controlplane
   up [-controllers a,b]   start everything, wait for Ctrl-C and stop
   assets                  build what envtest needs and print its directory
-  crds                    update the committed CustomResourceDefinitions
-`
+  crds                    update the committed CustomResourceDefinitions`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "controlplane:", err)
 		os.Exit(1)
 	}
@@ -52,7 +51,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("a command is missing\n" + usage)
+		return fmt.Errorf("a command is missing\n%s", usage)
 	}
 	switch command, rest := args[0], args[1:]; command {
 	case "build":
@@ -64,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	case "crds":
 		return controlplane.UpdateCRDs(ctx)
 	case "help", "-h", "-help", "--help":
-		fmt.Print(usage)
+		fmt.Println(usage)
 		return nil
 	default:
 		return fmt.Errorf("there is no command %q\n%s", command, usage)

@@ -1,0 +1,272 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package bridge_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+const advertised = "artifacts.example"
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// bench is a bridge between a real registry and a real store.
+type bench struct {
+	*testing.T
+	registry *publish.InProcess
+	client   *registry.Client
+	root     string
+	store    *store.Store
+	bridge   *bridge.Bridge
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{T: t, registry: publish.Serve(), root: t.TempDir()}
+	t.Cleanup(b.registry.Close)
+	b.reopen(advertised)
+	return b
+}
+
+// reopen stands for a new process over the same disk.
+func (b *bench) reopen(address string) {
+	b.Helper()
+	g := NewWithT(b)
+	var err error
+	b.client, err = registry.NewClient(registry.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	b.store, err = store.Open(store.Options{Root: b.root, AdvertisedAddress: address, RetentionTTL: time.Minute, RetentionRecords: 2})
+	g.Expect(err).NotTo(HaveOccurred())
+	b.bridge = bridge.New(b.store, func() time.Time { return noon })
+}
+
+// push stores files as a Flux artifact under repository:tag and returns the
+// digests of its manifest and of its layer.
+func (b *bench) push(image string, files publish.Files) (manifest, layer v1.Hash) {
+	b.Helper()
+	g := NewWithT(b)
+	artifact, err := b.registry.Shelf().Flux(b.Context(), image, files)
+	g.Expect(err).NotTo(HaveOccurred())
+	return digests(b, artifact)
+}
+
+// pushLayers stores raw layers as a Flux artifact.
+func (b *bench) pushLayers(image string, annotations map[string]string, layers ...[]byte) (manifest v1.Hash) {
+	b.Helper()
+	g := NewWithT(b)
+	var all []v1.Layer
+	for _, layer := range layers {
+		all = append(all, static.NewLayer(layer, publish.FluxContent))
+	}
+	artifact, err := publish.FluxImage(all...)
+	g.Expect(err).NotTo(HaveOccurred())
+	if annotations != nil {
+		artifact = mutate.Annotations(artifact, annotations).(v1.Image)
+	}
+	g.Expect(b.registry.Shelf().Push(b.Context(), image, artifact)).To(Succeed())
+	manifest, err = artifact.Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	return manifest
+}
+
+func digests(t testing.TB, artifact v1.Image) (manifest, layer v1.Hash) {
+	t.Helper()
+	g := NewWithT(t)
+	manifest, err := artifact.Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	layers, err := artifact.Layers()
+	g.Expect(err).NotTo(HaveOccurred())
+	layer, err = layers[0].Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	return manifest, layer
+}
+
+// open opens a repository of the registry as somebody.
+func (b *bench) open(repository string, who access) *registry.Repository {
+	b.Helper()
+	parsed, err := name.NewRepository(b.registry.Host() + "/" + repository)
+	NewWithT(b).Expect(err).NotTo(HaveOccurred())
+	return b.client.Repository(parsed, who.access())
+}
+
+// access is a user with a password; empty for nobody.
+type access struct{ user, password string }
+
+func (a access) access() registry.Access {
+	if a == (access{}) {
+		return registry.Access{}
+	}
+	return registry.Access{Auth: &authn.Basic{Username: a.user, Password: a.password}, Fingerprint: a.user + " " + a.password}
+}
+
+var nobody = access{}
+
+// request asks for repository:tag to be published as apps/<source>.
+func (b *bench) request(source, image string, who access) bridge.Request {
+	b.Helper()
+	repository, tag, _ := strings.Cut(image, ":")
+	return bridge.Request{
+		Key:        store.Key{Namespace: "apps", Name: source},
+		Repository: b.open(repository, who),
+		Tag:        tag,
+		Verifier:   trust.NoDemands{},
+	}
+}
+
+// publish publishes, which must succeed.
+func (b *bench) publish(r bridge.Request) bridge.Outcome {
+	b.Helper()
+	out, err := b.bridge.Publish(b.Context(), r)
+	NewWithT(b).Expect(err).NotTo(HaveOccurred())
+	return out
+}
+
+// published is what a next request of the same source knows of an outcome.
+func published(out bridge.Outcome) *bridge.Published {
+	return &bridge.Published{
+		Repository: out.Image.Repository,
+		Digest:     out.Image.Digest,
+		Content:    out.Content,
+		Artifact:   out.Artifact,
+		Format:     out.Format,
+		VerifiedBy: out.VerifiedBy,
+	}
+}
+
+// asked returns the requests since it was last called, those that only open
+// the door left out.
+func (b *bench) asked() []string {
+	requests := slices.DeleteFunc(b.registry.Requests(), func(request string) bool { return request == "GET /v2/" })
+	b.registry.Forget()
+	return requests
+}
+
+// file returns the path of a published artifact on disk.
+func (b *bench) file(out bridge.Outcome) string {
+	return filepath.Join(b.root, filepath.FromSlash(out.Artifact.Path))
+}
+
+// stored lists every file below the storage path.
+func (b *bench) stored() []string {
+	b.Helper()
+	var files []string
+	err := filepath.WalkDir(b.root, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			relative, _ := filepath.Rel(b.root, path)
+			files = append(files, relative)
+		}
+		return err
+	})
+	NewWithT(b).Expect(err).NotTo(HaveOccurred())
+	return files
+}
+
+// leftovers lists what lies in the folder for unfinished work.
+func (b *bench) leftovers() []string {
+	entries, err := os.ReadDir(filepath.Join(b.root, "tmp"))
+	if err != nil && !os.IsNotExist(err) {
+		return []string{err.Error()}
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+// expectNothingStored asserts that a failure left no byte behind.
+func (b *bench) expectNothingStored() {
+	b.Helper()
+	g := NewWithT(b)
+	g.Expect(b.stored()).To(BeEmpty())
+	g.Expect(b.leftovers()).To(BeEmpty())
+}
+
+// expectFault asserts the identity of an error and the key words of its message.
+func expectFault(t testing.TB, err error, reason string, class fault.Class, words ...string) {
+	t.Helper()
+	g := NewWithT(t)
+	g.Expect(err).To(HaveOccurred())
+	f := fault.Of(err, "none")
+	g.Expect(f.Reason).To(Equal(reason), err.Error())
+	g.Expect(f.Class).To(Equal(class), err.Error())
+	for _, word := range words {
+		g.Expect(err.Error()).To(ContainSubstring(word))
+	}
+}
+
+// answerBlobs answers GETs of blobs in the registry's place.
+func (b *bench) answerBlobs(handler http.HandlerFunc) {
+	b.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		handler(w, r)
+		return true
+	})
+}
+
+// blob returns a blob as the registry keeps it.
+func (b *bench) blob(repository string, digest v1.Hash) []byte {
+	b.Helper()
+	g := NewWithT(b)
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, b.registry.URL+"/v2/"+repository+"/blobs/"+digest.String(), http.NoBody)
+	g.Expect(err).NotTo(HaveOccurred())
+	response, err := b.registry.Shelf().Transport.RoundTrip(request)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer response.Body.Close()
+	g.Expect(response.StatusCode).To(Equal(http.StatusOK))
+	body, err := io.ReadAll(response.Body)
+	g.Expect(err).NotTo(HaveOccurred())
+	return body
+}
+
+// refusing is a verifier that accepts nothing.
+type refusing struct{ err error }
+
+func (r refusing) Verify(context.Context, trust.Subject) (trust.Verified, error) {
+	return trust.Verified{}, r.err
+}
+
+func settings(change func(*format.Options)) format.Options {
+	var o format.Options
+	change(&o)
+	return o
+}

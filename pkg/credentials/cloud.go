@@ -1,0 +1,163 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package credentials
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/fluxcd/pkg/auth"
+	authutils "github.com/fluxcd/pkg/auth/utils"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// askTimeout bounds a question to a cloud provider that comes without a context.
+const askTimeout = 30 * time.Second
+
+// cloud returns a login that asks a cloud provider for credentials. What can be
+// found wrong without asking it is found here.
+func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
+	provider, err := authutils.ProviderByName[auth.ArtifactRegistryCredentialsProvider](request.Provider)
+	if err != nil {
+		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+			"provider is %q, expected generic, aws, azure or gcp", request.Provider)
+	}
+	if _, err := provider.ParseArtifactRepository(request.repository.Name()); err != nil {
+		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+			"provider %s gives no credentials for the registry %q; set provider: generic, or name a registry of that cloud: %w",
+			request.Provider, request.repository.RegistryStr(), err)
+	}
+	account := request.ServiceAccountName
+	if account == "" {
+		account = auth.GetDefaultServiceAccount()
+	}
+	identity, err := r.identity(ctx, provider, request.refer(account, "serviceAccountName"))
+	if err != nil {
+		return login{}, err
+	}
+	return login{
+		auth: &live{
+			provider: provider, repository: request.repository, account: account,
+			proxy: request.proxy, options: r.ask(request, account),
+		},
+		identity: append([]string{"cloud", request.Provider, request.repository.RegistryStr()}, identity...),
+	}, nil
+}
+
+// identity returns what makes up the caller whom a provider will see: a
+// ServiceAccount of a namespace as it stands there now, or, with no name, the
+// controller itself, who is the same for every namespace.
+func (r *Resolver) identity(ctx context.Context, provider auth.Provider, from reference) ([]string, error) {
+	if from.Name == "" {
+		return nil, nil
+	}
+	if !auth.IsObjectLevelWorkloadIdentityEnabled() {
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+			"cannot use ServiceAccount %s (%s) as the identity for provider %s: this controller runs without --feature-gates=%s=true; enable it, or remove the serviceAccountName: %w",
+			from.NamespacedName, from.field, provider.GetName(),
+			auth.FeatureGateObjectLevelWorkloadIdentity, auth.ErrObjectLevelWorkloadIdentityNotEnabled)
+	}
+	account, err := r.serviceAccount(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := provider.GetIdentity(*account)
+	if err != nil {
+		return nil, from.refuse("ServiceAccount", "its annotations name no identity of provider %s: %w", provider.GetName(), err)
+	}
+	return []string{account.Namespace, account.Name, string(account.UID), identity}, nil
+}
+
+// ask returns how a provider is asked.
+func (r *Resolver) ask(request request, account string) []auth.Option {
+	options := []auth.Option{
+		auth.WithClient(r.options.Client),
+		auth.WithServiceAccountNamespace(request.Namespace),
+		auth.WithServiceAccountName(account),
+	}
+	if request.proxy != nil {
+		options = append(options, auth.WithProxyURL(*request.proxy))
+	}
+	if r.options.TokenCache != nil {
+		options = append(options, auth.WithCache(*r.options.TokenCache, request.InvolvedObject))
+	}
+	return options
+}
+
+// live asks the token cache, and through it the provider, each time: cloud
+// credentials expire.
+type live struct {
+	provider   auth.ArtifactRegistryCredentialsProvider
+	repository name.Repository
+	account    string
+	proxy      *url.URL
+	options    []auth.Option
+}
+
+var _ authn.ContextAuthenticator = (*live)(nil)
+
+// Authorization implements authn.Authenticator.
+func (l *live) Authorization() (*authn.AuthConfig, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout) //nolint:forbidigo // the interface has no context
+	defer cancel()
+	return l.AuthorizationContext(ctx)
+}
+
+// AuthorizationContext implements authn.ContextAuthenticator.
+func (l *live) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
+	credentials, err := auth.GetArtifactRegistryCredentials(ctx, l.provider, l.repository.Name(), l.options...)
+	if err != nil {
+		return nil, l.failed(err)
+	}
+	config, err := authn.Authorization(ctx, credentials)
+	if err != nil {
+		return nil, l.failed(err)
+	}
+	return config, nil
+}
+
+func (l *live) failed(err error) error {
+	who := "the controller's own identity"
+	if l.account != "" {
+		who = "ServiceAccount " + l.account
+	}
+	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "provider %s gave no credentials to %s: %w",
+		l.provider.GetName(), who, l.redacted(err))
+}
+
+// redacted returns an error without the password of the proxy.
+func (l *live) redacted(err error) error {
+	if l.proxy == nil {
+		return err
+	}
+	text := err.Error()
+	for _, secret := range proxySecrets(l.proxy) {
+		text = strings.ReplaceAll(text, secret, "xxxxx")
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}

@@ -1,0 +1,88 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package credentials
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// request is what a login is looked for with.
+type request struct {
+	References
+	repository name.Repository
+	proxy      *url.URL
+}
+
+// reference is one object and who names it.
+type reference struct {
+	types.NamespacedName
+	field string
+}
+
+func (r References) refer(name, field string) reference {
+	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, field: field}
+}
+
+// secret reads a Secret.
+func (r *Resolver) secret(ctx context.Context, from reference) (*corev1.Secret, error) {
+	var secret corev1.Secret
+	if err := r.read(ctx, from, "Secret", &secret); err != nil {
+		return nil, err
+	}
+	return &secret, nil
+}
+
+// serviceAccount reads a ServiceAccount.
+func (r *Resolver) serviceAccount(ctx context.Context, from reference) (*corev1.ServiceAccount, error) {
+	var account corev1.ServiceAccount
+	if err := r.read(ctx, from, "ServiceAccount", &account); err != nil {
+		return nil, err
+	}
+	return &account, nil
+}
+
+// read reads one object. An API server that refuses or fails counts as failed
+// authentication as well, as it does in Flux: what a user sees is that there
+// are no credentials, and the words tell why. The cause stays in the chain.
+func (r *Resolver) read(ctx context.Context, from reference, kind string, into client.Object) error {
+	err := r.options.Client.Get(ctx, from.NamespacedName, into)
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err):
+		return from.refuse(kind, "it does not exist; create it, or name one that does")
+	default:
+		return from.refuse(kind, "it could not be read from the API server: %w", err)
+	}
+}
+
+// refuse returns the error for an object that is of no use.
+func (r reference) refuse(kind, format string, args ...any) error {
+	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot use %s %s (%s): %w",
+		kind, r.NamespacedName, r.field, fmt.Errorf(format, args...))
+}

@@ -1,0 +1,118 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package credentials
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/url"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fluxcd/pkg/runtime/secrets"
+)
+
+// trust is what certificates are checked with and shown.
+type trust struct {
+	// config is nil where the system's trust roots do.
+	config *tls.Config
+	// material is what config is made of.
+	material []string
+}
+
+// trust reads trust roots, which are added to those of the system, and a
+// client certificate.
+func (r *Resolver) trust(ctx context.Context, references References) (trust, error) {
+	if references.CertSecretName == "" {
+		return trust{}, nil
+	}
+	from := references.refer(references.CertSecretName, "certSecretRef")
+	secret, err := r.secret(ctx, from)
+	if err != nil {
+		return trust{}, err
+	}
+	switch secret.Type {
+	case "", corev1.SecretTypeOpaque, corev1.SecretTypeTLS:
+	default:
+		return trust{}, from.refuse("Secret", "its type is %q, expected %s or %s; create it with flux create secret tls",
+			secret.Type, corev1.SecretTypeOpaque, corev1.SecretTypeTLS)
+	}
+	secret.Data = certificates(secret.Data)
+	config, err := secrets.TLSConfigFromSecret(ctx, secret, secrets.WithSystemCertPool())
+	var incomplete *secrets.TLSValidationError
+	switch {
+	case errors.As(err, &incomplete):
+		return trust{}, from.refuse("Secret", "%s; expected ca.crt, or tls.crt with tls.key, or all three", incomplete)
+	case err != nil:
+		// The cause may quote what it read.
+		return trust{}, from.refuse("Secret", "its certificates cannot be read; expected PEM: trust roots in ca.crt, a certificate in tls.crt, its private key in tls.key")
+	}
+	config.MinVersion = tls.VersionTLS12
+	return trust{config: config, material: []string{
+		string(secret.Data[secrets.KeyCACert]), string(secret.Data[secrets.KeyTLSCert]), string(secret.Data[secrets.KeyTLSPrivateKey]),
+	}}, nil
+}
+
+// certificates returns the fields of a Secret under their present names. Those
+// from before are still allowed on an ImageRepository, and lose to the others.
+func certificates(data map[string][]byte) map[string][]byte {
+	present := map[string][]byte{}
+	for name, before := range map[string]string{
+		secrets.KeyCACert:        secrets.LegacyKeyCACert,
+		secrets.KeyTLSCert:       secrets.LegacyKeyTLSCert,
+		secrets.KeyTLSPrivateKey: secrets.LegacyKeyTLSPrivateKey,
+	} {
+		if value, ok := data[name]; ok {
+			present[name] = value
+		} else if value, ok := data[before]; ok {
+			present[name] = value
+		}
+	}
+	return present
+}
+
+// proxy reads the address of a proxy, and how to log in there.
+func (r *Resolver) proxy(ctx context.Context, references References) (*url.URL, error) {
+	if references.ProxySecretName == "" {
+		return nil, nil //nolint:nilnil // no proxy is what was asked for
+	}
+	from := references.refer(references.ProxySecretName, "proxySecretRef")
+	secret, err := r.secret(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	proxy, err := secrets.ProxyURLFromSecret(ctx, secret)
+	switch {
+	case errors.Is(err, secrets.ErrKeyNotFound):
+		return nil, from.refuse("Secret", "it has no field address; expected one such as http://proxy.example.com:3128")
+	case err != nil || proxy.Hostname() == "":
+		// The cause quotes the address, in which there may be a password.
+		return nil, from.refuse("Secret", "its address is no URL of a proxy; expected one such as http://proxy.example.com:3128, with the scheme http, https or socks5, and username and password in fields of their own")
+	}
+	return proxy, nil
+}
+
+// proxySecrets returns what of a proxy's address must not be read by anybody,
+// as it is and as it is written in a URL.
+func proxySecrets(proxy *url.URL) []string {
+	password, ok := proxy.User.Password()
+	if !ok || password == "" {
+		return nil
+	}
+	return []string{proxy.User.String(), url.QueryEscape(password), password}
+}

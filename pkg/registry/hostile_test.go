@@ -1,0 +1,359 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
+)
+
+const index = "application/vnd.oci.image.index.v1+json"
+
+// write answers with a body and the headers of name and value pairs.
+func write(body string, headers ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func code(status int, body string, headers ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// raw answers with bytes of its own and closes the connection, unless it hangs.
+func raw(answer string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		connection, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(connection, answer)
+		_ = connection.Close()
+	}
+}
+
+// quick are timeouts that make hostile servers cost little time.
+func quick() registry.Options {
+	return registry.Options{
+		DialTimeout: 300 * time.Millisecond, HeaderTimeout: 300 * time.Millisecond, IdleTimeout: 300 * time.Millisecond,
+	}
+}
+
+func TestHostileManifests(t *testing.T) {
+	honest := `{"schemaVersion":2,"manifests":[]}`
+	digest := descriptorOf([]byte(honest)).Digest
+	other := descriptorOf([]byte("other")).Digest
+	for _, tc := range []struct {
+		name   string
+		query  registry.Query
+		answer http.HandlerFunc
+		reason string
+		class  fault.Class
+		words  string
+	}{
+		{"a body that does not match the digest that was asked for", registry.Query{Digest: digest},
+			write(honest + " "), v1alpha1.ReasonInvalidArtifact, fault.Retry, digest.String()},
+		{"a body that does not match the digest of its header", registry.Query{Tag: "1"},
+			write(honest, "Docker-Content-Digest", other.String()), v1alpha1.ReasonInvalidArtifact, fault.Retry, other.String()},
+		{"a manifest that says it is over 4 MiB", registry.Query{Tag: "1"},
+			write("", "Content-Length", fmt.Sprint(registry.MaxManifest+1)), v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than 4194304 bytes"},
+		{"a manifest that is over 4 MiB and does not say so", registry.Query{Tag: "1"},
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.(http.Flusher).Flush()
+				_, _ = w.Write(bytes.Repeat([]byte(" "), registry.MaxManifest+1))
+			}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than 4194304 bytes"},
+		{"a manifest that never ends", registry.Query{Tag: "1"},
+			func(w http.ResponseWriter, r *http.Request) {
+				for r.Context().Err() == nil {
+					if _, err := w.Write(bytes.Repeat([]byte(" "), 64<<10)); err != nil {
+						return
+					}
+				}
+			}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than 4194304 bytes"},
+		{"a manifest that ends early", registry.Query{Tag: "1"},
+			raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"), v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
+		{"headers that never come", registry.Query{Tag: "1"},
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, v1alpha1.ReasonFetchFailed, fault.Retry, "took too long"},
+		{"a body that stalls", registry.Query{Tag: "1"},
+			func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, "{")
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			}, v1alpha1.ReasonFetchFailed, fault.Retry, "no progress for 300ms"},
+		{"headers without end", registry.Query{Tag: "1"},
+			write("", "X-Long", strings.Repeat("x", 1<<20)), v1alpha1.ReasonFetchFailed, fault.Retry, "server response headers exceeded"},
+		{"an answer that is not HTTP", registry.Query{Tag: "1"},
+			raw("\x1b[31mpassword=hunter22\r\n\r\n"), v1alpha1.ReasonFetchFailed, fault.Retry, "malformed HTTP"},
+		{"a compressed body that nobody asked for", registry.Query{Digest: digest},
+			write("\x1f\x8b\x08", "Content-Encoding", "gzip"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "digest"},
+		{"a connection that is reset", registry.Query{Tag: "1"},
+			func(w http.ResponseWriter, _ *http.Request) {
+				connection, _, _ := w.(http.Hijacker).Hijack()
+				_ = connection.(*net.TCPConn).SetLinger(0)
+				_ = connection.Close()
+			}, v1alpha1.ReasonFetchFailed, fault.Retry, "cannot get manifest"},
+		{"a tag that nobody pushed", registry.Query{Tag: "1"},
+			code(404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`), v1alpha1.ReasonImageNotFound, fault.Retry, `"MANIFEST_UNKNOWN: manifest unknown"`},
+		{"a refusal", registry.Query{Tag: "1"}, code(403, ""), v1alpha1.ReasonAuthenticationFailed, fault.Retry, "403 Forbidden"},
+		{"a demand for a login", registry.Query{Tag: "1"}, code(401, ""), v1alpha1.ReasonAuthenticationFailed, fault.Retry, "secretRef"},
+		{"a failing registry", registry.Query{Tag: "1"}, code(500, "oh"), v1alpha1.ReasonFetchFailed, fault.Retry, `500 Internal Server Error: "oh"`},
+		{"an odd status", registry.Query{Tag: "1"}, code(204, ""), v1alpha1.ReasonFetchFailed, fault.Retry, "204 No Content"},
+		{"a query for nothing", registry.Query{}, code(200, ""), v1alpha1.ReasonInvalidSpec, fault.Stall, "not a tag"},
+		{"a tag that leaves the repository", registry.Query{Tag: "../../other/manifests/1"}, code(200, ""), v1alpha1.ReasonInvalidSpec, fault.Stall, "not a tag"},
+		{"a digest that is none", registry.Query{Digest: v1.Hash{Algorithm: "sha256", Hex: "../x"}}, code(200, ""), v1alpha1.ReasonInvalidSpec, fault.Stall, "not a sha256"},
+		{"a digest of another kind", registry.Query{Digest: v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("0", 128)}}, code(200, ""), v1alpha1.ReasonInvalidSpec, fault.Stall, "not a sha256"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := serve(t)
+			s.answerTo("/manifests/", tc.answer)
+			_, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Resolve(t.Context(), tc.query)
+			expectFault(t, err, tc.reason, tc.class)
+			NewWithT(t).Expect(err.Error()).To(ContainSubstring(tc.words))
+			NewWithT(t).Expect(err.Error()).NotTo(Or(ContainSubstring("hunter22"), ContainSubstring("\x1b")))
+		})
+	}
+}
+
+func TestHeadAndGetThatDifferAreRefused(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.putImage(t, "app:1", "x")
+	claimed := descriptorOf([]byte("what HEAD says")).Digest
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Docker-Content-Digest", claimed.String())
+		if r.Method == http.MethodGet {
+			_, _ = io.WriteString(w, "what GET says")
+		}
+	})
+	_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Retry)
+	g.Expect(err.Error()).To(ContainSubstring(claimed.String()))
+	expectFault(t, repo.HasManifest(t.Context(), descriptorOf([]byte("else")).Digest), v1alpha1.ReasonInvalidArtifact, fault.Retry)
+}
+
+func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
+	for _, tc := range []struct{ name, header, body, want string }{
+		{"the header, without parameters", index + "; charset=utf-8", `{"mediaType":"application/vnd.oci.image.manifest.v1+json"}`, index},
+		{"the body when the header is generic", "application/json", `{"schemaVersion":2,"mediaType":"` + index + `"}`, index},
+		{"the body when the header is text", "text/plain; charset=utf-8", `{"mediaType":"` + index + `"}`, index},
+		{"an index by what it has", "application/octet-stream", `{"schemaVersion":2,"manifests":[]}`, index},
+		{"a manifest by what it has", "", `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},
+		{"nothing for schema 1", "", `{"schemaVersion":1,"layers":[]}`, ""},
+		{"nothing for what is no manifest", "", `hello`, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) {
+				w.Header()["Content-Type"] = []string{tc.header}
+				_, _ = io.WriteString(w, tc.body)
+			})
+			m, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).
+				Resolve(t.Context(), registry.Query{Tag: "1"})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(string(m.MediaType)).To(Equal(tc.want))
+			g.Expect(string(m.Body)).To(Equal(tc.body))
+		})
+	}
+}
+
+func TestHostileBlobs(t *testing.T) {
+	honest := descriptorOf([]byte("twelve bytes"))
+	for _, tc := range []struct {
+		name   string
+		desc   v1.Descriptor
+		answer http.HandlerFunc
+		reason string
+		class  fault.Class
+		words  string
+	}{
+		{"altered", honest, write("twelve bytez"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "its bytes have the digest"},
+		{"truncated, with a length", honest, raw("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\ntwelve"), v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
+		{"truncated, without one", honest, raw("HTTP/1.1 200 OK\r\n\r\ntwelve"), v1alpha1.ReasonFetchFailed, fault.Retry, "ended after 6 of 12 bytes"},
+		{"longer, without a length", honest, raw("HTTP/1.1 200 OK\r\n\r\ntwelve bytes and more"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "goes on after 12 bytes"},
+		{"altered behind its end", honest, raw("HTTP/1.1 200 OK\r\n\r\ntwelve bytes\x00"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "goes on after 12 bytes"},
+		{"of another length", honest, write("twelve bytes and more"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "21 bytes long, the manifest says 12"},
+		{"longer than its length says", honest, raw("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\ntwelve bytez and more"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "digest"},
+		{"of a size that the manifest lies about", v1.Descriptor{Digest: honest.Digest, Size: 6}, raw("HTTP/1.1 200 OK\r\n\r\ntwelve bytes"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "goes on after 6"},
+		{"of a negative size", v1.Descriptor{Digest: honest.Digest, Size: -1}, write("twelve bytes"), v1alpha1.ReasonInvalidArtifact, fault.Stall, "negative"},
+		{"of a digest that is none", v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: "../../x"}, Size: 1}, write("x"), v1alpha1.ReasonInvalidArtifact, fault.Stall, "must be a sha256"},
+		{"compressed on the way", honest, write("\x1f\x8bxxxxxxxxxx", "Content-Encoding", "gzip"), v1alpha1.ReasonInvalidArtifact, fault.Retry, "digest"},
+		{"missing", honest, code(404, ""), v1alpha1.ReasonImageNotFound, fault.Retry, "404"},
+		{"stalling", honest, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "twelve")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, v1alpha1.ReasonFetchFailed, fault.Retry, "no progress for 300ms"},
+		{"in broken chunks", honest, raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), v1alpha1.ReasonFetchFailed, fault.Retry, "cannot get blob"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := serve(t)
+			s.answerTo("/blobs/", tc.answer)
+			var got bytes.Buffer
+			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Pull(t.Context(), tc.desc, &got)
+			expectFault(t, err, tc.reason, tc.class)
+			NewWithT(t).Expect(err.Error()).To(ContainSubstring(tc.words))
+			NewWithT(t).Expect(int64(got.Len())).To(BeNumerically("<=", max(tc.desc.Size, 0)), "no more is written than the manifest says")
+		})
+	}
+}
+
+func TestAnEndlessBlobIsNotReadPastItsSize(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.answerTo("/blobs/", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 1024)); err != nil {
+				return
+			}
+		}
+	})
+	var read int64
+	c := newClient(t, registry.Options{Observe: func(o registry.Observation) {
+		if o.Operation == "get-blob" {
+			read = o.Bytes
+		}
+	}})
+	err := c.Repository(repository(t, s.host()+"/app"), registry.Access{}).
+		Pull(t.Context(), v1.Descriptor{Digest: descriptorOf(nil).Digest, Size: 5000}, io.Discard)
+	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Retry)
+	g.Expect(read).To(Equal(int64(5001)))
+}
+
+func TestABodyThatDripsEndsWithTheAttempt(t *testing.T) {
+	s := serve(t)
+	s.answerTo("/blobs/", func(w http.ResponseWriter, r *http.Request) {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-tick.C:
+				_, _ = w.Write([]byte("x"))
+				w.(http.Flusher).Flush()
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).
+		Pull(ctx, v1.Descriptor{Digest: descriptorOf(nil).Digest, Size: 1 << 30}, io.Discard)
+	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+	NewWithT(t).Expect(err).To(MatchError(context.DeadlineExceeded))
+}
+
+var errDiskFull = errors.New("disk full")
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errDiskFull }
+
+func TestAnErrorOfTheWriterIsNotBlamedOnTheRegistry(t *testing.T) {
+	s := serve(t)
+	_, layer := s.putImage(t, "app:1", "x")
+	err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Pull(t.Context(), layer, brokenWriter{})
+	NewWithT(t).Expect(err).To(Equal(errDiskFull))
+}
+
+func TestAnEmptyBlobIsPulled(t *testing.T) {
+	s := serve(t)
+	layer := s.putBlob(t, "app", nil)
+	NewWithT(t).Expect(newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).
+		Pull(t.Context(), layer, io.Discard)).To(Succeed())
+}
+
+func TestRetryAfterIsHandedOnAndNotSlept(t *testing.T) {
+	now := time.Now()
+	for _, tc := range []struct {
+		name   string
+		status int
+		header string
+		want   time.Duration
+	}{
+		{"seconds", 429, "7", 7 * time.Second},
+		{"a date", 503, now.Add(90 * time.Second).UTC().Format(http.TimeFormat), 90 * time.Second},
+		{"a date that is over", 503, now.Add(-time.Hour).UTC().Format(http.TimeFormat), 0},
+		{"a negative number", 429, "-3", 0},
+		{"longer than an hour", 429, "999999999999", time.Hour},
+		{"nonsense", 429, "soon", 0},
+		{"nothing", 429, "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := serve(t)
+			s.answerTo("/manifests/", code(tc.status, "", "Retry-After", tc.header))
+			options := quick()
+			options.Clock = func() time.Time { return now }
+			_, err := newClient(t, options).Repository(repository(t, s.host()+"/app"), registry.Access{}).
+				Resolve(t.Context(), registry.Query{Tag: "1"})
+			f := expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			NewWithT(t).Expect(f.RetryAfter).To(BeNumerically("~", tc.want, time.Second))
+			NewWithT(t).Expect(s.asked()).To(HaveLen(2), "a ping and one attempt")
+		})
+	}
+}
+
+func TestAPingThatFailsIsAFailure(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		answer http.HandlerFunc
+		reason string
+	}{
+		{"because it is no registry", code(404, "no such page"), v1alpha1.ReasonImageNotFound},
+		{"because it is overloaded", code(503, "", "Retry-After", "5"), v1alpha1.ReasonFetchFailed},
+		{"because it is forbidden", code(403, ""), v1alpha1.ReasonAuthenticationFailed},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := serve(t)
+			s.answerTo("/v2/", tc.answer)
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			for range 2 {
+				_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				expectFault(t, err, tc.reason, fault.Retry)
+			}
+			NewWithT(t).Expect(s.asked()).To(Equal([]string{"GET /v2/", "GET /v2/"}), "a failed ping is not remembered")
+		})
+	}
+}
