@@ -17,6 +17,7 @@ limitations under the License.
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -133,7 +134,8 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 		return content{}, err
 	}
 	defer remove()
-	blobs := &spool{repository: r.Repository, dir: scratch, left: r.Content.Limits.ArtifactBytes}
+	limit := cmp.Or(r.Content.Limits.ArtifactBytes, format.DefaultLimits().ArtifactBytes)
+	blobs := &spool{repository: r.Repository, dir: scratch, left: limit}
 	read, err := format.Convert(ctx, manifest, blobs, r.Content, scratch)
 	if err != nil {
 		return content{}, err

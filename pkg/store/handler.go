@@ -181,6 +181,7 @@ func (w *response) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(w.pr
 // would wait for it before it takes the next request of the connection.
 func (w *response) refuseBody() {
 	w.Header().Set("Connection", "close")
+	_ = w.control.SetReadDeadline(time.Now().Add(w.progress))
 }
 
 // refuse answers without a file. The words are the same for every cause: what

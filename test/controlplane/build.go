@@ -185,7 +185,7 @@ func (b *builder) build(ctx context.Context, r recipe, position string) error {
 	if err != nil {
 		return err
 	}
-	b.say("building %s (%s), about %s from a cold cache", r.name, position, roughly(r.about))
+	b.say("building %s (%s), about %s on two cores with a cold build cache", r.name, position, roughly(r.about))
 	started := time.Now()
 	stopHeartbeat := b.startHeartbeat(r.name, started)
 	err = b.compile(ctx, r)

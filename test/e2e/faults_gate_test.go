@@ -18,6 +18,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -195,7 +196,7 @@ func (g *gate) wait(at point, r *http.Request, p *passage) {
 		gone := r.Context().Done()
 		if b.late {
 			gone = nil
-			*r = *r.WithContext(env.background)
+			*r = *r.WithContext(context.WithoutCancel(r.Context()))
 		}
 		select {
 		case <-b.opened:
@@ -393,5 +394,20 @@ func startShardBehind(n *tenant, api *gate, shard string, args ...string) *stage
 	config.CAFile, config.CAData = "", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})
 	kubeconfig := filepath.Join(n.TempDir(), "kubeconfig")
 	n.Expect(controlplane.WriteKubeconfig(kubeconfig, config)).To(Succeed())
-	return startShardWith(n.T, shard, stage.ControllerOptions{Args: args, Env: []string{"KUBECONFIG=" + kubeconfig}})
+	controller, err := env.StartController(n.Context(), stage.ControllerOptions{
+		Name: "shard-" + shard,
+		Args: append([]string{"--watch-label-selector=" + shardLabel + "=" + shard}, args...),
+		// The last one of a name counts.
+		Env: []string{"KUBECONFIG=" + kubeconfig},
+	})
+	n.Expect(err).NotTo(HaveOccurred())
+	n.Cleanup(func() {
+		if err := controller.Kill(); err != nil {
+			n.Error(err)
+		}
+		if n.Failed() {
+			n.Logf("the end of its log:\n%s\nwhat it asked the API server last:\n%s", logTail(controller.LogFile()), api.tail())
+		}
+	})
+	return controller
 }

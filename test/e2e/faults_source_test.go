@@ -1,0 +1,325 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// quickAPI keeps client-side rate limits out of what is tested.
+var quickAPI = []string{"--kube-api-qps=500", "--kube-api-burst=1000"}
+
+// inShard puts a policy into a shard.
+func inShard(shard string) func(*imagev1.ImageRepository, *imagev1.ImagePolicy) {
+	return func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
+		policy.Labels = map[string]string{shardLabel: shard}
+	}
+}
+
+// through lets a registry be reached at another host, such as that of a gate.
+func through(n *tenant, host, image string) func(*imagev1.ImageRepository, *imagev1.ImagePolicy) {
+	return func(repository *imagev1.ImageRepository, _ *imagev1.ImagePolicy) {
+		repository.Spec.Image = host + "/" + n.image(image)
+	}
+}
+
+// every sets how often a repository is scanned and its sources are looked at.
+func every(interval time.Duration) func(*imagev1.ImageRepository, *imagev1.ImagePolicy) {
+	return func(repository *imagev1.ImageRepository, _ *imagev1.ImagePolicy) {
+		repository.Spec.Interval.Duration = interval
+	}
+}
+
+// notAnnotated is for a policy whose ArtifactRepository is written by hand.
+func notAnnotated(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
+	delete(policy.Annotations, v1alpha1.UseAsSource)
+}
+
+// writtenByHand creates an ArtifactRepository that follows the policy of the
+// same name and looks at it by itself once an hour only: whatever else happens
+// to it has another cause.
+func (n *tenant) writtenByHand(name string, mods ...func(*v1alpha1.ArtifactRepository)) {
+	n.Helper()
+	obj := named(n, name, &v1alpha1.ArtifactRepository{})
+	obj.Spec.ImagePolicyRef = &meta.LocalObjectReference{Name: name}
+	obj.Spec.Interval = &metav1.Duration{Duration: time.Hour}
+	for _, mod := range mods {
+		mod(obj)
+	}
+	n.create(obj)
+}
+
+// picked waits until a policy picks a tag.
+func (n *tenant) picked(name, tag string) {
+	n.Helper()
+	policy := &imagev1.ImagePolicy{}
+	n.eventually(func(g Gomega) {
+		g.Expect(env.Client.Get(n.Context(), n.key(name), policy)).To(Succeed())
+		g.Expect(policy.Status.LatestRef).NotTo(BeNil())
+		g.Expect(policy.Status.LatestRef.Tag).To(Equal(tag))
+	})
+}
+
+// served waits until an artifact's URL answers with its bytes.
+func (n *tenant) served(artifact *meta.Artifact) {
+	n.Helper()
+	n.eventually(func(g Gomega) {
+		code, sum, err := download(n.Context(), artifact.URL)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Equal(http.StatusOK))
+		g.Expect(sum).To(Equal(artifact.Digest))
+	})
+}
+
+// download fetches a URL as a consumer does. It returns the digest of the body.
+func download(ctx context.Context, url string) (code int, digest string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return 0, "", err
+	}
+	answer, err := plainClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer answer.Body.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, answer.Body); err != nil {
+		return answer.StatusCode, "", err
+	}
+	return answer.StatusCode, "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// plainClient opens a connection for each request, so that none of a
+// controller that was killed is used again.
+var plainClient = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// consumer is who uses a source all the time and must never be led astray: it
+// fetches what the record names, and takes note of all that is published.
+type consumer struct {
+	n    *tenant
+	name string
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu       sync.Mutex
+	wrong    []string
+	fetched  int
+	refused  int
+	digests  map[string]string // by revision
+	sequence []string          // revisions as they were published
+}
+
+// consume watches and fetches a source until disappointed is called. The tags
+// of the source must be of the form 1.0.<n>, and never go back.
+func consume(n *tenant, name string) *consumer {
+	n.Helper()
+	ctx, stop := context.WithCancel(n.Context())
+	c := &consumer{n: n, name: name, stop: stop, digests: map[string]string{}}
+	watch, err := env.Client.Watch(ctx, &sourcev1.ExternalArtifactList{}, client.InNamespace(n.namespace))
+	n.Expect(err).NotTo(HaveOccurred())
+	n.Cleanup(stop)
+	c.done.Go(func() {
+		defer watch.Stop()
+		for {
+			select {
+			case event, ok := <-watch.ResultChan():
+				if !ok {
+					c.blame("the watch of ExternalArtifacts ended early", ctx.Err() == nil)
+					return
+				}
+				if external, ok := event.Object.(*sourcev1.ExternalArtifact); ok && external.Name == name {
+					c.note(external.Status.Artifact)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	c.done.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				c.fetch(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return c
+}
+
+func (c *consumer) blame(what string, really bool) {
+	if !really {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrong = append(c.wrong, time.Now().Format(time.StampMilli)+" "+what)
+}
+
+// note judges what was published.
+func (c *consumer) note(artifact *meta.Artifact) {
+	if artifact == nil {
+		c.mu.Lock()
+		started := len(c.sequence) > 0
+		c.mu.Unlock()
+		c.blame("what was published was taken away", started)
+		return
+	}
+	c.mu.Lock()
+	known, before := c.digests[artifact.Revision], ""
+	if len(c.sequence) > 0 {
+		before = c.sequence[len(c.sequence)-1]
+	}
+	c.digests[artifact.Revision] = artifact.Digest
+	if before != artifact.Revision {
+		c.sequence = append(c.sequence, artifact.Revision)
+	}
+	c.mu.Unlock()
+	c.blame(fmt.Sprintf("%s had the digest %s, now %s", artifact.Revision, known, artifact.Digest), known != "" && known != artifact.Digest)
+	c.blame(fmt.Sprintf("%s was published after %s", artifact.Revision, before), before != "" && patchLevel(artifact.Revision) < patchLevel(before))
+}
+
+// fetch fetches what the record names. It may fail, but it may not be told
+// that the file is gone, nor get other bytes.
+func (c *consumer) fetch(ctx context.Context) {
+	recorded := c.recorded(ctx)
+	if recorded == nil {
+		return
+	}
+	code, digest, err := download(ctx, recorded.URL)
+	if err != nil || code >= http.StatusInternalServerError {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.refused++
+		return
+	}
+	if code == http.StatusOK && digest == recorded.Digest {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.fetched++
+		return
+	}
+	// A record that was replaced meanwhile binds nobody.
+	if now := c.recorded(ctx); now != nil && now.URL == recorded.URL {
+		c.blame(fmt.Sprintf("%s, which the record names, was answered with %d and %s", recorded.URL, code, digest), true)
+	}
+}
+
+func (c *consumer) recorded(ctx context.Context) *meta.Artifact {
+	obj := &v1alpha1.ArtifactRepository{}
+	if err := env.Client.Get(ctx, c.n.key(c.name), obj); err != nil {
+		return nil
+	}
+	return obj.Status.Artifact
+}
+
+// content ends the consumer, who must have got what the records promised. It
+// returns what was published, in order.
+func (c *consumer) content() []string {
+	c.n.Helper()
+	c.stop()
+	c.done.Wait()
+	c.n.Expect(c.wrong).To(BeEmpty(), "a consumer of %s was led astray", c.name)
+	c.n.Expect(c.fetched).To(BeNumerically(">", 0), "nothing was ever fetched")
+	return c.sequence
+}
+
+// patchLevel is n of a revision 1.0.<n>@sha256:...
+func patchLevel(revision string) int {
+	var level int
+	if _, err := fmt.Sscanf(revision, "1.0.%d", &level); err != nil {
+		return -1
+	}
+	return level
+}
+
+// wipe empties a storage, as the loss of a disk does.
+func (n *tenant) wipe(storage string) {
+	n.Helper()
+	entries, err := os.ReadDir(storage)
+	n.Expect(err).NotTo(HaveOccurred())
+	for _, entry := range entries {
+		n.Expect(os.RemoveAll(filepath.Join(storage, entry.Name()))).To(Succeed())
+	}
+}
+
+// tidy waits until a storage holds published files and nothing else: nothing
+// unfinished, and no content without a name.
+func (n *tenant) tidy(storage string) {
+	n.Helper()
+	n.eventually(func(g Gomega) {
+		err := filepath.WalkDir(storage, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			name := strings.TrimPrefix(path, storage+"/")
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			g.Expect(info.Mode().IsRegular()).To(BeTrue(), "%s is no file", name)
+			g.Expect(name).NotTo(HavePrefix("tmp/"), "something unfinished is left")
+			g.Expect(info.Sys().(*syscall.Stat_t).Nlink).To(BeNumerically(">", 1), "%s has no second name", name)
+			return nil
+		})
+		g.Expect(err).NotTo(HaveOccurred())
+	})
+}
+
+// file returns the path of an artifact's file in a storage.
+func file(storage string, artifact *meta.Artifact) string {
+	return filepath.Join(storage, filepath.FromSlash(artifact.Path))
+}
+
+// overwrite writes other bytes of the same length into a file, in place, as a
+// disk that rots does.
+func (n *tenant) overwrite(path string) {
+	n.Helper()
+	before, err := os.ReadFile(path)
+	n.Expect(err).NotTo(HaveOccurred())
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	n.Expect(err).NotTo(HaveOccurred())
+	_, err = f.Write(bytes.Repeat([]byte{before[len(before)/2] ^ 0xff}, len(before)))
+	n.Expect(err).NotTo(HaveOccurred())
+	n.Expect(f.Close()).To(Succeed())
+}
