@@ -17,6 +17,7 @@ limitations under the License.
 package registry
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -52,6 +53,8 @@ type answerError struct {
 	// text is the body as it came; only explain repeats any of it.
 	text       []byte
 	retryAfter time.Duration
+	// ping is set for the answer to /v2/, which is about no image.
+	ping bool
 }
 
 func (e *answerError) Error() string { return "the answer is " + status(e.code) }
@@ -82,6 +85,9 @@ func words(text []byte) string {
 		Description string `json:"error_description"`
 	}
 	if json.Unmarshal(text, &known) != nil {
+		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+			return "" // too long or broken, and what is escaped in it cannot be judged
+		}
 		return string(text)
 	}
 	var said []string
@@ -118,7 +124,7 @@ var suspects = []struct {
 	{regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)[^/\s"'@]*@`), "$1***@"},
 	{regexp.MustCompile(`(\?)[^\s"'?]*=[^\s"']*`), "$1***"},
 	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*)?`), "***"},
-	{regexp.MustCompile(`(?i)\b([a-z_-]*(?:token|passwd|password|secret|signature|credentials?|api[_-]?key))(["']?\s*[:=]\s*["']?)[^\s"',;}]+`), "$1$2***"},
+	{regexp.MustCompile(`(?i)([a-z0-9_-]*(?:token|passwd|password|secret|signature|credentials?|api[_-]?key))(["']?\s*[:=]\s*["']?)[^\s"',;}]+`), "$1$2***"},
 }
 
 var (
@@ -211,7 +217,7 @@ func (r *Repository) reason(answer *answerError, login bool) string {
 		return v1alpha1.ReasonFetchFailed
 	case answer.code == http.StatusUnauthorized, answer.code == http.StatusForbidden:
 		return v1alpha1.ReasonAuthenticationFailed
-	case answer.code == http.StatusNotFound:
+	case answer.code == http.StatusNotFound && !answer.ping:
 		return v1alpha1.ReasonImageNotFound
 	default:
 		return v1alpha1.ReasonFetchFailed
@@ -247,6 +253,7 @@ func (r *Repository) explain(err error) string {
 		invalid   x509.CertificateInvalidError
 		lookup    *net.DNSError
 		timeout   net.Error
+		proxy     *proxyAnswer
 		location  *url.Error
 	)
 	if errors.As(err, &login) {
@@ -269,7 +276,7 @@ func (r *Repository) explain(err error) string {
 		return "its certificate has expired or is not yet valid"
 	case isPlainHTTP(err):
 		return "it answers HTTPS with plain HTTP: set insecure: true if that is intended"
-	case strings.Contains(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate"):
+	case isAlert(err) && strings.Contains(err.Error(), "certificate"):
 		return "it does not accept our client certificate: set tls.crt and tls.key in the Secret that certSecretRef names"
 	case errors.As(err, &lookup) && lookup.IsNotFound:
 		return fmt.Sprintf("there is no host %q", lookup.Name)
@@ -279,8 +286,10 @@ func (r *Repository) explain(err error) string {
 		return "the attempt was cancelled"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "it took too long: " + clean(err.Error(), known...)
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "the connection ended in the middle of the answer"
+	case errors.As(err, &proxy) && proxy.code == http.StatusProxyAuthRequired:
+		return proxy.Error() + proxyHint
 	default:
 		return clean(err.Error(), known...)
 	}
@@ -298,16 +307,25 @@ func isPlainHTTP(err error) bool {
 	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record)
 }
 
+const proxyHint = " (check username and password in the Secret that proxySecretRef names)"
+
+// isAlert tells whether the other side ended the TLS handshake; the type of
+// that error is not exported.
+func isAlert(err error) bool { return strings.Contains(err.Error(), "remote error: tls: ") }
+
 func explainAnswer(answer *answerError, known []string) string {
 	said := answer.Error()
 	if words := clean(words(answer.text), known...); words != "" {
 		said += fmt.Sprintf(": %q", words)
 	}
+	if answer.ping {
+		return said + " (it should serve the API of a registry at /v2/)"
+	}
 	switch answer.code {
 	case http.StatusUnauthorized:
 		return said + " (check that secretRef or serviceAccountName gives credentials for this repository)"
 	case http.StatusProxyAuthRequired:
-		return said + " (check username and password in the Secret that proxySecretRef names)"
+		return said + proxyHint
 	default:
 		return said
 	}

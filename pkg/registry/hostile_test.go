@@ -341,7 +341,7 @@ func TestAPingThatFailsIsAFailure(t *testing.T) {
 		answer http.HandlerFunc
 		reason string
 	}{
-		{"because it is no registry", code(404, "no such page"), v1alpha1.ReasonImageNotFound},
+		{"because it is no registry", code(404, "no such page"), v1alpha1.ReasonFetchFailed},
 		{"because it is overloaded", code(503, "", "Retry-After", "5"), v1alpha1.ReasonFetchFailed},
 		{"because it is forbidden", code(403, ""), v1alpha1.ReasonAuthenticationFailed},
 	} {

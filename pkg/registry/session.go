@@ -171,7 +171,7 @@ func (s *session) ping(ctx context.Context) (endpoint, error) {
 	e, secure := s.pingBy(probe, "https")
 	var status *answerError
 	var untrusted *tls.CertificateVerificationError
-	if secure == nil || errors.As(secure, &status) || errors.As(secure, &untrusted) || ctx.Err() != nil {
+	if secure == nil || errors.As(secure, &status) || errors.As(secure, &untrusted) || isAlert(secure) || ctx.Err() != nil {
 		return e, secure
 	}
 	e, err := s.pingBy(ctx, "http")
@@ -195,7 +195,9 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 	case http.StatusUnauthorized:
 		return endpoint{scheme: scheme, login: challengeOf(answer.Header)}, nil
 	default:
-		return endpoint{}, newAnswerError(answer, s.client.options.Clock())
+		failed := newAnswerError(answer, s.client.options.Clock())
+		failed.ping = true
+		return endpoint{}, failed
 	}
 }
 

@@ -84,6 +84,20 @@ func serveTLS(t *testing.T, a *authority, names ...string) *server {
 	return s
 }
 
+// serveMutualTLS starts a registry that asks for client certificates and
+// returns its host.
+func serveMutualTLS(t *testing.T, s *server, a *authority) string {
+	t.Helper()
+	s.Server = httptest.NewUnstartedServer(s)
+	s.TLS = &tls.Config{
+		Certificates: []tls.Certificate{a.issue(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.trust().RootCAs,
+	}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.host()
+}
+
 func newServer() *server {
 	return &server{handler: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))}
 }
@@ -396,12 +410,12 @@ func tunnel(w http.ResponseWriter, target string) {
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
-	w.WriteHeader(http.StatusOK)
 	near, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		_ = far.Close()
 		return
 	}
+	_, _ = io.WriteString(near, "HTTP/1.1 200 OK\r\n\r\n")
 	go func() {
 		_, _ = io.Copy(far, near)
 		_ = far.Close()

@@ -1,0 +1,292 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
+)
+
+func redirect(target string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", target)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	a := newAuthority(t)
+	names := map[string]string{
+		"registry.example.com": "127.0.0.1", "cdn.example.com": "127.0.0.1", "cdn.example.net": "127.0.0.1",
+		"metadata.example.com": "169.254.169.254", "mapped.example.com": "::ffff:169.254.169.254", "ec2.example.com": "fd00:ec2::254",
+		"link.example.com": "fe80::1", "private.example.com": "10.1.2.3", "shared.example.com": "100.64.1.1", "ula.example.com": "fd12::1",
+	}
+	for _, tc := range []struct {
+		name, target string
+		words        string // empty: it is followed
+	}{
+		{"to a host of the same domain", "https://cdn.example.com:PORT/stored?X-Signature=0123456789", ""},
+		{"to another domain", "https://cdn.example.net:PORT/stored?X-Signature=0123456789", ""},
+		{"from https to http", "http://cdn.example.com:PORT/stored", "from https to http"},
+		{"to another protocol", "ftp://cdn.example.com/stored", "from https to ftp"},
+		{"to the metadata service", "https://169.254.169.254/latest?token=0123456789", "link-local or metadata"},
+		{"to a name of the metadata service", "https://metadata.example.com/", "link-local or metadata"},
+		{"to a mapped address of it", "https://mapped.example.com/", "link-local or metadata"},
+		{"to its literal mapped address", "https://[::ffff:169.254.169.254]/", "link-local or metadata"},
+		{"to its IPv6 address", "https://ec2.example.com/", "link-local or metadata"},
+		{"to a link-local name", "https://link.example.com/", "link-local or metadata"},
+		{"to a private address", "https://10.1.2.3/", "--registry-allowed-cidrs"},
+		{"to a private name", "https://private.example.com/", "--registry-allowed-cidrs"},
+		{"to a shared address", "https://shared.example.com/", "--registry-allowed-cidrs"},
+		{"to a unique local address", "https://ula.example.com/", "--registry-allowed-cidrs"},
+		{"to nowhere", "https://nowhere.example.com/", `there is no host "nowhere.example.com"`},
+		{"to itself, for ever", "https://registry.example.com:PORT/v2/app/blobs/again?secret=0123456789", "more than 5 redirects"},
+		{"to what is no URL", "https://[::1/?secret=0123456789", "Location"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serveTLS(t, a, "registry.example.com", "cdn.example.com", "cdn.example.net")
+			_, layer := s.putImage(t, "app:1", "twelve bytes")
+			var leaked string
+			s.demandBasic("user", password)
+			authenticate := s.instead
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.URL.Path == "/stored":
+					leaked += r.Header.Get("Authorization") + r.Header.Get("Referer")
+					_, _ = io.WriteString(w, "twelve bytes")
+				case strings.Contains(r.URL.Path, "/blobs/"):
+					redirect(strings.ReplaceAll(tc.target, "PORT", s.port()))(w, r)
+				default:
+					return authenticate(w, r)
+				}
+				return true
+			})
+			options := quick()
+			options.Resolver = resolver(t, names)
+			access := user("u")
+			access.TLS = a.trust()
+			var got bytes.Buffer
+			err := newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), access).Pull(t.Context(), layer, &got)
+			g.Expect(leaked).To(BeEmpty())
+			if tc.words == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(got.String()).To(Equal("twelve bytes"))
+				return
+			}
+			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			g.Expect(err.Error()).To(ContainSubstring(tc.words))
+			g.Expect(err.Error()).NotTo(ContainSubstring("0123456789"))
+			g.Expect(len(s.asked())).To(BeNumerically("<=", 7))
+		})
+	}
+}
+
+func TestFiveRedirectsAreFollowed(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	_, layer := s.putImage(t, "app:1", "x")
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		var hop int
+		if _, err := fmt.Sscanf(r.URL.RawQuery, "hop=%d", &hop); err != nil && !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		if hop == 5 {
+			return false
+		}
+		redirect(fmt.Sprintf("%s?hop=%d", r.URL.Path, hop+1))(w, r)
+		return true
+	})
+	g.Expect(newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).
+		Pull(t.Context(), layer, io.Discard)).To(Succeed())
+}
+
+func TestWhatStorageBehindARegistryAnswersSaysNothingAboutTheImage(t *testing.T) {
+	for _, status := range []int{401, 403, 404} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			storage := httptest.NewServer(code(status, ""))
+			defer storage.Close()
+			s := serve(t)
+			_, layer := s.putImage(t, "app:1", "x")
+			s.answerTo("/blobs/", redirect(storage.URL))
+			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Pull(t.Context(), layer, io.Discard)
+			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+		})
+	}
+}
+
+func TestABlobIsProvenByGetWhereStorageRefusesHead(t *testing.T) {
+	g := NewWithT(t)
+	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead { // the signature of the URL is for GET
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	defer storage.Close()
+	s := serve(t)
+	_, layer := s.putImage(t, "app:1", "x")
+	s.answerTo("/blobs/", redirect(storage.URL))
+	g.Expect(newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).HasBlob(t.Context(), layer.Digest)).To(Succeed())
+}
+
+func TestTLS(t *testing.T) {
+	a := newAuthority(t)
+	plain := serve(t)
+	stalled, err := net.Listen("tcp", "127.0.0.1:0")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	defer stalled.Close()
+	trusted := serveTLS(t, a, "registry.example.com")
+	trusted.putImage(t, "app:1", "x")
+	port := func(address string) string { return address[strings.LastIndex(address, ":"):] }
+	for _, tc := range []struct {
+		name, host string
+		access     registry.Access
+		words      string
+	}{
+		{"a private authority that is trusted", "registry.example.com" + port(trusted.host()), registry.Access{TLS: a.trust(), Fingerprint: "a"}, ""},
+		{"a private authority that is not", "registry.example.com" + port(trusted.host()), registry.Access{}, "certSecretRef"},
+		{"not by falling back to plain HTTP", "registry.example.com" + port(trusted.host()), registry.Access{Insecure: true}, "certSecretRef"},
+		{"a certificate for another name", "other.example.com" + port(trusted.host()), registry.Access{TLS: a.trust(), Fingerprint: "b"}, `not valid for the name "other.example.com"`},
+		{"plain HTTP", "registry.example.com" + port(plain.host()), registry.Access{}, "set insecure: true"},
+		{"a handshake that stalls", "registry.example.com" + port(stalled.Addr().String()), registry.Access{}, "took too long"},
+		{"no host", "nowhere.example.com", registry.Access{}, `there is no host "nowhere.example.com"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			options := quick()
+			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "other.example.com": "127.0.0.1"})
+			_, err := newClient(t, options).Repository(repository(t, tc.host+"/app"), tc.access).Resolve(t.Context(), registry.Query{Tag: "1"})
+			if tc.words == "" {
+				NewWithT(t).Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			NewWithT(t).Expect(err.Error()).To(ContainSubstring(tc.words))
+		})
+	}
+}
+
+func TestInsecureAllowsPlainHTTP(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.putImage(t, "app:1", "x")
+	options := quick()
+	options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1"})
+	_, err := newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), registry.Access{Insecure: true}).
+		Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.asked()).To(Equal([]string{"GET /v2/", "GET /v2/app/manifests/1"}))
+}
+
+func TestAProxyIsUsedAndTheCheckOfAddressesEndsAtIt(t *testing.T) {
+	a := newAuthority(t)
+	s := serveTLS(t, a, "registry.example.com")
+	_, layer := s.putImage(t, "app:1", "x")
+	credentials := url.UserPassword("proxyuser", "proxypassword")
+	through := serveProxy(t, s.host(), credentials)
+	for _, tc := range []struct {
+		name          string
+		host          string
+		user          *url.Userinfo
+		reason, words string
+	}{
+		{"with its user", "registry.example.com", credentials, "", ""},
+		{"whatever the registry's address would be", "169.254.169.254", credentials, v1alpha1.ReasonFetchFailed, "certificate is not valid"},
+		{"not with another password", "registry.example.com", url.UserPassword("proxyuser", "wrongpassword"), v1alpha1.ReasonAuthenticationFailed, "proxySecretRef"},
+		{"not without a user", "registry.example.com", nil, v1alpha1.ReasonAuthenticationFailed, "407"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			repo := newClient(t, quick()).Repository(repository(t, tc.host+"/app"),
+				registry.Access{TLS: a.trust(), Proxy: through.url(t, tc.user), Fingerprint: tc.name})
+			err := repo.Pull(t.Context(), layer, io.Discard)
+			if tc.reason == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(through.asked()).To(Equal([]string{"registry.example.com:443"}))
+				return
+			}
+			expectFault(t, err, tc.reason, fault.Retry)
+			g.Expect(err.Error()).To(ContainSubstring(tc.words))
+			g.Expect(err.Error()).NotTo(ContainSubstring("wrongpassword"))
+		})
+	}
+}
+
+func TestTheEnvironmentsProxyIsUsed(t *testing.T) {
+	g := NewWithT(t)
+	a := newAuthority(t)
+	s := serveTLS(t, a, "registry.example.com")
+	_, layer := s.putImage(t, "app:1", "x")
+	through := serveProxy(t, s.host(), nil)
+	t.Setenv("HTTPS_PROXY", through.URL)
+	t.Setenv("NO_PROXY", "")
+	access := registry.Access{TLS: a.trust(), Fingerprint: "a"}
+	g.Expect(newClient(t, quick()).Repository(repository(t, "registry.example.com/app"), access).
+		Pull(t.Context(), layer, io.Discard)).To(Succeed())
+	g.Expect(through.asked()).To(Equal([]string{"registry.example.com:443"}))
+}
+
+func TestOptionsThatCannotBeMeantAreErrors(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		options registry.Options
+		words   string
+	}{
+		{"a realm with a scheme", registry.Options{AuthRealms: []string{"https://auth.example.com"}}, "registry-auth-realms"},
+		{"a realm with a path", registry.Options{AuthRealms: []string{"auth.example.com/token"}}, "registry-auth-realms"},
+		{"an empty realm", registry.Options{AuthRealms: []string{""}}, "registry-auth-realms"},
+		{"a network that is never allowed", registry.Options{AllowedCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.169.0/24")}}, "never allowed"},
+		{"a network that is none", registry.Options{AllowedCIDRs: []netip.Prefix{{}}}, "registry-allowed-cidrs"},
+		{"a negative timeout", registry.Options{DialTimeout: -1}, "negative"},
+		{"a user agent of two lines", registry.Options{UserAgent: "a\r\nb: c"}, "user agent"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := registry.NewClient(tc.options)
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(tc.words)))
+		})
+	}
+}
+
+func TestCanonicalNames(t *testing.T) {
+	for image, want := range map[string]string{
+		"nginx":                       "index.docker.io/library/nginx",
+		"docker.io/library/nginx":     "index.docker.io/library/nginx",
+		"org/app":                     "index.docker.io/org/app",
+		"GHCR.io/org/app":             "ghcr.io/org/app",
+		"ghcr.io:443/org/app":         "ghcr.io/org/app",
+		"registry.example.com:5000/x": "registry.example.com:5000/x",
+	} {
+		t.Run(image, func(t *testing.T) {
+			g := NewWithT(t)
+			g.Expect(registry.CanonicalName(repository(t, image))).To(Equal(want))
+			g.Expect(newClient(t, registry.Options{}).Repository(repository(t, image), registry.Access{}).Name()).To(Equal(want))
+		})
+	}
+}
