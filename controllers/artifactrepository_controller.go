@@ -147,7 +147,7 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 // publishInLane publishes unless the way to the registry is closed.
 func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (made attempt) {
 	way := a.plan.lane()
-	switch r.lanes.enter(way) {
+	switch r.lanes.enter(way, requested(obj, around)) {
 	case later:
 		a.postponed = true
 		return a

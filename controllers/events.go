@@ -111,7 +111,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	log := ctrl.LoggerFrom(ctx)
 	ready := conditions.Get(obj, meta.ReadyCondition)
 	switch {
-	case a.made != nil:
+	case a.made != nil && a.err == nil:
 		message := ready.Message
 		if a.made.SkippedLinks > 0 {
 			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)

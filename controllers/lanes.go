@@ -73,8 +73,9 @@ const (
 // maxLanes bounds what is remembered. Over it, idle lanes are forgotten.
 const maxLanes = 10_000
 
-// enter asks to use a lane.
-func (l *lanes) enter(way lane) admission {
+// enter asks to use a lane. Who insists, because a person asked for it, is
+// always let in.
+func (l *lanes) enter(way lane, insist bool) admission {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.known == nil {
@@ -87,7 +88,7 @@ func (l *lanes) enter(way lane) admission {
 		l.known[way] = state
 	}
 	switch {
-	case state.works || state.busy < probes:
+	case insist || state.works || state.busy < probes:
 		state.busy++
 		return admitted
 	case state.tried:

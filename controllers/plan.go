@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -154,7 +156,7 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return p.pin(obj, policy)
 	}
 	if err := evaluated(policy); err != nil {
-		return err
+		return cmp.Or(scanFailure(repository), err)
 	}
 	latest := policy.Status.LatestRef
 	if !sameRepository(latest.Name, repository, p.Repository) {
@@ -217,6 +219,32 @@ func evaluated(policy *imagev1.ImagePolicy) error {
 	}
 }
 
+// scanFailure tells why an ImageRepository cannot be scanned, nil if it can:
+// the reason why a policy has picked nothing stands there and not on the policy.
+func scanFailure(repository *imagev1.ImageRepository) error {
+	message := scanMessage(repository)
+	if message == "" {
+		return nil
+	}
+	reason := v1alpha1.ReasonDependencyNotReady
+	if isLoginFailure.MatchString(message) {
+		reason = v1alpha1.ReasonAuthenticationFailed
+	}
+	return fault.Waitf(reason, "ImageRepository %s is not ready: %s", client.ObjectKeyFromObject(repository), oneLine(message))
+}
+
+// isLoginFailure matches how go-containerregistry, with which
+// image-reflector-controller scans, words the answers 401 and 403.
+var isLoginFailure = regexp.MustCompile(`\b(UNAUTHORIZED|DENIED|401 Unauthorized|403 Forbidden)\b`)
+
+// scanMessage is what an ImageRepository says when it is not ready.
+func scanMessage(repository *imagev1.ImageRepository) string {
+	if ready := conditions.Get(repository, meta.ReadyCondition); ready != nil && ready.Status == "False" {
+		return ready.Message
+	}
+	return ""
+}
+
 func waitFor(format string, args ...any) error {
 	return fault.Waitf(v1alpha1.ReasonDependencyNotReady, format, args...)
 }
@@ -271,13 +299,17 @@ func nameOf(ref *meta.LocalObjectReference) string {
 	return ref.Name
 }
 
+// minInterval keeps one object from occupying a worker and a registry by
+// itself.
+const minInterval = time.Second
+
 // interval is the time between two looks at a source.
 func interval(obj *v1alpha1.ArtifactRepository, repository *imagev1.ImageRepository) time.Duration {
 	switch {
 	case obj.Spec.Interval != nil && obj.Spec.Interval.Duration > 0:
-		return obj.Spec.Interval.Duration
+		return max(obj.Spec.Interval.Duration, minInterval)
 	case repository != nil && repository.Spec.Interval.Duration > 0:
-		return repository.Spec.Interval.Duration
+		return max(repository.Spec.Interval.Duration, minInterval)
 	default:
 		return v1alpha1.DefaultInterval
 	}

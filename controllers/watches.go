@@ -87,7 +87,7 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 		Watches(&v1alpha1.ArtifactRepository{}, r.interrupter()).
 		Watches(&sourcev1.ExternalArtifact{}, handler.EnqueueRequestsFromMapFunc(r.drifted)).
 		Watches(&imagev1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
-		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.ofRepository), builder.WithPredicates(changed(repositoryMarks))).
+		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
 		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
@@ -129,6 +129,11 @@ func policyOutcome(obj *imagev1.ImagePolicy) any {
 
 func repositoryMarks(obj *imagev1.ImageRepository) any {
 	return []any{obj.Generation, markOf(obj.Annotations), obj.DeletionTimestamp}
+}
+
+// repositoryOutcome is what matters of an ImageRepository to what is published.
+func repositoryOutcome(obj *imagev1.ImageRepository) any {
+	return []any{repositoryMarks(obj), scanMessage(obj)}
 }
 
 func generatedShape(obj *v1alpha1.ArtifactRepository) any {

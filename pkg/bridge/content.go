@@ -97,19 +97,38 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 		if stored, ok, err := b.store.Link(ctx, r.Key, made.sha256); ok || err != nil {
 			return made, stored, err
 		}
+		b.contents.made.Remove(id)
 	}
-	made, _, err := b.contents.flights.Do(ctx, flightID{access: r.Repository.Key(), contentID: id}, func(ctx context.Context) (content, error) {
-		return b.convert(ctx, r, manifest)
-	})
+	made, err := b.convertOnce(ctx, r, id, manifest)
 	if err != nil {
 		return content{}, store.Stored{}, err
 	}
-	b.contents.made.Add(id, made)
 	stored, ok, err := b.store.Link(ctx, r.Key, made.sha256)
 	if err == nil && !ok {
 		err = fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "the stored content of %s was removed before it could be published", subject.Digest)
 	}
 	return made, stored, err
+}
+
+// convertOnce converts a manifest once for all who ask with the same access
+// key at the same time. Work that another one started and had no time to finish
+// is begun again: the shortest timeout of many must not decide for all.
+func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manifest *format.Manifest) (content, error) {
+	for {
+		made, shared, err := b.contents.flights.Do(ctx, flightID{access: r.Repository.Key(), contentID: id}, func(ctx context.Context) (content, error) {
+			if made, ok := b.contents.get(id); ok && mayRead(ctx, r.Repository, made) == nil { // another flight has just landed
+				return made, nil
+			}
+			made, err := b.convert(ctx, r, manifest)
+			if err == nil {
+				b.contents.made.Add(id, made)
+			}
+			return made, err
+		})
+		if !shared || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return made, err
+		}
+	}
 }
 
 // mayRead proves that the credentials of a repository open what was read with

@@ -226,7 +226,6 @@ func TestADiskThatRefusesIsToldApartFromTheRegistry(t *testing.T) {
 
 	_, err := b.bridge.Publish(t.Context(), b.request("app", "team/app:1.0.0", nobody))
 	expectFault(t, err, v1alpha1.ReasonStorageOperationFailed, fault.Retry)
-	g.Expect(err.Error()).NotTo(ContainSubstring(b.root), "a condition names no path of the machine")
 
 	g.Expect(os.Rename(moved, b.root)).To(Succeed())
 	b.publish(b.request("app", "team/app:1.0.0", nobody))

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
@@ -245,6 +246,33 @@ func TestOneWhoLeavesDoesNotEndTheWorkOfOthers(t *testing.T) {
 
 	g.Eventually(stayed).Should(Receive(Succeed()))
 	g.Expect(b.leftovers()).To(BeEmpty())
+}
+
+func TestTheShortestTimeoutDoesNotDecideForAll(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	pulls := make(chan struct{}, 2)
+	b.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			pulls <- struct{}{}
+			if len(pulls) == 1 {
+				<-r.Context().Done() // the first pull never ends by itself
+			}
+		}
+		return false
+	})
+	hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := b.bridge.Publish(hasty, b.request("hasty", "team/app:1.0.0", nobody))
+		ended <- err
+	}()
+	g.Eventually(pulls).Should(HaveLen(1))
+
+	b.publish(b.request("patient", "team/app:1.0.0", nobody))
+
+	g.Eventually(ended).Should(Receive(MatchError(context.DeadlineExceeded)))
 }
 
 func TestSettingsAreNotSharedAsContent(t *testing.T) {

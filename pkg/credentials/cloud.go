@@ -18,9 +18,7 @@ package credentials
 
 import (
 	"context"
-	"errors"
-	"net/url"
-	"strings"
+	"fmt"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -53,15 +51,13 @@ func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
 	if account == "" {
 		account = auth.GetDefaultServiceAccount()
 	}
-	identity, err := r.identity(ctx, provider, request.refer(account, "serviceAccountName"))
+	from := request.refer(account, "serviceAccountName")
+	identity, err := r.identity(ctx, provider, from)
 	if err != nil {
 		return login{}, err
 	}
 	return login{
-		auth: &live{
-			provider: provider, repository: request.repository, account: account,
-			proxy: request.proxy, options: r.ask(request, account),
-		},
+		auth:     &live{provider: provider, repository: request.repository, account: from, options: r.ask(request, from)},
 		identity: append([]string{"cloud", request.Provider, request.repository.RegistryStr()}, identity...),
 	}, nil
 }
@@ -74,10 +70,8 @@ func (r *Resolver) identity(ctx context.Context, provider auth.Provider, from re
 		return nil, nil
 	}
 	if !auth.IsObjectLevelWorkloadIdentityEnabled() {
-		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-			"cannot use ServiceAccount %s (%s) as the identity for provider %s: this controller runs without --feature-gates=%s=true; enable it, or remove the serviceAccountName: %w",
-			from.NamespacedName, from.field, provider.GetName(),
-			auth.FeatureGateObjectLevelWorkloadIdentity, auth.ErrObjectLevelWorkloadIdentityNotEnabled)
+		return nil, from.refuse("ServiceAccount", "as an identity for provider %s it needs this controller to run with --feature-gates=%s=true; enable that, or remove serviceAccountName",
+			provider.GetName(), auth.FeatureGateObjectLevelWorkloadIdentity)
 	}
 	account, err := r.serviceAccount(ctx, from)
 	if err != nil {
@@ -91,11 +85,11 @@ func (r *Resolver) identity(ctx context.Context, provider auth.Provider, from re
 }
 
 // ask returns how a provider is asked.
-func (r *Resolver) ask(request request, account string) []auth.Option {
+func (r *Resolver) ask(request request, account reference) []auth.Option {
 	options := []auth.Option{
 		auth.WithClient(r.options.Client),
-		auth.WithServiceAccountNamespace(request.Namespace),
-		auth.WithServiceAccountName(account),
+		auth.WithServiceAccountNamespace(account.Namespace),
+		auth.WithServiceAccountName(account.Name),
 	}
 	if request.proxy != nil {
 		options = append(options, auth.WithProxyURL(*request.proxy))
@@ -111,8 +105,7 @@ func (r *Resolver) ask(request request, account string) []auth.Option {
 type live struct {
 	provider   auth.ArtifactRegistryCredentialsProvider
 	repository name.Repository
-	account    string
-	proxy      *url.URL
+	account    reference // without a name: the controller itself
 	options    []auth.Option
 }
 
@@ -139,25 +132,9 @@ func (l *live) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, err
 }
 
 func (l *live) failed(err error) error {
-	who := "the controller's own identity"
-	if l.account != "" {
-		who = "ServiceAccount " + l.account
+	who := "this controller"
+	if l.account.Name != "" {
+		who = fmt.Sprintf("ServiceAccount %q", l.account.NamespacedName)
 	}
-	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "provider %s gave no credentials to %s: %w",
-		l.provider.GetName(), who, l.redacted(err))
-}
-
-// redacted returns an error without the password of the proxy.
-func (l *live) redacted(err error) error {
-	if l.proxy == nil {
-		return err
-	}
-	text := err.Error()
-	for _, secret := range proxySecrets(l.proxy) {
-		text = strings.ReplaceAll(text, secret, "xxxxx")
-	}
-	if text == err.Error() {
-		return err
-	}
-	return errors.New(text)
+	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "provider %s gave no credentials to %s: %w", l.provider.GetName(), who, err)
 }

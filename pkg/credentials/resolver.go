@@ -19,6 +19,7 @@ package credentials
 import (
 	"context"
 	"crypto/rand"
+	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -110,6 +111,13 @@ func (r *Resolver) Resolve(ctx context.Context, repository name.Repository, refe
 		Insecure:    references.Insecure,
 		Fingerprint: r.fingerprint(login, trust, proxy),
 	}, nil
+}
+
+// request is what a login is looked for with.
+type request struct {
+	References
+	repository name.Repository
+	proxy      *url.URL
 }
 
 // login is who calls.

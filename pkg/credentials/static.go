@@ -27,6 +27,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/authn/kubernetes"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // static returns the login that is written in Secrets: that of the entry which
@@ -39,13 +42,14 @@ func (r *Resolver) static(ctx context.Context, request request) (login, error) {
 	}
 	keychain, err := kubernetes.NewFromPullSecrets(ctx, secrets)
 	if err != nil {
-		return login{}, err
+		// What it would say may quote the entries, which were checked before.
+		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot choose a login for %q among the image pull secrets", request.repository.Name())
 	}
-	auth, err := keychain.Resolve(request.repository)
+	auth, err := authn.Resolve(ctx, keychain, request.repository)
 	if err != nil {
 		return login{}, err
 	}
-	config, err := auth.Authorization()
+	config, err := authn.Authorization(ctx, auth)
 	if err != nil || *config == (authn.AuthConfig{}) {
 		return login{}, err
 	}

@@ -52,8 +52,8 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 		return trust{}, from.refuse("Secret", "its type is %q, expected %s or %s; create it with flux create secret tls",
 			secret.Type, corev1.SecretTypeOpaque, corev1.SecretTypeTLS)
 	}
-	secret.Data = certificates(secret.Data)
-	config, err := secrets.TLSConfigFromSecret(ctx, secret, secrets.WithSystemCertPool())
+	written := &corev1.Secret{ObjectMeta: secret.ObjectMeta, Data: certificates(secret.Data)}
+	config, err := secrets.TLSConfigFromSecret(ctx, written, secrets.WithSystemCertPool())
 	var incomplete *secrets.TLSValidationError
 	switch {
 	case errors.As(err, &incomplete):
@@ -64,7 +64,7 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	}
 	config.MinVersion = tls.VersionTLS12
 	return trust{config: config, material: []string{
-		string(secret.Data[secrets.KeyCACert]), string(secret.Data[secrets.KeyTLSCert]), string(secret.Data[secrets.KeyTLSPrivateKey]),
+		string(written.Data[secrets.KeyCACert]), string(written.Data[secrets.KeyTLSCert]), string(written.Data[secrets.KeyTLSPrivateKey]),
 	}}, nil
 }
 
@@ -105,14 +105,4 @@ func (r *Resolver) proxy(ctx context.Context, references References) (*url.URL, 
 		return nil, from.refuse("Secret", "its address is no URL of a proxy; expected one such as http://proxy.example.com:3128, with the scheme http, https or socks5, and username and password in fields of their own")
 	}
 	return proxy, nil
-}
-
-// proxySecrets returns what of a proxy's address must not be read by anybody,
-// as it is and as it is written in a URL.
-func proxySecrets(proxy *url.URL) []string {
-	password, ok := proxy.User.Password()
-	if !ok || password == "" {
-		return nil
-	}
-	return []string{proxy.User.String(), url.QueryEscape(password), password}
 }

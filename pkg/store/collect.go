@@ -119,17 +119,16 @@ type stored struct {
 	path      string
 	sha256    string
 	published time.Time
-	held      bool
 }
 
-// garbage returns what may go.
+// garbage returns what may go, as far as records and ages tell.
 func (r retention) garbage(files []stored) []stored {
 	slices.SortFunc(files, func(a, b stored) int { return a.published.Compare(b.published) })
 	left := len(files)
 	var unneeded, gone []stored
 	for _, f := range files {
 		switch {
-		case r.named[f.path] || f.held:
+		case r.named[f.path]:
 		case !r.live || r.now.Sub(f.published) > r.ttl:
 			gone = append(gone, f)
 			left--
@@ -154,7 +153,7 @@ func (s *Store) sweepKeys(ctx context.Context, root *os.Root, done *Collected, r
 }
 
 func (s *Store) sweepKey(root *os.Root, key Key, rules retention, done *Collected) error {
-	files, strangers, err := s.filesOf(root, key)
+	files, strangers, err := filesOf(root, key)
 	if err != nil {
 		return err
 	}
@@ -176,7 +175,7 @@ func (s *Store) sweepKey(root *os.Root, key Key, rules retention, done *Collecte
 
 // filesOf lists a key's folder: the files that were published there, and what
 // is none of ours.
-func (s *Store) filesOf(root *os.Root, key Key) (files []stored, strangers []string, err error) {
+func filesOf(root *os.Root, key Key) (files []stored, strangers []string, err error) {
 	entries, err := readFolder(root, key.folder())
 	if err != nil {
 		return nil, nil, err
@@ -195,13 +194,13 @@ func (s *Store) filesOf(root *os.Root, key Key) (files []stored, strangers []str
 			strangers = append(strangers, name)
 			continue
 		}
-		files = append(files, stored{path: name, sha256: sha256, published: info.ModTime(), held: s.holds.has(key, sha256)})
+		files = append(files, stored{path: name, sha256: sha256, published: info.ModTime()})
 	}
 	return files, strangers, nil
 }
 
 // unpublish removes a key's file, and its content when that was the last key.
-// A file that was published again since it was listed stays.
+// A file that is held stays, also when it was published after it was listed.
 func (s *Store) unpublish(root *os.Root, key Key, sha256 string, done *Collected) error {
 	defer s.lock(sha256)()
 	if s.holds.has(key, sha256) {

@@ -235,6 +235,8 @@ func (s *Store) publish(root *os.Root, key Key, sha256 string) error {
 
 // link makes the hard link and returns the folders that it changed.
 func (s *Store) link(root *os.Root, key Key, sha256 string) (changed []string, err error) {
+	s.folders.RLock()
+	defer s.folders.RUnlock()
 	blob, name := blobPath(sha256), key.file(sha256)
 	changed = []string{key.folder()}
 	err = root.Link(blob, name)

@@ -31,7 +31,7 @@ const (
 	defaultHeaderTimeout   = 5 * time.Second
 	defaultIdleTimeout     = time.Minute
 	defaultShutdownTimeout = 10 * time.Second
-	// maxHeaderBytes is ample: the longest published path has 410 characters.
+	// maxHeaderBytes is ample: the longest published path has just over 400 characters.
 	maxHeaderBytes = 16 << 10
 )
 

@@ -71,9 +71,9 @@ func recipes() []recipe {
 		{name: Kubectl, module: "kubernetes", pkg: "./cmd/kubectl", about: 30 * time.Second, ldflags: kubernetesVersion},
 		{name: DistributionRegistry, module: "registry", pkg: "github.com/distribution/distribution/v3/cmd/registry", about: time.Minute},
 		{name: ImageReflectorController, module: "image-reflector-controller", pkg: fluxModule(ImageReflectorController), about: 2 * time.Minute, crds: []string{ImageReflectorController}},
-		{name: KustomizeController, module: "kustomize-controller", pkg: fluxModule(KustomizeController), about: 2 * time.Minute, crds: []string{KustomizeController, SourceController}},
-		{name: SourceController, module: "source-controller", pkg: fluxModule(SourceController), about: 2 * time.Minute, crds: []string{SourceController}},
-		{name: HelmController, module: "helm-controller", pkg: fluxModule(HelmController), about: 2 * time.Minute, crds: []string{HelmController, SourceController}},
+		{name: KustomizeController, module: "kustomize-controller", pkg: fluxModule(KustomizeController), about: time.Minute, crds: []string{KustomizeController, SourceController}},
+		{name: SourceController, module: "source-controller", pkg: fluxModule(SourceController), about: time.Minute, crds: []string{SourceController}},
+		{name: HelmController, module: "helm-controller", pkg: fluxModule(HelmController), about: 30 * time.Second, crds: []string{HelmController, SourceController}},
 
 		// Clients, built only on request.
 		{name: "kustomize", module: "kustomize", pkg: "sigs.k8s.io/kustomize/kustomize/v5", about: 30 * time.Second, onRequest: true},

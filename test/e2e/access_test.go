@@ -26,7 +26,6 @@ import (
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -270,14 +269,8 @@ func TestWrongPasswordFromTheStart(t *testing.T) {
 		repository.Spec.Image = registry.Host() + "/org/app"
 		repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "regcred"}
 	})
-	n.eventually(func(g Gomega) {
-		obj := &v1alpha1.ArtifactRepository{}
-		g.Expect(env.Client.Get(n.Context(), n.key("app"), obj)).To(Succeed())
-		ready := conditions.Get(obj, meta.ReadyCondition)
-		g.Expect(ready).NotTo(BeNil())
-		g.Expect(ready.Status).To(Equal(metav1.ConditionFalse))
-		g.Expect(ready.Message).To(ContainSubstring("UNAUTHORIZED"))
-	})
+	_, ready := n.notReady("app", v1alpha1.ReasonAuthenticationFailed)
+	n.Expect(ready.Message).To(And(ContainSubstring("ImageRepository"), ContainSubstring("UNAUTHORIZED")))
 	n.keepsToItself(password, wrong)
 
 	n.pullSecret("regcred", registry.Host(), login{username, password})

@@ -92,7 +92,7 @@ type barrier struct {
 	// once lets all but the first pass.
 	once bool
 
-	taken   bool
+	taken   *passage
 	reached chan struct{}
 	first   sync.Once
 	opened  chan struct{}
@@ -213,8 +213,8 @@ func (g *gate) barrierFor(at point, p *passage) *barrier {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, b := range g.barriers {
-		if b.at == at && !(b.once && b.taken) && b.match(*p) {
-			b.taken = true
+		if b.at == at && (!b.once || b.taken == nil || b.taken == p) && b.match(*p) {
+			b.taken = p
 			return b
 		}
 	}
@@ -243,6 +243,13 @@ func (b *barrier) await(n *tenant) {
 	case <-n.Context().Done():
 		n.Fatal(n.Context().Err())
 	}
+}
+
+// answered returns what the request that was stopped last was answered.
+func (b *barrier) answered() int {
+	b.gate.mu.Lock()
+	defer b.gate.mu.Unlock()
+	return b.taken.Code
 }
 
 // open lets everything pass again.
@@ -311,7 +318,7 @@ func (g *gate) tail() string {
 	seen := g.seen(func(passage) bool { return true })
 	var lines strings.Builder
 	for _, p := range seen[max(0, len(seen)-most):] {
-		fmt.Fprintf(&lines, "%s %s %d (%s)\n", p.At.Format(time.TimeOnly), p, p.Code, p.UserAgent)
+		fmt.Fprintf(&lines, "%s %s %d (%s) %.500s\n", p.At.Format(time.StampMilli), p, p.Code, p.UserAgent, p.Body)
 	}
 	return lines.String()
 }

@@ -306,8 +306,8 @@ func (n *tenant) tidy(storage string) {
 	})
 }
 
-// file returns the path of an artifact's file in a storage.
-func file(storage string, artifact *meta.Artifact) string {
+// fileOf returns the path of an artifact's file in a storage.
+func fileOf(storage string, artifact *meta.Artifact) string {
 	return filepath.Join(storage, filepath.FromSlash(artifact.Path))
 }
 

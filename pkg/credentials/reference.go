@@ -19,9 +19,7 @@ package credentials
 import (
 	"context"
 	"fmt"
-	"net/url"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,13 +28,6 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
-
-// request is what a login is looked for with.
-type request struct {
-	References
-	repository name.Repository
-	proxy      *url.URL
-}
 
 // reference is one object and who names it.
 type reference struct {
@@ -83,6 +74,6 @@ func (r *Resolver) read(ctx context.Context, from reference, kind string, into c
 
 // refuse returns the error for an object that is of no use.
 func (r reference) refuse(kind, format string, args ...any) error {
-	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot use %s %s (%s): %w",
+	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot use %s %q (%s): %w",
 		kind, r.NamespacedName, r.field, fmt.Errorf(format, args...))
 }

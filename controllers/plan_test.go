@@ -1,0 +1,477 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+const (
+	digestA = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	digestB = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+)
+
+// situation is an ArtifactRepository and what is around it. A new one asks for
+// nothing but what works: ghcr.io/org/app:1.0.0.
+type situation struct {
+	rules      controllers.Rules
+	obj        *v1alpha1.ArtifactRepository
+	namespace  *corev1.Namespace
+	policy     *imagev1.ImagePolicy
+	repository *imagev1.ImageRepository
+	admitted   bool
+	external   *sourcev1.ExternalArtifact
+}
+
+func newSituation() *situation {
+	return &situation{
+		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
+		obj: &v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app", UID: "1"},
+			Spec:       v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: "app"}},
+		},
+		namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: map[string]string{v1alpha1.UseAsSource: "enabled"}}},
+		policy: &imagev1.ImagePolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app", Generation: 2},
+			Spec:       imagev1.ImagePolicySpec{ImageRepositoryRef: meta.NamespacedObjectReference{Name: "images"}},
+			Status: imagev1.ImagePolicyStatus{
+				ObservedGeneration: 2,
+				LatestRef:          &imagev1.ImageRef{Name: "ghcr.io/org/app", Tag: "1.0.0"},
+				Conditions:         []metav1.Condition{{Type: meta.ReadyCondition, Status: metav1.ConditionTrue, ObservedGeneration: 2}},
+			},
+		},
+		repository: &imagev1.ImageRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "images"},
+			Spec:       imagev1.ImageRepositorySpec{Image: "ghcr.io/org/app", Interval: metav1.Duration{Duration: 5 * time.Minute}},
+		},
+	}
+}
+
+func (s *situation) plan() controllers.Plan {
+	return s.rules.Plan(s.obj, controllers.Surroundings{
+		Namespace: s.namespace, Policy: s.policy, Repository: s.repository, Admitted: s.admitted, External: s.external,
+	})
+}
+
+// foreign moves the ImageRepository into another namespace that admits and
+// consents.
+func (s *situation) foreign() {
+	s.policy.Spec.ImageRepositoryRef.Namespace = "platform"
+	s.repository.Namespace = "platform"
+	s.repository.Annotations = map[string]string{v1alpha1.UseAsSource: "true"}
+	s.admitted = true
+}
+
+func (s *situation) label(value string) {
+	s.namespace.Labels = map[string]string{v1alpha1.UseAsSource: value}
+}
+
+func (s *situation) ready(change func(*metav1.Condition)) { change(&s.policy.Status.Conditions[0]) }
+
+func external(change func(*sourcev1.ExternalArtifact)) *sourcev1.ExternalArtifact {
+	obj := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
+	change(obj)
+	return obj
+}
+
+// controlledBy returns a reference to an ArtifactRepository that controls.
+func controlledBy(name string, uid types.UID) []metav1.OwnerReference {
+	obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid}}
+	return []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
+}
+
+func TestPlanPublishes(t *testing.T) {
+	cases := map[string]struct {
+		change func(*situation)
+		want   func(Gomega, controllers.Plan)
+	}{
+		"the tag that the policy picked": {
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Repository.Name()).To(Equal("ghcr.io/org/app"))
+				g.Expect(p.Tag).To(Equal("1.0.0"))
+				g.Expect(p.Digest.Hex).To(BeEmpty())
+				g.Expect(p.Note).To(BeEmpty())
+				g.Expect(p.Interval).To(Equal(5 * time.Minute))
+			},
+		},
+		"the digest that the policy reflects": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Digest = digestA },
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Tag).To(Equal("1.0.0"))
+				g.Expect(p.Digest.String()).To(Equal(digestA))
+			},
+		},
+		"the pin, and says what the policy would pick": {
+			change: func(s *situation) { s.obj.Spec.Digest, s.policy.Status.LatestRef.Digest = digestB, digestA },
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Digest.String()).To(Equal(digestB))
+				g.Expect(p.Tag).To(BeEmpty())
+				g.Expect(p.Note).To(And(ContainSubstring("pinned by spec.digest"), ContainSubstring("would pick 1.0.0")))
+			},
+		},
+		"the pin while the policy has picked nothing": {
+			change: func(s *situation) {
+				s.obj.Spec.Digest = digestB
+				s.policy.Status = imagev1.ImagePolicyStatus{ObservedGeneration: -1}
+			},
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Digest.String()).To(Equal(digestB))
+				g.Expect(p.Note).To(ContainSubstring("has picked nothing"))
+			},
+		},
+		"an image that the policy spells in another way": {
+			change: func(s *situation) {
+				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "nginx", "index.docker.io/library/nginx"
+			},
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Repository.Name()).To(Equal("index.docker.io/library/nginx"))
+			},
+		},
+		"with the access of the ImageRepository": {
+			change: func(s *situation) {
+				s.repository.Spec.Provider = "aws"
+				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
+				s.repository.Spec.CertSecretRef = &meta.LocalObjectReference{Name: "certs"}
+				s.repository.Spec.ProxySecretRef = &meta.LocalObjectReference{Name: "proxy"}
+				s.repository.Spec.ServiceAccountName = "puller"
+				s.repository.Spec.Insecure = true
+			},
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Access).To(Equal(credentials.References{
+					Namespace: "apps", Provider: "aws", SecretName: "login", CertSecretName: "certs",
+					ProxySecretName: "proxy", ServiceAccountName: "puller", Insecure: true,
+				}))
+				g.Expect(p.Repository.Scheme()).To(Equal("http"))
+			},
+		},
+		"from an ImageRepository of another namespace that admits and consents, with the Secrets there": {
+			change: func(s *situation) {
+				s.foreign()
+				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
+			},
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Access.Namespace).To(Equal("platform"))
+				g.Expect(p.Access.SecretName).To(Equal("login"))
+			},
+		},
+		"in a namespace that opted in with all": {change: func(s *situation) { s.label("all") }},
+		"in any namespace when the platform asks for no label": {
+			change: func(s *situation) { s.rules.NamespaceOptIn, s.namespace.Labels = controllers.NamespaceOptInNone, nil },
+		},
+		"whatever the annotation of the policy says, because the object was written by hand": {
+			change: func(s *situation) { s.policy.Annotations = map[string]string{v1alpha1.UseAsSource: "false"} },
+		},
+		"each interval of the object, if it has one": {
+			change: func(s *situation) { s.obj.Spec.Interval = &metav1.Duration{Duration: time.Hour} },
+			want:   func(g Gomega, p controllers.Plan) { g.Expect(p.Interval).To(Equal(time.Hour)) },
+		},
+		"each ten minutes, if nothing says otherwise": {
+			change: func(s *situation) { s.repository.Spec.Interval = metav1.Duration{} },
+			want:   func(g Gomega, p controllers.Plan) { g.Expect(p.Interval).To(Equal(10 * time.Minute)) },
+		},
+		"under the name of an ExternalArtifact that is its own": {
+			change: func(s *situation) {
+				s.external = external(func(e *sourcev1.ExternalArtifact) { e.OwnerReferences = controlledBy("app", "1") })
+			},
+		},
+		"under the name of an ExternalArtifact that an object of its name left behind": {
+			change: func(s *situation) {
+				s.external = external(func(e *sourcev1.ExternalArtifact) { e.OwnerReferences = controlledBy("app", "gone") })
+			},
+		},
+		"under the name of an ExternalArtifact that lost its owner but names its source": {
+			change: func(s *situation) {
+				s.external = external(func(e *sourcev1.ExternalArtifact) {
+					e.Spec.SourceRef = &meta.NamespacedObjectKindReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ArtifactRepository", Name: "app"}
+				})
+			},
+		},
+		"with formats that are written out":               {change: func(s *situation) { s.obj.Spec.Format = "Flux" }},
+		"a tag that only looks a little like a signature": {change: func(s *situation) { s.policy.Status.LatestRef.Tag = "sha256-abc" }},
+		"a policy whose conditions do not say of which generation they speak": {
+			change: func(s *situation) { s.ready(func(c *metav1.Condition) { c.ObservedGeneration = 0 }) },
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			g, s := NewWithT(t), newSituation()
+			if c.change != nil {
+				c.change(s)
+			}
+			plan := s.plan()
+			g.Expect(plan.Why).NotTo(HaveOccurred())
+			g.Expect(plan.Action).To(Equal(controllers.Publish))
+			if c.want != nil {
+				c.want(g, plan)
+			}
+		})
+	}
+}
+
+func TestPlanStops(t *testing.T) {
+	cases := map[string]struct {
+		change func(*situation)
+		action controllers.Action
+		reason string
+		class  fault.Class
+		words  []string
+	}{
+		"a namespace without the label is told which to set": {
+			change: func(s *situation) { s.namespace.Labels = nil },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
+		},
+		"a namespace without the label withdraws what is suspended too": {
+			change: func(s *situation) { s.namespace.Labels, s.obj.Spec.Suspend = nil, true },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
+		},
+		"a namespace without the label withdraws also where the policy is gone": {
+			change: func(s *situation) { s.namespace.Labels, s.policy, s.repository = nil, nil, nil },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
+		},
+		"a namespace that is not known is one without the label": {
+			change: func(s *situation) { s.namespace = nil },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
+		},
+		"a typo in the label keeps what there is": {
+			change: func(s *situation) { s.label("Enabled") },
+			action: controllers.Refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"Enabled"`, `"enabled" or "all"`},
+		},
+		"a typo in the label and no policy keeps what there is": {
+			change: func(s *situation) { s.label("Enabled"); s.policy, s.repository = nil, nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
+		},
+		"a foreign ImageRepository that does not admit the namespace": {
+			change: func(s *situation) { s.foreign(); s.admitted = false },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"accessFrom"},
+		},
+		"a foreign ImageRepository whose owner does not consent": {
+			change: func(s *situation) { s.foreign(); s.repository.Annotations = nil },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"owner consents", v1alpha1.UseAsSource + "=true"},
+		},
+		"a typo in the consent keeps what there is": {
+			change: func(s *situation) { s.foreign(); s.repository.Annotations[v1alpha1.UseAsSource] = "yes" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
+		},
+		"a foreign ImageRepository where those are disabled": {
+			change: func(s *situation) { s.foreign(); s.rules.NoCrossNamespaceRefs = true },
+			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"--no-cross-namespace-refs"},
+		},
+		"a foreign ImageRepository that is gone keeps what there is": {
+			change: func(s *situation) { s.foreign(); s.repository = nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"platform/images", "does not exist"},
+		},
+		"an ExternalArtifact of somebody else": {
+			change: func(s *situation) { s.external = external(func(*sourcev1.ExternalArtifact) {}) },
+			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ExternalArtifact app"},
+		},
+		"an ExternalArtifact of another ArtifactRepository": {
+			change: func(s *situation) {
+				s.external = external(func(e *sourcev1.ExternalArtifact) { e.OwnerReferences = controlledBy("other", "1") })
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
+		},
+		"an ExternalArtifact of a kind of the same name in another group": {
+			change: func(s *situation) {
+				s.external = external(func(e *sourcev1.ExternalArtifact) {
+					e.OwnerReferences = controlledBy("app", "1")
+					e.OwnerReferences[0].APIVersion = "example.com/v1"
+				})
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
+		},
+		"an ExternalArtifact whose source is in another namespace": {
+			change: func(s *situation) {
+				s.external = external(func(e *sourcev1.ExternalArtifact) {
+					e.Spec.SourceRef = &meta.NamespacedObjectKindReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ArtifactRepository", Name: "app", Namespace: "elsewhere"}
+				})
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
+		},
+		"spec.image": {
+			change: func(s *situation) {
+				s.obj.Spec.ImagePolicyRef, s.obj.Spec.Image = nil, "ghcr.io/org/app"
+				s.policy, s.repository = nil, nil
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.image", "spec.imagePolicyRef"},
+		},
+		"spec.verify": {
+			change: func(s *situation) { s.obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"} },
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.verify"},
+		},
+		"spec.layerSelector": {
+			change: func(s *situation) { s.obj.Spec.LayerSelector = &sourcev1.OCILayerSelector{} },
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.layerSelector"},
+		},
+		"spec.platform": {
+			change: func(s *situation) { s.obj.Spec.Platform = "linux/arm64" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.platform"},
+		},
+		"spec.format of what is not read yet": {
+			change: func(s *situation) { s.obj.Spec.Format = "Helm" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.format: Helm", "Auto or Flux"},
+		},
+		"spec.suspend":                       {change: func(s *situation) { s.obj.Spec.Suspend = true }, action: controllers.Freeze},
+		"spec.suspend of the policy":         {change: func(s *situation) { s.policy.Spec.Suspend = true }, action: controllers.Freeze},
+		"spec.suspend where nothing is left": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: controllers.Freeze},
+		"no policy": {
+			change: func(s *situation) { s.policy, s.repository = nil, nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
+		},
+		"no ImageRepository": {
+			change: func(s *situation) { s.repository = nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"apps/images", "does not exist"},
+		},
+		"an ImageRepository whose image is no name": {
+			change: func(s *situation) { s.repository.Spec.Image = "ghcr.io/Org/App" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/Org/App"},
+		},
+		"a policy that was changed and not evaluated since": {
+			change: func(s *situation) { s.policy.Generation = 3 },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+		},
+		"a policy whose condition is of an older generation": {
+			change: func(s *situation) { s.ready(func(c *metav1.Condition) { c.ObservedGeneration = 1 }) },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+		},
+		"a policy without a condition": {
+			change: func(s *situation) { s.policy.Status.Conditions = nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated"},
+		},
+		"a policy that is not ready": {
+			change: func(s *situation) {
+				s.ready(func(c *metav1.Condition) {
+					c.Status, c.Message = metav1.ConditionFalse, "version list argument cannot be empty"
+				})
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready", "version list argument cannot be empty"},
+		},
+		"a policy that is ready and picked nothing": {
+			change: func(s *situation) { s.policy.Status.LatestRef = nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked nothing"},
+		},
+		"a policy that is not ready because its images cannot be scanned": {
+			change: func(s *situation) {
+				s.ready(func(c *metav1.Condition) { c.Status = metav1.ConditionFalse })
+				s.repository.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Message: "no such host"}}
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImageRepository apps/images is not ready", "no such host"},
+		},
+		"a policy that is not ready because the login to its registry fails": {
+			change: func(s *situation) {
+				s.ready(func(c *metav1.Condition) { c.Status = metav1.ConditionFalse })
+				s.repository.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Message: "GET https://ghcr.io/v2/: UNAUTHORIZED: authentication required"}}
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonAuthenticationFailed, class: fault.Wait, words: []string{"UNAUTHORIZED"},
+		},
+		"a policy whose status names another image": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Name = "evil.example/org/app" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"evil.example/org/app", "flux reconcile image policy app -n apps"},
+		},
+		"a policy whose status names what is no image": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Name = "ghcr.io/org/app@" + digestA },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
+		},
+		"a tag that stores a signature": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "sha256-" + strings.Repeat("a", 64) },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature", "exclusionList", "apps/images", `^sha256-[0-9a-f]{64}(\..+)?$`},
+		},
+		"a tag that stores a legacy signature": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "sha256-" + strings.Repeat("a", 64) + ".sig" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
+		},
+		"a tag that stores an attestation": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "1.0.0.att" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
+		},
+		"a tag that is none": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "../../secrets" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"../../secrets", "no valid tag"},
+		},
+		"an empty tag": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"no valid tag"},
+		},
+		"a tag of a megabyte is cut": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = strings.Repeat("t", 1<<20) },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ttt..."},
+		},
+		"a digest that is a path": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Digest = "sha256:../../../../etc/passwd" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"64 hexadecimal digits"},
+		},
+		"a digest of another algorithm": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Digest = "sha512:" + strings.Repeat("a", 128) },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"64 hexadecimal digits"},
+		},
+		"a digest in capitals": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Digest = "sha256:" + strings.Repeat("A", 64) },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"lower case"},
+		},
+		"a pin that is no digest": {
+			change: func(s *situation) { s.obj.Spec.Digest = "1.0.0" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest"},
+		},
+		"a pin whose ImageRepository is gone": {
+			change: func(s *situation) { s.obj.Spec.Digest, s.repository = digestA, nil },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			g, s := NewWithT(t), newSituation()
+			c.change(s)
+			plan := s.plan()
+			g.Expect(plan.Action).To(Equal(c.action), "%v", plan.Why)
+			g.Expect(plan.Interval).To(BeNumerically(">", 0))
+			if c.action == controllers.Freeze {
+				g.Expect(plan.Why).NotTo(HaveOccurred())
+				return
+			}
+			expectFault(t, plan.Why, c.reason, c.class, c.words...)
+			g.Expect(len(plan.Why.Error())).To(BeNumerically("<", 1000))
+		})
+	}
+}
+
+// expectFault asserts the identity of an error and the key words of its message.
+func expectFault(t testing.TB, err error, reason string, class fault.Class, words ...string) {
+	t.Helper()
+	g := NewWithT(t)
+	g.Expect(err).To(HaveOccurred())
+	f := fault.Of(err, "none")
+	g.Expect(f.Reason).To(Equal(reason), err.Error())
+	g.Expect(f.Class).To(Equal(class), err.Error())
+	for _, word := range words {
+		g.Expect(err.Error()).To(ContainSubstring(word))
+	}
+}

@@ -1,0 +1,149 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package credentials_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/registry"
+)
+
+func TestACertificateSecretThatIsOfNoUse(t *testing.T) {
+	t.Parallel()
+	ours := newAuthority(t)
+	certificate, key := ours.issue(t)
+	_, otherKey := ours.issue(t)
+	opaque := func(data map[string]string) []client.Object {
+		return []client.Object{secret("certs", corev1.SecretTypeOpaque, data)}
+	}
+	for name, test := range map[string]struct {
+		objects []client.Object
+		words   []string
+	}{
+		"does not exist": {
+			words: []string{"does not exist", "create it"},
+		},
+		"is of another type": {
+			objects: []client.Object{secret("certs", corev1.SecretTypeBasicAuth, map[string]string{"ca.crt": ours.pem})},
+			words:   []string{`its type is "kubernetes.io/basic-auth", expected Opaque or kubernetes.io/tls`},
+		},
+		"has nothing": {
+			objects: opaque(nil),
+			words:   []string{"no CA certificate or client certificate pair", "expected ca.crt"},
+		},
+		"has a certificate without its key": {
+			objects: opaque(map[string]string{"tls.crt": certificate}),
+			words:   []string{"missing private key", "tls.crt with tls.key"},
+		},
+		"has a key without its certificate": {
+			objects: opaque(map[string]string{"tls.key": key}),
+			words:   []string{"missing certificate", "tls.crt with tls.key"},
+		},
+		"has the key of another certificate": {
+			objects: opaque(map[string]string{"tls.crt": certificate, "tls.key": otherKey}),
+			words:   []string{"cannot be read", "its private key in tls.key"},
+		},
+		"has a trust root that is no PEM": {
+			objects: opaque(map[string]string{"ca.crt": password}),
+			words:   []string{"cannot be read", "expected PEM", "ca.crt"},
+		},
+		"has a key that is no PEM": {
+			objects: opaque(map[string]string{"tls.crt": certificate, "tls.key": "-----BEGIN " + password + "-----"}),
+			words:   []string{"cannot be read", "expected PEM"},
+		},
+		"has a good trust root under its old name and a bad one under the present": {
+			objects: opaque(map[string]string{"ca.crt": password, "caFile": ours.pem}),
+			words:   []string{"cannot be read"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			access, err := resolver(test.objects...).Resolve(t.Context(), repository(t, "ghcr.io/org/app"),
+				credentials.References{Namespace: namespace, CertSecretName: "certs"})
+			said := refused(t, err)
+			g.Expect(said).To(ContainSubstring(`Secret "apps/certs" (certSecretRef)`))
+			for _, words := range test.words {
+				g.Expect(said).To(ContainSubstring(words))
+			}
+			g.Expect(access).To(Equal(registry.Access{}))
+		})
+	}
+}
+
+func TestAProxySecretThatIsOfNoUse(t *testing.T) {
+	t.Parallel()
+	at := func(address string) []client.Object {
+		return []client.Object{secret("proxy", corev1.SecretTypeOpaque, map[string]string{"address": address})}
+	}
+	for name, test := range map[string]struct {
+		objects []client.Object
+		words   string
+	}{
+		"does not exist":                       {words: "does not exist"},
+		"has no address":                       {objects: []client.Object{secret("proxy", corev1.SecretTypeOpaque, map[string]string{"username": "u", "password": password})}, words: "no field address"},
+		"has an empty address":                 {objects: at(""), words: "no URL of a proxy"},
+		"has an address that is no URL":        {objects: at("http://user:" + password + "@%zz"), words: "no URL of a proxy"},
+		"has an address without a scheme":      {objects: at("user:" + password + "@proxy.example.com:3128"), words: "http, https or socks5"},
+		"has an address with a foreign scheme": {objects: at("ftp://user:" + password + "@proxy.example.com"), words: "http, https or socks5"},
+		"has an address without a host":        {objects: at("http://user:" + password + "@:3128"), words: "no URL of a proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := resolver(test.objects...).Resolve(t.Context(), repository(t, "ghcr.io/org/app"),
+				credentials.References{Namespace: namespace, ProxySecretName: "proxy"})
+			NewWithT(t).Expect(refused(t, err)).To(And(ContainSubstring(`Secret "apps/proxy" (proxySecretRef)`), ContainSubstring(test.words)))
+		})
+	}
+}
+
+func TestWhereAProxyTakesItsLoginFrom(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		data map[string]string
+		url  string
+	}{
+		"nowhere": {
+			data: map[string]string{"address": "http://proxy.example.com:3128"},
+			url:  "http://proxy.example.com:3128",
+		},
+		"fields of their own": {
+			data: map[string]string{"address": "https://proxy.example.com", "username": "user", "password": "p@ss"},
+			url:  "https://user:p%40ss@proxy.example.com",
+		},
+		"the address": {
+			data: map[string]string{"address": "socks5://user:pass@proxy.example.com:1080"},
+			url:  "socks5://user:pass@proxy.example.com:1080",
+		},
+		"the fields rather than the address": {
+			data: map[string]string{"address": "http://old:old@proxy.example.com", "username": "user", "password": "pass"},
+			url:  "http://user:pass@proxy.example.com",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			access := resolve(t, resolver(secret("proxy", corev1.SecretTypeOpaque, test.data)), "ghcr.io/org/app",
+				credentials.References{ProxySecretName: "proxy"})
+			NewWithT(t).Expect(access.Proxy.String()).To(Equal(test.url))
+		})
+	}
+}

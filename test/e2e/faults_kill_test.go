@@ -1,0 +1,367 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
+	"github.com/image-source/image-source-controller/test/stage"
+)
+
+// victim is a source whose controller is killed, with gates before all that
+// the controller talks to.
+type victim struct {
+	*tenant
+	api, registry *gate
+	controller    *stage.Controller
+	level         int // of the version that was pushed last
+}
+
+// step is a place on the path of an image where the controller can die.
+type step struct {
+	name string
+	// layer makes what is pushed; nil is a clean one.
+	layer func() ([]byte, error)
+	// reach has a newer version pushed and returns when the controller is at
+	// the step. What it returns ends the fault, after the controller is dead.
+	reach func(v *victim, push func()) (end func())
+	// recorded and published tell how far the new version got.
+	recorded, published bool
+}
+
+const app = "app"
+
+var (
+	recordIsWritten     = all(does(http.MethodPatch, "/artifactrepositories/app/status"), says(`"artifact":`))
+	conditionsAreMarked = all(does(http.MethodPatch, "/artifactrepositories/app/status"), func(p passage) bool { return !says(`"artifact":`)(p) })
+	recordIsPublished   = does(http.MethodPatch, "/externalartifacts/app/status")
+	manifestIsFetched   = all(ours, has(http.MethodGet, "/manifests/"))
+	blobIsFetched       = all(ours, has(http.MethodGet, "/blobs/"))
+	partly              = func(p passage) bool { return p.Bytes > 0 }
+)
+
+// steps are those of the path of an image, in its order. Between the manifest
+// and the blob the controller decides (5) and verifies (6) without asking
+// anybody: a request for the blob that was not answered is the end of these.
+var steps = []step{
+	{name: "1: the event of a new pick is on its way", reach: api(inAnswer, watches("imagepolicies"))},
+	{name: "2: the objects are being read", reach: reading},
+	{name: "3: the secret is being read", reach: api(beforeServer, has(http.MethodGet, "/secrets/"))},
+	{name: "4: the manifest was asked for", reach: registry(beforeServer, manifestIsFetched)},
+	{name: "5: the manifest is about to arrive", reach: registry(beforeAnswer, manifestIsFetched)},
+	{name: "6: the blob was asked for", reach: registry(beforeServer, blobIsFetched)},
+	{name: "7: half of the blob has arrived", reach: registry(inAnswer, all(blobIsFetched, partly))},
+	{name: "8: the content is being archived", reach: archiving, layer: unclean},
+	{name: "9: the bytes are stored", reach: writing(beforeServer, recordIsWritten)},
+	{name: "10: the record is written", reach: writing(beforeAnswer, recordIsWritten), recorded: true},
+	{name: "11: the record is about to be published", reach: writing(beforeServer, recordIsPublished), recorded: true},
+	{name: "11: the record is published", reach: writing(beforeAnswer, recordIsPublished), recorded: true, published: true},
+	{name: "11: the conditions are about to be marked", reach: writing(beforeServer, conditionsAreMarked), recorded: true, published: true},
+	{name: "11: the conditions are marked", reach: writing(beforeAnswer, conditionsAreMarked), recorded: true, published: true},
+}
+
+func api(at point, match matcher) func(*victim, func()) func() {
+	return func(v *victim, push func()) func() { return v.stopped(v.api.stop(at, match), push) }
+}
+
+// writing stops a write that is about the version that is pushed next.
+func writing(at point, match matcher) func(*victim, func()) func() {
+	return func(v *victim, push func()) func() { return v.stopped(v.api.stop(at, all(match, v.aboutNext())), push) }
+}
+
+// aboutNext matches what names the version that is pushed next.
+func (v *victim) aboutNext() matcher { return says(fmt.Sprintf("1.0.%d@", v.level+1)) }
+
+func registry(at point, match matcher) func(*victim, func()) func() {
+	return func(v *victim, push func()) func() { return v.stopped(v.registry.stop(at, match), push) }
+}
+
+func (v *victim) stopped(b *barrier, push func()) func() {
+	v.Helper()
+	push()
+	b.await(v.tenant)
+	return b.sever
+}
+
+// reading stops a controller that starts at the first time it reads. Later
+// it reads from memory.
+func reading(v *victim, push func()) func() {
+	v.Expect(v.controller.Kill()).To(Succeed())
+	push()
+	b := v.api.stop(beforeServer, lists("imagerepositories"))
+	started := make(chan error, 1)
+	go func() { started <- v.controller.Restart(v.Context()) }()
+	b.await(v.tenant)
+	return func() {
+		b.sever()
+		v.Expect(<-started).To(HaveOccurred(), "it cannot have become ready")
+	}
+}
+
+// archiving waits for the file that content is collected in before it is archived.
+func archiving(v *victim, push func()) func() {
+	push()
+	v.Eventually(func() ([]string, error) {
+		return filepath.Glob(filepath.Join(v.controller.StorageDir, "tmp", "*", "spool"))
+	}, patience, time.Millisecond).ShouldNot(BeEmpty())
+	return func() {
+		left, err := filepath.Glob(filepath.Join(v.controller.StorageDir, "tmp", "*", "spool"))
+		v.Expect(err).NotTo(HaveOccurred())
+		v.Expect(left).NotTo(BeEmpty(), "it was not killed while it archived")
+	}
+}
+
+// unclean makes a layer that must be archived again, which takes a while.
+func unclean() ([]byte, error) {
+	content := make([]byte, 24<<20)
+	_, _ = rand.Read(content) // never fails
+	return layerOf(
+		entry{name: "link", link: "deploy"},
+		entry{name: "deploy/app.yaml", content: string(content)},
+	)
+}
+
+// push pushes the next version and returns its revision and its layer.
+func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
+	v.Helper()
+	v.level++
+	tag := fmt.Sprintf("1.0.%d", v.level)
+	if layer == nil {
+		var err error
+		layer, err = publish.Layer(publish.Files{"deploy/app.yaml": tag, "deploy/ballast": random(256 << 10)})
+		v.Expect(err).NotTo(HaveOccurred())
+	}
+	pushed := static.NewLayer(layer, publish.FluxContent)
+	image, err := publish.FluxImage(pushed)
+	v.Expect(err).NotTo(HaveOccurred())
+	v.Expect(publish.Registry{Host: env.Registry().Host()}.Push(v.Context(), v.image(app)+":"+tag, image)).To(Succeed())
+	manifest, err := image.Digest()
+	v.Expect(err).NotTo(HaveOccurred())
+	digest, err = pushed.Digest()
+	v.Expect(err).NotTo(HaveOccurred())
+	return tag + "@" + manifest.String(), digest
+}
+
+// random returns text that does not compress.
+func random(size int) string {
+	bytes := make([]byte, size)
+	_, _ = rand.Read(bytes) // never fails
+	return string(bytes)
+}
+
+// newVictim publishes version 1.0.1 of a source through gates.
+func newVictim(t *testing.T, shard string) *victim {
+	t.Helper()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	v := &victim{tenant: n, api: newAPIGate(t), registry: newGate(t, env.Registry().URL())}
+	v.controller = startShardBehind(n, v.api, shard, quickAPI...)
+	v.push(nil)
+	secret := named(n, "pull", &corev1.Secret{})
+	secret.Type = corev1.SecretTypeDockerConfigJson
+	secret.Data = map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil,
+		`{"auths":{%q:{"username":"anybody","password":"anything"}}}`, v.registry.host())}
+	n.create(secret)
+	v.scan(app, through(n, v.registry.host(), app), inShard(shard), notAnnotated, func(repository *imagev1.ImageRepository, _ *imagev1.ImagePolicy) {
+		repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "pull"}
+	})
+	v.writtenByHand(app, func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
+	v.published(app, "1.0.1")
+	return v
+}
+
+// Wherever it dies, and whether or not its disk survives, a controller that is
+// started again publishes what the policy picks, under the URL and with the
+// digest that it always has; and meanwhile no consumer is led astray.
+func TestKilledAtEachStep(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]bool{"its storage survives": false, "its storage is lost": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := newVictim(t, map[bool]string{false: "killed", true: "killed-and-wiped"}[lost])
+			consumer := consume(v.tenant, app)
+			for _, step := range steps {
+				v.Logf("%s step %s", time.Now().Format(time.TimeOnly), step.name)
+				v.dieAt(step, lost)
+			}
+			sequence := consumer.content()
+			v.Expect(sequence).To(HaveLen(v.level), "each version was published once: %v", sequence)
+		})
+	}
+}
+
+func (v *victim) dieAt(step step, lost bool) {
+	v.Helper()
+	var layer []byte
+	var err error
+	if step.layer != nil {
+		layer, err = step.layer()
+		v.Expect(err).NotTo(HaveOccurred())
+	}
+	before := get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact
+	var revision string
+	var digest v1.Hash
+	end := step.reach(v, func() {
+		revision, digest = v.push(layer)
+		v.picked(app, fmt.Sprintf("1.0.%d", v.level))
+	})
+	v.Expect(v.controller.Kill()).To(Succeed())
+	end()
+
+	recorded := get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact
+	published := get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact
+	v.Expect(recorded.Revision == revision).To(Equal(step.recorded), "recorded is %s at step %s", recorded.Revision, step.name)
+	v.Expect(published.Revision == revision).To(Equal(step.published), "published is %s at step %s", published.Revision, step.name)
+	if !step.recorded {
+		v.Expect(recorded).To(Equal(before), "what stands is untouched")
+	}
+	if lost {
+		v.wipe(v.controller.StorageDir)
+	}
+
+	v.Expect(v.controller.Restart(v.Context())).To(Succeed(), "step %s", step.name)
+	now := v.published(app, revision)
+	if step.recorded {
+		v.Expect(now.URL).To(Equal(recorded.URL))
+		v.Expect(now.Digest).To(Equal(recorded.Digest))
+	}
+	if step.layer == nil {
+		v.Expect(now.Digest).To(Equal(digest.String()), "a clean layer is served as its own bytes")
+	}
+	v.settled(revision)
+	v.served(now)
+	v.tidy(v.controller.StorageDir)
+}
+
+// settled waits until the ArtifactRepository says that a revision is
+// published, for good.
+func (v *victim) settled(revision string) {
+	v.Helper()
+	obj := &v1alpha1.ArtifactRepository{}
+	v.eventually(func(g Gomega) {
+		g.Expect(env.Client.Get(v.Context(), v.key(app), obj)).To(Succeed())
+		g.Expect(obj.Status.Artifact.Revision).To(Equal(revision))
+		g.Expect(conditions.IsReady(obj)).To(BeTrue(), conditions.GetMessage(obj, meta.ReadyCondition))
+		g.Expect(conditions.IsTrue(obj, v1alpha1.ArtifactInStorageCondition)).To(BeTrue())
+		g.Expect(conditions.Has(obj, meta.ReconcilingCondition)).To(BeFalse())
+	})
+	var seen int
+	for _, publication := range obj.Status.History {
+		if publication.Revision == revision {
+			seen++
+		}
+	}
+	v.Expect(seen).To(Equal(1), "the history names it once: %v", obj.Status.History)
+}
+
+// The first time that a source is published, objects are made that may be
+// there already when the controller comes back.
+func TestKilledAtTheFirstPublication(t *testing.T) {
+	t.Parallel()
+	const shard = "killed-at-first"
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	gate := newAPIGate(t)
+	controller := startShardBehind(n, gate, shard, quickAPI...)
+	for name, test := range map[string]struct {
+		at    point
+		match func(source string) matcher
+	}{
+		"before-the-artifactrepository": {beforeServer, func(source string) matcher { return does(http.MethodPatch, "/artifactrepositories/"+source) }},
+		"after-the-artifactrepository":  {beforeAnswer, func(source string) matcher { return does(http.MethodPatch, "/artifactrepositories/"+source) }},
+		"before-the-externalartifact":   {beforeServer, func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }},
+		"after-the-externalartifact":    {beforeAnswer, func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }},
+	} {
+		n.push(name, "1.0.0", configMap("app", name))
+		stopped := gate.stop(test.at, test.match(name))
+		n.scan(name, inShard(shard))
+		stopped.await(n)
+		n.Expect(controller.Kill()).To(Succeed(), name)
+		stopped.sever()
+		n.wipe(controller.StorageDir)
+		n.Expect(controller.Restart(n.Context())).To(Succeed(), name)
+		n.served(n.published(name, "1.0.0"))
+		n.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Status.History).To(HaveLen(1), name)
+	}
+	n.tidy(controller.StorageDir)
+}
+
+// A write that is under way when its controller dies may reach the API server
+// long after: what it says is old news then, and must not stand.
+func TestWritesThatArriveLate(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t, "late")
+	for name, write := range map[string]matcher{
+		"the record":                recordIsWritten,
+		"its publication":           recordIsPublished,
+		"the marking of conditions": conditionsAreMarked,
+	} {
+		consumer := consume(v.tenant, app)
+		late := v.api.stop(beforeServer, all(write, v.aboutNext()), func(b *barrier) { b.late, b.once = true, true })
+		v.push(nil)
+		late.await(v.tenant)
+		v.Expect(v.controller.Kill()).To(Succeed())
+		revision, _ := v.push(nil)
+		v.Expect(v.controller.Restart(v.Context())).To(Succeed())
+		v.published(app, revision)
+		v.settled(revision)
+		v.api.forget()
+		late.open()
+		v.Eventually(func() int { return late.answered() }, patience, poll).Should(Equal(http.StatusConflict), name)
+		v.Expect(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision).To(Equal(revision), name)
+		v.Expect(get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision), name)
+		consumer.content()
+	}
+}
+
+// An API server that does what it is asked but whose answer is lost gets the
+// same request again; nothing is done twice.
+func TestAnswersThatAreLost(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t, "cut")
+	consumer := consume(v.tenant, app)
+	for name, write := range map[string]matcher{
+		"the record":                recordIsWritten,
+		"its publication":           recordIsPublished,
+		"the marking of conditions": conditionsAreMarked,
+	} {
+		lost := v.api.stop(beforeAnswer, all(write, v.aboutNext()))
+		revision, _ := v.push(nil)
+		lost.await(v.tenant)
+		lost.sever()
+		v.Logf("lost the answer to %s", name)
+		v.served(v.published(app, revision))
+		v.settled(revision)
+	}
+	v.Expect(consumer.content()).To(HaveLen(v.level))
+}

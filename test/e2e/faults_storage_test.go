@@ -1,0 +1,199 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// What is published is made again from its record, and from nothing else: not
+// from what the policy says now, which may be nothing, nor from what the tag
+// points at now.
+func TestRebuiltFromTheRecord(t *testing.T) {
+	t.Parallel()
+	const shard = "rebuilt"
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	controller := startShard(t, shard, quickAPI...)
+	ignore := "*.md"
+	for _, name := range []string{"clean", "archived"} {
+		n.push(name, "1.0.0", publish.Files{"deploy/app.yaml": name, "README.md": "about " + name})
+		n.scan(name, inShard(shard), notAnnotated)
+	}
+	inItsShard := func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} }
+	n.writtenByHand("clean", inItsShard)
+	n.writtenByHand("archived", inItsShard, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = &ignore })
+
+	before := map[string]*meta.Artifact{}
+	for _, name := range []string{"clean", "archived"} {
+		before[name] = n.published(name, "1.0.0"+map[string]string{"archived": "+"}[name])
+		change(n, named(n, name, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
+			policy.Spec.Policy.SemVer.Range = ">=9.0.0"
+		})
+		n.notReady(name, v1alpha1.ReasonDependencyNotReady)
+		n.push(name, "1.0.0", publish.Files{"deploy/app.yaml": "the tag has moved", "README.md": name})
+	}
+
+	n.Expect(controller.Kill()).To(Succeed())
+	n.wipe(controller.StorageDir)
+	n.Expect(controller.Restart(t.Context())).To(Succeed())
+
+	for name, artifact := range before {
+		n.served(artifact)
+		n.eventually(func(g Gomega) {
+			obj := get(n, name, &v1alpha1.ArtifactRepository{})
+			g.Expect(conditions.IsTrue(obj, v1alpha1.ArtifactInStorageCondition)).To(BeTrue(), "%v", obj.Status.Conditions)
+			g.Expect(conditions.GetReason(obj, meta.ReadyCondition)).To(Equal(v1alpha1.ReasonDependencyNotReady))
+			g.Expect(obj.Status.Artifact).To(Equal(artifact))
+			g.Expect(get(n, name, &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact))
+		})
+	}
+	n.tidy(controller.StorageDir)
+}
+
+// Bytes that are not what they were are found when somebody asks for a
+// reconcile, and when the controller starts.
+func TestDamagedFiles(t *testing.T) {
+	t.Parallel()
+	const shard = "damaged"
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	controller := startShard(t, shard, quickAPI...)
+	damages := map[string]func(path string){
+		"flipped":   n.overwrite,
+		"truncated": func(path string) { n.Expect(os.Truncate(path, 10)).To(Succeed()) },
+		"extended":  func(path string) { n.extend(path) },
+		"deleted":   func(path string) { n.Expect(os.Remove(path)).To(Succeed()) },
+		"replaced": func(path string) {
+			n.Expect(os.Remove(path)).To(Succeed())
+			n.Expect(os.WriteFile(path, []byte("something else"), 0o600)).To(Succeed())
+		},
+		"a-folder": func(path string) {
+			n.Expect(os.Remove(path)).To(Succeed())
+			n.Expect(os.Mkdir(path, 0o700)).To(Succeed())
+		},
+	}
+	published := map[string]*meta.Artifact{}
+	for name := range damages {
+		n.push(name, "1.0.0", configMap("app", name))
+		n.scan(name, inShard(shard), notAnnotated)
+		n.writtenByHand(name, func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
+	}
+	for name := range damages {
+		published[name] = n.published(name, "1.0.0")
+	}
+	whole := func(when string) {
+		for name, artifact := range published {
+			n.served(artifact)
+			n.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Status.Artifact).To(Equal(artifact), "%s, %s", name, when)
+			n.Expect(get(n, name, &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact), "%s, %s", name, when)
+		}
+		n.tidy(controller.StorageDir)
+	}
+	for name, damage := range damages {
+		damage(fileOf(controller.StorageDir, published[name]))
+		n.reconciled(name)
+		code, digest, err := download(t.Context(), published[name].URL)
+		n.Expect(err).NotTo(HaveOccurred())
+		n.Expect(code).To(Equal(http.StatusOK), name)
+		n.Expect(digest).To(Equal(published[name].Digest), "%s, after the request was handled", name)
+	}
+	whole("after requests")
+
+	n.Expect(controller.Kill()).To(Succeed())
+	for name, damage := range damages {
+		damage(fileOf(controller.StorageDir, published[name]))
+	}
+	n.Expect(controller.Restart(t.Context())).To(Succeed())
+	whole("after a restart")
+}
+
+// A file that is gone is announced as such to nobody: who asks for it is told
+// to come again, and makes the controller look.
+func TestMissingFilesAreMadeAgainWhenAskedFor(t *testing.T) {
+	t.Parallel()
+	const shard = "missing"
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	controller := startShard(t, shard, quickAPI...)
+	n.push("app", "1.0.0", configMap("app", "1.0.0"))
+	n.scan("app", inShard(shard), notAnnotated)
+	n.writtenByHand("app", func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
+	artifact := n.published("app", "1.0.0")
+	consumer := consume(n, "app")
+	n.wipe(controller.StorageDir)
+	n.eventually(func(g Gomega) {
+		consumer.mu.Lock()
+		defer consumer.mu.Unlock()
+		g.Expect(consumer.refused).To(BeNumerically(">", 0), "the loss was noticed by nobody")
+	})
+	n.served(artifact)
+	consumer.content()
+	n.tidy(controller.StorageDir)
+}
+
+// extend adds bytes to the end of a file, in place.
+func (n *tenant) extend(path string) {
+	n.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	n.Expect(err).NotTo(HaveOccurred())
+	_, err = f.WriteString("more")
+	n.Expect(err).NotTo(HaveOccurred())
+	n.Expect(f.Close()).To(Succeed())
+}
+
+// A controller whose view of its own record is old must not publish from it:
+// the record may have moved on.
+func TestStaleRecord(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t, "stale")
+	consumer := consume(v.tenant, app)
+	behind := v.api.stop(inAnswer, watches("artifactrepositories"))
+	revision, _ := v.push(nil)
+	v.published2(revision)
+	behind.await(v.tenant)
+
+	seen := len(v.api.seen(has(http.MethodPatch, "/")))
+	change(v.tenant, named(v.tenant, app, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
+		policy.Spec.Policy.SemVer.Range = ">=9.0.0"
+	})
+	v.eventually(func(g Gomega) {
+		g.Expect(len(v.api.seen(has(http.MethodPatch, "/")))).To(BeNumerically(">", seen+1), "the change of the policy was noticed")
+	})
+	behind.open()
+	v.notReady(app, v1alpha1.ReasonDependencyNotReady)
+	v.Expect(get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision))
+	v.Expect(consumer.content()).To(HaveLen(1 + 1))
+}
+
+// published2 waits until a revision is what consumers see, whatever the conditions say.
+func (v *victim) published2(revision string) {
+	v.Helper()
+	v.eventually(func(g Gomega) {
+		external := get(v.tenant, app, &sourcev1.ExternalArtifact{})
+		g.Expect(external.Status.Artifact.Revision).To(Equal(revision))
+	})
+}
