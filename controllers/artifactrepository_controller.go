@@ -186,7 +186,7 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 	if published == nil {
 		return a
 	}
-	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, r.depth(obj, a.plan.Interval))
+	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, r.depth(obj, around, a.plan.Interval))
 	if ok || err != nil {
 		a.stored = ok
 		return a
@@ -218,7 +218,8 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	if err != nil {
 		return err
 	}
-	if err := r.deliver(ctx, obj, around.External, a.plan); err != nil {
+	recorded := base != before
+	if err := r.deliver(ctx, obj, around.External, a.plan, recorded); err != nil {
 		if fault.Of(err, "").Reason != v1alpha1.ReasonNameConflict {
 			return err
 		}
@@ -253,8 +254,9 @@ func (r *ArtifactRepositoryReconciler) recordAhead(ctx context.Context, before, 
 	return ahead, nil
 }
 
-// deliver makes the ExternalArtifact follow the record.
-func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact, plan Plan) error {
+// deliver makes the ExternalArtifact follow the record. recorded tells that the
+// record was written just now; else it is as old as the cache.
+func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact, plan Plan, recorded bool) error {
 	publisher := r.publisher()
 	switch {
 	case plan.Action == Withdraw:
@@ -264,7 +266,14 @@ func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha
 		return r.Store.Remove(ctx, keyOf(obj))
 	case seen != nil && !ownedBy(seen, obj), seen == nil && obj.Status.Artifact == nil:
 		return nil
+	case seen != nil && publisher.matches(seen, obj):
+		return nil
+	case recorded:
+		return publisher.publish(ctx, obj, seen)
 	default:
+		if err := publisher.confirm(ctx, obj); err != nil {
+			return err
+		}
 		return publisher.publish(ctx, obj, seen)
 	}
 }

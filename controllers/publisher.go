@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,12 +44,24 @@ type publisher struct {
 	labelKeys []string
 }
 
+// confirm fails with a conflict when the record has moved on since the cache saw
+// it: the cache of the ExternalArtifact may be ahead of it, and publishing an
+// old record would take consumers back.
+func (p publisher) confirm(ctx context.Context, obj *v1alpha1.ArtifactRepository) error {
+	var now v1alpha1.ArtifactRepository
+	if err := p.live.Get(ctx, client.ObjectKeyFromObject(obj), &now); err != nil {
+		return err
+	}
+	if now.UID != obj.UID || now.ResourceVersion != obj.ResourceVersion {
+		return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("artifactrepositories").GroupResource(), obj.Name,
+			errors.New("the record has moved on since it was read"))
+	}
+	return nil
+}
+
 // publish makes the ExternalArtifact say what the record says. seen is the
 // object as the cache has it, nil when there is none.
 func (p publisher) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
-	if seen != nil && p.matches(seen, obj) {
-		return nil
-	}
 	external, err := p.claim(ctx, obj, seen)
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Verifier:   trust.NoDemands{},
 		Published:  publishedBy(obj),
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
-		Depth:      r.depth(obj, plan.Interval),
+		Depth:      r.depth(obj, around, plan.Interval),
 	}, nil
 }
 
@@ -183,8 +183,12 @@ func observedRequests(obj *v1alpha1.ArtifactRepository) v1alpha1.ObservedRequest
 }
 
 // depth is how thoroughly the stored bytes are checked now: to their end once
-// in a process and each interval, else only whether they are there.
-func (r *ArtifactRepositoryReconciler) depth(obj *v1alpha1.ArtifactRepository, interval time.Duration) store.Depth {
+// in a process and each interval, and whenever somebody asks for a reconcile;
+// else only whether they are there.
+func (r *ArtifactRepositoryReconciler) depth(obj *v1alpha1.ArtifactRepository, around Surroundings, interval time.Duration) store.Depth {
+	if requested(obj, around) {
+		interval = 0
+	}
 	if r.attention.inspect(client.ObjectKeyFromObject(obj), share(interval)) {
 		return store.Deep
 	}

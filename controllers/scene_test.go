@@ -33,11 +33,14 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/types"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -88,9 +91,12 @@ type scene struct {
 	artifacts *doorway
 	storage   string
 	rules     controllers.Rules
+	limits    format.Limits
 	labelKeys []string
-	log       *journal
-	running   *running
+	// interval of the ImageRepositories that are made.
+	interval time.Duration
+	log      *journal
+	running  *running
 }
 
 // newScene makes a scene in a namespace that opted in. No controller runs yet.
@@ -101,7 +107,7 @@ func newScene(t *testing.T) *scene {
 	g.Expect(server.start()).To(Succeed())
 	s := &scene{
 		T: t, client: server.client, registry: publish.Serve(), storage: t.TempDir(), log: &journal{},
-		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
+		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel}, limits: format.DefaultLimits(), interval: time.Hour,
 	}
 	s.namespace = s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
 	s.artifacts = openDoorway()
@@ -203,7 +209,7 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 	if err != nil {
 		return err
 	}
-	recorder, err := events.NewRecorder(mgr, logr.Discard(), "", fieldManager)
+	recorder, err := events.NewRecorder(mgr, s.log.logger(), "", fieldManager)
 	if err != nil {
 		return err
 	}
@@ -230,7 +236,7 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
 		Rules: s.rules, Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}),
 		Bridge: bridge.New(r.store, time.Now), Store: r.store,
-		Content:   format.Options{Limits: format.DefaultLimits()},
+		Content:   format.Options{Limits: s.limits},
 		LabelKeys: s.labelKeys, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
 	}
 	if err := repositories.SetupWithManager(mgr, options(), poke); err != nil {
@@ -280,6 +286,9 @@ type journal struct {
 
 func (j *journal) logger() logr.Logger {
 	return funcr.New(func(prefix, args string) {
+		if strings.Contains(args, `"msg"="Starting `) {
+			return
+		}
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		fmt.Fprintf(&j.lines, "%s %s %s\n", time.Now().Format("15:04:05.000"), prefix, args)
@@ -298,10 +307,16 @@ func (s *scene) tell() {
 	for _, list := range []client.ObjectList{
 		&v1alpha1.ArtifactRepositoryList{}, &sourcev1.ExternalArtifactList{}, &imagev1.ImagePolicyList{},
 	} {
-		if err := s.client.List(ctx, list, client.InNamespace(s.namespace)); err == nil {
-			text, _ := yaml.Marshal(list)
-			s.Logf("%T:\n%s", list, text)
+		if err := s.client.List(ctx, list, client.InNamespace(s.namespace)); err != nil {
+			s.Log(err)
+			continue
 		}
+		_ = apimeta.EachListItem(list, func(obj runtime.Object) error {
+			obj.(client.Object).SetManagedFields(nil)
+			text, err := yaml.Marshal(obj)
+			s.Logf("%T:\n%s", obj, text)
+			return err
+		})
 	}
 	lines := strings.Split(s.log.String(), "\n")
 	s.Logf("the registry was asked:\n%s", strings.Join(s.registry.Requests(), "\n"))
@@ -326,6 +341,15 @@ func (s *scene) push(image string, files publish.Files) (manifest, layer v1.Hash
 	return manifest, layer
 }
 
+// pushNonsense pushes a Flux artifact whose layer is no archive.
+func (s *scene) pushNonsense(image string) {
+	s.Helper()
+	g := NewWithT(s)
+	artifact, err := publish.FluxImage(static.NewLayer([]byte("this is no gzip"), publish.FluxContent))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.registry.Shelf().Push(s.Context(), "team/"+image, artifact)).To(Succeed())
+}
+
 // image is the name of an image in the registry.
 func (s *scene) image(name string) string { return s.registry.Host() + "/team/" + name }
 
@@ -340,7 +364,7 @@ func (s *scene) imageRepository(name string, change ...func(*imagev1.ImageReposi
 	s.Helper()
 	obj := &imagev1.ImageRepository{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name},
-		Spec:       imagev1.ImageRepositorySpec{Image: s.image(name), Interval: metav1.Duration{Duration: time.Hour}},
+		Spec:       imagev1.ImageRepositorySpec{Image: s.image(name), Interval: metav1.Duration{Duration: s.interval}},
 	}
 	for _, c := range change {
 		c(obj)
@@ -613,6 +637,11 @@ func (s *scene) expectServed(artifact *meta.Artifact) {
 // file is where an artifact lies on the scene's disk.
 func (s *scene) file(artifact *meta.Artifact) string {
 	return filepath.Join(s.storage, filepath.FromSlash(artifact.Path))
+}
+
+func fileExists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // stored lists the files on the scene's disk, unfinished ones included.

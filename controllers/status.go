@@ -115,25 +115,37 @@ func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
 	if artifact := obj.Status.Artifact; artifact != nil {
 		message += "; still published: " + artifact.Revision
 	}
-	settle(obj, false, failure.Reason, message)
+	markReady(obj, metav1.ConditionFalse, failure.Reason, message)
+	// What stays is left in place: a condition that were taken away and set
+	// again would get a new time, and be written, at each attempt.
 	switch failure.Class {
 	case fault.Retry:
 		conditions.MarkReconciling(obj, v1alpha1.ReasonProgressingWithRetry, "the next attempt follows by itself")
 	case fault.Stall:
 		conditions.MarkStalled(obj, failure.Reason, "%s", message)
 	case fault.Wait:
+		rest(obj)
 	}
 }
 
 // settle marks Ready, and that nothing is under way.
 func settle(obj *v1alpha1.ArtifactRepository, ready bool, reason, message string) {
+	rest(obj)
+	status := metav1.ConditionFalse
+	if ready {
+		status = metav1.ConditionTrue
+	}
+	markReady(obj, status, reason, message)
+}
+
+// rest marks that nothing is under way, and nothing is stuck.
+func rest(obj *v1alpha1.ArtifactRepository) {
 	conditions.Delete(obj, meta.ReconcilingCondition)
 	conditions.Delete(obj, meta.StalledCondition)
-	condition := conditions.FalseCondition(meta.ReadyCondition, reason, "%s", message)
-	if ready {
-		condition = conditions.TrueCondition(meta.ReadyCondition, reason, "%s", message)
-	}
-	conditions.Set(obj, condition)
+}
+
+func markReady(obj *v1alpha1.ArtifactRepository, status metav1.ConditionStatus, reason, message string) {
+	conditions.Set(obj, &metav1.Condition{Type: meta.ReadyCondition, Status: status, Reason: reason, Message: message})
 }
 
 // markStorage marks whether the bytes of what is published are there.

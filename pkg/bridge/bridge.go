@@ -78,6 +78,7 @@ func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
 	if err != nil {
 		return out, err
 	}
+	r.Content.Image = out.Image.String()
 	content, stored, err := b.content(ctx, r, verified, parsed)
 	if err != nil {
 		return out, err

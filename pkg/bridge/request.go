@@ -125,6 +125,18 @@ type Image struct {
 	Digest v1.Hash
 }
 
+// String returns the reference as people write it: name:tag@digest.
+func (i Image) String() string {
+	s := i.Repository
+	if i.Tag != "" {
+		s += ":" + i.Tag
+	}
+	if i.Digest != (v1.Hash{}) {
+		s += "@" + i.Digest.String()
+	}
+	return s
+}
+
 // Outcome is what became of a request.
 type Outcome struct {
 	// Image that was resolved. It is set, as far as it is known, on failures too.

@@ -72,6 +72,18 @@ func onGoogleCloud(t *testing.T, answer http.HandlerFunc) *atomic.Int64 {
 	return &asked
 }
 
+// withKeysOfAWS gives this process an identity there, and nothing else of what
+// a machine may be set up with.
+func withKeysOfAWS(t *testing.T) {
+	t.Helper()
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", password)
+	t.Setenv("HOME", t.TempDir())
+	for _, name := range []string{"AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_ENDPOINT_URL"} {
+		t.Setenv(name, "")
+	}
+}
+
 func givesToken(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"access_token": password, "expires_in": 3600, "token_type": "Bearer"})
 }
@@ -106,8 +118,7 @@ func TestTheControllersOwnIdentityOpensARegistryOfItsCloud(t *testing.T) {
 	g.Expect(s.pull(t, resolve(t, r, s.image.Name(), references))).To(Succeed())
 	g.Expect(asked.Load()).To(BeEquivalentTo(1), "the token cache kept the token")
 
-	references.SecretName = "regcred"
-	_, err = r.Resolve(t.Context(), s.image, references)
+	_, err = r.Resolve(t.Context(), s.image, credentials.References{Namespace: namespace, Provider: "gcp", SecretName: "regcred"})
 	g.Expect(refused(t, err)).To(ContainSubstring("regcred"), "a Secret wins over a provider, even if it is of no use")
 }
 
@@ -206,8 +217,7 @@ func TestTheDefaultServiceAccountStandsInForNone(t *testing.T) {
 
 func TestTheControllersIdentityIsShownToTheRegionOfTheRegistry(t *testing.T) {
 	g := NewWithT(t)
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", password)
+	withKeysOfAWS(t)
 	p := serveProxy(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	p.meanwhile = func(*http.Request) { cancel() }
@@ -219,10 +229,11 @@ func TestTheControllersIdentityIsShownToTheRegionOfTheRegistry(t *testing.T) {
 
 func TestACloudThatDoesNotAnswerHoldsNobodyLongerThanTheContext(t *testing.T) {
 	g := NewWithT(t)
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", password)
+	withKeysOfAWS(t)
 	p := serveProxy(t, nil)
-	p.meanwhile = func(r *http.Request) { <-r.Context().Done() }
+	over := make(chan struct{})
+	t.Cleanup(func() { close(over) }) // before the proxy closes, which waits for its answers
+	p.meanwhile = func(*http.Request) { <-over }
 	access := resolve(t, resolver(p.secret("proxy", password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()

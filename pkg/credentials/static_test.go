@@ -155,6 +155,18 @@ func TestAnEntryMayBeWrittenInAllWaysOfDocker(t *testing.T) {
 	}
 }
 
+func TestTheChoiceBetweenTwoSpellingsOfARegistryIsAlwaysTheSame(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	r := resolver(pullSecret("regcred", map[string]authn.AuthConfig{
+		"ghcr.io": user("one"), "https://ghcr.io": user("two"), "https://ghcr.io/v1/": user("three"), "http://ghcr.io/v2/": user("four"),
+	}))
+	for range 50 {
+		access := resolve(t, r, "ghcr.io/org/app", credentials.References{SecretName: "regcred"})
+		g.Expect(who(t, access)).To(Equal("one"))
+	}
+}
+
 func TestOfSeveralSecrets(t *testing.T) {
 	t.Parallel()
 	named := pullSecret("named", map[string]authn.AuthConfig{"ghcr.io": user("named")})

@@ -372,14 +372,14 @@ func (p *proxy) tunnel(w http.ResponseWriter) {
 		return
 	}
 	defer there.Close()
-	w.WriteHeader(http.StatusOK)
-	here, _, err := w.(http.Hijacker).Hijack()
+	here, buffered, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		return
 	}
 	defer here.Close()
+	_, _ = io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
 	go func() {
-		_, _ = io.Copy(there, here)
+		_, _ = io.Copy(there, buffered) // what the server read ahead, and the rest
 		_ = there.Close()
 	}()
 	_, _ = io.Copy(here, there)

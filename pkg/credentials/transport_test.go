@@ -17,6 +17,7 @@ limitations under the License.
 package credentials_test
 
 import (
+	"crypto/x509"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -88,6 +89,20 @@ func TestACertificateSecretThatIsOfNoUse(t *testing.T) {
 			g.Expect(access).To(Equal(registry.Access{}))
 		})
 	}
+}
+
+func TestTrustRootsAreAddedToThoseOfTheSystem(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	ours := newAuthority(t)
+	expected, err := x509.SystemCertPool()
+	g.Expect(err).NotTo(HaveOccurred())
+	expected.AddCert(ours.certificate)
+	access := resolve(t, resolver(secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": ours.pem})),
+		"ghcr.io/org/app", credentials.References{CertSecretName: "roots", Insecure: true})
+	g.Expect(access.TLS.RootCAs.Equal(expected)).To(BeTrue())
+	g.Expect(access.TLS.InsecureSkipVerify).To(BeFalse(), "insecure allows plain HTTP and nothing else")
+	g.Expect(access.Insecure).To(BeTrue())
 }
 
 func TestAProxySecretThatIsOfNoUse(t *testing.T) {

@@ -147,7 +147,9 @@ func expectDiskFault(t testing.TB, err error, words string) {
 // own, with a folder to work in; inRerun tells the folder there.
 func rerun(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.count=1")
+	self, err := os.Executable()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.count=1")
 	cmd.Env = append(os.Environ(), rerunVariable+"="+dir)
 	return cmd
 }

@@ -331,6 +331,9 @@ type passing struct {
 	passage *passage
 }
 
+// flush sends what was written so far.
+func (w *passing) flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
 // Unwrap lets the proxy flush.
 func (w *passing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -363,9 +366,9 @@ func all(matchers ...matcher) matcher {
 	}
 }
 
-// ours matches the requests of image-source-controller to a registry: others,
+// byUs matches the requests of image-source-controller to a registry: others,
 // such as image-reflector-controller, ask the same things.
-func ours(p passage) bool { return strings.HasPrefix(p.UserAgent, "image-source-controller/") }
+func byUs(p passage) bool { return strings.HasPrefix(p.UserAgent, "image-source-controller/") }
 
 // does matches a method and an end of the path.
 func does(method, end string) matcher {

@@ -67,8 +67,8 @@ var (
 	recordIsWritten     = all(does(http.MethodPatch, "/artifactrepositories/app/status"), says(`"artifact":`))
 	conditionsAreMarked = all(does(http.MethodPatch, "/artifactrepositories/app/status"), func(p passage) bool { return !says(`"artifact":`)(p) })
 	recordIsPublished   = does(http.MethodPatch, "/externalartifacts/app/status")
-	manifestIsFetched   = all(ours, has(http.MethodGet, "/manifests/"))
-	blobIsFetched       = all(ours, has(http.MethodGet, "/blobs/"))
+	manifestIsFetched   = all(byUs, has(http.MethodGet, "/manifests/"))
+	blobIsFetched       = all(byUs, has(http.MethodGet, "/blobs/"))
 	partly              = func(p passage) bool { return p.Bytes > 0 }
 )
 
@@ -160,7 +160,7 @@ func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
 	tag := fmt.Sprintf("1.0.%d", v.level)
 	if layer == nil {
 		var err error
-		layer, err = publish.Layer(publish.Files{"deploy/app.yaml": tag, "deploy/ballast": random(256 << 10)})
+		layer, err = publish.Layer(publish.Files{"deploy/app.yaml": tag, "deploy/ballast": noise(256 << 10)})
 		v.Expect(err).NotTo(HaveOccurred())
 	}
 	pushed := static.NewLayer(layer, publish.FluxContent)
@@ -174,8 +174,8 @@ func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
 	return tag + "@" + manifest.String(), digest
 }
 
-// random returns text that does not compress.
-func random(size int) string {
+// noise returns text that does not compress.
+func noise(size int) string {
 	bytes := make([]byte, size)
 	_, _ = rand.Read(bytes) // never fails
 	return string(bytes)

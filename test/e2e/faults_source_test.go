@@ -187,6 +187,13 @@ func consume(n *tenant, name string) *consumer {
 	return c
 }
 
+// count returns one of the consumer's counters.
+func (c *consumer) count(counter *int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return *counter
+}
+
 func (c *consumer) blame(what string, really bool) {
 	if !really {
 		return

@@ -19,6 +19,7 @@ package e2e
 import (
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -41,17 +42,26 @@ func TestRebuiltFromTheRecord(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	controller := startShard(t, shard, quickAPI...)
 	ignore := "*.md"
+	revisions := map[string]string{}
 	for _, name := range []string{"clean", "archived"} {
-		n.push(name, "1.0.0", publish.Files{"deploy/app.yaml": name, "README.md": "about " + name})
+		revisions[name] = n.push(name, "1.0.0", publish.Files{"deploy/app.yaml": name, "README.md": "about " + name})
 		n.scan(name, inShard(shard), notAnnotated)
 	}
 	inItsShard := func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} }
 	n.writtenByHand("clean", inItsShard)
 	n.writtenByHand("archived", inItsShard, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = &ignore })
 
+	// Settings other than the defaults are part of the revision.
+	mark := get(n, "archived", &v1alpha1.ArtifactRepository{})
+	n.eventually(func(g Gomega) {
+		g.Expect(env.Client.Get(t.Context(), n.key("archived"), mark)).To(Succeed())
+		g.Expect(mark.Status.ObservedContent).NotTo(BeEmpty())
+	})
+	revisions["archived"] = strings.Replace(revisions["archived"], "@", "+"+mark.Status.ObservedContent[:8]+"@", 1)
+
 	before := map[string]*meta.Artifact{}
 	for _, name := range []string{"clean", "archived"} {
-		before[name] = n.published(name, "1.0.0"+map[string]string{"archived": "+"}[name])
+		before[name] = n.published(name, revisions[name])
 		change(n, named(n, name, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
 			policy.Spec.Policy.SemVer.Range = ">=9.0.0"
 		})
@@ -109,8 +119,13 @@ func TestDamagedFiles(t *testing.T) {
 	whole := func(when string) {
 		for name, artifact := range published {
 			n.served(artifact)
-			n.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Status.Artifact).To(Equal(artifact), "%s, %s", name, when)
-			n.Expect(get(n, name, &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact), "%s, %s", name, when)
+			external := &sourcev1.ExternalArtifact{}
+			n.eventually(func(g Gomega) {
+				g.Expect(env.Client.Get(t.Context(), n.key(name), external)).To(Succeed())
+				g.Expect(external.Status.Artifact).To(Equal(get(n, name, &v1alpha1.ArtifactRepository{}).Status.Artifact))
+				g.Expect(conditions.IsReady(external)).To(BeTrue())
+			})
+			n.Expect(external.Status.Artifact).To(BeSamePublication(artifact), "%s, %s", name, when)
 		}
 		n.tidy(controller.StorageDir)
 	}
@@ -144,11 +159,10 @@ func TestMissingFilesAreMadeAgainWhenAskedFor(t *testing.T) {
 	n.writtenByHand("app", func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
 	artifact := n.published("app", "1.0.0")
 	consumer := consume(n, "app")
+	n.eventually(func(g Gomega) { g.Expect(consumer.count(&consumer.fetched)).To(BeNumerically(">", 0)) })
 	n.wipe(controller.StorageDir)
 	n.eventually(func(g Gomega) {
-		consumer.mu.Lock()
-		defer consumer.mu.Unlock()
-		g.Expect(consumer.refused).To(BeNumerically(">", 0), "the loss was noticed by nobody")
+		g.Expect(consumer.count(&consumer.refused)).To(BeNumerically(">", 0), "the loss was noticed by nobody")
 	})
 	n.served(artifact)
 	consumer.content()
@@ -173,24 +187,29 @@ func TestStaleRecord(t *testing.T) {
 	consumer := consume(v.tenant, app)
 	behind := v.api.stop(inAnswer, watches("artifactrepositories"))
 	revision, _ := v.push(nil)
-	v.published2(revision)
+	v.reached(revision)
 	behind.await(v.tenant)
 
-	seen := len(v.api.seen(has(http.MethodPatch, "/")))
 	change(v.tenant, named(v.tenant, app, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
 		policy.Spec.Policy.SemVer.Range = ">=9.0.0"
 	})
 	v.eventually(func(g Gomega) {
-		g.Expect(len(v.api.seen(has(http.MethodPatch, "/")))).To(BeNumerically(">", seen+1), "the change of the policy was noticed")
+		g.Expect(conditions.IsFalse(get(v.tenant, app, &imagev1.ImagePolicy{}), meta.ReadyCondition)).To(BeTrue())
 	})
+	v.api.forget()
+	v.eventually(func(g Gomega) {
+		tries := v.api.seen(func(p passage) bool { return strings.Contains(p.Path, "/artifactrepositories/app") })
+		g.Expect(len(tries)).To(BeNumerically(">=", 3), "the controller acts on what the policy says now")
+	})
+	v.Expect(get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision))
 	behind.open()
 	v.notReady(app, v1alpha1.ReasonDependencyNotReady)
 	v.Expect(get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision))
 	v.Expect(consumer.content()).To(HaveLen(1 + 1))
 }
 
-// published2 waits until a revision is what consumers see, whatever the conditions say.
-func (v *victim) published2(revision string) {
+// reached waits until a revision is what consumers see, whatever the conditions say.
+func (v *victim) reached(revision string) {
 	v.Helper()
 	v.eventually(func(g Gomega) {
 		external := get(v.tenant, app, &sourcev1.ExternalArtifact{})

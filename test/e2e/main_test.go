@@ -25,9 +25,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -71,6 +75,10 @@ func run(m *testing.M) (code int) {
 	go func() { ended <- m.Run() }()
 	select {
 	case code = <-ended:
+		if err := env.inspectLogs(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return max(code, 1)
+		}
 		return code
 	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr, "interrupted")
@@ -97,6 +105,31 @@ func (e *environment) setUp(ctx context.Context) (err error) {
 		"--kube-api-qps=500", "--kube-api-burst=1000",
 	}})
 	return err
+}
+
+// alarms are what no log of our controllers may say, whatever the tests did to
+// them: that code panicked, and that the rights of the ServiceAccount fell short.
+var alarms = regexp.MustCompile(`(?i)\bpanic\b|forbidden: User "system:serviceaccount:`)
+
+// inspectLogs returns an error that quotes the alarms in the logs.
+func (e *environment) inspectLogs() error {
+	logs, err := filepath.Glob(filepath.Join(e.LogDir(), "shard-*.log"))
+	if err != nil {
+		return err
+	}
+	var found []error
+	for _, log := range append(logs, e.controller.LogFile()) {
+		content, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(content)) {
+			if alarms.MatchString(line) {
+				found = append(found, fmt.Errorf("%s: %s", log, strings.TrimSpace(line)))
+			}
+		}
+	}
+	return errors.Join(found...)
 }
 
 func (e *environment) shutDown() error {

@@ -1,0 +1,203 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/controlplane"
+)
+
+// block is a fenced block of a page of the documentation.
+type block struct{ page, content string }
+
+var fence = regexp.MustCompile("(?ms)^```(?:yaml|yml)\n(.*?)^```")
+
+// blocks returns the YAML of every page that a reader may copy from.
+func (n *tenant) blocks(root string) (all []block) {
+	n.Helper()
+	pages, err := filepath.Glob(filepath.Join(root, "*.md"))
+	n.Expect(err).NotTo(HaveOccurred())
+	err = filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ os.DirEntry, err error) error {
+		if filepath.Ext(path) == ".md" {
+			pages = append(pages, path)
+		}
+		return err
+	})
+	n.Expect(err).NotTo(HaveOccurred())
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		n.Expect(err).NotTo(HaveOccurred())
+		for _, match := range fence.FindAllStringSubmatch(string(text), -1) {
+			name, err := filepath.Rel(root, page)
+			n.Expect(err).NotTo(HaveOccurred())
+			all = append(all, block{page: name, content: match[1]})
+		}
+	}
+	return all
+}
+
+// What a reader copies from the documentation, the API server takes, and not a
+// field of it is unknown. The namespaces are those of the pages.
+func TestTheDocumentationApplies(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, "")
+	root, err := controlplane.Root()
+	n.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() {
+		for _, name := range []string{"apps", "platform"} {
+			namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+			if err := client.IgnoreNotFound(env.Client.Delete(context.Background(), namespace)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	apply := func(args ...string) {
+		n.Helper()
+		_, err := env.Kubectl(n.Context(), append([]string{"apply", "--server-side", "--force-conflicts", "--validate=strict"}, args...)...)
+		n.Expect(err).NotTo(HaveOccurred())
+	}
+	apply("-k", filepath.Join(root, "config", "samples"))
+
+	blocks := n.blocks(root)
+	n.Expect(blocks).NotTo(BeEmpty())
+	for i, block := range blocks {
+		file := filepath.Join(t.TempDir(), fmt.Sprintf("%d.yaml", i))
+		n.Expect(os.WriteFile(file, []byte(block.content), 0o600)).To(Succeed())
+		t.Log(block.page)
+		apply("-f", file)
+	}
+}
+
+// Every sample is part of what kubectl apply -k config/samples applies.
+func TestEverySampleIsListed(t *testing.T) {
+	t.Parallel()
+	n := NewWithT(t)
+	root, err := controlplane.Root()
+	n.Expect(err).NotTo(HaveOccurred())
+	dir := filepath.Join(root, "config", "samples")
+	text, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
+	n.Expect(err).NotTo(HaveOccurred())
+	var kustomization struct{ Resources []string }
+	n.Expect(yaml.Unmarshal(text, &kustomization)).To(Succeed())
+	samples, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	n.Expect(err).NotTo(HaveOccurred())
+	var want []string
+	for _, sample := range samples {
+		if name := filepath.Base(sample); name != "kustomization.yaml" {
+			want = append(want, name)
+		}
+	}
+	n.Expect(kustomization.Resources).To(ConsistOf(want))
+}
+
+// What was installed at the start is what config/default says, and applying it
+// again changes nothing.
+func TestTheInstallation(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, "")
+	root, err := controlplane.Root()
+	n.Expect(err).NotTo(HaveOccurred())
+	key := client.ObjectKey{Namespace: controlplane.FluxNamespace, Name: "image-source-controller"}
+	deployment := &appsv1.Deployment{}
+	n.Expect(env.Client.Get(n.Context(), key, deployment)).To(Succeed())
+	n.Expect(env.Client.Get(n.Context(), key, &corev1.Service{})).To(Succeed())
+
+	_, err = env.Kubectl(n.Context(), "apply", "--server-side", "--validate=strict", "-k", filepath.Join(root, "config", "default"))
+	n.Expect(err).NotTo(HaveOccurred())
+	again := &appsv1.Deployment{}
+	n.Expect(env.Client.Get(n.Context(), key, again)).To(Succeed())
+	n.Expect(again.Generation).To(Equal(deployment.Generation))
+
+	// The Pod meets the strictest of the Pod Security Standards.
+	n.Expect(env.Client.Get(n.Context(), client.ObjectKey{Name: n.namespace}, &corev1.Namespace{})).To(Succeed())
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n.namespace}}
+	change(n, namespace, func(namespace *corev1.Namespace) {
+		namespace.Labels["pod-security.kubernetes.io/warn"] = "restricted"
+	})
+	n.Expect(n.kubectl("apply", "-k", filepath.Join(root, "config", "manager"))).NotTo(ContainSubstring("Warning"))
+}
+
+// Tenants with the usual roles may write ArtifactRepositories, but not the
+// record in their status.
+func TestRightsOfTenants(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	for _, role := range []string{"view", "edit", "admin"} {
+		binding := named(n, role, &rbacv1.RoleBinding{})
+		binding.RoleRef = rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}
+		binding.Subjects = []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: role + "-of-" + n.namespace}}
+		n.create(binding)
+	}
+	may := func(role, verb, resource string, args ...string) bool {
+		args = append([]string{"auth", "can-i", verb, resource, "-n", n.namespace, "--as", role + "-of-" + n.namespace}, args...)
+		answer, _ := env.Kubectl(n.Context(), args...) // no is an error
+		return strings.HasPrefix(answer, "yes")
+	}
+	const kind = "artifactrepositories.source.contrib.fluxcd.io"
+	n.eventually(func(g Gomega) {
+		g.Expect(may("view", "get", kind)).To(BeTrue())
+		g.Expect(may("edit", "create", kind)).To(BeTrue())
+		g.Expect(may("admin", "delete", kind)).To(BeTrue())
+	})
+	n.Expect(may("view", "create", kind)).To(BeFalse())
+	for _, role := range []string{"view", "edit", "admin"} {
+		for _, verb := range []string{"update", "patch"} {
+			n.Expect(may(role, verb, kind, "--subresource=status")).To(BeFalse(), "%s may %s the record", role, verb)
+		}
+	}
+}
+
+// The metrics and the flags that the documentation lists exist.
+func TestTheDocumentationNamesWhatThereIs(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	n.fetch(n.published("app", n.pushAndScan("app", "1.0.0"))) // counters begin with the first count
+	root, err := controlplane.Root()
+	n.Expect(err).NotTo(HaveOccurred())
+	page, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
+	n.Expect(err).NotTo(HaveOccurred())
+
+	metrics := n.read("http://" + env.controller.Metrics + "/metrics")
+	for _, match := range regexp.MustCompile("(?m)^\\| `((?:image_source|gotk)_[a-z_]+)`").FindAllStringSubmatch(string(page), -1) {
+		n.Expect(strings.Contains(metrics, "# TYPE "+match[1]+" ")).To(BeTrue(), "there is no metric %s", match[1])
+	}
+	help, _ := exec.CommandContext(n.Context(), filepath.Join(root, "bin", "image-source-controller"), "--help").CombinedOutput() // exits with 2
+	for _, match := range regexp.MustCompile("(?m)^\\| `--").FindAllStringIndex(string(page), -1) {
+		row, _, _ := strings.Cut(string(page)[match[0]:], "\n")
+		cell, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
+		for _, flag := range regexp.MustCompile("--[a-z-]+").FindAllString(cell, -1) {
+			n.Expect(string(help)).To(ContainSubstring(flag), "there is no flag %s", flag)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/controlplane"
+	"github.com/image-source/image-source-controller/test/stage"
+)
+
+// Two replicas are ready, one leads, and both answer for what is published,
+// under the one address that consumers know. When the leader dies the other
+// goes on, and nothing that was published changes.
+func TestLeaderLost(t *testing.T) {
+	t.Parallel()
+	const shard = "elected"
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	replica := func(name string) *stage.Controller {
+		controller, err := env.StartController(t.Context(), stage.ControllerOptions{
+			Name: "shard-" + shard + "-" + name,
+			Args: append([]string{
+				"--watch-label-selector=" + shardLabel + "=" + shard,
+				"--storage-adv-addr=artifacts.example.com",
+				"--enable-leader-election", "--leader-election-lease-duration=3s",
+				"--leader-election-renew-deadline=2s", "--leader-election-retry-period=500ms",
+			}, quickAPI...),
+		})
+		n.Expect(err).NotTo(HaveOccurred(), "a replica is ready whether it leads or not")
+		t.Cleanup(func() {
+			if err := controller.Kill(); err != nil {
+				t.Error(err)
+			}
+			if t.Failed() {
+				t.Logf("the end of the log of %s:\n%s", name, logTail(controller.LogFile()))
+			}
+		})
+		return controller
+	}
+	first := replica("first")
+	holder := n.holder(shard, "")
+	second := replica("second")
+
+	n.push(app, "1.0.0", configMap(app, "1.0.0"))
+	n.scan(app, inShard(shard))
+	artifact := n.published(app, "1.0.0")
+	n.Expect(artifact.URL).To(Equal("http://artifacts.example.com/" + artifact.Path))
+	n.Expect(n.answered(first, artifact.Path)).To(Equal(http.StatusOK))
+
+	n.Expect(n.answered(second, artifact.Path)).To(Or(Equal(http.StatusOK), Equal(http.StatusServiceUnavailable)), "it is published: come again")
+	unknown := strings.Replace(artifact.Path, artifact.Digest[len("sha256:"):], strings.Repeat("0", 64), 1)
+	for _, controller := range []*stage.Controller{first, second} {
+		n.Expect(n.answered(controller, unknown)).To(Equal(http.StatusNotFound))
+		n.Expect(n.answered(controller, "externalartifact/"+n.namespace+"/other/"+strings.Repeat("0", 64)+".tar.gz")).To(Equal(http.StatusNotFound))
+	}
+
+	n.Expect(first.Kill()).To(Succeed())
+	n.Expect(n.holder(shard, holder)).NotTo(Equal(holder))
+	n.eventually(func(g Gomega) { g.Expect(n.answered(second, artifact.Path)).To(Equal(http.StatusOK)) })
+	n.Expect(get(n, app, &v1alpha1.ArtifactRepository{}).Status.Artifact).To(BeSamePublication(artifact))
+	n.Expect(get(n, app, &sourcev1.ExternalArtifact{}).Status.Artifact).To(BeSamePublication(artifact))
+
+	n.push(app, "1.1.0", configMap(app, "1.1.0"))
+	next := n.published(app, "1.1.0")
+	n.Expect(n.answered(second, next.Path)).To(Equal(http.StatusOK))
+}
+
+// holder waits until another than before leads a shard, and returns who.
+func (n *tenant) holder(shard, before string) (now string) {
+	n.Helper()
+	n.eventually(func(g Gomega) {
+		var leases coordinationv1.LeaseList
+		g.Expect(env.Client.List(n.Context(), &leases, client.InNamespace(controlplane.FluxNamespace))).To(Succeed())
+		var holders []string
+		for _, lease := range leases.Items {
+			if strings.HasPrefix(lease.Name, "image-source-controller-leader-election-") && lease.Spec.HolderIdentity != nil {
+				holders = append(holders, *lease.Spec.HolderIdentity)
+			}
+		}
+		g.Expect(holders).To(HaveLen(1), "one lease for the selector of shard %s", shard)
+		now = holders[0]
+		g.Expect(now).NotTo(Or(BeEmpty(), Equal(before)))
+	})
+	return now
+}
+
+// answered returns the status code with which a replica answers for a path.
+func (n *tenant) answered(controller *stage.Controller, path string) int {
+	n.Helper()
+	code, _, err := download(n.Context(), "http://"+controller.Address+"/"+path)
+	n.Expect(err).NotTo(HaveOccurred())
+	return code
+}
+
+// BeSamePublication matches an artifact that is the same for consumers: it may
+// have been written at another time.
+func BeSamePublication(want *meta.Artifact) OmegaMatcher {
+	return WithTransform(func(got *meta.Artifact) [3]string { return publication(got) }, Equal(publication(want)))
+}
+
+func publication(artifact *meta.Artifact) [3]string {
+	return [3]string{artifact.URL, artifact.Digest, artifact.Revision}
+}

@@ -1,0 +1,214 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/controlplane"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// ofManifests matches what the controller asks about manifests.
+var ofManifests = all(byUs, func(p passage) bool { return has(p.Method, "/manifests/")(p) })
+
+// A registry that fails takes nothing away: what was good stays published, the
+// conditions say what is wrong, and it recovers alone.
+func TestRegistryFaults(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		answer  http.HandlerFunc
+		message string
+		timeout time.Duration
+	}{
+		"it answers 500": {
+			answer:  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "on fire", http.StatusInternalServerError) },
+			message: `the answer is 500 Internal Server Error: "on fire"`,
+		},
+		"it answers 429": {
+			answer: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", "2")
+				http.Error(w, "slow down", http.StatusTooManyRequests)
+			},
+			message: `the answer is 429 Too Many Requests: "slow down"`,
+		},
+		"it resets connections": {
+			answer:  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+			message: "EOF",
+		},
+		"it does not answer": {
+			answer:  func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			timeout: time.Second,
+			message: "spec.timeout (1s)",
+		},
+		"it stops in the middle of an answer": {
+			answer: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", "1000")
+				_, _ = w.Write([]byte(`{"schemaVersion":2,`)) // a client that is gone is fine
+				w.(*passing).flush()
+				<-r.Context().Done()
+			},
+			timeout: time.Second,
+			message: "spec.timeout (1s)",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+			gate := newGate(t, env.Registry().URL())
+			n.push(app, "1.0.0", configMap(app, "1.0.0"))
+			n.scan(app, through(n, gate.host(), app))
+			before := n.published(app, "1.0.0")
+			if test.timeout > 0 {
+				change(n, named(n, app, &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) {
+					obj.Spec.Timeout = &metav1.Duration{Duration: test.timeout}
+				})
+			}
+
+			recover := gate.answer(ofManifests, test.answer)
+			n.push(app, "1.1.0", configMap(app, "1.1.0"))
+			n.stays(app, before, v1alpha1.ReasonFetchFailed, test.message)
+			recover()
+			n.served(n.published(app, "1.1.0"))
+		})
+	}
+}
+
+// stays waits until a source is not ready for a reason, and expects that what
+// was published before still is, in words and in deed.
+func (n *tenant) stays(name string, before *meta.Artifact, reason, message string) *metav1.Condition {
+	n.Helper()
+	var ready *metav1.Condition
+	n.eventually(func(g Gomega) {
+		var obj *v1alpha1.ArtifactRepository
+		obj, ready = n.notReady(name, reason)
+		g.Expect(ready.Message).To(ContainSubstring(message))
+		g.Expect(ready.Message).To(ContainSubstring("still published: " + before.Revision))
+		g.Expect(obj.Status.Artifact).To(Equal(before))
+		external := get(n, name, &sourcev1.ExternalArtifact{})
+		g.Expect(external.Status.Artifact).To(Equal(before))
+		g.Expect(conditions.GetReason(external, meta.ReadyCondition)).To(Equal(reason))
+		g.Expect(conditions.IsTrue(obj, v1alpha1.ArtifactInStorageCondition)).To(BeTrue())
+	})
+	n.served(before)
+	return ready
+}
+
+// A registry that says when to come again is not asked before.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	const wait = 3 * time.Second
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	gate := newGate(t, env.Registry().URL())
+	n.push(app, "1.0.0", configMap(app, "1.0.0"))
+	n.scan(app, through(n, gate.host(), app))
+	n.published(app, "1.0.0")
+
+	var refused []passage
+	gate.forget()
+	gate.answer(ofManifests, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())))
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	n.eventually(func(g Gomega) {
+		refused = gate.seen(all(ofManifests, func(p passage) bool { return p.Code == http.StatusTooManyRequests }))
+		g.Expect(len(refused)).To(BeNumerically(">=", 4))
+	})
+	for i := range refused[1:] {
+		n.Expect(refused[i+1].At.Sub(refused[i].At)).To(BeNumerically(">=", wait), "request %d after the one before", i+1)
+	}
+}
+
+// A registry that is down is a registry like any other as soon as it is up.
+func TestRegistryDown(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	registry, err := env.StartRegistry(t.Context(), controlplane.RegistryOptions{Name: "registry-" + n.namespace})
+	n.Expect(err).NotTo(HaveOccurred())
+	push := func(version string) {
+		n.pushTo(publish.Registry{Host: registry.Host()}, n.image(app)+":"+version, configMap(app, version))
+	}
+	push("1.0.0")
+	n.scan(app, through(n, registry.Host(), app))
+	before := n.published(app, "1.0.0")
+	n.Expect(registry.Stop()).To(Succeed())
+	n.stays(app, before, v1alpha1.ReasonFetchFailed, "connection refused")
+	n.Expect(registry.Restart(t.Context())).To(Succeed())
+	n.published(app, "1.0.0")
+	push("1.1.0")
+	n.published(app, "1.1.0")
+	n.Expect(registry.Stop()).To(Succeed())
+}
+
+// Sources on a registry that accepts requests and never answers do not keep
+// others from being published.
+func TestHangingRegistry(t *testing.T) {
+	t.Parallel()
+	const (
+		hanging = 10 // as many as there are workers
+		soon    = 10 * time.Second
+	)
+	for name, worked := range map[string]bool{
+		"it never worked":             false,
+		"it worked before it hanged": true,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shard := map[bool]string{false: "hanging-at-first", true: "hanging-later"}[worked]
+			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+			gate := newGate(t, env.Registry().URL())
+			startShard(t, shard, append(quickAPI, "--concurrent=10")...)
+			hang := func() { gate.stop(beforeServer, byUs) }
+			if !worked {
+				hang()
+			}
+			for i := range hanging {
+				name := fmt.Sprint("sick-", i)
+				n.push(name, "1.0.0", configMap(app, name))
+				n.scan(name, through(n, gate.host(), name), inShard(shard))
+			}
+			if worked {
+				for i := range hanging {
+					n.published(fmt.Sprint("sick-", i), "1.0.0")
+				}
+				hang()
+			}
+			n.push(app, "1.0.0", configMap(app, "1.0.0"))
+			n.scan(app, inShard(shard))
+			for i := range 6 {
+				version := fmt.Sprintf("1.0.%d", i)
+				n.push(app, version, configMap(app, version))
+				n.picked(app, version)
+				start := time.Now()
+				n.published(app, version)
+				n.Expect(time.Since(start)).To(BeNumerically("<", soon), "version %s, while %d requests hang",
+					version, len(gate.seen(all(byUs, func(p passage) bool { return p.Code == 0 }))))
+			}
+		})
+	}
+}
