@@ -229,7 +229,7 @@ func TestAProxyIsTheOnlyWayThatIsTaken(t *testing.T) {
 			s.image = repository(t, host+"/org/app")
 			p := serveProxy(t, s)
 			access := resolve(t, resolver(
-				p.secret("proxy", test.password),
+				p.secret(test.password),
 				secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": ours.pem}),
 				pullSecret("regcred", map[string]authn.AuthConfig{host: user("robot")}),
 			), s.image.Name(), credentials.References{SecretName: "regcred", CertSecretName: "roots", ProxySecretName: "proxy"})

@@ -47,11 +47,10 @@ func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
 			"provider %s gives no credentials for the registry %q; set provider: generic, or name a registry of that cloud: %w",
 			request.Provider, request.repository.RegistryStr(), err)
 	}
-	account := request.ServiceAccountName
-	if account == "" {
-		account = auth.GetDefaultServiceAccount()
+	from := request.serviceAccount(request.ServiceAccountName, "serviceAccountName")
+	if from.Name == "" {
+		from = request.serviceAccount(auth.GetDefaultServiceAccount(), "--"+auth.ControllerFlagDefaultServiceAccount)
 	}
-	from := request.refer(account, "serviceAccountName")
 	identity, err := r.identity(ctx, provider, from)
 	if err != nil {
 		return login{}, err
@@ -70,7 +69,7 @@ func (r *Resolver) identity(ctx context.Context, provider auth.Provider, from re
 		return nil, nil
 	}
 	if !auth.IsObjectLevelWorkloadIdentityEnabled() {
-		return nil, from.refuse("ServiceAccount", "as an identity for provider %s it needs this controller to run with --feature-gates=%s=true; enable that, or remove serviceAccountName",
+		return nil, from.refuse("as an identity for provider %s it needs this controller to run with --feature-gates=%s=true; enable that, or remove serviceAccountName",
 			provider.GetName(), auth.FeatureGateObjectLevelWorkloadIdentity)
 	}
 	account, err := r.serviceAccount(ctx, from)
@@ -79,7 +78,7 @@ func (r *Resolver) identity(ctx context.Context, provider auth.Provider, from re
 	}
 	identity, err := provider.GetIdentity(*account)
 	if err != nil {
-		return nil, from.refuse("ServiceAccount", "its annotations name no identity of provider %s: %w", provider.GetName(), err)
+		return nil, from.refuse("its annotations name no identity of provider %s: %w", provider.GetName(), err)
 	}
 	return []string{account.Namespace, account.Name, string(account.UID), identity}, nil
 }

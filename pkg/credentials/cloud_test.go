@@ -107,7 +107,7 @@ func TestTheControllersOwnIdentityOpensARegistryOfItsCloud(t *testing.T) {
 	tokens, err := cache.NewTokenCache(10)
 	g.Expect(err).NotTo(HaveOccurred())
 	r := credentials.New(credentials.Options{TokenCache: tokens, Client: cluster(
-		p.secret("proxy", password), secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": ours.pem}),
+		p.secret(password), secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": ours.pem}),
 	)})
 	references := credentials.References{Provider: "gcp", CertSecretName: "roots", ProxySecretName: "proxy"}
 
@@ -172,7 +172,7 @@ func TestACloudIsAskedForTheIdentityOfTheServiceAccount(t *testing.T) {
 			account := serviceAccount("deployer")
 			account.Annotations = test.annotations
 			var subjects, audiences []string
-			c := interceptor.NewClient(cluster(account, p.secret("proxy", password)), interceptor.Funcs{
+			c := interceptor.NewClient(cluster(account, p.secret(password)), interceptor.Funcs{
 				SubResourceCreate: func(ctx context.Context, c client.Client, name string, of, request client.Object, options ...client.SubResourceCreateOption) error {
 					subjects = append(subjects, name+" of "+of.GetNamespace()+"/"+of.GetName())
 					if asked, ok := request.(*authenticationv1.TokenRequest); ok {
@@ -205,7 +205,7 @@ func TestTheDefaultServiceAccountStandsInForNone(t *testing.T) {
 	g := NewWithT(t)
 	references := credentials.References{Namespace: namespace, Provider: "aws"}
 	_, err := resolver().Resolve(t.Context(), repository(t, ecr), references)
-	g.Expect(refused(t, err)).To(And(ContainSubstring(`ServiceAccount "apps/tenant"`), ContainSubstring("does not exist")))
+	g.Expect(refused(t, err)).To(And(ContainSubstring(`ServiceAccount "apps/tenant" (--default-service-account)`), ContainSubstring("does not exist")))
 
 	tenant := serviceAccount("tenant")
 	tenant.Annotations = map[string]string{"eks.amazonaws.com/role-arn": "arn:aws:iam::012345678901:role/tenant"}
@@ -221,7 +221,7 @@ func TestTheControllersIdentityIsShownToTheRegionOfTheRegistry(t *testing.T) {
 	p := serveProxy(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	p.meanwhile = func(*http.Request) { cancel() }
-	access := resolve(t, resolver(p.secret("proxy", password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
+	access := resolve(t, resolver(p.secret(password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
 	_, err := authn.Authorization(ctx, access.Auth)
 	g.Expect(refused(t, err)).To(ContainSubstring("provider aws gave no credentials to this controller"))
 	g.Expect(p.reached()).To(ContainElement("api.ecr.eu-west-1.amazonaws.com:443"))
@@ -234,7 +234,7 @@ func TestACloudThatDoesNotAnswerHoldsNobodyLongerThanTheContext(t *testing.T) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) }) // before the proxy closes, which waits for its answers
 	p.meanwhile = func(*http.Request) { <-over }
-	access := resolve(t, resolver(p.secret("proxy", password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
+	access := resolve(t, resolver(p.secret(password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	ended := make(chan error, 1)

@@ -32,17 +32,28 @@ import (
 // reference is one object and who names it.
 type reference struct {
 	types.NamespacedName
-	field string
+	kind kind
+	by   field
 }
 
-func (r References) refer(name, field string) reference {
-	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, field: field}
+// kind of an object.
+type kind string
+
+// field is where an object is named, in words for a person.
+type field string
+
+func (r References) secret(name string, by field) reference {
+	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, kind: "Secret", by: by}
+}
+
+func (r References) serviceAccount(name string, by field) reference {
+	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, kind: "ServiceAccount", by: by}
 }
 
 // secret reads a Secret.
 func (r *Resolver) secret(ctx context.Context, from reference) (*corev1.Secret, error) {
 	var secret corev1.Secret
-	if err := r.read(ctx, from, "Secret", &secret); err != nil {
+	if err := r.read(ctx, from, &secret); err != nil {
 		return nil, err
 	}
 	return &secret, nil
@@ -51,7 +62,7 @@ func (r *Resolver) secret(ctx context.Context, from reference) (*corev1.Secret, 
 // serviceAccount reads a ServiceAccount.
 func (r *Resolver) serviceAccount(ctx context.Context, from reference) (*corev1.ServiceAccount, error) {
 	var account corev1.ServiceAccount
-	if err := r.read(ctx, from, "ServiceAccount", &account); err != nil {
+	if err := r.read(ctx, from, &account); err != nil {
 		return nil, err
 	}
 	return &account, nil
@@ -60,20 +71,20 @@ func (r *Resolver) serviceAccount(ctx context.Context, from reference) (*corev1.
 // read reads one object. An API server that refuses or fails counts as failed
 // authentication as well, as it does in Flux: what a user sees is that there
 // are no credentials, and the words tell why. The cause stays in the chain.
-func (r *Resolver) read(ctx context.Context, from reference, kind string, into client.Object) error {
+func (r *Resolver) read(ctx context.Context, from reference, into client.Object) error {
 	err := r.options.Client.Get(ctx, from.NamespacedName, into)
 	switch {
 	case err == nil:
 		return nil
 	case apierrors.IsNotFound(err):
-		return from.refuse(kind, "it does not exist; create it, or name one that does")
+		return from.refuse("it does not exist; create it, or name one that does")
 	default:
-		return from.refuse(kind, "it could not be read from the API server: %w", err)
+		return from.refuse("it could not be read from the API server: %w", err)
 	}
 }
 
 // refuse returns the error for an object that is of no use.
-func (r reference) refuse(kind, format string, args ...any) error {
+func (r reference) refuse(format string, args ...any) error {
 	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot use %s %q (%s): %w",
-		kind, r.NamespacedName, r.field, fmt.Errorf(format, args...))
+		r.kind, r.NamespacedName, r.by, fmt.Errorf(format, args...))
 }

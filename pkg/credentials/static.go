@@ -32,15 +32,19 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
+// maxPullSecrets bounds how many Secrets of a ServiceAccount are read for one
+// login; each may be 1 MiB.
+const maxPullSecrets = 32
+
 // static returns the login that is written in Secrets: that of the entry which
 // fits the repository best, and of equally good ones the first. Without an
 // entry that fits, the caller is anonymous.
 func (r *Resolver) static(ctx context.Context, request request) (login, error) {
-	secrets, err := r.pullSecrets(ctx, request.References)
-	if err != nil || len(secrets) == 0 {
+	entries, err := r.entries(ctx, request.References)
+	if err != nil || len(entries.written) == 0 {
 		return login{}, err
 	}
-	keychain, err := kubernetes.NewFromPullSecrets(ctx, secrets)
+	keychain, err := entries.keychain(ctx)
 	if err != nil {
 		// What it would say may quote the entries, which were checked before.
 		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot choose a login for %q among the image pull secrets", request.repository.Name())
@@ -58,73 +62,72 @@ func (r *Resolver) static(ctx context.Context, request request) (login, error) {
 	}}, nil
 }
 
-// pullSecrets reads the Secret that is named and then those of the ServiceAccount.
-func (r *Resolver) pullSecrets(ctx context.Context, references References) ([]corev1.Secret, error) {
-	var secrets []corev1.Secret
+// entries reads the Secret that is named and then those of the ServiceAccount.
+func (r *Resolver) entries(ctx context.Context, references References) (*entries, error) {
+	all := &entries{written: map[string]json.RawMessage{}, places: map[string]bool{}}
 	if references.SecretName != "" {
-		from := references.refer(references.SecretName, "secretRef")
+		from := references.secret(references.SecretName, "secretRef")
 		secret, err := r.secret(ctx, from)
 		if err != nil {
 			return nil, err
 		}
 		if !isPullSecret(secret) {
-			return nil, from.refuse("Secret", "its type is %q, expected %s; create it with kubectl create secret docker-registry",
+			return nil, from.refuse("its type is %q, expected %s; create it with kubectl create secret docker-registry",
 				secret.Type, corev1.SecretTypeDockerConfigJson)
 		}
-		if secrets, err = appendEntries(secrets, secret, from); err != nil {
+		if err := all.add(secret, from); err != nil {
 			return nil, err
 		}
 	}
 	if references.ServiceAccountName == "" {
-		return secrets, nil
+		return all, nil
 	}
-	account, err := r.serviceAccount(ctx, references.refer(references.ServiceAccountName, "serviceAccountName"))
+	return all, r.addAttached(ctx, all, references)
+}
+
+// addAttached adds what the image pull secrets of the ServiceAccount say. It
+// serves others too, so a Secret of another type is passed over, as the kubelet does.
+func (r *Resolver) addAttached(ctx context.Context, all *entries, references References) error {
+	account := references.serviceAccount(references.ServiceAccountName, "serviceAccountName")
+	found, err := r.serviceAccount(ctx, account)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, named := range account.ImagePullSecrets {
-		from := references.refer(named.Name, "imagePullSecrets of ServiceAccount "+account.Name)
+	if count := len(found.ImagePullSecrets); count > maxPullSecrets {
+		return account.refuse("it has %d imagePullSecrets, expected at most %d; name the one that is needed in secretRef", count, maxPullSecrets)
+	}
+	for _, attached := range found.ImagePullSecrets {
+		from := references.secret(attached.Name, field("imagePullSecrets of ServiceAccount "+account.Name))
 		secret, err := r.secret(ctx, from)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		// A ServiceAccount serves others too: what is no registry login in it
-		// is passed over, as the kubelet does.
 		if !isPullSecret(secret) {
 			continue
 		}
-		if secrets, err = appendEntries(secrets, secret, from); err != nil {
-			return nil, err
+		if err := all.add(secret, from); err != nil {
+			return err
 		}
 	}
-	return secrets, nil
+	return nil
 }
 
 func isPullSecret(secret *corev1.Secret) bool {
 	return secret.Type == corev1.SecretTypeDockerConfigJson || secret.Type == corev1.SecretTypeDockercfg
 }
 
-// appendEntries appends a checked copy of a pull secret that has one entry for
-// each place. The copy is in the older format, which has entries and nothing else.
-func appendEntries(secrets []corev1.Secret, secret *corev1.Secret, from reference) ([]corev1.Secret, error) {
-	entries, err := entriesOf(secret, from)
-	if err != nil {
-		return nil, err
-	}
-	written, err := json.Marshal(entries)
-	if err != nil {
-		return nil, from.refuse("Secret", "its entries cannot be written again: %w", err)
-	}
-	return append(secrets, corev1.Secret{
-		Type: corev1.SecretTypeDockercfg,
-		Data: map[string][]byte{corev1.DockerConfigKey: written},
-	}), nil
+// entries are the logins of several pull secrets, one for each place.
+type entries struct {
+	// written has them by registry as it is spelled.
+	written map[string]json.RawMessage
+	places  map[string]bool
 }
 
-// entriesOf returns what a pull secret says, by registry as it is written. Of
-// several spellings of one place (ghcr.io, https://ghcr.io/v2/) the first in the
-// order of the alphabet stays, so that the choice between them is always the same.
-func entriesOf(secret *corev1.Secret, from reference) (map[string]json.RawMessage, error) {
+// add adds the entries of a pull secret for places that have none yet. Of
+// several spellings of one place in one Secret (ghcr.io, https://ghcr.io/v2/)
+// the first in the order of the alphabet stays, so that the choice between them
+// is always the same.
+func (e *entries) add(secret *corev1.Secret, from reference) error {
 	key, expected := corev1.DockerConfigJsonKey, `a JSON object with the field "auths"`
 	var document struct{ Auths map[string]json.RawMessage }
 	var target any = &document
@@ -134,24 +137,37 @@ func entriesOf(secret *corev1.Secret, from reference) (map[string]json.RawMessag
 	}
 	// What encoding/json has to say may quote what it read, so it is left out.
 	if json.Unmarshal(secret.Data[key], target) != nil {
-		return nil, from.refuse("Secret", "%s is no valid JSON or has another form, expected %s; create it with kubectl create secret docker-registry", key, expected)
+		return from.refuse("%s is no valid JSON or has another form, expected %s; create it with kubectl create secret docker-registry", key, expected)
 	}
-	seen := map[string]bool{}
-	for _, written := range slices.Sorted(maps.Keys(document.Auths)) {
-		place, ok := placeOf(written)
+	for _, registry := range slices.Sorted(maps.Keys(document.Auths)) {
+		place, ok := placeOf(registry)
 		if !ok {
-			return nil, from.refuse("Secret", "%s has an entry whose registry is no valid name, expected one such as ghcr.io or https://index.docker.io/v1/", key)
+			return from.refuse("%s has an entry whose registry is no valid name, expected one such as ghcr.io or https://index.docker.io/v1/", key)
 		}
 		var config authn.AuthConfig
-		if json.Unmarshal(document.Auths[written], &config) != nil {
-			return nil, from.refuse("Secret", "%s has a malformed entry, expected username and password, or auth with both in base64; create it with kubectl create secret docker-registry", key)
+		if json.Unmarshal(document.Auths[registry], &config) != nil {
+			return from.refuse("%s has a malformed entry, expected username and password, or auth with both in base64; create it with kubectl create secret docker-registry", key)
 		}
-		if seen[place] {
-			delete(document.Auths, written)
+		if !e.places[place] {
+			e.places[place] = true
+			e.written[registry] = document.Auths[registry]
 		}
-		seen[place] = true
 	}
-	return document.Auths, nil
+	return nil
+}
+
+// keychain returns what finds the entry for an image: the one that Flux's
+// controllers ask. It is given one Secret of the older format, which has
+// entries and nothing else.
+func (e *entries) keychain(ctx context.Context) (authn.Keychain, error) {
+	written, err := json.Marshal(e.written)
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewFromPullSecrets(ctx, []corev1.Secret{{
+		Type: corev1.SecretTypeDockercfg,
+		Data: map[string][]byte{corev1.DockerConfigKey: written},
+	}})
 }
 
 // placeOf returns the host and path that an entry is for. As everywhere that

@@ -280,6 +280,11 @@ func TestAPullSecretThatIsOfNoUse(t *testing.T) {
 			references: attached,
 			words:      []string{`Secret "apps/regcred" (imagePullSecrets of ServiceAccount puller)`, "does not exist"},
 		},
+		"is one of too many": {
+			objects:    []client.Object{serviceAccount("puller", make([]string, 33)...)},
+			references: attached,
+			words:      []string{`ServiceAccount "apps/puller"`, "33 imagePullSecrets, expected at most 32"},
+		},
 		"is named by a ServiceAccount and has no JSON": {
 			objects:    []client.Object{serviceAccount("puller", "regcred"), dockerConfig("{" + password)},
 			references: attached,

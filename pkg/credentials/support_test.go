@@ -392,6 +392,7 @@ func (p *proxy) reached() []string {
 	return p.hosts
 }
 
-func (p *proxy) secret(name, pass string) *corev1.Secret {
-	return secret(name, corev1.SecretTypeOpaque, map[string]string{"address": p.URL, "username": "gatekeeper", "password": pass})
+// secret returns the Secret proxy for it.
+func (p *proxy) secret(pass string) *corev1.Secret {
+	return secret("proxy", corev1.SecretTypeOpaque, map[string]string{"address": p.URL, "username": "gatekeeper", "password": pass})
 }

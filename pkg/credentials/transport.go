@@ -41,7 +41,7 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	if references.CertSecretName == "" {
 		return trust{}, nil
 	}
-	from := references.refer(references.CertSecretName, "certSecretRef")
+	from := references.secret(references.CertSecretName, "certSecretRef")
 	secret, err := r.secret(ctx, from)
 	if err != nil {
 		return trust{}, err
@@ -49,7 +49,7 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	switch secret.Type {
 	case "", corev1.SecretTypeOpaque, corev1.SecretTypeTLS:
 	default:
-		return trust{}, from.refuse("Secret", "its type is %q, expected %s or %s; create it with flux create secret tls",
+		return trust{}, from.refuse("its type is %q, expected %s or %s; create it with flux create secret tls",
 			secret.Type, corev1.SecretTypeOpaque, corev1.SecretTypeTLS)
 	}
 	written := &corev1.Secret{ObjectMeta: secret.ObjectMeta, Data: certificates(secret.Data)}
@@ -57,10 +57,10 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	var incomplete *secrets.TLSValidationError
 	switch {
 	case errors.As(err, &incomplete):
-		return trust{}, from.refuse("Secret", "%s; expected ca.crt, or tls.crt with tls.key, or all three", incomplete)
+		return trust{}, from.refuse("%s; expected ca.crt, or tls.crt with tls.key, or all three", incomplete)
 	case err != nil:
 		// The cause may quote what it read.
-		return trust{}, from.refuse("Secret", "its certificates cannot be read; expected PEM: trust roots in ca.crt, a certificate in tls.crt, its private key in tls.key")
+		return trust{}, from.refuse("its certificates cannot be read; expected PEM: trust roots in ca.crt, a certificate in tls.crt, its private key in tls.key")
 	}
 	config.MinVersion = tls.VersionTLS12
 	return trust{config: config, material: []string{
@@ -86,12 +86,12 @@ func certificates(data map[string][]byte) map[string][]byte {
 	return present
 }
 
-// proxy reads the address of a proxy, and how to log in there.
+// proxy reads the address of a proxy, and how to log in there; nil without one.
 func (r *Resolver) proxy(ctx context.Context, references References) (*url.URL, error) {
 	if references.ProxySecretName == "" {
-		return nil, nil //nolint:nilnil // no proxy is what was asked for
+		return nil, nil
 	}
-	from := references.refer(references.ProxySecretName, "proxySecretRef")
+	from := references.secret(references.ProxySecretName, "proxySecretRef")
 	secret, err := r.secret(ctx, from)
 	if err != nil {
 		return nil, err
@@ -99,10 +99,10 @@ func (r *Resolver) proxy(ctx context.Context, references References) (*url.URL, 
 	proxy, err := secrets.ProxyURLFromSecret(ctx, secret)
 	switch {
 	case errors.Is(err, secrets.ErrKeyNotFound):
-		return nil, from.refuse("Secret", "it has no field address; expected one such as http://proxy.example.com:3128")
+		return nil, from.refuse("it has no field address; expected one such as http://proxy.example.com:3128")
 	case err != nil || proxy.Hostname() == "":
 		// The cause quotes the address, in which there may be a password.
-		return nil, from.refuse("Secret", "its address is no URL of a proxy; expected one such as http://proxy.example.com:3128, with the scheme http, https or socks5, and username and password in fields of their own")
+		return nil, from.refuse("its address is no URL of a proxy; expected one such as http://proxy.example.com:3128, with the scheme http, https or socks5, and username and password in fields of their own")
 	}
 	return proxy, nil
 }
