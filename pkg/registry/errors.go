@@ -318,14 +318,13 @@ func explainAnswer(answer *answerError, known []string) string {
 	if words := clean(words(answer.text), known...); words != "" {
 		said += fmt.Sprintf(": %q", words)
 	}
-	if answer.ping {
-		return said + " (it should serve the API of a registry at /v2/)"
-	}
-	switch answer.code {
-	case http.StatusUnauthorized:
-		return said + " (check that secretRef or serviceAccountName gives credentials for this repository)"
-	case http.StatusProxyAuthRequired:
+	switch {
+	case answer.code == http.StatusProxyAuthRequired:
 		return said + proxyHint
+	case answer.ping:
+		return said + " (it should serve the API of a registry at /v2/)"
+	case answer.code == http.StatusUnauthorized:
+		return said + " (check that secretRef or serviceAccountName gives credentials for this repository)"
 	default:
 		return said
 	}

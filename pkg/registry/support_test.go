@@ -410,14 +410,14 @@ func tunnel(w http.ResponseWriter, target string) {
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
-	near, _, err := w.(http.Hijacker).Hijack()
+	near, buffered, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		_ = far.Close()
 		return
 	}
 	_, _ = io.WriteString(near, "HTTP/1.1 200 OK\r\n\r\n")
 	go func() {
-		_, _ = io.Copy(far, near)
+		_, _ = io.Copy(far, buffered)
 		_ = far.Close()
 	}()
 	_, _ = io.Copy(near, far)
