@@ -243,6 +243,7 @@ func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr, ExtraHandlers: pprof.GetHandlers()},
 		LeaderElection:                o.leaderElection.Enable,
 		LeaderElectionReleaseOnCancel: o.leaderElection.ReleaseOnCancel,
+		LeaderElectionNamespace:       os.Getenv("RUNTIME_NAMESPACE"), // empty: that of the Pod
 		LeaseDuration:                 &o.leaderElection.LeaseDuration,
 		RenewDeadline:                 &o.leaderElection.RenewDeadline,
 		RetryPeriod:                   &o.leaderElection.RetryPeriod,

@@ -28,6 +28,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 	"github.com/fluxcd/pkg/runtime/jitter"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
@@ -43,10 +45,6 @@ import (
 // conflictDelay is how long a reconcile that read a stale object waits for the
 // caches to catch up.
 const conflictDelay = 200 * time.Millisecond
-
-// postponement is how long an attempt waits while others find out whether its
-// registry answers.
-const postponement = 500 * time.Millisecond
 
 // ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
 type ArtifactRepositoryReconciler struct {
@@ -107,10 +105,11 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	a := r.attempt(ctx, obj, around)
 	if ctx.Err() != nil {
 		// The object was deleted, or the process ends: there is nobody to tell.
-		return ctrl.Result{}, nil
+		// One of its name that was made again since gets its turn.
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	if a.postponed {
-		return ctrl.Result{RequeueAfter: jitter.JitteredIntervalDuration(postponement)}, nil
+	if a.postponed > 0 {
+		return ctrl.Result{RequeueAfter: a.postponed}, nil
 	}
 	err = r.conclude(ctx, obj, around, &a)
 	switch {
@@ -146,17 +145,25 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 
 // publishInLane publishes unless the way to the registry is closed.
 func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (made attempt) {
-	way := a.plan.lane()
-	switch r.lanes.enter(way, requested(obj, around)) {
+	admission, wait := r.lanes.enter(a.plan, requested(obj, around))
+	switch admission {
 	case later:
-		a.postponed = true
+		a.postponed = wait
 		return a
 	case closed:
-		a.err = closedLane(way)
+		a.err = closedLane(a.plan.lane())
+		return a
+	case putOff:
+		// What a failed object says already is more than could be said now.
+		if conditions.GetReason(obj, meta.ReadyCondition) == v1alpha1.ReasonFetchFailed {
+			a.postponed = wait
+		} else {
+			a.err = putOffLane(a.plan.lane(), wait)
+		}
 		return a
 	case admitted:
 	}
-	defer func() { r.lanes.leave(way, made.err) }()
+	defer func() { r.lanes.leave(a.plan, made.err) }()
 	return r.publish(ctx, obj, around, a)
 }
 
@@ -168,15 +175,27 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		return a
 	}
 	out, err := r.Bridge.Publish(ctx, request)
-	if errors.Is(err, context.DeadlineExceeded) {
+	// Requests have deadlines of their own; only the attempt's is spec.timeout.
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)
 	}
-	a.image, a.err, a.stored = out.Image, err, err == nil
-	if err == nil && !out.Unchanged {
+	a.image, a.err, a.stored, a.depth = out.Image, err, err == nil, request.Depth
+	if err == nil && !out.Unchanged && !restates(obj, out) {
 		a.made, a.settings = &out, request.Content
 	}
 	r.attention.judged(client.ObjectKeyFromObject(obj), out, err)
 	return a
+}
+
+// restates tells whether an outcome is what the record says already: the same
+// bytes, made again because they were lost. That is no news to anybody.
+func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
+	recorded, made := obj.Status.Artifact, out.Artifact
+	if recorded == nil || obj.Status.ObservedContent != out.Content {
+		return false
+	}
+	made.LastUpdateTime = recorded.LastUpdateTime
+	return equality.Semantic.DeepEqual(*recorded, made)
 }
 
 // restore makes the bytes of what is published again from the recipe in the
@@ -186,7 +205,9 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 	if published == nil {
 		return a
 	}
-	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, r.depth(obj, around, a.plan.Interval))
+	// An attempt that failed early may not have come to the check it was to make.
+	depth := max(a.depth, r.depth(obj, around, a.plan.Interval))
+	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, depth)
 	if ok || err != nil {
 		a.stored = ok
 		return a
@@ -303,11 +324,12 @@ func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.Arti
 		r.Backoff.Forget(req)
 		return jitter.JitteredIntervalDuration(a.plan.Interval)
 	}
-	delay := min(r.Backoff.When(req), a.plan.Interval)
+	delay := jitter.JitteredIntervalDuration(min(r.Backoff.When(req), a.plan.Interval))
 	if failure != nil {
+		// Jitter may shorten; what the registry asked for is the least.
 		delay = max(delay, failure.RetryAfter)
 	}
-	return jitter.JitteredIntervalDuration(delay)
+	return delay
 }
 
 // forget removes what is known and stored of an object that is gone.

@@ -145,11 +145,7 @@ func TestTheHistoryRemembersTenPublications(t *testing.T) {
 		s.picks("app", imagev1.ImageRef{Tag: tag})
 		s.waitPublished("app", tag+"@")
 	}
-	var tags []string
-	for _, publication := range s.record("app").Status.History {
-		tags = append(tags, publication.Tag)
-	}
-	g.Expect(tags).To(Equal([]string{"1.0.11", "1.0.10", "1.0.9", "1.0.8", "1.0.7", "1.0.6", "1.0.5", "1.0.4", "1.0.3", "1.0.2"}))
+	g.Expect(s.history("app")).To(Equal([]string{"1.0.11", "1.0.10", "1.0.9", "1.0.8", "1.0.7", "1.0.6", "1.0.5", "1.0.4", "1.0.3", "1.0.2"}))
 }
 
 // TestNothingIsWrittenWhenNothingChanged looks at objects that are reconciled
@@ -448,17 +444,46 @@ func TestAnAnswerThatComesLateFindsItsObjectGone(t *testing.T) {
 func TestAnArtifactRepositoryThatIsMadeAgainAdoptsWhatItLeft(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.artifactRepository("app")
-	before := s.publishes("app", "1.0.0")
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app")
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	before := s.waitPublished("app", "1.0.0@")
 	remove[v1alpha1.ArtifactRepository](s, "app")
 	s.eventually(func(g Gomega) { g.Expect(s.stored()).To(BeEmpty()) })
 
 	// Nobody collects garbage here, so the ExternalArtifact outlives its owner.
-	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Annotations = nil })
-	s.eventually(gone[v1alpha1.ArtifactRepository](s, "app"))
 	s.artifactRepository("app")
 
 	after := s.waitPublished("app", "1.0.0@")
 	g.Expect(after.UID).To(Equal(before.UID))
 	g.Expect(after.OwnerReferences).To(Equal(controlledBy("app", s.record("app").UID)))
 	s.expectServed(after.Status.Artifact)
+}
+
+func TestAnObjectThatIsMadeAgainDuringAPullIsPublished(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	first := make(chan struct{}, 100)
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		if first <- struct{}{}; len(first) == 1 {
+			<-r.Context().Done()
+		}
+		return false
+	})
+	s.artifactRepository("app")
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app")
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	g.Eventually(first).WithTimeout(deadline).Should(HaveLen(1))
+
+	remove[v1alpha1.ArtifactRepository](s, "app")
+	s.artifactRepository("app")
+
+	external := s.waitPublished("app", "1.0.0@")
+	g.Expect(external.OwnerReferences).To(Equal(controlledBy("app", s.record("app").UID)))
+	s.expectServed(external.Status.Artifact)
 }

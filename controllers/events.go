@@ -132,21 +132,19 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 }
 
 // tell sends an event about an ArtifactRepository, and the same about an
-// object that Flux's Alerts can select: the ExternalArtifact or, before there
-// is one, the ImagePolicy.
+// object that Flux's Alerts can select: the ExternalArtifact or, where there
+// is none of ours, the ImagePolicy.
 func (e *Events) tell(obj *v1alpha1.ArtifactRepository, around Surroundings, eventType, reason, message string) {
 	message = oneLine(message)
 	e.send(obj, revisionMetadata(obj, v1alpha1.Group), eventType, reason, message)
-	switch {
-	case obj.Status.Artifact != nil || around.External != nil:
-		external := around.External
-		if external == nil {
-			external = &sourcev1.ExternalArtifact{}
-			external.Namespace, external.Name = obj.Namespace, obj.Name
-		}
-		if around.External == nil || ownedBy(external, obj) {
-			e.send(external, revisionMetadata(obj, sourcev1.GroupVersion.Group), eventType, reason, message)
-		}
+	switch external := around.External; {
+	case external != nil && ownedBy(external, obj):
+		e.send(external, revisionMetadata(obj, sourcev1.GroupVersion.Group), eventType, reason, message)
+	case external == nil && obj.Status.Artifact != nil:
+		// It was made just now: no cache has seen it yet.
+		external = &sourcev1.ExternalArtifact{}
+		external.Namespace, external.Name = obj.Namespace, obj.Name
+		e.send(external, revisionMetadata(obj, sourcev1.GroupVersion.Group), eventType, reason, message)
 	case around.Policy != nil:
 		e.send(around.Policy, nil, eventType, reason, message)
 	}

@@ -19,10 +19,13 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
@@ -46,16 +49,41 @@ func (p Plan) lane() lane {
 }
 
 // lanes keep a registry that does not answer from occupying all workers: until
-// a lane is known to work, only a few attempts are in it.
+// a lane is known to work, only a few attempts are in it, and a lane that works
+// leaves some workers to the others, because it may cease to at any time.
 type lanes struct {
+	// capacity is how many attempts may be in one lane; 0 is any number.
+	capacity int
+
 	mu    sync.Mutex
 	known map[lane]*laneState
+	// quiet is until when a registry does not want to be asked with an access
+	// (HTTP Retry-After). Its limits are those of a credential, not of a host.
+	quiet map[access]time.Time
+}
+
+// access is a registry and what opens it.
+type access struct {
+	host       string
+	references credentials.References
+}
+
+func (p Plan) access() access {
+	return access{host: p.Repository.RegistryStr(), references: p.Access}
 }
 
 type laneState struct {
 	busy int
 	// tried and works tell what the last attempt that ended found out.
 	tried, works bool
+	// turned counts who was told to come later since the lane was last empty.
+	turned int
+}
+
+// spare returns how many of some workers one lane may occupy: a quarter of
+// them, and at least two, are left to others.
+func spare(workers int) int {
+	return max(probes, workers-max(2, workers/4))
 }
 
 // admission is the answer to an attempt that wants to enter a lane.
@@ -64,22 +92,54 @@ type admission int
 const (
 	// admitted: go on, and call leave.
 	admitted admission = iota
-	// later: others are finding out whether the registry answers.
+	// later: others are finding out whether the registry answers, or it is
+	// busy with as many as it may.
 	later
 	// closed: the registry did not answer of late, and others try it already.
 	closed
+	// putOff: the registry said when it wants to be asked again.
+	putOff
+)
+
+// How long an attempt is postponed that comes later: the more there are, the
+// longer, so that a long line of them does not keep the workers busy with
+// turning it away.
+const (
+	postponement    = 250 * time.Millisecond
+	turn            = 2 * time.Millisecond
+	maxPostponement = 30 * time.Second
 )
 
 // maxLanes bounds what is remembered. Over it, idle lanes are forgotten.
 const maxLanes = 10_000
 
-// enter asks to use a lane. Who insists, because a person asked for it, is
-// always let in.
-func (l *lanes) enter(way lane, insist bool) admission {
+// enter asks to use the lane of a plan. Who insists, because a person asked for
+// it, is always let in; who is not, is told how long to wait, where that is known.
+func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	state := l.state(plan.lane())
+	full := l.capacity > 0 && state.busy >= l.capacity
+	wait := time.Until(l.quiet[plan.access()])
+	switch {
+	case insist:
+	case wait > 0:
+		return putOff, wait
+	case state.busy < probes, state.works && !full:
+	case state.works, !state.tried:
+		state.turned++
+		return later, min(postponement+time.Duration(state.turned)*turn, maxPostponement)
+	default:
+		return closed, 0
+	}
+	state.busy++
+	return admitted, 0
+}
+
+// state returns what is known of a lane.
+func (l *lanes) state(way lane) *laneState {
 	if l.known == nil {
-		l.known = map[lane]*laneState{}
+		l.known, l.quiet = map[lane]*laneState{}, map[access]time.Time{}
 	}
 	state, ok := l.known[way]
 	if !ok {
@@ -87,38 +147,38 @@ func (l *lanes) enter(way lane, insist bool) admission {
 		state = &laneState{}
 		l.known[way] = state
 	}
-	switch {
-	case insist || state.works || state.busy < probes:
-		state.busy++
-		return admitted
-	case state.tried:
-		return closed
-	default:
-		return later
-	}
+	return state
 }
 
 // leave ends the use of a lane.
-func (l *lanes) leave(way lane, err error) {
-	l.learn(way, err)
+func (l *lanes) leave(plan Plan, err error) {
+	l.learn(plan, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.known[way].busy--
+	state := l.known[plan.lane()]
+	state.busy--
+	state.turned = max(0, state.turned-1)
+	if state.busy == 0 {
+		state.turned = 0
+	}
 }
 
 // learn notes what was found out about a lane that somebody is in. Any answer
 // of a registry, a refusal too, shows that the lane works; an attempt that was
 // given up shows nothing.
-func (l *lanes) learn(way lane, err error) {
+func (l *lanes) learn(plan Plan, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state := l.known[way]
+	state := l.known[plan.lane()]
 	state.tried = true
-	state.works = failure == nil || failure.Reason != v1alpha1.ReasonFetchFailed
+	state.works = failure == nil || failure.Reason != v1alpha1.ReasonFetchFailed || failure.RetryAfter > 0
+	if failure != nil && failure.RetryAfter > 0 {
+		l.quiet[plan.access()] = time.Now().Add(failure.RetryAfter)
+	}
 }
 
 // watched is a repository whose first answer tells that its lane works, long
@@ -135,9 +195,10 @@ func (w watched) Resolve(ctx context.Context, q registry.Query) (*registry.Manif
 	return manifest, err
 }
 
-// tidy forgets lanes that nobody is in, when there are too many.
+// tidy forgets lanes that nobody is in and waits that are over, when there are
+// too many.
 func (l *lanes) tidy() {
-	if len(l.known) < maxLanes {
+	if len(l.known)+len(l.quiet) < maxLanes {
 		return
 	}
 	for way, state := range l.known {
@@ -145,9 +206,22 @@ func (l *lanes) tidy() {
 			delete(l.known, way)
 		}
 	}
+	for who, until := range l.quiet {
+		if time.Now().After(until) {
+			delete(l.quiet, who)
+		}
+	}
 }
 
 // closedLane says why an attempt was not made.
 func closedLane(way lane) error {
 	return fault.Retryf(v1alpha1.ReasonFetchFailed, "the registry %s did not answer the last attempt; others are trying it already", way.host)
+}
+
+// putOffLane says why an attempt was not made.
+func putOffLane(way lane, wait time.Duration) error {
+	return &fault.Error{
+		Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: wait,
+		Err: fmt.Errorf("the registry %s answered that it wants to be asked later (Retry-After)", way.host),
+	}
 }

@@ -44,10 +44,9 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 	if err != nil {
 		return bridge.Request{}, err
 	}
-	way := plan.lane()
 	repository := watched{
 		Repository: r.Registry.Repository(plan.Repository, access),
-		learn:      func(err error) { r.lanes.learn(way, err) },
+		learn:      func(err error) { r.lanes.learn(plan, err) },
 	}
 	return bridge.Request{
 		Key:        keyOf(obj),

@@ -33,6 +33,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/types"
@@ -348,6 +349,25 @@ func (s *scene) pushNonsense(image string) {
 	artifact, err := publish.FluxImage(static.NewLayer([]byte("this is no gzip"), publish.FluxContent))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(s.registry.Shelf().Push(s.Context(), "team/"+image, artifact)).To(Succeed())
+}
+
+// pushImage pushes a container image.
+func (s *scene) pushImage(image string) {
+	s.Helper()
+	g := NewWithT(s)
+	artifact, err := random.Image(100, 1)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.registry.Shelf().Push(s.Context(), "team/"+image, artifact)).To(Succeed())
+}
+
+// dockerConfig is a Secret with a login to the registry.
+func (s *scene) dockerConfig(key client.ObjectKey, user, password string) *corev1.Secret {
+	text := fmt.Sprintf(`{"auths": {%q: {"username": %q, "password": %q}}}`, s.registry.Host(), user, password)
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
+		Type:       corev1.SecretTypeDockerConfigJson,
+		StringData: map[string]string{corev1.DockerConfigJsonKey: text},
+	}
 }
 
 // image is the name of an image in the registry.

@@ -32,6 +32,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/store"
 )
 
 // maxHistory is how many publications a status remembers.
@@ -50,8 +51,11 @@ type attempt struct {
 	err error
 	// stored tells that the bytes of what is published are on disk.
 	stored bool
-	// postponed tells that nothing was tried yet and nothing is to be said.
-	postponed bool
+	// depth of the check of those bytes that the attempt was to make.
+	depth store.Depth
+	// postponed is when to try again where nothing was tried yet and nothing is
+	// to be said; zero elsewhere.
+	postponed time.Duration
 }
 
 // record writes what an attempt made into the status: artifact, recipe and

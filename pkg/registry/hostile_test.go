@@ -130,7 +130,7 @@ func TestHostileManifests(t *testing.T) {
 				connection, _, _ := w.(http.Hijacker).Hijack()
 				_ = connection.(*net.TCPConn).SetLinger(0)
 				_ = connection.Close()
-			}, v1alpha1.ReasonFetchFailed, fault.Retry, "cannot get manifest"},
+			}, v1alpha1.ReasonFetchFailed, fault.Retry, "cannot resolve tag"},
 		{"a tag that nobody pushed", registry.Query{Tag: "1"},
 			code(404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`), v1alpha1.ReasonImageNotFound, fault.Retry, `"MANIFEST_UNKNOWN: manifest unknown"`},
 		{"a refusal", registry.Query{Tag: "1"}, code(403, ""), v1alpha1.ReasonAuthenticationFailed, fault.Retry, "403 Forbidden"},

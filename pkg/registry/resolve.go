@@ -167,7 +167,7 @@ func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, u
 		return nil, true, nil
 	}
 	if err != nil {
-		return nil, false, r.failure("look up tag "+tag+" of "+r.name, err)
+		return nil, false, r.failure("resolve tag "+tag+" of "+r.name, err)
 	}
 	drain(head)
 	digest, err := v1.NewHash(head.Header.Get(digestHeader))
@@ -210,6 +210,10 @@ func (r *Repository) manifest(ctx context.Context, digest v1.Hash) (*Manifest, e
 // digest that it must have; the zero hash when only the registry's word is known.
 func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Manifest, error) {
 	doing := "get manifest " + ref + " of " + r.name
+	if want == (v1.Hash{}) {
+		// The words of Resolve: whoever gives up first says the same.
+		doing = "resolve tag " + ref + " of " + r.name
+	}
 	answer, err := r.send(ctx, ask{method: http.MethodGet, kind: "manifests", ref: ref, accept: acceptManifests})
 	if err != nil {
 		return nil, r.failure(doing, err)

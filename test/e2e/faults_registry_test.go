@@ -59,7 +59,7 @@ func TestRegistryFaults(t *testing.T) {
 		},
 		"it resets connections": {
 			answer:  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-			message: "EOF",
+			message: "the connection ended",
 		},
 		"it does not answer": {
 			answer:  func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -174,7 +174,7 @@ func TestHangingRegistry(t *testing.T) {
 		soon    = 10 * time.Second
 	)
 	for name, worked := range map[string]bool{
-		"it never worked":             false,
+		"it never worked":            false,
 		"it worked before it hanged": true,
 	} {
 		t.Run(name, func(t *testing.T) {

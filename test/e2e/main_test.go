@@ -26,6 +26,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -52,7 +53,15 @@ type environment struct {
 	alerts *alertReceiver
 }
 
+// parallel is how many tests run at once unless a flag says otherwise: they
+// mostly wait.
+const parallel = "6"
+
 func TestMain(m *testing.M) {
+	testing.Init()
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		panic(err)
+	}
 	os.Exit(run(m))
 }
 
@@ -87,8 +96,15 @@ func run(m *testing.M) (code int) {
 }
 
 func (e *environment) setUp(ctx context.Context) (err error) {
+	root, err := controlplane.Root()
+	if err != nil {
+		return err
+	}
 	options := controlplane.All()
 	options.Progress = os.Stderr
+	// The garbage collector looks for new kinds every 30 seconds: it is to know
+	// ours from its start. The installation applies them once more.
+	options.CRDPaths = []string{filepath.Join(root, "config", "crd", "bases")}
 	// Many tests scan at once, every second.
 	options.ControllerArgs = map[string][]string{
 		controlplane.ImageReflectorController: {"--concurrent=20", "--kube-api-qps=500", "--kube-api-burst=1000"},

@@ -401,6 +401,10 @@ func TestWithoutNamespaceOptIn(t *testing.T) {
 	for _, obj := range []client.Object{&v1alpha1.ArtifactRepository{}, &sourcev1.ExternalArtifact{}} {
 		n.Expect(get(n, "app", obj).GetLabels()).To(HaveKeyWithValue(shardLabel, n.namespace))
 	}
+	change(n, named(n, "app", &sourcev1.ExternalArtifact{}), func(obj *sourcev1.ExternalArtifact) { obj.Labels = nil })
+	n.eventually(func(g Gomega) {
+		g.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Labels).To(HaveKeyWithValue(shardLabel, n.namespace), "consumers in the shard lose it")
+	})
 	n.annotate(named(n, "app", &imagev1.ImagePolicy{}), v1alpha1.UseAsSource, "")
 	n.removed("app")
 }

@@ -45,6 +45,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/publish"
+	"github.com/image-source/image-source-controller/test/stage"
 )
 
 const (
@@ -300,7 +301,25 @@ func (n *tenant) scan(name string, mods ...func(*imagev1.ImageRepository, *image
 	for _, mod := range mods {
 		mod(repository, policy)
 	}
-	n.create(repository, policy)
+	n.create(repository)
+	n.awaitScan(repository)
+	n.create(policy)
+}
+
+// awaitScan gives the first scan of an ImageRepository some time. It need not
+// succeed, but image-reflector-controller evaluates a policy five seconds later
+// that comes before it.
+func (n *tenant) awaitScan(repository *imagev1.ImageRepository) {
+	const enough = 3 * time.Second
+	ctx, cancel := context.WithTimeout(n.Context(), enough)
+	defer cancel()
+	_ = stage.Until(ctx, func(ctx context.Context) error {
+		err := env.Client.Get(ctx, client.ObjectKeyFromObject(repository), repository)
+		if err == nil && conditions.Get(repository, meta.ReadyCondition) == nil {
+			err = errors.New("not scanned yet")
+		}
+		return err
+	})
 }
 
 // dump logs everything that a person needs to understand a failure.

@@ -1,0 +1,119 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+func planFor(t *testing.T, image string, references credentials.References) Plan {
+	t.Helper()
+	repository, err := name.NewRepository(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Plan{Repository: repository, Access: references}
+}
+
+func expectAdmission(t *testing.T, l *lanes, plan Plan, want admission) time.Duration {
+	t.Helper()
+	got, wait := l.enter(plan, false)
+	if got != want {
+		t.Fatalf("admission %d, want %d", got, want)
+	}
+	return wait
+}
+
+func TestLanes(t *testing.T) {
+	down := fault.Retryf(v1alpha1.ReasonFetchFailed, "no answer")
+	app := planFor(t, "one.example/app", credentials.References{Namespace: "a", SecretName: "login"})
+	other := planFor(t, "two.example/app", credentials.References{Namespace: "a"})
+
+	t.Run("until a registry has answered only a few attempts find out whether it does", func(t *testing.T) {
+		l := &lanes{capacity: 7}
+		expectAdmission(t, l, app, admitted)
+		expectAdmission(t, l, app, admitted)
+		expectAdmission(t, l, app, later)
+		expectAdmission(t, l, other, admitted)
+	})
+	t.Run("the first answer opens the lane up to its capacity, and the rest come later and later", func(t *testing.T) {
+		l := &lanes{capacity: 3}
+		expectAdmission(t, l, app, admitted)
+		l.learn(app, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "wrong password"))
+		expectAdmission(t, l, app, admitted)
+		expectAdmission(t, l, app, admitted)
+		first := expectAdmission(t, l, app, later)
+		second := expectAdmission(t, l, app, later)
+		if first <= 0 || second <= first {
+			t.Errorf("told to wait %s and then %s", first, second)
+		}
+		l.leave(app, nil)
+		expectAdmission(t, l, app, admitted)
+	})
+	t.Run("a registry that did not answer is tried by a few, and the others are told", func(t *testing.T) {
+		l := &lanes{capacity: 7}
+		expectAdmission(t, l, app, admitted)
+		l.leave(app, down)
+		expectAdmission(t, l, app, admitted)
+		expectAdmission(t, l, app, admitted)
+		expectAdmission(t, l, app, closed)
+		if got, _ := l.enter(app, true); got != admitted {
+			t.Error("a person who insists is not let in")
+		}
+		l.leave(app, nil)
+		expectAdmission(t, l, app, admitted)
+	})
+	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {
+		l := &lanes{}
+		expectAdmission(t, l, app, admitted)
+		l.learn(app, nil)
+		l.leave(app, errors.Join(down, context.Canceled))
+		for range probes + 1 {
+			expectAdmission(t, l, app, admitted)
+		}
+	})
+	t.Run("Retry-After quiets the access that was told so, and no other tenant's", func(t *testing.T) {
+		l := &lanes{}
+		expectAdmission(t, l, app, admitted)
+		l.leave(app, &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Hour, Err: errors.New("429")})
+		if wait := expectAdmission(t, l, app, putOff); wait < 59*time.Minute {
+			t.Errorf("told to wait %s", wait)
+		}
+		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b", SecretName: "login"})
+		expectAdmission(t, l, neighbour, admitted)
+	})
+	t.Run("what one tenant gets wrong about proxy or CA closes no lane of another", func(t *testing.T) {
+		l := &lanes{}
+		broken := planFor(t, "one.example/app", credentials.References{Namespace: "a", ProxySecretName: "proxy"})
+		expectAdmission(t, l, broken, admitted)
+		l.leave(broken, down)
+		for range probes {
+			expectAdmission(t, l, broken, admitted)
+		}
+		expectAdmission(t, l, broken, closed)
+		expectAdmission(t, l, app, admitted)
+	})
+}

@@ -1,0 +1,355 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// harms are what happens to files.
+func harms() map[string]func(path string) error {
+	return map[string]func(path string) error{
+		"deleted":   os.Remove,
+		"truncated": func(path string) error { return os.Truncate(path, 10) },
+		"altered": func(path string) error {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			content[len(content)/2] ^= 1
+			return os.WriteFile(path, content, 0o600)
+		},
+	}
+}
+
+// sources are artifacts that are stored as they are, and archived again.
+func sources() map[string]publish.Files {
+	return map[string]publish.Files{
+		"a clean layer":               {"app.yaml": "version: 1\n"},
+		"a layer that is re-archived": {"app.yaml": "version: 1\n", ".gitignore": "left out by default\n"},
+	}
+}
+
+func TestAStoredFileThatIsHarmedIsMadeAgain(t *testing.T) {
+	for kind, files := range sources() {
+		for how, harm := range harms() {
+			t.Run(kind+" that is "+how, func(t *testing.T) {
+				s, g := newScene(t), NewWithT(t)
+				s.interval = time.Second
+				s.start()
+				s.push("app:1.0.0", files)
+				s.imageRepository("app")
+				s.imagePolicy("app", annotated)
+				s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+				before := s.waitPublished("app", "1.0.0@")
+				good, err := os.ReadFile(s.file(before.Status.Artifact))
+				g.Expect(err).NotTo(HaveOccurred())
+
+				g.Expect(harm(s.file(before.Status.Artifact))).To(Succeed())
+
+				s.eventually(func(g Gomega) { g.Expect(os.ReadFile(s.file(before.Status.Artifact))).To(Equal(good)) })
+				s.rounds(2, http.MethodHead)
+				after := s.waitPublished("app", "1.0.0@")
+				g.Expect(after.Status.Artifact).To(Equal(before.Status.Artifact), "nothing about it is news to consumers")
+				g.Expect(s.record("app").Status.History).To(HaveLen(1))
+				s.expectServed(after.Status.Artifact)
+			})
+		}
+	}
+}
+
+func TestARequestForAMissingFileHasItMadeAgain(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	g.Expect(os.RemoveAll(s.storage + "/externalartifact")).To(Succeed())
+	g.Expect(os.RemoveAll(s.storage + "/blobs")).To(Succeed())
+
+	code, _ := s.fetch(artifact.URL)
+	g.Expect(code).To(Or(Equal(http.StatusServiceUnavailable), Equal(http.StatusOK)), "consumers retry 5xx, and take 404 for gone")
+
+	s.eventually(func(g Gomega) { g.Expect(fileExists(s.file(artifact))).To(BeTrue()) })
+	s.expectServed(artifact)
+}
+
+func TestALostDiskIsSurvived(t *testing.T) {
+	for kind, files := range sources() {
+		for name, c := range map[string]struct {
+			meanwhile func(*scene)
+			ready     bool
+		}{
+			"nothing else changed": {meanwhile: func(*scene) {}, ready: true},
+			"the tag moved and the policy is not ready": {meanwhile: func(s *scene) {
+				s.push("app:1.0.0", publish.Files{"app.yaml": "version: moved\n"})
+				editStatus(s, "app", func(obj *imagev1.ImagePolicy) { conditions.MarkFalse(obj, meta.ReadyCondition, "Failure", "no tags") })
+			}},
+			"the policy was changed and not evaluated since": {meanwhile: func(s *scene) {
+				edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.Policy.SemVer.Range = "2.x" })
+			}},
+			"the policy's status was tampered with": {meanwhile: func(s *scene) {
+				s.picks("app", imagev1.ImageRef{Name: "evil.example/app", Tag: "1.0.0"})
+			}},
+			"it is suspended": {ready: true, meanwhile: func(s *scene) {
+				s.push("app:1.0.0", publish.Files{"app.yaml": "version: moved\n"})
+				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = true })
+			}},
+			"another version cannot be read": {meanwhile: func(s *scene) {
+				s.pushNonsense("app:1.0.1")
+				s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
+			}},
+			"ignore was changed to what cannot be published": {meanwhile: func(s *scene) {
+				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = new("*") })
+			}},
+		} {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				s, g := startScene(t), NewWithT(t)
+				s.push("app:1.0.0", files)
+				s.imageRepository("app")
+				s.imagePolicy("app", annotated)
+				s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+				before := s.waitPublished("app", "1.0.0@").Status.Artifact
+
+				s.stop()
+				c.meanwhile(s)
+				g.Expect(os.RemoveAll(s.storage)).To(Succeed())
+				g.Expect(os.Mkdir(s.storage, 0o750)).To(Succeed())
+				s.start()
+
+				s.eventually(func(g Gomega) {
+					g.Expect(fileExists(s.file(before))).To(BeTrue())
+					g.Expect(conditions.IsReady(get[v1alpha1.ArtifactRepository](g, s, "app"))).To(Equal(c.ready))
+				})
+				s.expectServed(before)
+				g.Expect(s.record("app").Status.Artifact).To(Equal(before))
+				g.Expect(s.external("app").Status.Artifact).To(Equal(before))
+				g.Expect(s.record("app").Status.History).To(HaveLen(1))
+			})
+		}
+	}
+}
+
+func TestARegistryThatIsDownKeepsTheLastGood(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	s.interval = time.Second
+	s.start()
+	before := s.publishes("app", "1.0.0").Status.Artifact
+
+	s.registry.Answer(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+	s.waitFailed("app", v1alpha1.ReasonFetchFailed, "still published: 1.0.0@")
+	s.expectServed(before)
+	g.Expect(s.external("app").Status.Artifact).To(Equal(before))
+	g.Expect(s.record("app")).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
+
+	s.answers()
+	g.Expect(s.waitPublished("app", "1.0.0@").Status.Artifact).To(Equal(before))
+}
+
+func TestBytesThatAreHarmedWhileTheRegistryIsDownAreSaidToBeMissing(t *testing.T) {
+	for how, harm := range harms() {
+		t.Run(how, func(t *testing.T) {
+			s, g := newScene(t), NewWithT(t)
+			s.interval = time.Second
+			s.start()
+			before := s.publishes("app", "1.0.0").Status.Artifact
+			s.registry.Answer(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+			s.waitFailed("app", v1alpha1.ReasonFetchFailed)
+
+			// Were only one of its names gone, the bytes would still be there.
+			g.Expect(harm(s.file(before))).To(Succeed())
+			if how == "deleted" {
+				g.Expect(os.RemoveAll(s.storage + "/blobs")).To(Succeed())
+			}
+
+			s.eventually(func(g Gomega) {
+				obj := get[v1alpha1.ArtifactRepository](g, s, "app")
+				g.Expect(obj).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionFalse, v1alpha1.ReasonStorageOperationFailed))
+				g.Expect(obj.Status.Artifact).To(Equal(before))
+			})
+			code, _ := s.fetch(before.URL)
+			g.Expect(code).To(Equal(http.StatusServiceUnavailable), "damaged bytes are not served, and not said to be gone")
+
+			s.answers()
+			s.eventually(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
+			})
+			g.Expect(s.waitPublished("app", "1.0.0@").Status.Artifact).To(Equal(before))
+			s.expectServed(before)
+		})
+	}
+}
+
+func TestOldVersionsAreCollected(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	var all []*meta.Artifact
+	for _, tag := range []string{"1.0.0", "1.0.1", "1.0.2", "1.0.3"} {
+		if tag == "1.0.0" {
+			all = append(all, s.publishes("app", tag).Status.Artifact)
+			continue
+		}
+		s.pushNew(tag)
+		all = append(all, s.waitPublished("app", tag+"@").Status.Artifact)
+	}
+	s.eventually(func(g Gomega) {
+		var left []bool
+		for _, artifact := range all {
+			left = append(left, fileExists(s.file(artifact)))
+		}
+		g.Expect(left).To(Equal([]bool{false, false, true, true}), "the retention keeps two, the published one among them")
+	})
+	s.expectServed(all[3])
+	g.Expect(s.record("app").Status.Artifact).To(Equal(all[3]))
+}
+
+func TestWhatNoRecordNamesIsCollectedAtTheStart(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	s.start()
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	s.stop()
+	orphan := s.storage + "/externalartifact/" + s.namespace + "/gone/" + strings.Repeat("a", 64) + ".tar.gz"
+	g.Expect(os.MkdirAll(s.storage+"/externalartifact/"+s.namespace+"/gone", 0o750)).To(Succeed())
+	g.Expect(os.WriteFile(orphan, []byte("left behind"), 0o600)).To(Succeed())
+	g.Expect(os.MkdirAll(s.storage+"/tmp/unfinished", 0o750)).To(Succeed())
+	s.start()
+	s.eventually(func(g Gomega) { g.Expect(fileExists(orphan)).To(BeFalse()) })
+	g.Expect(s.storage + "/tmp/unfinished").NotTo(BeADirectory())
+	s.expectServed(artifact)
+}
+
+func TestAPathThatNoRecordNamesIsNotFound(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	other := strings.Repeat("a", 64)
+	for name, path := range map[string]string{
+		"another digest of a source": "/externalartifact/" + s.namespace + "/app/" + other + ".tar.gz",
+		"another source":             "/externalartifact/" + s.namespace + "/other/" + other + ".tar.gz",
+		"another namespace":          "/externalartifact/elsewhere/app/" + other + ".tar.gz",
+		"a folder":                   "/externalartifact/" + s.namespace + "/app/",
+	} {
+		code, _ := s.fetch(s.artifacts.URL + path)
+		g.Expect(code).To(Equal(http.StatusNotFound), name)
+	}
+	s.expectServed(artifact)
+}
+
+// counting is a reader that counts.
+type counting struct {
+	client.Reader
+	gets atomic.Int32
+}
+
+func (c *counting) Get(ctx context.Context, key client.ObjectKey, obj client.Object, options ...client.GetOption) error {
+	c.gets.Add(1)
+	return c.Reader.Get(ctx, key, obj, options...)
+}
+
+func TestAbsentFiles(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	sha256 := strings.Repeat("a", 64)
+	recorded := func(name string) {
+		s.artifactRepository(name)
+		editStatus(s, name, func(obj *v1alpha1.ArtifactRepository) {
+			path := "externalartifact/" + s.namespace + "/" + name + "/" + sha256 + ".tar.gz"
+			obj.Status.Artifact = &meta.Artifact{Path: path, URL: "http://x/" + path, Revision: "1.0.0@" + digestA, Digest: digestA, LastUpdateTime: metav1.Now()}
+		})
+	}
+	recorded("app")
+	live := &counting{Reader: s.client}
+	poke := make(chan event.GenericEvent, 1)
+	absent := controllers.NewAbsent(noCache{s.client}, live, poke)
+	key := func(name string) store.Key { return store.Key{Namespace: s.namespace, Name: name} }
+
+	err := absent.Missing(t.Context(), key("app"), sha256)
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "what a record names is not gone")
+	var poked event.GenericEvent
+	g.Expect(poke).To(Receive(&poked))
+	g.Expect(client.ObjectKeyFromObject(poked.Object)).To(Equal(client.ObjectKey{Namespace: s.namespace, Name: "app"}))
+
+	for range 3 {
+		_ = absent.Missing(t.Context(), key("app"), sha256)
+	}
+	g.Expect(poke).To(Receive(), "a full channel holds up nobody")
+
+	g.Expect(absent.Missing(t.Context(), key("app"), strings.Repeat("b", 64))).To(MatchError(store.ErrNotPublished))
+
+	live.gets.Store(0)
+	for range 50 {
+		g.Expect(absent.Missing(t.Context(), key("unknown"), sha256)).To(MatchError(store.ErrNotPublished))
+	}
+	g.Expect(live.gets.Load()).To(BeNumerically("<=", 3), "what is unknown is asked for once a second")
+	recorded("unknown")
+	s.eventually(func(g Gomega) {
+		err := absent.Missing(t.Context(), key("unknown"), sha256)
+		g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "%v", err)
+	})
+
+	live.gets.Store(0)
+	start := time.Now()
+	var busy int
+	for i := range 200 {
+		name := hex.EncodeToString(fmt.Appendf(nil, "%d", i))
+		if err := absent.Missing(t.Context(), key("x"+name), sha256); !errors.Is(err, store.ErrNotPublished) {
+			busy++
+		}
+	}
+	allowed := 20 + 20*time.Since(start).Seconds() + 1
+	g.Expect(float64(live.gets.Load())).To(BeNumerically("<=", allowed), "strangers cannot make the API server work")
+	g.Expect(busy+int(live.gets.Load())).To(Equal(200), "who is not answered is told to come back")
+}
+
+// noCache is a cache that has seen nothing yet.
+type noCache struct{ client.Client }
+
+func (noCache) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("artifactrepositories").GroupResource(), "any")
+}
+
+func TestDeletingAPolicysObjectsLeavesNothingOnDisk(t *testing.T) {
+	s := startScene(t)
+	s.publishes("app", "1.0.0")
+	s.publishes("beside", "1.0.0")
+	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Annotations = nil })
+	s.eventually(gone[v1alpha1.ArtifactRepository](s, "app"))
+	s.eventually(func(g Gomega) {
+		g.Expect(s.stored()).NotTo(ContainElement(ContainSubstring("/app/")))
+		g.Expect(s.stored()).To(HaveLen(2), "%v", s.stored())
+	})
+	s.expectServed(s.external("beside").Status.Artifact)
+}
