@@ -91,6 +91,9 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if obj.DeletionTimestamp != nil {
 		return ctrl.Result{}, nil
 	}
+	if r.attention.outdated(req.NamespacedName, obj.ResourceVersion) {
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
+	}
 	ctx, end := r.attention.begin(ctx, req.NamespacedName)
 	defer end()
 	defer r.Events.duration(ctx, obj, start)
@@ -311,6 +314,9 @@ func (r *ArtifactRepositoryReconciler) patchStatus(ctx context.Context, base, ob
 	status := obj.Status.DeepCopy()
 	if err := r.Client.Status().Patch(ctx, obj, guarded(base)); err != nil {
 		return err
+	}
+	if obj.ResourceVersion != base.ResourceVersion {
+		r.attention.overwrote(client.ObjectKeyFromObject(obj), base.ResourceVersion)
 	}
 	obj.Status = *status
 	return nil

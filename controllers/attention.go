@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,8 @@ type note struct {
 	inspected time.Time
 	// awaited is when a change was seen that is not yet published.
 	awaited time.Time
+	// overwritten are the resource versions that this process replaced last.
+	overwritten [4]string
 }
 
 func (a *attention) on(key types.NamespacedName, do func(*note)) {
@@ -115,6 +118,22 @@ func (a *attention) await(key types.NamespacedName) {
 func (a *attention) arrived(key types.NamespacedName) (since time.Time) {
 	a.on(key, func(n *note) { since, n.awaited = n.awaited, time.Time{} })
 	return since
+}
+
+// overwrote notes a resource version of an object that is history since we
+// wrote to it.
+func (a *attention) overwrote(key types.NamespacedName, resourceVersion string) {
+	a.on(key, func(n *note) {
+		copy(n.overwritten[1:], n.overwritten[:])
+		n.overwritten[0] = resourceVersion
+	})
+}
+
+// outdated tells whether an object is older than what we wrote to it last: the
+// cache has not seen that yet.
+func (a *attention) outdated(key types.NamespacedName, resourceVersion string) (outdated bool) {
+	a.on(key, func(n *note) { outdated = slices.Contains(n.overwritten[:], resourceVersion) })
+	return outdated
 }
 
 // forget drops all that is known of an object.

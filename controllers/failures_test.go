@@ -268,8 +268,8 @@ func TestWhatIsRefusedIsNotPulledAgain(t *testing.T) {
 	s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)
 	s.registry.Forget()
 
-	s.reconciled("app")
-	s.reconciled("app")
+	s.reconciled()
+	s.reconciled()
 
 	g.Expect(s.registry.Requests()).To(Equal([]string{"HEAD /v2/team/app/manifests/1.0.0", "HEAD /v2/team/app/manifests/1.0.0"}))
 	s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)
@@ -279,7 +279,7 @@ func TestWhatIsRefusedIsNotPulledAgain(t *testing.T) {
 func TestNoSecretIsTold(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.create(s.dockerConfig(client.ObjectKey{Namespace: s.namespace, Name: "login"}, "user", "hunter2"))
-	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+	s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"bad password hunter2 \u001b[31m` + strings.Repeat("x", 100_000) + `"}]}`))

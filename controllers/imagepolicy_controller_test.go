@@ -76,7 +76,7 @@ func TestAnAnnotatedPolicyGetsAnArtifactRepository(t *testing.T) {
 	g.Expect(applied).To(HaveLen(1))
 	g.Expect(applied[0].Manager).To(Equal(fieldManager))
 	g.Expect(applied[0].Subresource).To(BeEmpty())
-	g.Expect(string(bytes.ReplaceAll(applied[0].FieldsV1.Raw, []byte(string(obj.OwnerReferences[0].UID)), []byte("UID")))).To(MatchJSON(
+	g.Expect(string(bytes.ReplaceAll(applied[0].FieldsV1.GetRawBytes(), []byte(string(obj.OwnerReferences[0].UID)), []byte("UID")))).To(MatchJSON(
 		`{"f:metadata": {"f:ownerReferences": {"k:{\"uid\":\"UID\"}": {}}}, "f:spec": {"f:imagePolicyRef": {"f:name": {}}}}`),
 		"the reference and the owner, and nothing else of the spec")
 }
@@ -162,7 +162,7 @@ func TestATypoDoesNotRemoveASource(t *testing.T) {
 			s.eventually(func(g Gomega) {
 				g.Expect(s.events("ImagePolicy", "app")).To(haveEvent(v1alpha1.ReasonInvalidSpec, c.words))
 			})
-			g.Expect(s.reconciled("app").UID).To(Equal(uid))
+			g.Expect(s.reconciled().UID).To(Equal(uid))
 			g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
 			s.expectServed(before.Status.Artifact)
 
@@ -270,7 +270,7 @@ func TestAHandWrittenObjectSatisfiesTheAnnotation(t *testing.T) {
 	s.settle()
 
 	g.Expect(s.record("app").UID).To(Equal(obj.UID))
-	s.reconciled("app")
+	s.reconciled()
 	s.waitPublished("app", "1.0.0+")
 }
 

@@ -20,8 +20,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -61,23 +59,19 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	code := m.Run()
+	m.Run()
 	if err := server.stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
+		panic(err)
 	}
-	os.Exit(code)
 }
 
 // start starts the API server, once.
-func (s *apiServer) start() error {
-	s.once.Do(func() { s.err = s.launch() })
+func (s *apiServer) start(ctx context.Context) error {
+	s.once.Do(func() { s.err = s.launch(ctx) })
 	return s.err
 }
 
-func (s *apiServer) launch() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
+func (s *apiServer) launch(ctx context.Context) error {
 	assets, err := controlplane.Assets(ctx)
 	if err != nil {
 		return err

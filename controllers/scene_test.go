@@ -105,7 +105,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	t.Parallel()
 	g := NewWithT(t)
-	g.Expect(server.start()).To(Succeed())
+	g.Expect(server.start(t.Context())).To(Succeed())
 	s := &scene{
 		T: t, client: server.client, registry: publish.Serve(), storage: t.TempDir(), log: &journal{},
 		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel}, limits: format.DefaultLimits(), interval: time.Hour,
@@ -429,11 +429,6 @@ func (s *scene) artifactRepository(name string, change ...func(*v1alpha1.Artifac
 	s.create(obj)
 }
 
-// each sets the interval of an ArtifactRepository.
-func each(interval time.Duration) func(*v1alpha1.ArtifactRepository) {
-	return func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Interval = &metav1.Duration{Duration: interval} }
-}
-
 // picks writes into a policy's status what image-reflector-controller would: that
 // it picked a tag. A reference without a name is one of the policy's image.
 func (s *scene) picks(name string, ref imagev1.ImageRef) {
@@ -542,7 +537,7 @@ func get[T any, P object[T]](g Gomega, s *scene, name string) P {
 	return obj
 }
 
-// beGone matches the name of an object of a kind that does not exist.
+// gone checks that there is no object of a kind and name.
 func gone[T any, P object[T]](s *scene, name string) func(g Gomega) {
 	return func(g Gomega) {
 		err := s.client.Get(s.Context(), client.ObjectKey{Namespace: s.namespace, Name: name}, P(new(T)))
@@ -588,15 +583,15 @@ func (s *scene) waitFailed(name, reason string, words ...string) *v1alpha1.Artif
 	return obj
 }
 
-// reconciled asks for a reconcile of an ArtifactRepository and waits until it
-// was handled.
-func (s *scene) reconciled(name string) *v1alpha1.ArtifactRepository {
+// reconciled asks for a reconcile of the ArtifactRepository app and waits until
+// it was handled.
+func (s *scene) reconciled() *v1alpha1.ArtifactRepository {
 	s.Helper()
 	token := time.Now().Format(time.RFC3339Nano)
-	edit(s, name, func(obj *v1alpha1.ArtifactRepository) { request(obj, token) })
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { request(obj, token) })
 	var obj *v1alpha1.ArtifactRepository
 	s.eventually(func(g Gomega) {
-		obj = get[v1alpha1.ArtifactRepository](g, s, name)
+		obj = get[v1alpha1.ArtifactRepository](g, s, "app")
 		g.Expect(obj.Status.LastHandledReconcileAt).To(Equal(token))
 	})
 	return obj
@@ -634,7 +629,7 @@ func (s *scene) fetch(url string) (int, []byte) {
 	g := NewWithT(s)
 	request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, url, http.NoBody)
 	g.Expect(err).NotTo(HaveOccurred())
-	response, err := http.DefaultClient.Do(request)
+	response, err := s.artifacts.Client().Do(request)
 	g.Expect(err).NotTo(HaveOccurred())
 	defer response.Body.Close()
 	var body bytes.Buffer
@@ -676,7 +671,7 @@ func (s *scene) stored() []string {
 	return files
 }
 
-// events lists the Kubernetes events about an object of a kind, as reason and message.
+// events lists the Kubernetes events about an object of a kind.
 func (s *scene) events(kind, name string) []corev1.Event {
 	s.Helper()
 	var list corev1.EventList

@@ -35,9 +35,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
-// maxHistory is how many publications a status remembers.
-const maxHistory = v1alpha1.MaxHistory
-
 // attempt is what one reconcile came to.
 type attempt struct {
 	plan Plan

@@ -44,7 +44,8 @@ import (
 // what a test stops or answers itself. It remembers what passed.
 type gate struct {
 	*httptest.Server
-	next http.Handler
+	next   http.Handler
+	closed chan struct{}
 
 	mu       sync.Mutex
 	barriers []*barrier
@@ -54,8 +55,8 @@ type gate struct {
 
 // passage is a request that came to a gate, and what it was answered.
 type passage struct {
-	Method, Path, UserAgent string
-	Query                   url.Values
+	Method, Path, UserAgent, Authorization string
+	Query                                  url.Values
 	// Body of a request that writes.
 	Body string
 	At   time.Time
@@ -106,7 +107,7 @@ type substitute struct {
 
 // newGate opens a gate to a registry or any other server.
 func newGate(t *testing.T, server string) *gate {
-	g := &gate{next: forward(t, server, nil)}
+	g := &gate{next: forward(t, server, nil), closed: make(chan struct{})}
 	g.Server = httptest.NewServer(g)
 	t.Cleanup(g.shut)
 	return g
@@ -119,7 +120,7 @@ func newAPIGate(t *testing.T) *gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{next: forward(t, env.RESTConfig().Host, transport)}
+	g := &gate{next: forward(t, env.RESTConfig().Host, transport), closed: make(chan struct{})}
 	g.Server = httptest.NewTLSServer(g)
 	t.Cleanup(g.shut)
 	return g
@@ -143,6 +144,7 @@ func forward(t *testing.T, server string, transport http.RoundTripper) http.Hand
 
 // shut lets everything go that is stopped, and closes the gate.
 func (g *gate) shut() {
+	close(g.closed)
 	g.mu.Lock()
 	barriers := slices.Clone(g.barriers)
 	g.mu.Unlock()
@@ -169,7 +171,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *gate) enter(r *http.Request) *passage {
-	p := &passage{Method: r.Method, Path: r.URL.Path, UserAgent: r.UserAgent(), Query: r.URL.Query(), At: time.Now()}
+	p := &passage{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), At: time.Now(),
+		UserAgent: r.UserAgent(), Authorization: r.Header.Get("Authorization")}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -329,6 +332,16 @@ type passing struct {
 	gate    *gate
 	request *http.Request
 	passage *passage
+}
+
+// hang answers nothing more until the client has gone. A client that has another
+// question on the same connection never seems to go, but gates close.
+func hang(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-w.(*passing).gate.closed:
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // flush sends what was written so far.

@@ -62,7 +62,7 @@ func TestRegistryFaults(t *testing.T) {
 			message: "the connection ended",
 		},
 		"it does not answer": {
-			answer:  func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			answer:  hang,
 			timeout: time.Second,
 			message: "spec.timeout (1s)",
 		},
@@ -71,7 +71,7 @@ func TestRegistryFaults(t *testing.T) {
 				w.Header().Set("Content-Length", "1000")
 				_, _ = w.Write([]byte(`{"schemaVersion":2,`)) // a client that is gone is fine
 				w.(*passing).flush()
-				<-r.Context().Done()
+				hang(w, r)
 			},
 			timeout: time.Second,
 			message: "spec.timeout (1s)",

@@ -392,19 +392,19 @@ func TestWithoutNamespaceOptIn(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t, "")
 	shard := startShard(t, n.namespace, "--namespace-opt-in=none")
-	revision := n.push("app", "1.0.0", configMap("app", "1.0.0"))
-	n.scan("app", func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
+	revision := n.push("podinfo", "1.0.0", configMap("podinfo", "1.0.0"))
+	n.scan("podinfo", func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
 		policy.Labels = map[string]string{shardLabel: n.namespace}
 	})
-	artifact := n.published("app", revision)
+	artifact := n.published("podinfo", revision)
 	n.Expect(artifact.URL).To(HavePrefix("http://" + shard.Address + "/"))
 	for _, obj := range []client.Object{&v1alpha1.ArtifactRepository{}, &sourcev1.ExternalArtifact{}} {
-		n.Expect(get(n, "app", obj).GetLabels()).To(HaveKeyWithValue(shardLabel, n.namespace))
+		n.Expect(get(n, "podinfo", obj).GetLabels()).To(HaveKeyWithValue(shardLabel, n.namespace))
 	}
-	change(n, named(n, "app", &sourcev1.ExternalArtifact{}), func(obj *sourcev1.ExternalArtifact) { obj.Labels = nil })
+	change(n, named(n, "podinfo", &sourcev1.ExternalArtifact{}), func(obj *sourcev1.ExternalArtifact) { obj.Labels = nil })
 	n.eventually(func(g Gomega) {
-		g.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Labels).To(HaveKeyWithValue(shardLabel, n.namespace), "consumers in the shard lose it")
+		g.Expect(get(n, "podinfo", &sourcev1.ExternalArtifact{}).Labels).To(HaveKeyWithValue(shardLabel, n.namespace), "consumers in the shard lose it")
 	})
-	n.annotate(named(n, "app", &imagev1.ImagePolicy{}), v1alpha1.UseAsSource, "")
-	n.removed("app")
+	n.annotate(named(n, "podinfo", &imagev1.ImagePolicy{}), v1alpha1.UseAsSource, "")
+	n.removed("podinfo")
 }

@@ -148,28 +148,28 @@ func TestMovedTags(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
-			before := n.push("app", "1.0.0", configMap("app", "before"))
-			n.scan("app", func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
+			before := n.push("orders", "1.0.0", configMap("orders", "before"))
+			n.scan("orders", func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
 				policy.Spec.DigestReflectionPolicy, policy.Spec.Interval = test.reflection, test.interval
 			})
-			n.deploy("app")
-			n.published("app", before)
-			n.deployed("app", "before")
-			reflected := get(n, "app", &imagev1.ImagePolicy{}).Status.LatestRef.Digest
+			n.deploy("orders")
+			n.published("orders", before)
+			n.deployed("orders", "before")
+			reflected := get(n, "orders", &imagev1.ImagePolicy{}).Status.LatestRef.Digest
 			if test.reflection == imagev1.ReflectNever {
 				n.Expect(reflected).To(BeEmpty())
 			} else {
 				n.Expect("1.0.0@" + reflected).To(Equal(before))
 			}
 
-			after := n.push("app", "1.0.0", configMap("app", "after"))
+			after := n.push("orders", "1.0.0", configMap("orders", "after"))
 			if test.follows {
-				n.published("app", after)
-				n.deployed("app", "after")
+				n.published("orders", after)
+				n.deployed("orders", "after")
 				return
 			}
-			n.Expect(n.reconciled("app").Status.Artifact.Revision).To(Equal(before))
-			n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(before))
+			n.Expect(n.reconciled("orders").Status.Artifact.Revision).To(Equal(before))
+			n.Expect(get(n, "orders", &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(before))
 		})
 	}
 }

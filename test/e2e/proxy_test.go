@@ -41,6 +41,7 @@ type forwardProxy struct {
 }
 
 func newForwardProxy(t *testing.T, registry string) *forwardProxy {
+	t.Helper()
 	p := &forwardProxy{registry: registry, username: "proxy-user", password: "proxy-password-7d1f"}
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(p.Close)

@@ -84,7 +84,7 @@ func TestHandWrittenObjectWithoutTheOwnersConsent(t *testing.T) {
 	t.Parallel()
 	owner, n := newTenant(t, v1alpha1.UseAsSourceEnabled), newTenant(t, v1alpha1.UseAsSourceEnabled)
 	revision := owner.push("app", "1.0.0", configMap("app", "1.0.0"))
-	owner.scan("app", func(repository *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
+	owner.scan("app", func(repository *imagev1.ImageRepository, _ *imagev1.ImagePolicy) {
 		repository.Spec.AccessFrom = &acl.AccessFrom{NamespaceSelectors: []acl.NamespaceSelector{{}}}
 		repository.Annotations = map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceTrue}
 	})
