@@ -116,7 +116,7 @@ func (s *session) learn(e endpoint) {
 }
 
 // lost makes the next request ping again: the registry may have moved from
-// HTTP to HTTPS.
+// HTTP to HTTPS, or to another login realm.
 func (s *session) lost() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -224,10 +224,13 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 			return t, nil
 		}
 		t, err := s.login(ctx, e.login, who.repository, config)
-		if err == nil {
-			s.tokens.put(who.repository, t)
+		if err != nil {
+			// The registry may have named the wrong realm, and may know better by now.
+			s.lost()
+			return t, err
 		}
-		return t, err
+		s.tokens.put(who.repository, t)
+		return t, nil
 	}))
 	if err != nil {
 		return "", err

@@ -173,30 +173,39 @@ func TestHangingRegistry(t *testing.T) {
 		hanging = 10 // as many as there are workers
 		soon    = 10 * time.Second
 	)
-	for name, worked := range map[string]bool{
-		"it never worked":            false,
-		"it worked before it hanged": true,
+	for name, test := range map[string]struct {
+		shard        string
+		worked, lost bool
+	}{
+		"it never worked":                               {shard: "hanging-at-first"},
+		"it worked before":                              {shard: "hanging-later", worked: true},
+		"it worked before, and what it gave us is lost": {shard: "hanging-and-lost", worked: true, lost: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			shard := map[bool]string{false: "hanging-at-first", true: "hanging-later"}[worked]
+			shard := test.shard
 			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 			gate := newGate(t, env.Registry().URL())
-			startShard(t, shard, append(quickAPI, "--concurrent=10")...)
+			controller := startShard(t, shard, append(quickAPI, "--concurrent=10")...)
 			hang := func() { gate.stop(beforeServer, byUs) }
-			if !worked {
+			if !test.worked {
 				hang()
 			}
 			for i := range hanging {
 				name := fmt.Sprint("sick-", i)
-				n.push(name, "1.0.0", configMap(app, name))
+				n.push(name, "1.0.0", configMap(n.namespace, name))
 				n.scan(name, through(n, gate.host(), name), inShard(shard))
 			}
-			if worked {
+			if test.worked {
 				for i := range hanging {
 					n.published(fmt.Sprint("sick-", i), "1.0.0")
 				}
 				hang()
+			}
+			if test.lost {
+				n.Expect(controller.Kill()).To(Succeed())
+				n.wipe(controller.StorageDir)
+				n.Expect(controller.Restart(t.Context())).To(Succeed())
 			}
 			n.push(app, "1.0.0", configMap(app, "1.0.0"))
 			n.scan(app, inShard(shard))

@@ -392,8 +392,7 @@ func TestWithoutNamespaceOptIn(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t, "")
 	shard := startShard(t, n.namespace, "--namespace-opt-in=none")
-	revision := n.push("podinfo", "1.0.0", configMap("podinfo", "1.0.0"))
-	n.scan("podinfo", func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
+	revision := n.pushAndScan("podinfo", "1.0.0", func(_ *imagev1.ImageRepository, policy *imagev1.ImagePolicy) {
 		policy.Labels = map[string]string{shardLabel: n.namespace}
 	})
 	artifact := n.published("podinfo", revision)
