@@ -177,8 +177,8 @@ func TestHangingRegistry(t *testing.T) {
 		shard        string
 		worked, lost bool
 	}{
-		"it never worked":                               {shard: "hanging-at-first"},
-		"it worked before":                              {shard: "hanging-later", worked: true},
+		"it never worked":  {shard: "hanging-at-first"},
+		"it worked before": {shard: "hanging-later", worked: true},
 		"it worked before, and what it gave us is lost": {shard: "hanging-and-lost", worked: true, lost: true},
 	} {
 		t.Run(name, func(t *testing.T) {
