@@ -66,8 +66,10 @@ type ArtifactRepositoryReconciler struct {
 	Store *store.Store
 	// Content holds the limits and settings that are the same for all objects.
 	Content format.Options
-	// LabelKeys are copied to the ExternalArtifact.
+	// LabelKeys are copied to the ExternalArtifact and to image objects.
 	LabelKeys []string
+	// FieldManager owns what is applied.
+	FieldManager string
 	// Backoff decides when a failed attempt is tried again.
 	Backoff workqueue.TypedRateLimiter[ctrl.Request]
 	// Events tells people.
@@ -129,8 +131,12 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
+	objectsErr := r.keepImageObjects(ctx, obj, &around)
 	a := attempt{plan: r.Rules.Plan(obj, around)}
 	a.err = a.plan.Why
+	if objectsErr != nil && a.plan.Action != Withdraw {
+		a.plan.Action, a.err = Refuse, objectsErr
+	}
 	switch a.plan.Action {
 	case Withdraw:
 		return a
@@ -142,6 +148,24 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	case Freeze, Refuse:
 	}
 	return r.restore(ctx, obj, around, a)
+}
+
+// keepImageObjects makes the image objects of a spec with a policy, where the
+// namespace lets anything be published, and removes them elsewhere.
+func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) error {
+	objects := imageObjects{client: r.Client, labelKeys: r.LabelKeys, fieldManager: r.FieldManager}
+	permission := r.Rules.permission(*around)
+	var err error
+	switch {
+	case permission.Verdict == Off || obj.Spec.Policy == nil:
+		err = objects.remove(ctx, obj, *around)
+	case permission.Verdict == On && foreignImageObject(obj, *around) == "":
+		around.Updated, err = objects.keep(ctx, obj, *around)
+	}
+	if err != nil {
+		err = fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
+	}
+	return err
 }
 
 // publishInLane publishes unless the way to the registry is closed.

@@ -42,6 +42,13 @@ type Surroundings struct {
 	Repository *imagev1.ImageRepository
 	// Admitted tells that the ImageRepository's accessFrom lets the namespace in.
 	Admitted bool
+	// OwnPolicy and OwnRepository are the image objects that have the name of
+	// the ArtifactRepository, whoever made them.
+	OwnPolicy     *imagev1.ImagePolicy
+	OwnRepository *imagev1.ImageRepository
+	// Updated tells that the image objects of the ArtifactRepository were just
+	// changed, so that their status speaks of what was before.
+	Updated bool
 	// External is the ExternalArtifact of the same name.
 	External *sourcev1.ExternalArtifact
 }
@@ -93,8 +100,8 @@ func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy)
 func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.ArtifactRepository) (Surroundings, error) {
 	var s Surroundings
 	var err error
-	if ref := obj.Spec.ImagePolicyRef; ref != nil {
-		policy, err := get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}, &imagev1.ImagePolicy{})
+	if name := policyName(obj); name != "" {
+		policy, err := get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: name}, &imagev1.ImagePolicy{})
 		if err != nil {
 			return s, err
 		}
@@ -104,13 +111,33 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 			}
 		}
 	}
+	key := client.ObjectKeyFromObject(obj)
+	if s.OwnPolicy, err = get(ctx, o.client, key, &imagev1.ImagePolicy{}); err != nil {
+		return s, err
+	}
+	if s.OwnRepository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil {
+		return s, err
+	}
 	if s.Namespace == nil {
 		if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{}); err != nil {
 			return s, err
 		}
 	}
-	s.External, err = get(ctx, o.client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	s.External, err = get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
 	return s, err
+}
+
+// policyName is the ImagePolicy that an ArtifactRepository follows: the one it
+// refers to, or the one that is kept for it; empty when it follows none.
+func policyName(obj *v1alpha1.ArtifactRepository) string {
+	switch {
+	case obj.Spec.ImagePolicyRef != nil:
+		return obj.Spec.ImagePolicyRef.Name
+	case obj.Spec.Policy != nil:
+		return obj.Name
+	default:
+		return ""
+	}
 }
 
 // get reads an object; one that does not exist is nil.
