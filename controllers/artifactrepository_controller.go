@@ -135,7 +135,7 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	a := attempt{plan: r.Rules.Plan(obj, around)}
 	a.err = a.plan.Why
 	if objectsErr != nil && a.plan.Action != Withdraw {
-		a.plan.Action, a.err = Refuse, objectsErr
+		a.plan.Action, a.err, a.postponed = Refuse, objectsErr, apierrors.IsConflict(objectsErr)
 	}
 	switch a.plan.Action {
 	case Withdraw:
@@ -153,19 +153,19 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 // keepImageObjects makes the image objects of a spec with a policy, where the
 // namespace lets anything be published, and removes them elsewhere.
 func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) error {
-	objects := imageObjects{client: r.Client, labelKeys: r.LabelKeys, fieldManager: r.FieldManager}
-	permission := r.Rules.permission(*around)
+	objects := imageObjects{client: r.Client, live: r.Live, labelKeys: r.LabelKeys, fieldManager: r.FieldManager}
+	permission := r.Rules.permission(obj, *around)
 	var err error
 	switch {
 	case permission.Verdict == Off || obj.Spec.Policy == nil:
 		err = objects.remove(ctx, obj, *around)
 	case permission.Verdict == On && foreignImageObject(obj, *around) == "":
-		around.Updated, err = objects.keep(ctx, obj, *around)
+		err = objects.keep(ctx, obj, around)
 	}
-	if err != nil {
-		err = fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
+	if err == nil || fault.Of(err, "").Reason != "" {
+		return err
 	}
-	return err
+	return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
 }
 
 // publishInLane publishes unless the way to the registry is closed.

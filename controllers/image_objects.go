@@ -25,10 +25,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
@@ -37,31 +39,76 @@ import (
 // ArtifactRepository that has a policy of its own. Tags are listed and ordered
 // by image-reflector-controller, never here.
 type imageObjects struct {
-	client       client.Client
+	client client.Client
+	// live reads past the caches: an object without the labels of this shard
+	// is not in them.
+	live         client.Reader
 	labelKeys    []string
 	fieldManager string
 }
 
-// keep makes the image objects what the spec asks for, and tells whether that
-// changed anything: their status then speaks of what was before.
-func (k imageObjects) keep(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) (changed bool, err error) {
-	repository, policy := k.repository(obj), k.policy(obj)
-	if seen := around.OwnRepository; seen == nil || !current(seen, repository) || !equality.Semantic.DeepEqual(seen.Spec, repository.Spec) {
-		changed = true
-		if err := applyObject(ctx, k.client, repository, k.fieldManager); err != nil {
-			return changed, err
+// keep makes the image objects what the spec asks for. The surroundings then
+// hold them as they are now: what their status says of an older generation, or
+// of another image, is not taken for an answer.
+func (k imageObjects) keep(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) (err error) {
+	if _, err := repositoryOf(obj); err != nil {
+		return err
+	}
+	around.OwnRepository, err = ensure(ctx, k, around.OwnRepository, k.repository(obj),
+		func(r *imagev1.ImageRepository) *imagev1.ImageRepositorySpec { return &r.Spec })
+	if err != nil {
+		return err
+	}
+	around.OwnPolicy, err = ensure(ctx, k, around.OwnPolicy, k.policy(obj, around.OwnPolicy),
+		func(p *imagev1.ImagePolicy) *imagev1.ImagePolicySpec { return &p.Spec })
+	if err != nil {
+		return err
+	}
+	around.Repository, around.Policy = around.OwnRepository, around.OwnPolicy
+	if err := k.rescan(ctx, obj, *around); err != nil {
+		return err
+	}
+	return k.reevaluate(ctx, *around)
+}
+
+// ensure makes an image object what is wanted, and returns it as it is then.
+// One of somebody else's is a conflict, and never written to.
+func ensure[T, S any, P interface {
+	*T
+	client.Object
+}](ctx context.Context, k imageObjects, seen, want P, spec func(P) *S) (P, error) {
+	if seen == nil {
+		var err error
+		if seen, err = get(ctx, k.live, client.ObjectKeyFromObject(want), P(new(T))); err != nil {
+			return nil, err
 		}
 	}
-	if seen := around.OwnPolicy; seen == nil || !current(seen, policy) || !equality.Semantic.DeepEqual(seen.Spec, policy.Spec) {
-		changed = true
-		if err := applyObject(ctx, k.client, policy, k.fieldManager); err != nil {
-			return changed, err
+	if seen != nil {
+		if !controlledBySame(seen, want) {
+			return seen, nameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
 		}
+		if current(seen, want) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
+			return seen, nil
+		}
+		// Nothing is applied to an object that is no longer what was judged.
+		want.SetResourceVersion(seen.GetResourceVersion())
 	}
-	if changed {
-		return changed, nil
+	applied, err := applyObject(ctx, k.client, want, k.fieldManager)
+	if err != nil {
+		return seen, err
 	}
-	return false, k.reevaluate(ctx, around)
+	now := P(new(T))
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied, now); err != nil {
+		return seen, err
+	}
+	if equality.Semantic.DeepEqual(spec(now), spec(want)) {
+		return now, nil
+	}
+	// What others set beside what we apply is theirs to server-side apply; it
+	// would make the object mean something else than the spec that it is for.
+	before := now.DeepCopyObject().(P)
+	*spec(now) = *spec(want)
+	return now, k.client.Patch(ctx, now, guarded(before))
 }
 
 // remove deletes image objects that were kept for a policy that is gone.
@@ -85,6 +132,16 @@ func (k imageObjects) remove(ctx context.Context, obj *v1alpha1.ArtifactReposito
 	return nil
 }
 
+// rescan hands a request to reconcile on to the ImageRepository: whoever asks
+// for the newest image asks for the tags to be listed now.
+func (k imageObjects) rescan(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) error {
+	token := newToken(obj, around)
+	if token == "" {
+		return nil
+	}
+	return k.ask(ctx, around.OwnRepository, token)
+}
+
 // reevaluate asks for the policy to be evaluated again when its repository
 // scans another image than the one it picked from: image-reflector-controller
 // does so by itself only when the list of tags differs.
@@ -94,16 +151,31 @@ func (k imageObjects) reevaluate(ctx context.Context, around Surroundings) error
 		return nil
 	}
 	parsed, err := parseRepository(repository.Spec.Image, repository.Spec.Insecure)
-	if err != nil || sameRepository(policy.Status.LatestRef.Name, repository.Spec.Image, parsed) || !scans(repository, parsed) {
+	if err != nil {
+		return err
+	}
+	if sameRepository(policy.Status.LatestRef.Name, repository.Spec.Image, parsed) || !scans(repository, parsed) {
 		return nil
 	}
-	token := "image-" + strconv.FormatInt(repository.Generation, 10)
-	if policy.Annotations[meta.ReconcileRequestAnnotation] == token {
+	about := "image-" + strconv.FormatInt(repository.Generation, 10) + "-"
+	asked := policy.Annotations[meta.ReconcileRequestAnnotation]
+	if strings.HasPrefix(asked, about) && (asked != policy.Status.LastHandledReconcileAt || !conditions.IsReady(policy)) {
 		return nil
 	}
-	asking := policy.DeepCopy()
-	metav1.SetMetaDataAnnotation(&asking.ObjectMeta, meta.ReconcileRequestAnnotation, token)
-	return k.client.Patch(ctx, asking, client.MergeFrom(policy))
+	// Not asked yet, or answered from a cache that had not seen the scan.
+	return k.ask(ctx, policy, about+policy.ResourceVersion)
+}
+
+// ask requests a reconcile of an image object, once for each token.
+func (k imageObjects) ask(ctx context.Context, object client.Object, token string) error {
+	if object.GetAnnotations()[meta.ReconcileRequestAnnotation] == token {
+		return nil
+	}
+	before := object.DeepCopyObject().(client.Object)
+	asking := object.DeepCopyObject().(client.Object)
+	annotations, _ := merge(asking.GetAnnotations(), map[string]string{meta.ReconcileRequestAnnotation: token})
+	asking.SetAnnotations(annotations)
+	return k.client.Patch(ctx, asking, client.MergeFrom(before))
 }
 
 // repository is the ImageRepository of an ArtifactRepository with a policy.
@@ -132,8 +204,9 @@ func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.Imag
 	}
 }
 
-// policy is the ImagePolicy of an ArtifactRepository with a policy.
-func (k imageObjects) policy(obj *v1alpha1.ArtifactRepository) *imagev1.ImagePolicy {
+// policy is the ImagePolicy of an ArtifactRepository with a policy. Its suspend
+// is left to people, as on any policy.
+func (k imageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	return &imagev1.ImagePolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImagePolicyKind},
 		ObjectMeta: k.meta(obj),
@@ -142,6 +215,7 @@ func (k imageObjects) policy(obj *v1alpha1.ArtifactRepository) *imagev1.ImagePol
 			Policy:                 *obj.Spec.Policy,
 			FilterTags:             obj.Spec.FilterTags,
 			DigestReflectionPolicy: imagev1.ReflectNever, // what the API server would fill in
+			Suspend:                seen != nil && seen.Spec.Suspend,
 		},
 	}
 }
@@ -181,19 +255,28 @@ func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) s
 	}
 }
 
+// controlledBySame tells whether two objects have a controller of one kind and
+// name.
+func controlledBySame(seen, want metav1.Object) bool {
+	owner := metav1.GetControllerOf(want)
+	return controlledByName(seen, schema.GroupKind{Group: groupOf(owner.APIVersion), Kind: owner.Kind}, owner.Name)
+}
+
 // current tells whether an object has the owner and the labels that are wanted.
 func current(seen, want metav1.Object) bool {
 	owner := metav1.GetControllerOf(seen)
 	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID && holds(seen.GetLabels(), want.GetLabels())
 }
 
-// applyObject applies an object without its status, which is nobody's to send.
-func applyObject(ctx context.Context, c client.Client, object client.Object, fieldManager string) error {
+// applyObject applies an object without its status, which is nobody's to send,
+// and returns what the API server made of it.
+func applyObject(ctx context.Context, c client.Client, object client.Object, fieldManager string) (map[string]any, error) {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	delete(content, "status")
-	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: content}),
-		client.FieldOwner(fieldManager), client.ForceOwnership)
+	applied := &unstructured.Unstructured{Object: content}
+	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(fieldManager), client.ForceOwnership)
+	return applied.Object, err
 }

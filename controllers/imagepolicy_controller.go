@@ -115,7 +115,8 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 	if existing != nil && upToDate(existing, want) {
 		return nil
 	}
-	return applyObject(ctx, r.Client, want, r.FieldManager)
+	_, err := applyObject(ctx, r.Client, want, r.FieldManager)
+	return err
 }
 
 // remove deletes exactly the object that was seen.

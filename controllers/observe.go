@@ -46,9 +46,6 @@ type Surroundings struct {
 	// the ArtifactRepository, whoever made them.
 	OwnPolicy     *imagev1.ImagePolicy
 	OwnRepository *imagev1.ImageRepository
-	// Updated tells that the image objects of the ArtifactRepository were just
-	// changed, so that their status speaks of what was before.
-	Updated bool
 	// External is the ExternalArtifact of the same name.
 	External *sourcev1.ExternalArtifact
 }
@@ -100,8 +97,8 @@ func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy)
 func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.ArtifactRepository) (Surroundings, error) {
 	var s Surroundings
 	var err error
-	if name := policyName(obj); name != "" {
-		policy, err := get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: name}, &imagev1.ImagePolicy{})
+	if ref := obj.Spec.ImagePolicyRef; ref != nil {
+		policy, err := get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}, &imagev1.ImagePolicy{})
 		if err != nil {
 			return s, err
 		}
@@ -118,6 +115,9 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 	if s.OwnRepository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil {
 		return s, err
 	}
+	if obj.Spec.Policy != nil {
+		s.followOwn(obj)
+	}
 	if s.Namespace == nil {
 		if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{}); err != nil {
 			return s, err
@@ -125,6 +125,17 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 	}
 	s.External, err = get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
 	return s, err
+}
+
+// followOwn makes the image objects that are kept for an ArtifactRepository
+// those that it follows, whatever they refer to.
+func (s *Surroundings) followOwn(obj *v1alpha1.ArtifactRepository) {
+	if s.OwnPolicy != nil && keptFor(s.OwnPolicy, obj) {
+		s.Policy = s.OwnPolicy
+	}
+	if s.OwnRepository != nil && keptFor(s.OwnRepository, obj) {
+		s.Repository = s.OwnRepository
+	}
 }
 
 // policyName is the ImagePolicy that an ArtifactRepository follows: the one it

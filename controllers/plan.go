@@ -85,11 +85,11 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 		plan.Action, plan.Why = action, why
 		return plan
 	}
-	permission := r.permission(around)
+	permission := r.permission(obj, around)
 	switch {
 	case permission.Verdict == Off:
 		return stop(Withdraw, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
-	case permission.Verdict == Keep && around.Repository != nil:
+	case permission.Verdict == Keep && (around.Repository != nil || obj.Spec.ImagePolicyRef == nil):
 		return stop(Refuse, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
 	case around.External != nil && !ownedBy(around.External, obj):
 		return stop(Refuse, nameConflict(sourcev1.ExternalArtifactKind, obj.Name))
@@ -114,8 +114,8 @@ func (p *Plan) choose(obj *v1alpha1.ArtifactRepository, around Surroundings) err
 		return p.followPolicy(obj, around)
 	}
 	var err error
-	if p.Repository, err = parseRepository(imageName(obj), obj.Spec.Insecure); err != nil {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %q, which is no repository name such as ghcr.io/org/app: %w", quotable(obj.Spec.Image), err)
+	if p.Repository, err = repositoryOf(obj); err != nil {
+		return err
 	}
 	p.Access = accessOfSpec(obj)
 	switch {
@@ -124,17 +124,25 @@ func (p *Plan) choose(obj *v1alpha1.ArtifactRepository, around Surroundings) err
 	case obj.Spec.Tag != "":
 		p.Tag = obj.Spec.Tag
 		return nil
-	case around.Updated:
-		return waitFor("ImageRepository and ImagePolicy %s were just changed and have not been evaluated yet", obj.Name)
 	default:
 		return p.followPolicy(obj, around)
 	}
 }
 
+// repositoryOf returns the repository that a spec names.
+func repositoryOf(obj *v1alpha1.ArtifactRepository) (name.Repository, error) {
+	repository, err := parseRepository(imageName(obj), obj.Spec.Insecure)
+	if err != nil {
+		return repository, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %q, which is no repository name such as ghcr.io/org/app: %w", quotable(obj.Spec.Image), err)
+	}
+	return repository, nil
+}
+
 // permission tells whether anything may be published from these surroundings.
-func (r Rules) permission(around Surroundings) Decision {
+// Where the spec names the image, only the namespace has a say.
+func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings) Decision {
 	marks := around.Marks()
-	if around.Policy == nil {
+	if around.Policy == nil || obj.Spec.ImagePolicyRef == nil {
 		return r.DecideNamespace(marks.Namespace)
 	}
 	return r.DecidePermission(marks)
@@ -184,8 +192,8 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 	}
 	latest := policy.Status.LatestRef
 	if !sameRepository(latest.Name, repository.Spec.Image, p.Repository) {
-		return waitFor("ImagePolicy %s picked from %q, but its ImageRepository %s scans %q: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
-			policy.Name, quotable(latest.Name), key, quotable(repository.Spec.Image), policy.Name, policy.Namespace)
+		return cmp.Or(scanFailure(repository), waitFor("ImagePolicy %s picked from %q, but its ImageRepository %s scans %q: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
+			policy.Name, quotable(latest.Name), key, quotable(repository.Spec.Image), policy.Name, policy.Namespace))
 	}
 	if isSignatureTag.MatchString(latest.Tag) {
 		return waitFor("ImagePolicy %s picked the tag %q, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",

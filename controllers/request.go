@@ -140,12 +140,24 @@ func requested(obj *v1alpha1.ArtifactRepository, around Surroundings) bool {
 	if obj.Status.ObservedGeneration < 1 {
 		return false
 	}
-	seen := observedRequests(obj)
-	now := requests(around)
-	token := obj.Annotations[meta.ReconcileRequestAnnotation]
-	return token != "" && token != obj.Status.LastHandledReconcileAt ||
-		now.ImagePolicy != "" && now.ImagePolicy != seen.ImagePolicy ||
-		now.ExternalArtifact != "" && now.ExternalArtifact != seen.ExternalArtifact
+	asked := requests(around).ImagePolicy
+	return newToken(obj, around) != "" || asked != "" && asked != observedRequests(obj).ImagePolicy
+}
+
+// newToken returns the request that was made since the last reconcile on the
+// ArtifactRepository or on its ExternalArtifact; empty when there is none.
+func newToken(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
+	token, asked := obj.Annotations[meta.ReconcileRequestAnnotation], requests(around).ExternalArtifact
+	switch {
+	case obj.Status.ObservedGeneration < 1:
+		return ""
+	case token != "" && token != obj.Status.LastHandledReconcileAt:
+		return token
+	case asked != "" && asked != observedRequests(obj).ExternalArtifact:
+		return asked
+	default:
+		return ""
+	}
 }
 
 // acknowledge writes into the status which requests were seen.

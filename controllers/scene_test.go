@@ -203,7 +203,7 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 	if err != nil {
 		return err
 	}
-	recorder, err := events.NewRecorder(mgr, logr.Discard(), "", fieldManager)
+	recorder, err := events.NewRecorder(mgr, s.log.logger(), "", fieldManager)
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		Rules: s.rules, Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}),
 		Bridge: bridge.New(r.store, time.Now), Store: r.store,
 		Content:   format.Options{Limits: format.DefaultLimits()},
-		LabelKeys: s.labelKeys, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
+		LabelKeys: s.labelKeys, FieldManager: fieldManager, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
 	}
 	if err := repositories.SetupWithManager(mgr, options(), poke); err != nil {
 		return err
@@ -296,7 +296,7 @@ func (j *journal) String() string {
 func (s *scene) tell() {
 	ctx := context.WithoutCancel(s.Context())
 	for _, list := range []client.ObjectList{
-		&v1alpha1.ArtifactRepositoryList{}, &sourcev1.ExternalArtifactList{}, &imagev1.ImagePolicyList{},
+		&v1alpha1.ArtifactRepositoryList{}, &sourcev1.ExternalArtifactList{}, &imagev1.ImagePolicyList{}, &imagev1.ImageRepositoryList{},
 	} {
 		if err := s.client.List(ctx, list, client.InNamespace(s.namespace)); err == nil {
 			text, _ := yaml.Marshal(list)

@@ -123,7 +123,7 @@ func policyOutcome(obj *imagev1.ImagePolicy) any {
 	if c := conditions.Get(obj, meta.ReadyCondition); c != nil {
 		ready = []any{c.Status, c.Reason, c.Message, c.ObservedGeneration}
 	}
-	return []any{obj.Generation, obj.Status.ObservedGeneration, obj.Status.LatestRef, ready,
+	return []any{obj.Generation, obj.Status.ObservedGeneration, obj.Status.LatestRef, obj.Status.LastHandledReconcileAt, ready,
 		obj.Annotations[meta.ReconcileRequestAnnotation], obj.OwnerReferences, obj.DeletionTimestamp}
 }
 
