@@ -357,7 +357,7 @@ func setup(ctx context.Context, mgr manager.Manager, o *options, p *parts, label
 		Rules: p.rules, Registry: p.registry, Credentials: p.credentials,
 		Bridge: bridge.New(p.store, time.Now), Store: p.store,
 		Content:   format.Options{Limits: o.limits, AlwaysRearchive: o.storage.ArtifactDigestAlgo != "sha256"},
-		LabelKeys: labelKeys, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,
+		LabelKeys: labelKeys, FieldManager: controllerName, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,
 	}
 	if err := artifacts.SetupWithManager(mgr, limited(), poke); err != nil {
 		return err

@@ -64,8 +64,10 @@ type ArtifactRepositoryReconciler struct {
 	Store *store.Store
 	// Content holds the limits and settings that are the same for all objects.
 	Content format.Options
-	// LabelKeys are copied to the ExternalArtifact.
+	// LabelKeys are copied to the ExternalArtifact and to image objects.
 	LabelKeys []string
+	// FieldManager owns what is applied.
+	FieldManager string
 	// Backoff decides when a failed attempt is tried again.
 	Backoff workqueue.TypedRateLimiter[ctrl.Request]
 	// Events tells people.
@@ -131,8 +133,15 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
+	objectsErr := r.keepImageObjects(ctx, obj, &around)
 	a := attempt{plan: r.Rules.Plan(obj, around)}
 	a.err = a.plan.Why
+	if objectsErr != nil && a.plan.Action != Withdraw {
+		a.plan.Action, a.err = Refuse, objectsErr
+		if apierrors.IsConflict(objectsErr) {
+			a.postponed = conflictDelay
+		}
+	}
 	switch a.plan.Action {
 	case Withdraw:
 		return a
@@ -144,6 +153,24 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	case Freeze, Refuse:
 	}
 	return r.restore(ctx, obj, around, a)
+}
+
+// keepImageObjects makes the image objects of a spec with a policy, where the
+// namespace lets anything be published, and removes them elsewhere.
+func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) error {
+	objects := imageObjects{client: r.Client, live: r.Live, labelKeys: r.LabelKeys, fieldManager: r.FieldManager}
+	permission := r.Rules.permission(obj, *around)
+	var err error
+	switch {
+	case permission.Verdict == Off || obj.Spec.Policy == nil:
+		err = objects.remove(ctx, obj, *around)
+	case permission.Verdict == On && foreignImageObject(obj, *around) == "":
+		err = objects.keep(ctx, obj, around)
+	}
+	if err == nil || fault.Of(err, "").Reason != "" {
+		return err
+	}
+	return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
 }
 
 // publishInLane publishes unless the way to the registry is closed.

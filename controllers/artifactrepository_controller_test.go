@@ -249,7 +249,7 @@ func TestATypoInTheLabelKeepsWhatIsPublished(t *testing.T) {
 	s.expectServed(before.Status.Artifact)
 	s.push("app:1.0.1", publish.Files{"app.yaml": "version: 2\n"})
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
-	s.reconciled()
+	s.reconciled("app")
 	g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact), "nothing new is published")
 
 	s.labels(map[string]string{v1alpha1.UseAsSource: "enabled"})
@@ -320,7 +320,7 @@ func TestAReflectedDigestIsTheResolution(t *testing.T) {
 		"GET /v2/", "GET /v2/team/app/manifests/" + first.String(), "GET /v2/team/app/blobs/" + layer.String(),
 	}))
 	s.registry.Forget()
-	s.reconciled()
+	s.reconciled("app")
 	g.Expect(s.registry.Requests()).To(BeEmpty())
 }
 
@@ -365,7 +365,7 @@ func TestSuspendFreezesWhatIsPublished(t *testing.T) {
 			})
 			s.registry.Forget()
 			s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
-			s.reconciled()
+			s.reconciled("app")
 			g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
 			g.Expect(s.registry.Requests()).To(BeEmpty())
 

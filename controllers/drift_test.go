@@ -127,7 +127,7 @@ func TestAForeignExternalArtifactIsNeverTouched(t *testing.T) {
 	s.source("app", "1.0.0")
 
 	obj := s.waitFailed("app", v1alpha1.ReasonNameConflict, "ExternalArtifact app")
-	s.reconciled()
+	s.reconciled("app")
 
 	g.Expect(obj.Status.Artifact).To(BeNil())
 	g.Expect(s.external("app")).To(Equal(before))
@@ -200,7 +200,7 @@ func TestAMovedTagIsFoundByARequestOrTheInterval(t *testing.T) {
 	first := s.publishes("app", "latest")
 	s.push("app:latest", publish.Files{"app.yaml": "version: 2\n"})
 
-	s.reconciled()
+	s.reconciled("app")
 	second := s.waitPublished("app", "latest@")
 	g.Expect(second.Status.Artifact.Revision).NotTo(Equal(first.Status.Artifact.Revision))
 

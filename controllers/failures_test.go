@@ -268,8 +268,8 @@ func TestWhatIsRefusedIsNotPulledAgain(t *testing.T) {
 	s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)
 	s.registry.Forget()
 
-	s.reconciled()
-	s.reconciled()
+	s.reconciled("app")
+	s.reconciled("app")
 
 	g.Expect(s.registry.Requests()).To(Equal([]string{"HEAD /v2/team/app/manifests/1.0.0", "HEAD /v2/team/app/manifests/1.0.0"}))
 	s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)

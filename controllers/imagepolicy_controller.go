@@ -23,8 +23,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -117,14 +115,8 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 	if existing != nil && upToDate(existing, want) {
 		return nil
 	}
-	applied, err := runtime.DefaultUnstructuredConverter.ToUnstructured(want)
-	if err != nil {
-		return err
-	}
-	// Only what is ours is applied; the status is nobody's to send.
-	delete(applied, "status")
-	return r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: applied}),
-		client.FieldOwner(r.FieldManager), client.ForceOwnership)
+	_, err := applyObject(ctx, r.Client, want, r.FieldManager)
+	return err
 }
 
 // remove deletes exactly the object that was seen.
@@ -158,8 +150,7 @@ func upToDate(got, want *v1alpha1.ArtifactRepository) bool {
 	if ref := got.Spec.ImagePolicyRef; ref == nil || *ref != *want.Spec.ImagePolicyRef {
 		return false
 	}
-	owner := metav1.GetControllerOf(got)
-	return owner != nil && owner.UID == want.OwnerReferences[0].UID && holds(got.Labels, want.Labels)
+	return current(got, want)
 }
 
 // pick returns the entries of m that have one of the keys.

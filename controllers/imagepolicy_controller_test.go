@@ -162,7 +162,7 @@ func TestATypoDoesNotRemoveASource(t *testing.T) {
 			s.eventually(func(g Gomega) {
 				g.Expect(s.events("ImagePolicy", "app")).To(haveEvent(v1alpha1.ReasonInvalidSpec, c.words))
 			})
-			g.Expect(s.reconciled().UID).To(Equal(uid))
+			g.Expect(s.reconciled("app").UID).To(Equal(uid))
 			g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
 			s.expectServed(before.Status.Artifact)
 
@@ -270,7 +270,7 @@ func TestAHandWrittenObjectSatisfiesTheAnnotation(t *testing.T) {
 	s.settle()
 
 	g.Expect(s.record("app").UID).To(Equal(obj.UID))
-	s.reconciled()
+	s.reconciled("app")
 	s.waitPublished("app", "1.0.0+")
 }
 

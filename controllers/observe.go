@@ -42,6 +42,10 @@ type Surroundings struct {
 	Repository *imagev1.ImageRepository
 	// Admitted tells that the ImageRepository's accessFrom lets the namespace in.
 	Admitted bool
+	// OwnPolicy and OwnRepository are the image objects that have the name of
+	// the ArtifactRepository, whoever made them.
+	OwnPolicy     *imagev1.ImagePolicy
+	OwnRepository *imagev1.ImageRepository
 	// External is the ExternalArtifact of the same name.
 	External *sourcev1.ExternalArtifact
 }
@@ -104,13 +108,47 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 			}
 		}
 	}
+	key := client.ObjectKeyFromObject(obj)
+	if s.OwnPolicy, err = get(ctx, o.client, key, &imagev1.ImagePolicy{}); err != nil {
+		return s, err
+	}
+	if s.OwnRepository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil {
+		return s, err
+	}
+	if obj.Spec.Policy != nil {
+		s.followOwn(obj)
+	}
 	if s.Namespace == nil {
 		if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{}); err != nil {
 			return s, err
 		}
 	}
-	s.External, err = get(ctx, o.client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	s.External, err = get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
 	return s, err
+}
+
+// followOwn makes the image objects that are kept for an ArtifactRepository
+// those that it follows, whatever they refer to.
+func (s *Surroundings) followOwn(obj *v1alpha1.ArtifactRepository) {
+	if s.OwnPolicy != nil && keptFor(s.OwnPolicy, obj) {
+		s.Policy = s.OwnPolicy
+	}
+	if s.OwnRepository != nil && keptFor(s.OwnRepository, obj) {
+		s.Repository = s.OwnRepository
+	}
+}
+
+// policyName is the ImagePolicy that an ArtifactRepository follows: the one it
+// refers to, or the one that is kept for it; empty when it follows none.
+func policyName(obj *v1alpha1.ArtifactRepository) string {
+	switch {
+	case obj.Spec.ImagePolicyRef != nil:
+		return obj.Spec.ImagePolicyRef.Name
+	case obj.Spec.Policy != nil:
+		return obj.Name
+	default:
+		return ""
+	}
 }
 
 // get reads an object; one that does not exist is nil.

@@ -30,6 +30,7 @@ import (
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/credentials"
@@ -84,14 +85,16 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 		plan.Action, plan.Why = action, why
 		return plan
 	}
-	permission := r.permission(around)
+	permission := r.permission(obj, around)
 	switch {
 	case permission.Verdict == Off:
 		return stop(Withdraw, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
-	case permission.Verdict == Keep && around.Repository != nil:
+	case permission.Verdict == Keep && (around.Repository != nil || obj.Spec.ImagePolicyRef == nil):
 		return stop(Refuse, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
 	case around.External != nil && !ownedBy(around.External, obj):
-		return stop(Refuse, nameConflict(obj))
+		return stop(Refuse, nameConflict(sourcev1.ExternalArtifactKind, obj.Name))
+	case obj.Spec.Policy != nil && foreignImageObject(obj, around) != "":
+		return stop(Refuse, nameConflict(foreignImageObject(obj, around), obj.Name))
 	}
 	if err := supported(obj); err != nil {
 		return stop(Refuse, err)
@@ -99,16 +102,47 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 	if obj.Spec.Suspend || around.Policy != nil && around.Policy.Spec.Suspend {
 		return stop(Freeze, nil)
 	}
-	if err := plan.followPolicy(obj, around); err != nil {
+	if err := plan.choose(obj, around); err != nil {
 		return stop(Refuse, err)
 	}
 	return plan
 }
 
+// choose fills in the image to publish.
+func (p *Plan) choose(obj *v1alpha1.ArtifactRepository, around Surroundings) error {
+	if obj.Spec.ImagePolicyRef != nil {
+		return p.followPolicy(obj, around)
+	}
+	var err error
+	if p.Repository, err = repositoryOf(obj); err != nil {
+		return err
+	}
+	p.Access = accessOfSpec(obj)
+	switch {
+	case obj.Spec.Digest != "":
+		return p.pin(obj, around.Policy)
+	case obj.Spec.Tag != "":
+		p.Tag = obj.Spec.Tag
+		return nil
+	default:
+		return p.followPolicy(obj, around)
+	}
+}
+
+// repositoryOf returns the repository that a spec names.
+func repositoryOf(obj *v1alpha1.ArtifactRepository) (name.Repository, error) {
+	repository, err := parseRepository(imageName(obj), obj.Spec.Insecure)
+	if err != nil {
+		return repository, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %q, which is no repository name such as ghcr.io/org/app: %w", quotable(obj.Spec.Image), err)
+	}
+	return repository, nil
+}
+
 // permission tells whether anything may be published from these surroundings.
-func (r Rules) permission(around Surroundings) Decision {
+// Where the spec names the image, only the namespace has a say.
+func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings) Decision {
 	marks := around.Marks()
-	if around.Policy == nil {
+	if around.Policy == nil || obj.Spec.ImagePolicyRef == nil {
 		return r.DecideNamespace(marks.Namespace)
 	}
 	return r.DecidePermission(marks)
@@ -121,8 +155,6 @@ func supported(obj *v1alpha1.ArtifactRepository) error {
 		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.%s is not supported by this version of image-source-controller: %s", field, instead)
 	}
 	switch spec := obj.Spec; {
-	case spec.ImagePolicyRef == nil:
-		return refuse("image", "write an ImageRepository and an ImagePolicy, and refer to the policy with spec.imagePolicyRef")
 	case spec.Verify != nil:
 		return refuse("verify", "remove it, or publish through an OCIRepository, whose spec.verify is supported")
 	case spec.LayerSelector != nil:
@@ -141,14 +173,14 @@ func supported(obj *v1alpha1.ArtifactRepository) error {
 func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surroundings) error {
 	policy, repository := around.Policy, around.Repository
 	if policy == nil {
-		return waitFor("ImagePolicy %s does not exist", obj.Spec.ImagePolicyRef.Name)
+		return waitFor("ImagePolicy %s does not exist", policyName(obj))
 	}
 	key := repositoryKey(policy)
 	if repository == nil {
 		return waitFor("the ImageRepository %s that ImagePolicy %s refers to does not exist", key, policy.Name)
 	}
 	var err error
-	if p.Repository, err = parseRepository(repository); err != nil {
+	if p.Repository, err = parseRepository(repository.Spec.Image, repository.Spec.Insecure); err != nil {
 		return waitFor("ImageRepository %s names the image %q, which is no repository name: %s", key, quotable(repository.Spec.Image), err)
 	}
 	p.Access = accessOf(repository)
@@ -159,9 +191,9 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return cmp.Or(scanFailure(repository), err)
 	}
 	latest := policy.Status.LatestRef
-	if !sameRepository(latest.Name, repository, p.Repository) {
-		return waitFor("ImagePolicy %s picked from %q, but its ImageRepository %s scans %q: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
-			policy.Name, quotable(latest.Name), key, quotable(repository.Spec.Image), policy.Name, policy.Namespace)
+	if !sameRepository(latest.Name, repository.Spec.Image, p.Repository) {
+		return cmp.Or(scanFailure(repository), waitFor("ImagePolicy %s picked from %q, but its ImageRepository %s scans %q: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
+			policy.Name, quotable(latest.Name), key, quotable(repository.Spec.Image), policy.Name, policy.Namespace))
 	}
 	if isSignatureTag.MatchString(latest.Tag) {
 		return waitFor("ImagePolicy %s picked the tag %q, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",
@@ -195,9 +227,12 @@ func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy
 		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.digest is %q: %w", quotable(obj.Spec.Digest), err)
 	}
 	p.Digest = digest
-	p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s has picked nothing", policy.Name)
-	if latest := policy.Status.LatestRef; latest != nil {
-		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s would pick %s", policy.Name, quotable(latest.Tag))
+	switch {
+	case policyName(obj) == "":
+	case policy == nil || policy.Status.LatestRef == nil:
+		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s has picked nothing", policyName(obj))
+	default:
+		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s would pick %s", policy.Name, quotable(policy.Status.LatestRef.Tag))
 	}
 	return nil
 }
@@ -249,19 +284,25 @@ func waitFor(format string, args ...any) error {
 	return fault.Waitf(v1alpha1.ReasonDependencyNotReady, format, args...)
 }
 
-// parseRepository reads the image of an ImageRepository as image-reflector-controller does.
-func parseRepository(repository *imagev1.ImageRepository) (name.Repository, error) {
+// parseRepository reads the name of a repository as image-reflector-controller does.
+func parseRepository(image string, insecure bool) (name.Repository, error) {
 	var options []name.Option
-	if repository.Spec.Insecure {
+	if insecure {
 		options = append(options, name.Insecure)
 	}
-	return name.NewRepository(repository.Spec.Image, options...)
+	return name.NewRepository(image, options...)
+}
+
+// scans tells whether an ImageRepository has scanned an image.
+func scans(repository *imagev1.ImageRepository, parsed name.Repository) bool {
+	other, err := name.NewRepository(repository.Status.CanonicalImageName)
+	return err == nil && other.Name() == parsed.Name()
 }
 
 // sameRepository tells whether a name, as a policy's status gives it, is the
 // image of an ImageRepository, however either is spelled.
-func sameRepository(picked string, repository *imagev1.ImageRepository, parsed name.Repository) bool {
-	if picked == repository.Spec.Image {
+func sameRepository(picked, scanned string, parsed name.Repository) bool {
+	if picked == scanned {
 		return true
 	}
 	other, err := name.NewRepository(picked)
@@ -289,6 +330,20 @@ func accessOf(repository *imagev1.ImageRepository) credentials.References {
 		CertSecretName:     nameOf(repository.Spec.CertSecretRef),
 		ProxySecretName:    nameOf(repository.Spec.ProxySecretRef),
 		Insecure:           repository.Spec.Insecure,
+	}
+}
+
+// accessOfSpec names what an ArtifactRepository opens its registry with.
+func accessOfSpec(obj *v1alpha1.ArtifactRepository) credentials.References {
+	spec := obj.Spec
+	return credentials.References{
+		Namespace:          obj.Namespace,
+		Provider:           spec.Provider,
+		SecretName:         nameOf(spec.SecretRef),
+		ServiceAccountName: spec.ServiceAccountName,
+		CertSecretName:     nameOf(spec.CertSecretRef),
+		ProxySecretName:    nameOf(spec.ProxySecretRef),
+		Insecure:           spec.Insecure,
 	}
 }
 

@@ -317,13 +317,6 @@ func TestPlanStops(t *testing.T) {
 			},
 			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
 		},
-		"spec.image": {
-			change: func(s *situation) {
-				s.obj.Spec.ImagePolicyRef, s.obj.Spec.Image = nil, "ghcr.io/org/app"
-				s.policy, s.repository = nil, nil
-			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.image", "spec.imagePolicyRef"},
-		},
 		"spec.verify": {
 			change: func(s *situation) { s.obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"} },
 			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.verify"},

@@ -95,7 +95,7 @@ func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, 
 		}
 	}
 	if !ownedBy(seen, obj) {
-		return nil, nameConflict(obj)
+		return nil, nameConflict(sourcev1.ExternalArtifactKind, obj.Name)
 	}
 	return seen.DeepCopy(), nil
 }
@@ -164,9 +164,10 @@ func ownedBy(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactReposito
 		(source.Namespace == "" || source.Namespace == obj.Namespace) && groupOf(source.APIVersion) == kind.Group
 }
 
-func nameConflict(obj *v1alpha1.ArtifactRepository) error {
+// nameConflict says that an object of a kind stands where ours has to be.
+func nameConflict(kind, name string) error {
 	return fault.Waitf(v1alpha1.ReasonNameConflict,
-		"an ExternalArtifact %s exists that this ArtifactRepository did not make: remove it, or give one of them another name", obj.Name)
+		"an %s %s exists that this ArtifactRepository did not make: remove it, or give one of them another name", kind, name)
 }
 
 func withoutController(refs []metav1.OwnerReference) []metav1.OwnerReference {

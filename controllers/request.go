@@ -20,7 +20,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -55,11 +54,13 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Digest:     plan.Digest,
 		MaxAge:     share(plan.Interval),
 		Fresh:      requested(obj, around),
-		Content:    r.settings(obj.Spec.Format, obj.Spec.Ignore),
-		Verifier:   trust.NoDemands{},
-		Published:  publishedBy(obj),
-		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
-		Depth:      r.depth(obj, around, plan.Interval),
+		Content: r.settings(v1alpha1.Recipe{
+			Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
+		}),
+		Verifier:  trust.NoDemands{},
+		Published: publishedBy(obj),
+		Refused:   r.attention.refusal(client.ObjectKeyFromObject(obj)),
+		Depth:     r.depth(obj, around, plan.Interval),
 	}, nil
 }
 
@@ -67,14 +68,14 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 // spec or the policy say now.
 func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) (bridge.Request, error) {
 	recipe := obj.Status.Record
-	if around.Repository == nil {
-		return bridge.Request{}, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
+	references := accessOfSpec(obj)
+	if obj.Spec.ImagePolicyRef != nil {
+		if around.Repository == nil {
+			return bridge.Request{}, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
+		}
+		references = accessOf(around.Repository)
 	}
-	var options []name.Option
-	if around.Repository.Spec.Insecure {
-		options = append(options, name.Insecure)
-	}
-	parsed, err := name.NewRepository(recipe.Image, options...)
+	parsed, err := parseRepository(recipe.Image, references.Insecure)
 	if err != nil {
 		return bridge.Request{}, err
 	}
@@ -82,7 +83,7 @@ func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj 
 	if err != nil {
 		return bridge.Request{}, err
 	}
-	access, err := r.Credentials.Resolve(ctx, parsed, accessOf(around.Repository))
+	access, err := r.Credentials.Resolve(ctx, parsed, references)
 	if err != nil {
 		return bridge.Request{}, err
 	}
@@ -91,16 +92,17 @@ func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj 
 		Repository: r.Registry.Repository(parsed, access),
 		Tag:        latestPublication(obj).Tag,
 		Digest:     digest,
-		Content:    r.settings(recipe.Format, recipe.Ignore),
+		Content:    r.settings(*recipe),
 		Verifier:   trust.NoDemands{},
 	}, nil
 }
 
 // settings returns how an artifact becomes content: the platform's limits, and
 // what one object asks for.
-func (r *ArtifactRepositoryReconciler) settings(pinned string, ignore *string) format.Options {
+func (r *ArtifactRepositoryReconciler) settings(asked v1alpha1.Recipe) format.Options {
 	settings := r.Content
-	settings.Format, settings.Ignore = pinned, ignore
+	settings.Format, settings.Platform = asked.Format, asked.Platform
+	settings.LayerSelector, settings.Ignore = asked.LayerSelector, asked.Ignore
 	return settings
 }
 
@@ -137,12 +139,24 @@ func requested(obj *v1alpha1.ArtifactRepository, around Surroundings) bool {
 	if obj.Status.ObservedGeneration < 1 {
 		return false
 	}
-	seen := observedRequests(obj)
-	now := requests(around)
-	token := obj.Annotations[meta.ReconcileRequestAnnotation]
-	return token != "" && token != obj.Status.LastHandledReconcileAt ||
-		now.ImagePolicy != "" && now.ImagePolicy != seen.ImagePolicy ||
-		now.ExternalArtifact != "" && now.ExternalArtifact != seen.ExternalArtifact
+	asked := requests(around).ImagePolicy
+	return newToken(obj, around) != "" || asked != "" && asked != observedRequests(obj).ImagePolicy
+}
+
+// newToken returns the request that was made since the last reconcile on the
+// ArtifactRepository or on its ExternalArtifact; empty when there is none.
+func newToken(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
+	token, asked := obj.Annotations[meta.ReconcileRequestAnnotation], requests(around).ExternalArtifact
+	switch {
+	case obj.Status.ObservedGeneration < 1:
+		return ""
+	case token != "" && token != obj.Status.LastHandledReconcileAt:
+		return token
+	case asked != "" && asked != observedRequests(obj).ExternalArtifact:
+		return asked
+	default:
+		return ""
+	}
 }
 
 // acknowledge writes into the status which requests were seen.

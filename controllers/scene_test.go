@@ -238,7 +238,7 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		Rules: s.rules, Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}),
 		Bridge: bridge.New(r.store, time.Now), Store: r.store,
 		Content:   format.Options{Limits: s.limits},
-		LabelKeys: s.labelKeys, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
+		LabelKeys: s.labelKeys, FieldManager: fieldManager, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
 	}
 	if err := repositories.SetupWithManager(mgr, options(), poke); err != nil {
 		return err
@@ -306,7 +306,7 @@ func (j *journal) String() string {
 func (s *scene) tell() {
 	ctx := context.WithoutCancel(s.Context())
 	for _, list := range []client.ObjectList{
-		&v1alpha1.ArtifactRepositoryList{}, &sourcev1.ExternalArtifactList{}, &imagev1.ImagePolicyList{},
+		&v1alpha1.ArtifactRepositoryList{}, &sourcev1.ExternalArtifactList{}, &imagev1.ImagePolicyList{}, &imagev1.ImageRepositoryList{},
 	} {
 		if err := s.client.List(ctx, list, client.InNamespace(s.namespace)); err != nil {
 			s.Log(err)
@@ -583,15 +583,15 @@ func (s *scene) waitFailed(name, reason string, words ...string) *v1alpha1.Artif
 	return obj
 }
 
-// reconciled asks for a reconcile of the ArtifactRepository app and waits until
-// it was handled.
-func (s *scene) reconciled() *v1alpha1.ArtifactRepository {
+// reconciled asks for a reconcile of an ArtifactRepository and waits until it
+// was handled.
+func (s *scene) reconciled(name string) *v1alpha1.ArtifactRepository {
 	s.Helper()
 	token := time.Now().Format(time.RFC3339Nano)
-	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { request(obj, token) })
+	edit(s, name, func(obj *v1alpha1.ArtifactRepository) { request(obj, token) })
 	var obj *v1alpha1.ArtifactRepository
 	s.eventually(func(g Gomega) {
-		obj = get[v1alpha1.ArtifactRepository](g, s, "app")
+		obj = get[v1alpha1.ArtifactRepository](g, s, name)
 		g.Expect(obj.Status.LastHandledReconcileAt).To(Equal(token))
 	})
 	return obj

@@ -59,8 +59,8 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 		return err
 	}
 	return indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByPolicy, func(obj client.Object) []string {
-		if ref := obj.(*v1alpha1.ArtifactRepository).Spec.ImagePolicyRef; ref != nil {
-			return []string{ref.Name}
+		if name := policyName(obj.(*v1alpha1.ArtifactRepository)); name != "" {
+			return []string{name}
 		}
 		return nil
 	})
@@ -124,7 +124,7 @@ func policyOutcome(obj *imagev1.ImagePolicy) any {
 	if c := conditions.Get(obj, meta.ReadyCondition); c != nil {
 		ready = []any{c.Status, c.Reason, c.Message, c.ObservedGeneration}
 	}
-	return []any{obj.Generation, obj.Status.ObservedGeneration, obj.Status.LatestRef, ready,
+	return []any{obj.Generation, obj.Status.ObservedGeneration, obj.Status.LatestRef, obj.Status.LastHandledReconcileAt, ready,
 		obj.Annotations[meta.ReconcileRequestAnnotation], obj.OwnerReferences, obj.DeletionTimestamp}
 }
 
@@ -134,7 +134,8 @@ func repositoryMarks(obj *imagev1.ImageRepository) any {
 
 // repositoryOutcome is what matters of an ImageRepository to what is published.
 func repositoryOutcome(obj *imagev1.ImageRepository) any {
-	return []any{repositoryMarks(obj), scanMessage(obj)}
+	return []any{repositoryMarks(obj), scanMessage(obj), obj.Labels, obj.OwnerReferences,
+		obj.Status.ObservedGeneration, obj.Status.CanonicalImageName}
 }
 
 func generatedShape(obj *v1alpha1.ArtifactRepository) any {
@@ -159,7 +160,18 @@ func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.
 	for _, request := range requests {
 		r.attention.await(request.NamespacedName)
 	}
-	return requests
+	return append(requests, r.named(ctx, obj)...)
+}
+
+// named asks for the ArtifactRepository of an object's name, if its image
+// objects are kept.
+func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Object) []ctrl.Request {
+	key := client.ObjectKeyFromObject(obj)
+	repository, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	if err != nil || repository == nil || repository.Spec.Image == "" {
+		return nil
+	}
+	return []ctrl.Request{{NamespacedName: key}}
 }
 
 func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj client.Object) []ctrl.Request {
@@ -168,7 +180,8 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
 		return nil
 	}
-	var requests []ctrl.Request
+	// One of the same name may be kept for an ArtifactRepository, or in its way.
+	requests := r.named(ctx, obj)
 	for i := range policies.Items {
 		requests = append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
 			client.InNamespace(policies.Items[i].Namespace), client.MatchingFields{artifactsByPolicy: policies.Items[i].Name})...)

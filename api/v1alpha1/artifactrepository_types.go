@@ -36,9 +36,10 @@ const MaxHistory = 10
 // trust, and how to read it.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.image) != has(self.imagePolicyRef)",message="set exactly one of image and imagePolicyRef: image names a repository, imagePolicyRef follows an ImagePolicy of this namespace"
-// +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || self.imagePolicyRef.name != ''",message="imagePolicyRef.name must name an ImagePolicy of this namespace"
+// +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || size(self.imagePolicyRef.name) > 0",message="imagePolicyRef.name must name an ImagePolicy of this namespace"
 // +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.tag) && !has(self.policy) && !has(self.filterTags))",message="tag, policy and filterTags go with image only: with imagePolicyRef the ImagePolicy picks the tag; set digest to pin one"
 // +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.provider) && !has(self.secretRef) && !has(self.serviceAccountName) && !has(self.certSecretRef) && !has(self.proxySecretRef) && !has(self.insecure))",message="provider, secretRef, serviceAccountName, certSecretRef, proxySecretRef and insecure go with image only: with imagePolicyRef they are set on the ImageRepository"
+// +kubebuilder:validation:XValidation:rule="(!has(self.secretRef) || size(self.secretRef.name) > 0) && (!has(self.certSecretRef) || size(self.certSecretRef.name) > 0) && (!has(self.proxySecretRef) || size(self.proxySecretRef.name) > 0)",message="secretRef.name, certSecretRef.name and proxySecretRef.name must each name a Secret of this namespace: remove the one that is empty"
 // +kubebuilder:validation:XValidation:rule="!has(self.image) || has(self.tag) || has(self.digest) || has(self.policy)",message="with image, set one of tag, digest and policy: there is no default tag"
 // +kubebuilder:validation:XValidation:rule="!has(self.tag) || (!has(self.digest) && !has(self.policy))",message="tag goes alone: remove digest and policy, or remove tag (digest beside policy is the pin)"
 // +kubebuilder:validation:XValidation:rule="!has(self.filterTags) || has(self.policy)",message="filterTags needs policy: it filters the tags that policy orders"
@@ -74,8 +75,8 @@ type ArtifactRepositorySpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="image must not contain a digest: put it into spec.digest"
-	// +kubebuilder:validation:XValidation:rule="!self.matches(':[^/]*$')",message="image must not contain a tag: put it into spec.tag"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^[a-z]+://') || self.startsWith('oci://')",message="image must be a repository name such as ghcr.io/org/app, without a scheme other than oci://"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^(oci://)?[^@]*:[^/@]*(@|$)')",message="image must not contain a tag: put it into spec.tag"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(oci://)?([a-zA-Z0-9._-]+|[a-zA-Z0-9.-]+:[0-9]+|[[][0-9a-fA-F:.]+[]](:[0-9]+)?)(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[^/@]*)?(@.*)?$')",message="image must be the name of a repository such as ghcr.io/org/app: a host, then lower case letters, digits and . _ - / only, with no scheme but oci://"
 	// +optional
 	Image string `json:"image,omitempty"`
 

@@ -1,0 +1,282 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// imageObjects keeps the ImageRepository and the ImagePolicy of an
+// ArtifactRepository that has a policy of its own. Tags are listed and ordered
+// by image-reflector-controller, never here.
+type imageObjects struct {
+	client client.Client
+	// live reads past the caches: an object without the labels of this shard
+	// is not in them.
+	live         client.Reader
+	labelKeys    []string
+	fieldManager string
+}
+
+// keep makes the image objects what the spec asks for. The surroundings then
+// hold them as they are now: what their status says of an older generation, or
+// of another image, is not taken for an answer.
+func (k imageObjects) keep(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) (err error) {
+	if _, err := repositoryOf(obj); err != nil {
+		return err
+	}
+	around.OwnRepository, err = ensure(ctx, k, around.OwnRepository, k.repository(obj),
+		func(r *imagev1.ImageRepository) *imagev1.ImageRepositorySpec { return &r.Spec })
+	if err != nil {
+		return err
+	}
+	around.OwnPolicy, err = ensure(ctx, k, around.OwnPolicy, k.policy(obj, around.OwnPolicy),
+		func(p *imagev1.ImagePolicy) *imagev1.ImagePolicySpec { return &p.Spec })
+	if err != nil {
+		return err
+	}
+	around.Repository, around.Policy = around.OwnRepository, around.OwnPolicy
+	if err := k.rescan(ctx, obj, *around); err != nil {
+		return err
+	}
+	return k.reevaluate(ctx, *around)
+}
+
+// ensure makes an image object what is wanted, and returns it as it is then.
+// One of somebody else's is a conflict, and never written to.
+func ensure[T, S any, P interface {
+	*T
+	client.Object
+}](ctx context.Context, k imageObjects, seen, want P, spec func(P) *S) (P, error) {
+	if seen == nil {
+		var err error
+		if seen, err = get(ctx, k.live, client.ObjectKeyFromObject(want), P(new(T))); err != nil {
+			return nil, err
+		}
+	}
+	if seen != nil {
+		if !controlledBySame(seen, want) {
+			return seen, nameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
+		}
+		if current(seen, want) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
+			return seen, nil
+		}
+		// Nothing is applied to an object that is no longer what was judged.
+		want.SetResourceVersion(seen.GetResourceVersion())
+	}
+	applied, err := applyObject(ctx, k.client, want, k.fieldManager)
+	if err != nil {
+		return seen, err
+	}
+	now := P(new(T))
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied, now); err != nil {
+		return seen, err
+	}
+	if equality.Semantic.DeepEqual(spec(now), spec(want)) {
+		return now, nil
+	}
+	// What others set beside what we apply is theirs to server-side apply; it
+	// would make the object mean something else than the spec that it is for.
+	before := now.DeepCopyObject().(P)
+	*spec(now) = *spec(want)
+	return now, k.client.Patch(ctx, now, guarded(before))
+}
+
+// remove deletes image objects that were kept for a policy that is gone.
+func (k imageObjects) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) error {
+	var objects []client.Object
+	if around.OwnPolicy != nil {
+		objects = append(objects, around.OwnPolicy)
+	}
+	if around.OwnRepository != nil {
+		objects = append(objects, around.OwnRepository)
+	}
+	for _, object := range objects {
+		uid := object.GetUID()
+		if !keptFor(object, obj) || object.GetDeletionTimestamp() != nil {
+			continue
+		}
+		if err := client.IgnoreNotFound(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rescan hands a request to reconcile on to the ImageRepository: whoever asks
+// for the newest image asks for the tags to be listed now.
+func (k imageObjects) rescan(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) error {
+	token := newToken(obj, around)
+	if token == "" {
+		return nil
+	}
+	return k.ask(ctx, around.OwnRepository, token)
+}
+
+// reevaluate asks for the policy to be evaluated again when its repository
+// scans another image than the one it picked from: image-reflector-controller
+// does so by itself only when the list of tags differs.
+func (k imageObjects) reevaluate(ctx context.Context, around Surroundings) error {
+	repository, policy := around.OwnRepository, around.OwnPolicy
+	if policy.Status.LatestRef == nil || repository.Status.ObservedGeneration != repository.Generation {
+		return nil
+	}
+	parsed, err := parseRepository(repository.Spec.Image, repository.Spec.Insecure)
+	if err != nil {
+		return err
+	}
+	if sameRepository(policy.Status.LatestRef.Name, repository.Spec.Image, parsed) || !scans(repository, parsed) {
+		return nil
+	}
+	about := "image-" + strconv.FormatInt(repository.Generation, 10) + "-"
+	asked := policy.Annotations[meta.ReconcileRequestAnnotation]
+	if strings.HasPrefix(asked, about) && (asked != policy.Status.LastHandledReconcileAt || !conditions.IsReady(policy)) {
+		return nil
+	}
+	// Not asked yet, or answered from a cache that had not seen the scan.
+	return k.ask(ctx, policy, about+policy.ResourceVersion)
+}
+
+// ask requests a reconcile of an image object, once for each token.
+func (k imageObjects) ask(ctx context.Context, object client.Object, token string) error {
+	if object.GetAnnotations()[meta.ReconcileRequestAnnotation] == token {
+		return nil
+	}
+	before := object.DeepCopyObject().(client.Object)
+	asking := object.DeepCopyObject().(client.Object)
+	annotations, _ := merge(asking.GetAnnotations(), map[string]string{meta.ReconcileRequestAnnotation: token})
+	asking.SetAnnotations(annotations)
+	return k.client.Patch(ctx, asking, client.MergeFrom(before))
+}
+
+// repository is the ImageRepository of an ArtifactRepository with a policy.
+func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.ImageRepository {
+	spec := obj.Spec
+	provider := spec.Provider
+	if provider == "" {
+		provider = "generic" // what the API server would fill in
+	}
+	return &imagev1.ImageRepository{
+		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImageRepositoryKind},
+		ObjectMeta: k.meta(obj),
+		Spec: imagev1.ImageRepositorySpec{
+			Image:              imageName(obj),
+			Interval:           metav1.Duration{Duration: interval(obj, nil)},
+			Timeout:            spec.Timeout,
+			Provider:           provider,
+			SecretRef:          spec.SecretRef,
+			ServiceAccountName: spec.ServiceAccountName,
+			CertSecretRef:      spec.CertSecretRef,
+			ProxySecretRef:     spec.ProxySecretRef,
+			Insecure:           spec.Insecure,
+			Suspend:            spec.Suspend,
+			ExclusionList:      signatureTags,
+		},
+	}
+}
+
+// policy is the ImagePolicy of an ArtifactRepository with a policy. Its suspend
+// is left to people, as on any policy.
+func (k imageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.ImagePolicy) *imagev1.ImagePolicy {
+	return &imagev1.ImagePolicy{
+		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImagePolicyKind},
+		ObjectMeta: k.meta(obj),
+		Spec: imagev1.ImagePolicySpec{
+			ImageRepositoryRef:     meta.NamespacedObjectReference{Name: obj.Name},
+			Policy:                 *obj.Spec.Policy,
+			FilterTags:             obj.Spec.FilterTags,
+			DigestReflectionPolicy: imagev1.ReflectNever, // what the API server would fill in
+			Suspend:                seen != nil && seen.Spec.Suspend,
+		},
+	}
+}
+
+func (k imageObjects) meta(obj *v1alpha1.ArtifactRepository) metav1.ObjectMeta {
+	kind := v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind)
+	return metav1.ObjectMeta{
+		Namespace:       obj.Namespace,
+		Name:            obj.Name,
+		Labels:          pick(obj.Labels, k.labelKeys),
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(obj, kind)},
+	}
+}
+
+// imageName is the image of a spec without the oci:// that Flux's sources write
+// in front of it.
+func imageName(obj *v1alpha1.ArtifactRepository) string {
+	return strings.TrimPrefix(obj.Spec.Image, "oci://")
+}
+
+// keptFor tells whether an image object was made for an ArtifactRepository, or
+// for one of its name that is gone.
+func keptFor(object metav1.Object, obj *v1alpha1.ArtifactRepository) bool {
+	return controlledByName(object, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind(), obj.Name)
+}
+
+// foreignImageObject names an image object that stands where one of ours has
+// to be; empty when there is none.
+func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
+	switch {
+	case around.OwnRepository != nil && !keptFor(around.OwnRepository, obj):
+		return imagev1.ImageRepositoryKind
+	case around.OwnPolicy != nil && !keptFor(around.OwnPolicy, obj):
+		return imagev1.ImagePolicyKind
+	default:
+		return ""
+	}
+}
+
+// controlledBySame tells whether two objects have a controller of one kind and
+// name.
+func controlledBySame(seen, want metav1.Object) bool {
+	owner := metav1.GetControllerOf(want)
+	return controlledByName(seen, schema.GroupKind{Group: groupOf(owner.APIVersion), Kind: owner.Kind}, owner.Name)
+}
+
+// current tells whether an object has the owner and the labels that are wanted.
+func current(seen, want metav1.Object) bool {
+	owner := metav1.GetControllerOf(seen)
+	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID && holds(seen.GetLabels(), want.GetLabels())
+}
+
+// applyObject applies an object without its status, which is nobody's to send,
+// and returns what the API server made of it.
+func applyObject(ctx context.Context, c client.Client, object client.Object, fieldManager string) (map[string]any, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		return nil, err
+	}
+	delete(content, "status")
+	applied := &unstructured.Unstructured{Object: content}
+	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(fieldManager), client.ForceOwnership)
+	return applied.Object, err
+}
