@@ -143,4 +143,6 @@ type Outcome struct {
 	SkippedLinks int
 
 	revision string
+	// chartVersion of the Helm chart that is published.
+	chartVersion string
 }
