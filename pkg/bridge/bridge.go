@@ -84,7 +84,8 @@ func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
 		return out, err
 	}
 	out.Format, out.VerifiedBy, out.SkippedLinks = content.format, verified.By(), content.skippedLinks
-	out.revision = revision(out.Image, r.Content)
+	out.chartVersion = content.chartVersion
+	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)
 	out.Artifact = b.artifact(stored, out, parsed.Annotations)
 	return out, nil
 }
@@ -110,7 +111,8 @@ func (b *Bridge) stands(ctx context.Context, r Request, out *Outcome) (bool, err
 	if !ok || err != nil {
 		return false, err
 	}
-	out.Format, out.VerifiedBy, out.revision = p.Format, p.VerifiedBy, revision(out.Image, r.Content)
+	out.Format, out.VerifiedBy, out.chartVersion = p.Format, p.VerifiedBy, p.Artifact.Metadata[metadataChartVersion]
+	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)
 	if p.Artifact.Revision == out.revision && p.Artifact.URL == kept.URL {
 		out.Unchanged, out.Artifact = true, p.Artifact
 		return true, nil

@@ -23,14 +23,17 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"k8s.io/utils/lru"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
@@ -64,6 +67,8 @@ type content struct {
 	sha256       string
 	format       string
 	skippedLinks int
+	// chartVersion is that of format.Content.
+	chartVersion string
 	// origin is the repository that the bytes came from, blobs what was pulled there.
 	origin string
 	blobs  []v1.Hash
@@ -167,6 +172,7 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 		sha256:       read.Digest.Hex,
 		format:       read.Format,
 		skippedLinks: read.SkippedLinks,
+		chartVersion: read.ChartVersion,
 		origin:       r.Repository.Name(),
 		blobs:        blobs.pulled,
 	}, nil
@@ -181,14 +187,35 @@ type spool struct {
 	pulled     []v1.Hash
 }
 
-// Open pulls a blob and returns it as a file at its start.
+// Manifest returns a manifest that the one to publish lists. It is asked for by
+// its digest, so it is what the publisher listed, whatever moved since.
+func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (types.MediaType, []byte, error) {
+	if desc.Digest.Algorithm != "sha256" {
+		return "", nil, fault.Stallf(v1alpha1.ReasonInvalidArtifact, "the manifest %s is listed by a digest that is no sha256: publish it with one", desc.Digest)
+	}
+	manifest, err := s.repository.Resolve(ctx, registry.Query{Digest: desc.Digest})
+	if err != nil {
+		return "", nil, err
+	}
+	if size := int64(len(manifest.Body)); size != desc.Size {
+		return "", nil, fault.Stallf(v1alpha1.ReasonInvalidArtifact, "the manifest %s has %d bytes, but it is listed with %d", desc.Digest, size, desc.Size)
+	}
+	return manifest.MediaType, manifest.Body, nil
+}
+
+// Open pulls a blob and returns it as a file at its start. A blob that was
+// pulled before is not pulled again.
 func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
+	path := filepath.Join(s.dir, desc.Digest.Hex)
+	if slices.Contains(s.pulled, desc.Digest) {
+		return reopen(path, desc)
+	}
 	if desc.Size > s.left {
 		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded,
 			"the artifact is larger than allowed: its blob %s has %d bytes where %d are left of the limit: publish less, or raise --max-artifact-bytes",
 			desc.Digest, desc.Size, s.left)
 	}
-	file, err := os.OpenFile(filepath.Join(s.dir, desc.Digest.Hex), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, storageFault(err)
 	}
@@ -197,6 +224,23 @@ func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) 
 	}
 	s.left -= desc.Size
 	s.pulled = append(s.pulled, desc.Digest)
+	return file, nil
+}
+
+// reopen opens a blob that was checked against another descriptor of the same
+// digest, which may have told another size.
+func reopen(path string, desc v1.Descriptor) (*os.File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, storageFault(err)
+	}
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, errors.Join(storageFault(err), file.Close())
+	case info.Size() != desc.Size:
+		return nil, errors.Join(fault.Stallf(v1alpha1.ReasonInvalidArtifact, "the blob %s has %d bytes, but it is also listed with %d", desc.Digest, info.Size(), desc.Size), file.Close())
+	}
 	return file, nil
 }
 

@@ -155,4 +155,6 @@ type Outcome struct {
 	SkippedLinks int
 
 	revision string
+	// chartVersion of the Helm chart that is published.
+	chartVersion string
 }

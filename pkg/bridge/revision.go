@@ -17,6 +17,10 @@ limitations under the License.
 package bridge
 
 import (
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+
 	"github.com/image-source/image-source-controller/pkg/format"
 )
 
@@ -43,4 +47,23 @@ func revision(image Image, content format.Options) string {
 	default:
 		return image.Digest.String()
 	}
+}
+
+// nameable returns the image as a revision may name it. helm-controller reads a
+// tag that is a version, if only leniently (1.2, 20260801), as the promise of
+// that version of the chart and refuses any other: such a tag is left out. Where
+// its tag stands for a plus sign, Helm writes an underscore.
+func nameable(image Image, chartVersion string) Image {
+	if chartVersion == "" {
+		return image
+	}
+	promised, err := semver.NewVersion(strings.ReplaceAll(image.Tag, "_", "+"))
+	if err != nil {
+		return image
+	}
+	version, err := semver.NewVersion(chartVersion)
+	if err != nil || !promised.Equal(version) {
+		image.Tag = ""
+	}
+	return image
 }

@@ -25,7 +25,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -38,11 +37,11 @@ import (
 const ArchiveVersion = 1
 
 const (
-	// compression is the level of klauspost/compress that the archive is
+	// compressionLevel is the level of klauspost/compress that the archive is
 	// pinned to. On 107 MB of manifests level 1 takes 0.24 s for 13.2 MiB,
 	// level 2 0.26 s for 12.5 MiB and level 6 0.41 s for 10.8 MiB; on text that
 	// compresses badly the higher levels take twice the time for nothing.
-	compression = 2
+	compressionLevel = 2
 
 	folderMode     = 0o750
 	fileMode       = 0o600
@@ -56,29 +55,23 @@ const (
 // own archive format: folders and files sorted by path, no owner, no time, one
 // gzip member.
 func rearchive(ctx context.Context, in Input, l *layer, t *tree) (*Content, error) {
-	scratch, err := os.OpenRoot(in.Scratch)
-	if err != nil {
-		return nil, disk("open the scratch folder", err)
-	}
-	defer scratch.Close()
-	spool, err := create(scratch, spoolName)
+	a, err := newAssembly(in)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		spool.Close()
-		// Frees the disk early; where it fails, the caller removes the folder anyway.
-		_ = scratch.Remove(spoolName)
-	}()
-	if err := fillSpool(ctx, spool, l, t); err != nil {
-		return nil, err
-	}
-	content, err := writeArchive(ctx, archiveOf{scratch, in.Options.Limits.ArtifactBytes}, t.kept(), spool)
+	defer a.close()
+	a.tree = t
+	err = a.walk(ctx, l, func(e entry, content io.Reader) error {
+		n := t.get(e.path)
+		if n == nil || n.folder || n.dropped {
+			return nil
+		}
+		return a.store(n, content)
+	})
 	if err != nil {
 		return nil, err
 	}
-	content.Path = filepath.Join(in.Scratch, archiveName)
-	return content, nil
+	return a.write(ctx)
 }
 
 func create(scratch *os.Root, name string) (*os.File, error) {
@@ -87,31 +80,6 @@ func create(scratch *os.Root, name string) (*os.File, error) {
 		return nil, disk("create a scratch file", err)
 	}
 	return f, nil
-}
-
-// fillSpool writes the content of all files that are kept into one file, in
-// the order of the layer, and notes in the tree where each lies.
-func fillSpool(ctx context.Context, spool io.Writer, l *layer, t *tree) error {
-	out := bufio.NewWriterSize(&sink{spool}, bufferBytes)
-	buf := make([]byte, bufferBytes)
-	var offset int64
-	err := l.walk(ctx, func(e entry, content io.Reader) error {
-		n := t.get(e.path)
-		if n == nil || n.folder || n.dropped {
-			return nil
-		}
-		size, err := io.CopyBuffer(onlyWriter{out}, content, buf)
-		if err != nil {
-			return err
-		}
-		n.offset, n.size = offset, size
-		offset += size
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return out.Flush()
 }
 
 // archiveOf says where an archive goes and how large it may get.
@@ -128,7 +96,7 @@ func writeArchive(ctx context.Context, to archiveOf, nodes []*node, spool io.Rea
 	defer file.Close()
 	out := &meter{out: &sink{file}, hash: sha256.New(), limit: to.limit}
 	buffered := bufio.NewWriterSize(out, bufferBytes)
-	compressed, err := gzip.NewWriterLevel(buffered, compression)
+	compressed, err := gzip.NewWriterLevel(buffered, compressionLevel)
 	if err != nil {
 		return nil, err
 	}

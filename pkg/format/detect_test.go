@@ -40,6 +40,10 @@ func (none) Open(_ context.Context, desc v1.Descriptor) (*os.File, error) {
 	return nil, errors.New("nothing may be read, but " + desc.Digest.String() + " was")
 }
 
+func (none) Manifest(_ context.Context, desc v1.Descriptor) (types.MediaType, []byte, error) {
+	return "", nil, errors.New("no manifest may be read, but " + desc.Digest.String() + " was")
+}
+
 // manifest has a config and layers of these types.
 func manifest(config types.MediaType, layers ...types.MediaType) *format.Manifest {
 	m := &format.Manifest{MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: config}}
@@ -78,34 +82,50 @@ func TestArtifactsOfOtherToolsAreRefusedByName(t *testing.T) {
 		"a cosign attestation":            {manifest(types.OCIConfigJSON, "application/vnd.dsse.envelope.v1+json"), "a signature, attestation or SBOM"},
 		"an SPDX document":                {manifest(types.OCIConfigJSON, "text/spdx+json"), "a signature, attestation or SBOM"},
 		"a CycloneDX document":            {artifact("application/vnd.cyclonedx+json", manifest(empty, "application/vnd.cyclonedx+json")), "a signature, attestation or SBOM"},
-		"a Helm chart":                    {manifest("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"), "a Helm chart"},
 		"a Helm plugin":                   {artifact("application/vnd.helm.plugin.v1+json", annotated(title, "p.tgz", manifest(empty, types.OCILayer))), "a Helm plugin"},
-		"a Kyverno policy":                {manifest("application/vnd.cncf.kyverno.config.v1+json", "application/vnd.cncf.kyverno.policy.layer.v1+yaml"), "a Kyverno policy artifact"},
 		"a Timoni module":                 {manifest("application/vnd.timoni.config.v1+json", "application/vnd.timoni.content.v1.tar+gzip"), "a Timoni module: CUE must be rendered first"},
+		"a Timoni bundle of modules":      {annotated("sh.timoni.content.type", "module/vendor", manifest("application/vnd.timoni.config.v1+json", "application/vnd.timoni.content.v1.tar+gzip")), "a Timoni module: CUE must be rendered first"},
+		"a Timoni artifact":               {annotated("sh.timoni.content.type", "generic", manifest("application/vnd.timoni.config.v1+json", "application/vnd.timoni.content.v1.tar+gzip")), "a Timoni artifact: only Timoni unpacks it; push the same files as a Flux artifact"},
 		"a Compose application":           {artifact("application/vnd.docker.compose.project", manifest(empty, "application/vnd.docker.compose.file+yaml")), "a Docker Compose application"},
 		"an older Compose application":    {manifest("application/vnd.docker.compose.config.empty.v1+json", "application/vnd.docker.compose.file+yaml"), "a Docker Compose application"},
 		"a CUE module":                    {manifest("application/vnd.cue.module.v1+json", "application/zip", "application/vnd.cue.modulefile.v1"), "a CUE module"},
 		"a Fleet bundle":                  {artifact("application/fleet.manifest", manifest(empty, "application/fleet.manifest")), "a Fleet bundle"},
 		"a conftest bundle":               {manifest("application/vnd.unknown.config.v1+json", "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego"), "a conftest policy bundle"},
 		"a KCL package":                   {kcl, "a KCL package"},
-		"a Tekton bundle":                 {annotated("dev.tekton.image.kind", "task", manifest(types.DockerConfigJSON, types.DockerLayer)), "a Tekton bundle"},
 		"an annotated Crossplane package": {annotated("io.crossplane.xpkg", "base", manifest(types.OCIConfigJSON, types.OCILayer)), "a Crossplane package"},
-		"a container image":               {manifest(types.OCIConfigJSON, types.OCILayer, types.OCILayerZStd), "a container image"},
+		"a container image":               {manifest(types.OCIConfigJSON, types.OCILayer, types.OCILayerZStd), "a container image: its files are published where spec.format is Image"},
 		"a docker image":                  {manifest(types.DockerConfigJSON, types.DockerLayer), "a container image"},
-		"an ORAS file":                    {artifact("application/vnd.unknown.artifact.v1", annotated(title, "a.yaml", manifest(empty, types.OCIUncompressedLayer))), "an ORAS artifact"},
-		"an ORAS file with a config":      {annotated(title, "a.yaml", manifest(types.OCIConfigJSON, "application/yaml")), "an ORAS artifact"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := format.Detect(tc.manifest, format.Options{Image: image})
+			kind, _, _ := strings.Cut(tc.what, ":")
+			NewWithT(t).Expect(refusals()).To(HaveKey(kind))
 			expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall,
-				"unsupported artifact "+image+": it is "+tc.what, "supported: Flux")
+				"unsupported artifact "+image+": it is "+tc.what, "it is "+kind+": "+refusals()[kind]+"; supported: Flux, ")
 		})
+	}
+}
+
+// refusals is what each kind that is refused by its name is told.
+func refusals() map[string]string {
+	return map[string]string{
+		"a signature, attestation or SBOM": "it describes another image; let the ImageRepository's exclusionList leave out such tags",
+		"a Helm plugin":                    "it holds no Kubernetes objects",
+		"a Timoni module":                  "CUE must be rendered first; push the output of timoni build as a Flux artifact",
+		"a Timoni artifact":                "only Timoni unpacks it; push the same files as a Flux artifact",
+		"a Docker Compose application":     "it holds no Kubernetes objects",
+		"a CUE module":                     "CUE must be rendered first; push the rendered YAML as a Flux artifact",
+		"a Fleet bundle":                   "only Fleet can read it",
+		"a conftest policy bundle":         "Rego policies are no Kubernetes objects",
+		"a KCL package":                    "KCL must be rendered first; push the rendered YAML as a Flux artifact",
+		"a Crossplane package":             "it is installed by Crossplane's package manager; reference it in a Provider, Configuration or Function",
+		"a container image":                "its files are published where spec.format is Image; use one without a base image, or push the manifests with flux push artifact",
 	}
 }
 
 func TestOnlyTheConfigTellsSomeImagesApart(t *testing.T) {
 	for name, tc := range map[string]struct{ config, what string }{
-		"imgpkg":       {`{"config":{"Labels":{"dev.carvel.imgpkg.bundle":"true"}}}`, "an imgpkg bundle"},
+		"OLM":          {`{"config":{"Labels":{"operators.operatorframework.io.bundle.mediatype.v1":"registry+v1"}}}`, "an OLM bundle: its files are published where spec.format is Image; then set spec.path of the Kustomization to ./manifests"},
 		"Crossplane":   {`{"config":{"Labels":{"io.crossplane.xpkg:sha256:ab":"base"}}}`, "a Crossplane package"},
 		"other labels": {`{"config":{"Labels":{"maintainer":"x"}}}`, "a container image"},
 		"no labels":    {`{}`, "a container image"},
@@ -146,8 +166,8 @@ func TestAnUnknownArtifactIsDescribed(t *testing.T) {
 	m.Layers[1].Annotations = map[string]string{title: "b.txt"}
 	_, err := format.Convert(t.Context(), m, none{}, format.Options{Image: image}, t.TempDir())
 	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall)
-	g.Expect(err.Error()).To(Equal(`unsupported artifact ` + image + `: manifest "application/vnd.oci.image.manifest.v1+json", artifactType "example/at", ` +
-		`config "example/config", layers [2x "example/a", 1x "example/b" (titled)]; supported: Flux`))
+	g.Expect(err.Error()).To(HavePrefix(`unsupported artifact ` + image + `: manifest "application/vnd.oci.image.manifest.v1+json", artifactType "example/at", ` +
+		`config "example/config", layers [2x "example/a", 1x "example/b" (titled)]; supported: Flux, Helm`))
 }
 
 func TestWhatARegistrySaysIsQuotedAndCut(t *testing.T) {
@@ -170,9 +190,9 @@ func TestAFormatThatIsPinnedMustMatch(t *testing.T) {
 		reason   string
 		words    []string
 	}{
-		"a chart pinned as Flux":            {manifest("application/vnd.cncf.helm.config.v1+json", "x"), "Flux", v1alpha1.ReasonUnsupportedMediaType, []string{"it is a Helm chart"}},
+		"a chart pinned as Flux":            {manifest("application/vnd.cncf.helm.config.v1+json", "x"), "Flux", v1alpha1.ReasonUnsupportedMediaType, []string{"is a Helm chart", "set spec.format to Auto or Helm"}},
 		"the unknown pinned as Flux":        {manifest("x", "y"), "Flux", v1alpha1.ReasonUnsupportedMediaType, []string{"spec.format is Flux", `config "x"`}},
-		"a format that comes later":         {manifest(fluxConfig, fluxContent), "Helm", v1alpha1.ReasonInvalidSpec, []string{`"Helm" is not supported yet`, "supported: Auto, Flux"}},
+		"a Flux artifact pinned as Helm":    {manifest(fluxConfig, fluxContent), "Helm", v1alpha1.ReasonUnsupportedMediaType, []string{"spec.format is Helm", "is a Flux artifact"}},
 		"a format that nobody has heard of": {manifest(fluxConfig, fluxContent), "Zip", v1alpha1.ReasonInvalidSpec, []string{`"Zip"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -180,12 +200,6 @@ func TestAFormatThatIsPinnedMustMatch(t *testing.T) {
 			expectFault(t, err, tc.reason, fault.Stall, tc.words...)
 		})
 	}
-}
-
-func TestAnIndexIsRefused(t *testing.T) {
-	m := &format.Manifest{MediaType: types.OCIImageIndex, Index: &v1.IndexManifest{Manifests: make([]v1.Descriptor, 3)}}
-	_, err := format.Convert(t.Context(), m, none{}, format.Options{Image: image}, t.TempDir())
-	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall, "an image index of 3 manifests", "not supported yet")
 }
 
 func TestMoreLayersThanThePlatformAllowsAreRefused(t *testing.T) {

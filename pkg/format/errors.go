@@ -24,6 +24,8 @@ import (
 	"strings"
 	"unicode"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
@@ -57,6 +59,14 @@ func pathless(err error) error {
 		return path.Err
 	}
 	return err
+}
+
+// inLayer says in which layer of several an error is.
+func inLayer(number int, layers []v1.Descriptor, err error) error {
+	if err == nil || len(layers) == 1 {
+		return err
+	}
+	return fmt.Errorf("layer %d of %d: %w", number+1, len(layers), err)
 }
 
 // settled reports whether err already says what it means: it carries a reason,

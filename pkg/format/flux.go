@@ -48,7 +48,7 @@ func (f flux) Read(ctx context.Context, in Input) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := publishLayer(ctx, in, desc)
+	content, err := publishLayer(ctx, in, desc, likeFlux)
 	if err != nil {
 		return nil, err
 	}

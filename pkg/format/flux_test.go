@@ -17,11 +17,7 @@ limitations under the License.
 package format_test
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"log"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,10 +29,7 @@ import (
 	fluxoci "github.com/fluxcd/pkg/oci"
 	"github.com/fluxcd/pkg/sourceignore"
 	fluxtar "github.com/fluxcd/pkg/tar"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
 
@@ -45,50 +38,15 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 )
 
-// published are blobs of a repository, spooled when they are opened.
-type published struct {
-	repository name.Repository
-	spool      string
-}
-
-func (p published) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
-	layer, err := remote.Layer(p.repository.Digest(desc.Digest.String()), remote.WithContext(ctx))
-	if err != nil {
-		return nil, err
-	}
-	r, err := layer.Compressed()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	f, err := os.CreateTemp(p.spool, "")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := f.ReadFrom(r); err != nil {
-		return nil, err
-	}
-	_, err = f.Seek(0, 0)
-	return f, err
-}
-
 // push gives a folder or file to Flux's own client and reads back what it
 // wrote.
 func push(t *testing.T, source string, options ...fluxoci.PushOption) (*format.Manifest, format.Blobs) {
 	t.Helper()
 	g := NewWithT(t)
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	t.Cleanup(server.Close)
-	url := strings.TrimPrefix(server.URL, "http://") + "/team/app:1.0.0"
+	url := serve(t) + "/team/app:1.0.0"
 	_, err := fluxoci.NewClient(fluxoci.DefaultOptions()).Push(t.Context(), url, source, options...)
 	g.Expect(err).NotTo(HaveOccurred())
-	ref, err := name.ParseReference(url)
-	g.Expect(err).NotTo(HaveOccurred())
-	got, err := remote.Get(ref)
-	g.Expect(err).NotTo(HaveOccurred())
-	m, err := format.Parse(got.MediaType, got.Manifest)
-	g.Expect(err).NotTo(HaveOccurred())
-	return m, published{ref.Context(), t.TempDir()}
+	return fetch(t, url)
 }
 
 // write makes files in a new folder.

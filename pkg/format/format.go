@@ -20,11 +20,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -46,6 +46,10 @@ type Blobs interface {
 	// were checked. The file is positioned at its start and the caller closes
 	// it; its name stays good until whoever owns the blobs removes them.
 	Open(ctx context.Context, desc v1.Descriptor) (*os.File, error)
+	// Manifest returns a manifest that an index lists, with the media type that
+	// the registry calls it by. Its size and digest were checked; its size is
+	// never asked to be more than MaxManifestBytes.
+	Manifest(ctx context.Context, desc v1.Descriptor) (types.MediaType, []byte, error)
 }
 
 // Input is what a format reads, and where it may write.
@@ -74,6 +78,10 @@ type Content struct {
 	LayerDigest v1.Hash
 	// SkippedLinks is how many symbolic links were left out.
 	SkippedLinks int
+	// ChartVersion is the version of the Helm chart that the file is; empty for
+	// anything else. helm-controller refuses a revision whose tag is another
+	// version.
+	ChartVersion string
 }
 
 // row is one line of the detection table.
@@ -88,19 +96,22 @@ type row struct {
 	refusal string
 	// needsConfig: only the labels in the image's config tell what it really is.
 	needsConfig bool
+	// onlyPinned: it is refused unless spec.format names the format that reads it.
+	onlyPinned bool
 }
 
 // table lists every kind of artifact that is told apart. The first row that
 // matches decides, so the order matters: what carries a config type of its own
 // comes first, what merely looks like an image or a bag of files last.
 func table() []row {
-	const soon = "this format is not supported yet"
 	return []row{
 		{what: "a signature, attestation or SBOM", matches: isReferrer,
 			refusal: "it describes another image; let the ImageRepository's exclusionList leave out such tags"},
 		{what: "a Flux artifact", matches: hasType(fluxConfig), reads: flux{}},
-		{what: "a Helm chart", matches: hasType(helmConfig), refusal: soon},
-		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig), refusal: soon},
+		{what: "a Helm chart", matches: hasType(helmConfig), reads: helm{}},
+		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig), reads: kyverno{}},
+		{what: "a Timoni artifact", matches: isTimoniFiles,
+			refusal: "only Timoni unpacks it; push the same files as a Flux artifact"},
 		{what: "a Timoni module", matches: hasType(timoniConfig),
 			refusal: "CUE must be rendered first; push the output of timoni build as a Flux artifact"},
 		{what: "a Docker Compose application", matches: hasType(composeArtifact, composeConfig),
@@ -113,50 +124,67 @@ func table() []row {
 			refusal: "Rego policies are no Kubernetes objects"},
 		{what: "a KCL package", matches: hasAnnotation(kclPackage),
 			refusal: "KCL must be rendered first; push the rendered YAML as a Flux artifact"},
-		{what: "a Tekton bundle", matches: hasLayerAnnotation(tektonPrefix), refusal: soon},
+		{what: "a Tekton bundle", matches: hasLayerAnnotation(tektonPrefix), reads: tekton{}},
 		{what: "a Crossplane package", matches: hasLayerAnnotation(crossplaneMark), refusal: crossplaneRefusal},
-		{what: "an imgpkg bundle", matches: isImageLabelled(imgpkgLabel), refusal: soon},
+		{what: "an imgpkg bundle", matches: isImageLabelled(imgpkgLabel), reads: imgpkg{}},
 		{what: "a Crossplane package", matches: isImageLabelled(crossplaneMark + ":"), refusal: crossplaneRefusal},
-		{what: "a container image", matches: isImage, needsConfig: true,
-			refusal: "images are not unpacked; push the manifests with flux push artifact"},
-		{what: "an ORAS artifact", matches: isFiles, refusal: soon},
+		{what: "an OLM bundle", matches: isImageLabelled(olmPrefix), reads: image{}, onlyPinned: true,
+			refusal: "its files are published where spec.format is Image; then set spec.path of the Kustomization to ./manifests"},
+		{what: "a container image", matches: isImage, needsConfig: true, reads: image{}, onlyPinned: true,
+			refusal: "its files are published where spec.format is Image; use one without a base image, or push the manifests with flux push artifact"},
+		{what: "an ORAS artifact", matches: isFiles, reads: files{}},
 	}
 }
 
 // Detect decides by media types alone which format reads the manifest. Every
 // error stalls. What only the config of an image tells apart (imgpkg bundle,
 // Crossplane package, plain image) is a container image here; Convert looks.
+// An index has no format: Convert reads one of its manifests.
 func Detect(m *Manifest, o Options) (Format, error) {
 	if err := checkOptions(o); err != nil {
 		return nil, err
 	}
 	if m.Index != nil {
-		return nil, unsupported("unsupported artifact %s: it is an image index of %d manifests, and indexes are not supported yet; "+
-			"publish the manifest of one platform by its digest, or push the artifact without an index; supported: %s", o.Image, len(m.Index.Manifests), supported())
+		return nil, unsupported("unsupported artifact %s: it is an index, of which one manifest has to be chosen; supported: %s", o.Image, supported())
 	}
 	if limit := o.Limits.withDefaults().Layers; len(m.Layers) > limit {
 		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d layers, more than the %d that are read", len(m.Layers), limit)
 	}
-	r := find(m)
-	switch pinned := o.settings().Format; {
+	pinned := o.settings().Format
+	r := find(m, pinned)
+	if s, ok := o.selector(); ok && (pinned == "" || r.isRead() && r.reads.Name() == pinned) {
+		return selected{s, r.readAs()}, nil
+	}
+	switch {
 	case r == nil && pinned != "":
 		return nil, unsupported("spec.format is %s, but the artifact is of no format that is known: %s", pinned, unknown(m, o))
 	case r == nil:
 		return nil, unsupported("%s", unknown(m, o))
-	case r.reads == nil:
+	case r.reads == nil, r.onlyPinned && pinned == "":
 		return nil, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
 	case pinned != "" && r.reads.Name() != pinned:
-		return nil, unsupported("spec.format is %s, but %s is %s; set spec.format to %s or %s", pinned, o.Image, r.what, v1alpha1.FormatAuto, r.reads.Name())
+		return nil, unsupported("spec.format is %s, but %s is %s; set spec.format to %s", pinned, o.Image, r.what, r.pin())
 	}
 	return r.reads, nil
 }
 
-// Convert detects the format of the manifest and reads it into the file to
-// publish, which lies in scratch or is a blob's own file.
+// Convert detects the format of the manifest, of an index that of the manifest
+// that is chosen from it, and reads it into the file to publish, which lies in
+// scratch or is a blob's own file.
 func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch string) (*Content, error) {
+	if err := checkOptions(o); err != nil {
+		return nil, err
+	}
 	in := Input{Manifest: m, Blobs: blobs, Options: o, Scratch: scratch}
 	in.Options.Limits = o.Limits.withDefaults()
-	if r := find(m); r != nil && r.needsConfig && m.labels == nil {
+	if m.Index != nil {
+		chosen, err := choose(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		in.Manifest = chosen
+	}
+	if in.needsLabels() {
 		labelled, err := readLabels(ctx, in)
 		if err != nil {
 			return nil, err
@@ -168,6 +196,17 @@ func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch s
 		return nil, err
 	}
 	return f.Read(ctx, in)
+}
+
+// needsLabels tells whether the labels of the image's config are missing to
+// tell what is to be read.
+func (in Input) needsLabels() bool {
+	pinned := in.Options.settings().Format
+	if _, ok := in.Options.selector(); ok && pinned == "" {
+		return false
+	}
+	r := find(in.Manifest, pinned)
+	return r != nil && r.needsConfig && in.Manifest.labels == nil
 }
 
 // open opens a blob whose size the limits allow.
@@ -182,24 +221,43 @@ func (in Input) open(ctx context.Context, desc v1.Descriptor) (*os.File, error) 
 	return f, nil
 }
 
-// find returns the row of the table that the manifest matches, nil when none does.
-func find(m *Manifest) *row {
+// find returns the row of the table that the manifest matches, nil when none
+// does. What is pinned as files may have any type: ORAS lets people choose one.
+func find(m *Manifest, pinned string) *row {
 	if m.Index != nil {
 		return nil
 	}
 	for _, r := range table() {
-		if r.matches(m) {
+		if r.matches(m) || pinned == v1alpha1.FormatFiles && r.reads == Format(files{}) && anyLayer(isTitled)(m) {
 			return &r
 		}
 	}
 	return nil
 }
 
+func (r *row) isRead() bool { return r != nil && r.reads != nil }
+
+// readAs is the name of the format, or Layer where there is none to read.
+func (r *row) readAs() string {
+	if r.isRead() {
+		return r.reads.Name()
+	}
+	return Layer
+}
+
+// pin is what spec.format may be to read it.
+func (r *row) pin() string {
+	if r.onlyPinned {
+		return r.reads.Name()
+	}
+	return v1alpha1.FormatAuto + " or " + r.reads.Name()
+}
+
 // formats returns the formats that can be read, in the order of the table.
 func formats() []Format {
 	var fs []Format
 	for _, r := range table() {
-		if r.reads != nil {
+		if r.reads != nil && !slices.Contains(fs, r.reads) {
 			fs = append(fs, r.reads)
 		}
 	}
@@ -217,8 +275,10 @@ func supported() string {
 // checkOptions refuses what cannot be honoured: a setting is never ignored.
 func checkOptions(o Options) error {
 	s := o.settings()
-	if s.LayerMediaType != "" || s.LayerOperation != "" {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.layerSelector is not supported yet; leave it out, or set operation to %q and no mediaType", sourcev1.OCILayerExtract)
+	if selector, ok := o.selector(); ok {
+		if err := checkSelector(selector); err != nil {
+			return err
+		}
 	}
 	if s.Format == "" {
 		return nil

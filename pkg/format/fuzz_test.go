@@ -18,12 +18,15 @@ package format_test
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	chartarchive "helm.sh/helm/v4/pkg/chart/loader/archive"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -77,6 +80,50 @@ func FuzzLayer(f *testing.F) {
 	})
 }
 
+// FuzzArchive reads any bytes as a layer of every format that reads archives.
+// Whatever is published must be taken by the consumers' own code.
+func FuzzArchive(f *testing.F) {
+	readers := archiveReaders()
+	names := slices.Sorted(maps.Keys(readers))
+	// Each hostile row seeds one format: the fuzzer tries it on the others.
+	seed := 0
+	for _, h := range hostile(f) {
+		if len(h.layer) < 4<<10 {
+			f.Add(uint8(seed%len(names)), h.layer)
+			seed++
+		}
+	}
+	for i := range names {
+		f.Add(uint8(i), archive(f, chartYAML, folder("app/templates"), link("app/l", "x"), file{name: "app/templates/a.yaml", body: "y"}))
+	}
+	f.Fuzz(func(t *testing.T, which uint8, layer []byte) {
+		if !bytes.HasPrefix(layer, []byte{0x1f, 0x8b}) && which&0x80 == 0 {
+			layer = zippedAt(t, layer, 0)
+		}
+		root := t.TempDir()
+		b := blobs(mkdir(t, root, "blobs"))
+		read := readers[names[int(which&0x7f)%len(names)]].read(t, b, layer)
+		read.options.Limits = format.Limits{UncompressedBytes: 1 << 20, Entries: 200, Depth: 16, NameBytes: 256}
+		content, err := format.Convert(t.Context(), read.manifest, b, read.options, mkdir(t, root, "scratch"))
+		expectOnly(t, root, "blobs", "scratch")
+		if err != nil {
+			expectStall(t, err)
+			return
+		}
+		unpack(t, content.Path)
+		if content.ChartVersion != "" {
+			body, err := os.ReadFile(content.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files, err := chartarchive.LoadArchiveFiles(bytes.NewReader(body))
+			if err != nil || len(files) == 0 {
+				t.Fatalf("Helm does not load the chart: %v", err)
+			}
+		}
+	})
+}
+
 // FuzzManifest reads any bytes as a manifest. What is accepted holds nothing
 // that the rest of the project must not follow.
 func FuzzManifest(f *testing.F) {
@@ -85,6 +132,12 @@ func FuzzManifest(f *testing.F) {
 	f.Add(string(types.OCIManifestSchema1), encode(f, fluxBody(map[string]any{"manifests": []any{}, "Layers": []any{nil}})))
 	f.Add(string(types.OCIImageIndex), encode(f, map[string]any{"schemaVersion": 2, "manifests": []any{descriptor("x")}}))
 	f.Add(string(types.DockerManifestSchema1), []byte(`{"schemaVersion":1,"fsLayers":[]}`))
+	f.Add(string(types.OCIManifestSchema1), encode(f, fluxBody(map[string]any{"config": descriptor(helmConfig), "layers": []any{descriptor(helmProof), descriptor(helmChart)}})))
+	f.Add(string(types.OCIManifestSchema1), encode(f, fluxBody(map[string]any{"config": descriptor(string(types.OCIEmptyJSON)), "artifactType": "application/vnd.unknown.artifact.v1",
+		"layers": layersWith(map[string]any{"mediaType": types.OCILayer, "annotations": map[string]string{title: "../a", unpackMark: "true", contentMark: "x"}})})))
+	f.Add(string(types.DockerManifestList), encode(f, map[string]any{"schemaVersion": 2, "manifests": []any{
+		map[string]any{"mediaType": types.DockerManifestSchema2, "size": 2, "digest": digest, "platform": map[string]string{"os": "unknown", "architecture": "unknown"}},
+		map[string]any{"mediaType": types.OCIImageIndex, "size": 2, "digest": digest, "artifactType": "application/vnd.in-toto+json"}}}))
 	f.Add("", []byte(`{"blobs":[[[[`))
 	f.Add("text/html; charset=utf-8", []byte(`<html>`))
 
@@ -108,13 +161,14 @@ func FuzzManifest(f *testing.F) {
 				t.Fatalf("the descriptor %+v was accepted", d)
 			}
 		}
-		found, err := format.Detect(m, format.Options{})
-		if err != nil {
-			expectStall(t, err)
-			return
-		}
-		if found.Name() != v1alpha1.FormatFlux {
-			t.Fatalf("detected as %s", found.Name())
+		for _, o := range []format.Options{{}, selecting("", "copy"), {Format: v1alpha1.FormatFiles}} {
+			if _, err := format.Detect(m, o); err != nil {
+				expectStall(t, err)
+			}
+			// No blob is there: what needs none is refused, and nothing panics.
+			if _, err := format.Convert(t.Context(), m, none{}, o, t.TempDir()); err == nil {
+				t.Fatal("something was published out of nothing")
+			}
 		}
 	})
 }

@@ -38,6 +38,7 @@ import (
 	fluxtar "github.com/fluxcd/pkg/tar"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -55,6 +56,11 @@ type blobs string
 
 func (b blobs) Open(_ context.Context, desc v1.Descriptor) (*os.File, error) {
 	return os.Open(filepath.Join(string(b), desc.Digest.Hex))
+}
+
+func (b blobs) Manifest(_ context.Context, desc v1.Descriptor) (types.MediaType, []byte, error) {
+	body, err := os.ReadFile(filepath.Join(string(b), desc.Digest.Hex))
+	return desc.MediaType, body, err
 }
 
 // put stores a blob.
@@ -149,6 +155,15 @@ func zippedAt(t testing.TB, body []byte, level int) []byte {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
+}
+
+func zstandard(t testing.TB, body []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(body, nil)
 }
 
 // layerOf is a gzip tar of these entries.

@@ -40,11 +40,21 @@ const (
 	maxIgnoreWork = 1_000_000_000
 )
 
-// ignoreRules are the patterns by which a tree is filtered, exactly as
-// source-controller filters that of an OCIRepository: .sourceignore files
-// count in their own folder, the option's patterns come last and so win, and
-// where there is neither, Flux's default excludes apply.
+// filter says what is left out of a tree.
+type filter int
+
+const (
+	// asAsked leaves out what the ignore option matches and nothing else.
+	asAsked filter = iota
+	// likeFlux filters exactly as source-controller does for an OCIRepository:
+	// .sourceignore files count in their own folder, the option's patterns come
+	// last and so win, and where there is neither, Flux's default excludes apply.
+	likeFlux
+)
+
+// ignoreRules are the patterns by which a tree is filtered.
 type ignoreRules struct {
+	filter filter
 	// files are the contents of the .sourceignore files by their folder.
 	files map[string][]byte
 	// bytes of all files and of the option.
@@ -52,8 +62,8 @@ type ignoreRules struct {
 	option string
 }
 
-func newIgnoreRules(option *string) (*ignoreRules, error) {
-	rules := &ignoreRules{files: map[string][]byte{}}
+func newIgnoreRules(f filter, option *string) (*ignoreRules, error) {
+	rules := &ignoreRules{filter: f, files: map[string][]byte{}}
 	if option != nil {
 		rules.option = *option
 	}
@@ -71,7 +81,7 @@ func (r *ignoreRules) grow(n int) error {
 func (r *ignoreRules) note(e entry, content io.Reader) error {
 	dir, base := path.Split(e.path)
 	// Flux does not look into .git folders for rules.
-	if base != sourceignore.IgnoreFile || e.folder || slices.Contains(strings.Split(dir, "/"), ".git") {
+	if r.filter != likeFlux || base != sourceignore.IgnoreFile || e.folder || slices.Contains(strings.Split(dir, "/"), ".git") {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(content, maxIgnoreBytes+1))
@@ -89,7 +99,7 @@ func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, e
 	if work := int64(len(patterns)) * t.pathBytes; work > maxIgnoreWork {
 		return 0, 0, fault.Stallf(v1alpha1.ReasonLimitExceeded, "%d ignore patterns on %d files and folders would take too long; use fewer patterns", len(patterns), len(t.nodes))
 	}
-	matcher := matcherOf(patterns)
+	matcher := r.matcher(patterns)
 	files, dropped = t.drop(func(n *node) bool {
 		// An attempt that is over needs no answer.
 		return ctx.Err() == nil && matcher.Match(strings.Split(n.path, "/"), n.folder)
@@ -97,11 +107,15 @@ func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, e
 	return files, dropped, ctx.Err()
 }
 
-func matcherOf(patterns []gitignore.Pattern) gitignore.Matcher {
-	if len(patterns) == 0 {
+func (r *ignoreRules) matcher(patterns []gitignore.Pattern) gitignore.Matcher {
+	switch {
+	case r.filter != likeFlux:
+		return sourceignore.NewMatcher(patterns)
+	case len(patterns) == 0:
 		return sourceignore.NewDefaultMatcher(nil, nil)
+	default:
+		return sourceignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
 	}
-	return sourceignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
 }
 
 // patterns returns all patterns by increasing priority: each folder before the

@@ -18,8 +18,8 @@ package format
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +29,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/klauspost/compress/gzip"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -43,24 +44,41 @@ const (
 	bufferBytes = 64 << 10
 )
 
-// entry is a file or a folder of an archive that passed every check.
+// entry is a file or a folder of an archive that passed every check. In a layer
+// of an image it may also be a link.
 type entry struct {
 	// path is clean: no leading, trailing or double slash, no dot elements. The
 	// root folder is ".".
-	path   string
+	path string
+	// name is what the archive calls it, cleaned of nothing.
+	name   string
 	folder bool
 	// executable by its owner, group or others.
 	executable bool
 	// implied by the path of something in it, not named by the archive.
 	implied bool
+	// symlink says that this is a symbolic link, target that it is a hard link,
+	// and to which path.
+	symlink bool
+	target  string
 }
 
-// layer is a gzip tar, hostile until read to its last byte.
+// layer is a tar, hostile until read to its last byte.
 type layer struct {
-	file   *os.File
-	limits Limits
-	// entries of any type that were read.
-	entries int
+	file        *os.File
+	compression compression
+	limits      Limits
+	// under is the folder that everything must lie in; empty: the root.
+	under string
+	// sum is what the uncompressed bytes must hash to; zero: anything.
+	sum v1.Hash
+	// ofImage says that links are handed over too.
+	ofImage bool
+	// before is what was read of other layers of the artifact, which counts
+	// towards the limits.
+	before amount
+	// amount that was read of this layer.
+	amount
 	// links is how many symbolic links were skipped.
 	links int
 	// normal is true while nothing was seen that forbids to serve the layer as
@@ -68,18 +86,31 @@ type layer struct {
 	normal bool
 }
 
+// amount is entries of any type and uncompressed bytes.
+type amount struct {
+	entries int
+	read    int64
+}
+
+// newLayer returns the layer of a media type, which says how it is compressed.
+func newLayer(file *os.File, mediaType types.MediaType, limits Limits) *layer {
+	return &layer{file: file, compression: compressionOf(mediaType), limits: limits}
+}
+
 // walk reads the layer from its first to its last byte and hands over its
 // files and folders. An error of visit ends it.
 func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader) error) error {
-	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
-		return disk("read the layer", err)
-	}
-	l.entries, l.links, l.normal = 0, 0, true
-	stream, err := openMembers(bufio.NewReaderSize(&source{ctx, l.file}, bufferBytes), l.limits.UncompressedBytes)
+	l.amount, l.links, l.normal = amount{}, 0, true
+	stream, err := l.unpack(ctx)
 	if err != nil {
 		return err
 	}
-	archive := tar.NewReader(stream)
+	defer stream.Close()
+	uncompressed, check, err := l.summed(stream)
+	if err != nil {
+		return err
+	}
+	archive := tar.NewReader(uncompressed)
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -92,17 +123,49 @@ func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader)
 			return err
 		}
 	}
-	if err := endOfArchive(stream); err != nil {
+	if err := endOfArchive(uncompressed); err != nil {
 		return err
 	}
-	l.normal = l.normal && stream.count == 1
+	if err := check(); err != nil {
+		return err
+	}
+	l.read = stream.read - l.before.read
+	l.normal = l.normal && stream.isOneMember()
 	return nil
+}
+
+// unpack opens the layer's bytes. The caller closes them.
+func (l *layer) unpack(ctx context.Context) (*unpacked, error) {
+	stream, err := l.compression.unpack(ctx, l.file)
+	if err != nil {
+		return nil, err
+	}
+	stream.read, stream.limit = l.before.read, l.limits.UncompressedBytes
+	return stream, nil
+}
+
+// summed returns the stream, and what to call at its end to compare its hash
+// with that which was promised.
+func (l *layer) summed(stream io.Reader) (io.Reader, func() error, error) {
+	if l.sum == (v1.Hash{}) {
+		return stream, func() error { return nil }, nil
+	}
+	sum, err := v1.Hasher(l.sum.Algorithm)
+	if err != nil {
+		return nil, nil, invalid("the layer has a content digest that cannot be checked: %s", quote(l.sum.String()))
+	}
+	return io.TeeReader(stream, sum), func() error {
+		if got := hex.EncodeToString(sum.Sum(nil)); got != l.sum.Hex {
+			return invalid("the layer's archive has the digest %s:%s, but its annotation says %s", l.sum.Algorithm, got, l.sum)
+		}
+		return nil
+	}, nil
 }
 
 // take checks one header and hands over what it stands for, if anything.
 func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io.Reader) error) error {
-	if l.entries++; l.entries > l.limits.Entries {
-		return exceeded("--max-entries", "the layer has more than %d entries", l.limits.Entries)
+	if l.entries++; l.before.entries+l.entries > l.limits.Entries {
+		return exceeded("--max-entries", "the artifact has more than %d entries", l.limits.Entries)
 	}
 	if header.Typeflag == tar.TypeXGlobalHeader {
 		// A default for the entries after it, which Go and so every consumer ignores.
@@ -112,16 +175,29 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 	if err := checkName(header.Name, l.limits); err != nil {
 		return err
 	}
-	if err := checkType(header); err != nil {
+	if header.Typeflag == tar.TypeLink && l.ofImage {
+		if err := checkName(header.Linkname, l.limits); err != nil {
+			return err
+		}
+	} else if err := checkType(header); err != nil {
 		return err
 	}
-	if header.Typeflag == tar.TypeSymlink {
+	if header.Typeflag == tar.TypeSymlink && !l.ofImage {
 		l.links++
 		l.normal = false
 		return nil
 	}
 	l.normal = l.normal && isNormal(header)
-	e := entry{path: path.Clean(header.Name), folder: header.Typeflag == tar.TypeDir, executable: header.Mode&0o111 != 0}
+	e := entry{path: path.Clean(header.Name), name: header.Name, folder: header.Typeflag == tar.TypeDir, executable: header.Mode&0o111 != 0}
+	switch header.Typeflag {
+	case tar.TypeSymlink:
+		e.symlink = true
+	case tar.TypeLink:
+		e.target = path.Clean(header.Linkname)
+	}
+	if l.under != "" && e.path != l.under && !strings.HasPrefix(e.path, l.under+"/") {
+		return invalid("the layer is the folder %s, but has an entry outside of it: %s", quote(l.under), quote(header.Name))
+	}
 	if e.path == "." && !e.folder {
 		return invalid("the layer has a file named %s, which is the root folder", quote(header.Name))
 	}
@@ -135,11 +211,14 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 // archive would have given it.
 func isNormal(header *tar.Header) bool {
 	allowed := int64(0o777 | 0o100000) // c_ISREG of the mode field
-	if header.Typeflag == tar.TypeDir {
+	switch header.Typeflag {
+	case tar.TypeDir:
 		allowed = 0o777 | 0o040000 // c_ISDIR
 		if header.Size != 0 {
 			return false
 		}
+	case tar.TypeSymlink, tar.TypeLink:
+		return false
 	}
 	return header.Mode&^allowed == 0 && header.Mode&0o400 != 0
 }
@@ -150,34 +229,34 @@ func isNormal(header *tar.Header) bool {
 func checkName(name string, limits Limits) error {
 	switch {
 	case name == "":
-		return invalid("the layer has an entry without a name")
+		return invalid("the artifact has an entry without a name")
 	case len(name) > limits.NameBytes:
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the layer has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, quote(name))
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, quote(name))
 	case !utf8.ValidString(name):
-		return invalid("the layer has a path that is not UTF-8: %s", quote(name))
+		return invalid("the artifact has a path that is not UTF-8: %s", quote(name))
 	case strings.ContainsFunc(name, unicode.IsControl):
-		return invalid("the layer has a path with control characters: %s", quote(name))
+		return invalid("the artifact has a path with control characters: %s", quote(name))
 	case strings.Contains(name, `\`):
-		return invalid("the layer has a path with a backslash: %s", quote(name))
+		return invalid("the artifact has a path with a backslash: %s", quote(name))
 	case strings.HasPrefix(name, "/"):
-		return invalid("the layer has an absolute path: %s", quote(name))
+		return invalid("the artifact has an absolute path: %s", quote(name))
 	case strings.Contains(name, "../"):
 		// kustomize-controller refuses this even where it ends a name: foo../x.
-		return invalid(`the layer has a path that contains "../": %s`, quote(name))
+		return invalid(`the artifact has a path that contains "../": %s`, quote(name))
 	}
 	depth := 0
 	for element := range strings.SplitSeq(name, "/") {
 		switch {
 		case element == "..":
-			return invalid("the layer has a path that leads out of its folder: %s", quote(name))
+			return invalid("the artifact has a path that leads out of its folder: %s", quote(name))
 		case len(element) > maxElementBytes:
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the layer has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, quote(element))
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, quote(element))
 		case element != "" && element != ".":
 			depth++
 		}
 	}
 	if depth > limits.Depth {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the layer has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, quote(name))
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, quote(name))
 	}
 	return nil
 }
@@ -237,7 +316,7 @@ func endOfArchive(stream io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return broken("the layer's gzip stream is damaged", err)
+			return broken("the layer's compressed stream is damaged", err)
 		}
 	}
 }
@@ -252,65 +331,6 @@ func broken(what string, err error) error {
 	default:
 		return invalid("%s: %s", what, plain(err.Error()))
 	}
-}
-
-// members reads a file of gzip members (RFC 1952 section 2.2), one after the
-// other, to the last byte of the file.
-type members struct {
-	src  *bufio.Reader
-	gzip *gzip.Reader
-	// count is the number of members begun.
-	count int
-	// read is the number of bytes given out, limit the most there may be.
-	read, limit int64
-}
-
-func openMembers(src *bufio.Reader, limit int64) (*members, error) {
-	if magic, _ := src.Peek(4); string(magic) == "\x28\xb5\x2f\xfd" {
-		return nil, invalid("the layer is compressed with zstd, but its media type says gzip")
-	}
-	z, err := gzip.NewReader(src)
-	if err != nil {
-		return nil, broken("the layer is not compressed with gzip, as its media type says", err)
-	}
-	z.Multistream(false)
-	return &members{src: src, gzip: z, count: 1, limit: limit}, nil
-}
-
-// Read reads uncompressed bytes.
-func (m *members) Read(p []byte) (int, error) {
-	for {
-		n, err := m.gzip.Read(p)
-		if m.read += int64(n); m.read > m.limit {
-			return 0, exceeded("--max-uncompressed-bytes", "the layer unpacks to more than %d bytes", m.limit)
-		}
-		if n > 0 || len(p) == 0 {
-			// The end of a member is told again by the next read.
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			return n, err
-		}
-		if !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		if err := m.next(); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// next begins the next member; io.EOF says that there is none.
-func (m *members) next() error {
-	if _, err := m.src.Peek(1); err != nil {
-		return err
-	}
-	m.count++
-	if err := m.gzip.Reset(m.src); err != nil {
-		return broken("the layer has bytes after its gzip stream that are not gzip", err)
-	}
-	m.gzip.Multistream(false)
-	return nil
 }
 
 // source reads a local file for as long as the attempt lasts.

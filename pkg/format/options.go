@@ -39,8 +39,8 @@ type Options struct {
 	// Platform picks the manifest of an index, as os/architecture. Empty:
 	// DefaultPlatform.
 	Platform string
-	// LayerSelector picks one layer by media type, as on OCIRepository. Nil, or
-	// with no media type and the operation extract: the format decides.
+	// LayerSelector picks one layer, by media type or the first, as on
+	// OCIRepository. Nil or empty: the format decides.
 	LayerSelector *sourcev1.OCILayerSelector
 	// Ignore are patterns of files to leave out, in the format of .sourceignore.
 	// Nil: the patterns that Flux leaves out by default.
@@ -132,7 +132,9 @@ func (o Options) settings() settings {
 	}
 	if l := o.LayerSelector; l != nil {
 		s.LayerMediaType = l.MediaType
-		if l.Operation != sourcev1.OCILayerExtract {
+		// With a media type the operation is extract where it is not set; without
+		// one, extract asks for the first layer, and nothing for what the format gives.
+		if l.MediaType == "" || l.Operation != sourcev1.OCILayerExtract {
 			s.LayerOperation = l.Operation
 		}
 	}
@@ -144,8 +146,8 @@ func (o Options) settings() settings {
 }
 
 // IsDefault reports whether the content is what it would be with no settings
-// at all. A default that is written out (Auto, linux/amd64, extract with no
-// media type, an ignore without a pattern) is still the default.
+// at all. A default that is written out (Auto, linux/amd64, a selector of
+// nothing, an ignore without a pattern) is still the default.
 func IsDefault(o Options) bool { return o.settings() == settings{} }
 
 // ContentHash returns the hash, in hex, of all that decides how a digest

@@ -23,7 +23,6 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 )
 
@@ -36,7 +35,6 @@ func TestDefaultsThatAreWrittenOutAreDefaults(t *testing.T) {
 		"Auto":                      {Format: v1alpha1.FormatAuto},
 		"linux/amd64":               {Platform: "linux/amd64"},
 		"a selector of nothing":     {LayerSelector: &sourcev1.OCILayerSelector{}},
-		"extract":                   {LayerSelector: &sourcev1.OCILayerSelector{Operation: "extract"}},
 		"an ignore without pattern": {Ignore: new("\n# comment\n")},
 		"limits and the reference":  {Limits: format.Limits{Entries: 3}, Image: image, AlwaysRearchive: true},
 	} {
@@ -54,6 +52,7 @@ func TestEverySettingChangesTheHash(t *testing.T) {
 		"a platform":           {Platform: "linux/arm64"},
 		"a media type":         {LayerSelector: &sourcev1.OCILayerSelector{MediaType: "a/b"}},
 		"a copied media type":  {LayerSelector: &sourcev1.OCILayerSelector{MediaType: "a/b", Operation: "copy"}},
+		"an extraction":        {LayerSelector: &sourcev1.OCILayerSelector{Operation: "extract"}},
 		"a copy":               {LayerSelector: &sourcev1.OCILayerSelector{Operation: "copy"}},
 		"an ignore":            {Ignore: new("*.md")},
 		"another ignore":       {Ignore: new("*.txt")},
@@ -66,9 +65,9 @@ func TestEverySettingChangesTheHash(t *testing.T) {
 	}
 }
 
-func TestALayerSelectorIsRefusedAndNotIgnored(t *testing.T) {
-	for _, s := range []sourcev1.OCILayerSelector{{MediaType: fluxContent}, {Operation: "copy"}} {
-		_, err := format.Detect(manifest(fluxConfig, fluxContent), format.Options{LayerSelector: &s})
-		expectFault(t, err, v1alpha1.ReasonInvalidSpec, fault.Stall, "layerSelector")
-	}
+func TestASelectorExtractsUnlessItIsToldToCopy(t *testing.T) {
+	g := NewWithT(t)
+	unset := format.Options{LayerSelector: &sourcev1.OCILayerSelector{MediaType: "a/b"}}
+	extract := format.Options{LayerSelector: &sourcev1.OCILayerSelector{MediaType: "a/b", Operation: "extract"}}
+	g.Expect(format.ContentHash(unset)).To(Equal(format.ContentHash(extract)))
 }

@@ -17,29 +17,63 @@ limitations under the License.
 package format
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io"
+	"os"
 
 	"github.com/fluxcd/pkg/sourceignore"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// publishLayer makes content of a gzip tar layer, filtered as Flux filters. A
-// layer that is clean is published as its own bytes, so that the digest which
-// consumers check is the one that the signed manifest lists. Any other is
+// tarball is a layer to unpack, and what its annotations promise about it.
+type tarball struct {
+	desc v1.Descriptor
+	// as is the media type that says how it is compressed; empty: its own.
+	as types.MediaType
+	// under and sum are those of layer.
+	under string
+	sum   v1.Hash
+}
+
+// open opens the layer.
+func (t tarball) open(ctx context.Context, in Input) (*layer, error) {
+	file, err := in.open(ctx, t.desc)
+	if err != nil {
+		return nil, err
+	}
+	l := newLayer(file, cmp.Or(t.as, t.desc.MediaType), in.Options.Limits)
+	l.under, l.sum = t.under, t.sum
+	return l, nil
+}
+
+// publishLayer publishes a layer about which nothing was promised.
+func publishLayer(ctx context.Context, in Input, desc v1.Descriptor, f filter) (*Content, error) {
+	return publishTarball(ctx, in, tarball{desc: desc}, f)
+}
+
+// publishTarball makes content of a gzip tar layer, less what the filter leaves
+// out. A layer that is clean is published as its own bytes, so that the digest
+// which consumers check is the one that the signed manifest lists. Any other is
 // archived again.
 //
 // The layer is read twice at most: once to check all of it and to learn its
 // paths and ignore files, which may come last, and once more for the files
 // that are kept.
-func publishLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
-	file, err := in.open(ctx, desc)
+func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Content, error) {
+	desc := from.desc
+	l, err := from.open(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	l := &layer{file: file, limits: in.Options.Limits}
-	t, rules, err := survey(ctx, l, in.Options.Ignore)
+	defer l.file.Close()
+	rules, err := newIgnoreRules(f, in.Options.Ignore)
+	if err != nil {
+		return nil, err
+	}
+	t, err := survey(ctx, l, rules)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +84,8 @@ func publishLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, 
 	if files == 0 {
 		return nil, noFiles(dropped, l.links)
 	}
-	content := &Content{Path: file.Name(), Digest: desc.Digest, Size: desc.Size, Verbatim: true}
-	if in.Options.AlwaysRearchive || desc.Digest.Algorithm != "sha256" || !l.normal || dropped > 0 {
+	content := asIs(in, l, desc)
+	if content == nil || dropped > 0 {
 		if content, err = rearchive(ctx, in, l, t); err != nil {
 			return nil, err
 		}
@@ -61,29 +95,73 @@ func publishLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, 
 	return content, nil
 }
 
-// survey reads all of a layer and keeps no content but that of ignore files.
-func survey(ctx context.Context, l *layer, ignore *string) (*tree, *ignoreRules, error) {
-	rules, err := newIgnoreRules(ignore)
-	if err != nil {
-		return nil, nil, err
+// asIs returns the content that is the layer itself, nil when it must be
+// archived again.
+func asIs(in Input, l *layer, desc v1.Descriptor) *Content {
+	if in.Options.AlwaysRearchive || desc.Digest.Algorithm != "sha256" || !l.normal {
+		return nil
 	}
+	return &Content{Path: l.file.Name(), Digest: desc.Digest, Size: desc.Size, Verbatim: true}
+}
+
+// copyLayer publishes the bytes of a layer as they are, whatever they are.
+func copyLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
+	file, err := in.open(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return verbatim(ctx, file, desc)
+}
+
+// verbatim is the content that is the blob in file.
+func verbatim(ctx context.Context, file *os.File, desc v1.Descriptor) (*Content, error) {
+	content := &Content{Path: file.Name(), Digest: desc.Digest, Size: desc.Size, Verbatim: true, LayerDigest: desc.Digest}
+	if desc.Digest.Algorithm == "sha256" {
+		return content, nil
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, disk("read the layer", err)
+	}
+	var err error
+	content.Digest, _, err = v1.SHA256(&source{ctx, file})
+	return content, err
+}
+
+// survey reads all of a layer and keeps no content but that of ignore files.
+func survey(ctx context.Context, l *layer, rules *ignoreRules) (*tree, error) {
 	t := newTree(l.limits)
-	err = l.walk(ctx, func(e entry, content io.Reader) error {
+	err := l.walk(ctx, func(e entry, content io.Reader) error {
 		if err := t.add(e); err != nil {
 			return err
 		}
 		return rules.note(e, content)
 	})
-	return t, rules, err
+	return t, err
 }
 
 func noFiles(dropped, links int) error {
 	switch {
 	case dropped > 0:
-		return invalid("every file of the layer is left out by the ignore rules; change spec.ignore or the %s files in the artifact", sourceignore.IgnoreFile)
+		return invalid("every file of the artifact is left out by the ignore rules; change spec.ignore or the %s files in the artifact", sourceignore.IgnoreFile)
 	case links > 0:
-		return invalid("the layer has symbolic links and no files; push the files that they point to")
+		return invalid("the artifact has symbolic links and no files; push the files that they point to")
 	default:
-		return invalid("the layer has no files; push a folder that has some")
+		return invalid("the artifact has no files; push a folder that has some")
 	}
+}
+
+const (
+	// tarMagic is in every header of USTAR, PAX and GNU archives.
+	tarMagic       = "ustar"
+	tarMagicOffset = 257
+)
+
+// hasMagic tells whether a file has these bytes at this offset.
+func hasMagic(file io.ReaderAt, magic string, offset int64) (bool, error) {
+	buf := make([]byte, len(magic))
+	if _, err := file.ReadAt(buf, offset); err != nil && !errors.Is(err, io.EOF) {
+		return false, disk("read the layer", err)
+	}
+	return string(buf) == magic, nil
 }

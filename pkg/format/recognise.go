@@ -47,6 +47,8 @@ const (
 	tektonPrefix    = "dev.tekton.image."
 	crossplaneMark  = "io.crossplane.xpkg"
 	imgpkgLabel     = "dev.carvel.imgpkg.bundle"
+	olmPrefix       = "operators.operatorframework.io.bundle."
+	timoniContent   = "sh.timoni.content.type"
 
 	crossplaneRefusal = "it is installed by Crossplane's package manager; reference it in a Provider, Configuration or Function"
 
@@ -134,6 +136,15 @@ func isImage(m *Manifest) bool {
 	}
 	return !anyLayer(func(l v1.Descriptor) bool {
 		return isTitled(l) || !(l.MediaType.IsLayer() || l.MediaType == zstdDockerLayer)
+	})(m)
+}
+
+// isTimoniFiles matches what timoni artifact push wrote: none of its layers is
+// CUE. A layer that says nothing is.
+func isTimoniFiles(m *Manifest) bool {
+	return hasType(timoniConfig)(m) && !anyLayer(func(l v1.Descriptor) bool {
+		content := l.Annotations[timoniContent]
+		return content == "" || strings.HasPrefix(content, "module") || strings.HasPrefix(content, "cue.mod")
 	})(m)
 }
 

@@ -39,25 +39,27 @@ type node struct {
 	offset, size int64
 }
 
-// tree is the files and folders of an archive, without their content. No two
-// of its paths are the same, not even on a file system without regard to case,
-// and no file is the folder of another.
+// tree is the files and folders of an artifact, without their content. No two
+// of its paths have the same key, so that by fold they are not the same even on
+// a file system without regard to case, and no file is the folder of another.
 type tree struct {
 	limits Limits
-	// nodes by their path with its case folded.
+	// key of a path: fold, except where names that differ in case only are legal.
+	key func(path string) string
+	// nodes by the key of their path.
 	nodes map[string]*node
 	// pathBytes is the length of all paths.
 	pathBytes int64
 }
 
 func newTree(limits Limits) *tree {
-	return &tree{limits: limits, nodes: map[string]*node{}}
+	return &tree{limits: limits, key: fold, nodes: map[string]*node{}}
 }
 
 // get returns the node of that path, nil when there is none.
-func (t *tree) get(path string) *node { return t.nodes[fold(path)] }
+func (t *tree) get(path string) *node { return t.nodes[t.key(path)] }
 
-// add takes in what an archive names, and the folders that it lies in.
+// add takes in what an artifact names, and the folders that it lies in.
 func (t *tree) add(e entry) error {
 	if known := t.get(e.path); known != nil {
 		return t.meet(known, e)
@@ -86,27 +88,46 @@ func (t *tree) add(e entry) error {
 func (t *tree) meet(known *node, again entry) error {
 	switch {
 	case known.path != again.path:
-		return invalid("the layer has two paths that differ in case only: %s and %s", quote(known.path), quote(again.path))
+		return invalid("the artifact has two paths that differ in case only: %s and %s", quote(known.path), quote(again.path))
 	case known.folder != again.folder:
-		return invalid("the layer has a file and a folder of one name: %s", quote(known.path))
+		return invalid("the artifact has a file and a folder of one name: %s", quote(known.path))
 	case again.implied:
 		return nil
 	case known.named:
-		return invalid("the layer has two entries of one name: %s", quote(known.path))
+		return invalid("the artifact has two entries of one name: %s", quote(known.path))
 	}
 	known.named = true
 	return nil
 }
 
 func (t *tree) insert(n *node) error {
-	if len(t.nodes) >= t.limits.Entries {
-		return exceeded("--max-entries", "the layer makes more than %d files and folders", t.limits.Entries)
+	t.pathBytes += int64(len(n.path))
+	if err := t.limits.checkIndex(len(t.nodes)+1, t.pathBytes); err != nil {
+		return err
 	}
-	if t.pathBytes += int64(len(n.path)); t.pathBytes > t.limits.IndexBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the paths of the layer's files and folders have more than %d bytes together, the most that are read", t.limits.IndexBytes)
-	}
-	t.nodes[fold(n.path)] = n
+	t.nodes[t.key(n.path)] = n
 	return nil
+}
+
+// checkIndex bounds what the files and folders of an artifact cost in memory.
+func (l Limits) checkIndex(nodes int, pathBytes int64) error {
+	if nodes > l.Entries {
+		return exceeded("--max-entries", "the artifact makes more than %d files and folders", l.Entries)
+	}
+	if pathBytes > l.IndexBytes {
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the paths of the artifact's files and folders have more than %d bytes together, the most that are read", l.IndexBytes)
+	}
+	return nil
+}
+
+// prune removes a folder and everything in it.
+func (t *tree) prune(folder string) {
+	for key, n := range t.nodes {
+		if n.path == folder || strings.HasPrefix(n.path, folder+"/") {
+			t.pathBytes -= int64(len(n.path))
+			delete(t.nodes, key)
+		}
+	}
 }
 
 // drop marks what the ignore rules leave out, and tells how many files stay

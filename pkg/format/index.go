@@ -1,0 +1,232 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+const (
+	// maxChildren bounds the manifests that are read to choose one of an index,
+	// those of the indexes in it included.
+	maxChildren = 16
+	// maxIndexDepth is how deep indexes may be nested: one in another.
+	maxIndexDepth = 2
+)
+
+// child is a manifest of an index that may be the one to publish.
+type child struct {
+	*Manifest
+	// platform as its descriptor says it, else as that of the index that it is
+	// in; nil when neither does.
+	platform *v1.Platform
+	row      *row
+}
+
+// specific tells whether the child has a format of its own, be it one that is
+// refused: that it is not one of many images or bags of files.
+func (c child) specific() bool {
+	return c.row != nil && !c.row.needsConfig && c.row.reads != Format(files{})
+}
+
+// couldBe tells whether the child has a format. Of an image, only its config
+// tells which of several it has.
+func (c child) couldBe(name string) bool {
+	switch {
+	case c.row == nil:
+		return false
+	case c.row.needsConfig:
+		return name == v1alpha1.FormatImage || name == v1alpha1.FormatImgpkg
+	default:
+		return c.row.isRead() && c.row.reads.Name() == name
+	}
+}
+
+// String describes the child in a message.
+func (c child) String() string {
+	what := "of no format that is known"
+	if c.row != nil {
+		what = c.row.what
+	}
+	if c.platform == nil {
+		return what + " for no platform"
+	}
+	return what + " for " + quote(c.platform.String())
+}
+
+// choose returns the manifest of an index to publish: the only one that is
+// neither an image nor a bag of files, such as a chart beside the images that
+// it deploys; else the only one; else the first for the platform that is asked
+// for. Signatures, attestations and what is no manifest do not count, and of a
+// pinned format only manifests that may have it.
+func choose(ctx context.Context, in Input) (*Manifest, error) {
+	o := in.Options
+	// Whoever names the kind of an index means all of it.
+	if r := find(&Manifest{ArtifactType: in.Manifest.ArtifactType}, ""); r != nil && r.reads == nil {
+		return nil, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
+	}
+	platform, err := v1.ParsePlatform(cmp.Or(o.Platform, DefaultPlatform))
+	if err != nil {
+		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.platform is %s; expected os/architecture", quote(o.Platform))
+	}
+	l := lister{in: in}
+	if err := l.list(ctx, in.Manifest.Index, nil); err != nil {
+		return nil, err
+	}
+	candidates, err := candidatesOf(l.children, o)
+	if err != nil {
+		return nil, err
+	}
+	if only, ok := theOnly(candidates); ok {
+		return only.Manifest, nil
+	}
+	for _, c := range candidates {
+		if c.platform != nil && c.platform.Satisfies(*platform) {
+			return c.Manifest, nil
+		}
+	}
+	return nil, unsupported("unsupported artifact %s: none of the %d manifests of the index is for %s: %s; set spec.platform to one of them, or publish one by its digest",
+		o.Image, len(candidates), quote(platform.String()), describe(candidates))
+}
+
+// candidatesOf returns the children that may have the format that is asked for.
+func candidatesOf(children []child, o Options) ([]child, error) {
+	if len(children) == 0 {
+		return nil, invalid("the index %s lists no manifest of an artifact; signatures, attestations and media types that are no manifests do not count", o.Image)
+	}
+	pinned := o.settings().Format
+	if pinned == "" {
+		return children, nil
+	}
+	var could []child
+	for _, c := range children {
+		if c.couldBe(pinned) {
+			could = append(could, c)
+		}
+	}
+	if len(could) == 0 {
+		return nil, unsupported("spec.format is %s, but no manifest of the index %s has this format: %s", pinned, o.Image, describe(children))
+	}
+	return could, nil
+}
+
+// theOnly returns the only child of a specific format, or else the only child.
+func theOnly(children []child) (child, bool) {
+	var specific []child
+	for _, c := range children {
+		if c.specific() {
+			specific = append(specific, c)
+		}
+	}
+	switch {
+	case len(specific) == 1:
+		return specific[0], true
+	case len(children) == 1:
+		return children[0], true
+	}
+	return child{}, false
+}
+
+func describe(children []child) string {
+	var parts []string
+	for _, c := range children {
+		parts = append(parts, c.String())
+	}
+	return strings.Join(parts, ", ")
+}
+
+// lister reads the manifests of an index and of those in it.
+type lister struct {
+	in       Input
+	children []child
+	// depth of the index that is read, read the number of manifests that were.
+	depth, read int
+	// bytes of these manifests, which are held until one is chosen.
+	bytes int64
+}
+
+func (l *lister) list(ctx context.Context, index *v1.IndexManifest, platform *v1.Platform) error {
+	l.depth++
+	defer func() { l.depth-- }()
+	if l.depth > maxIndexDepth {
+		return invalid("the index holds an index that holds another; expected at most one in another")
+	}
+	for _, desc := range index.Manifests {
+		if describesAnother(desc) || !(desc.MediaType.IsImage() || desc.MediaType.IsIndex()) {
+			continue
+		}
+		if l.read++; l.read > maxChildren {
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the index lists more than the %d manifests that are read to choose one; publish one by its digest", maxChildren)
+		}
+		if desc.Size > MaxManifestBytes-l.bytes {
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifests of the index have more than %d bytes together, the most that are read to choose one; publish one by its digest", MaxManifestBytes)
+		}
+		l.bytes += desc.Size
+		m, err := l.in.child(ctx, desc)
+		if err != nil {
+			return err
+		}
+		if err := l.add(ctx, m, cmp.Or(desc.Platform, platform)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lister) add(ctx context.Context, m *Manifest, platform *v1.Platform) error {
+	switch {
+	case m.Index != nil:
+		return l.list(ctx, m.Index, platform)
+	case !isReferrer(m):
+		l.children = append(l.children, child{m, platform, find(m, l.in.Options.settings().Format)})
+	}
+	return nil
+}
+
+// child reads a manifest that an index lists.
+func (in Input) child(ctx context.Context, desc v1.Descriptor) (*Manifest, error) {
+	mediaType, body, err := in.Blobs.Manifest(ctx, desc)
+	if err != nil {
+		return nil, fmt.Errorf("failed to read the manifest %s of the index: %w", desc.Digest, err)
+	}
+	m, err := Parse(cmp.Or(mediaType, desc.MediaType), body)
+	if err != nil {
+		return nil, fmt.Errorf("the manifest %s of the index: %w", desc.Digest, err)
+	}
+	if m.MediaType != desc.MediaType {
+		return nil, invalid("the index calls the manifest %s %s, but it is %s", desc.Digest, quote(string(desc.MediaType)), quote(string(m.MediaType)))
+	}
+	return m, nil
+}
+
+// describesAnother tells whether an index lists the manifest because it signs
+// or attests another: as BuildKit marks it, or by its type
+// (https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md).
+func describesAnother(desc v1.Descriptor) bool {
+	p := desc.Platform
+	return p != nil && p.OS == "unknown" && p.Architecture == "unknown" ||
+		desc.Annotations["vnd.docker.reference.type"] == "attestation-manifest" ||
+		isReferrerType(desc.ArtifactType)
+}

@@ -1,0 +1,96 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"context"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+const (
+	// kyvernoPolicy is the type of a layer that is one policy in YAML.
+	kyvernoPolicy     = "application/vnd.cncf.kyverno.policy.layer.v1+yaml"
+	kyvernoKind       = "io.kyverno.image.kind"
+	kyvernoName       = "io.kyverno.image.name"
+	kyvernoAPIVersion = "io.kyverno.image.apiVersion"
+)
+
+// kyverno reads what kyverno oci push wrote: layers that are one policy each.
+type kyverno struct{}
+
+// Name returns the value of spec.format.
+func (kyverno) Name() string { return v1alpha1.FormatKyverno }
+
+// Read publishes each policy as the file <kind>-<name>.yaml. Layers of other
+// types are left out, as kyverno oci pull does.
+func (k kyverno) Read(ctx context.Context, in Input) (*Content, error) {
+	var layers []v1.Descriptor
+	for _, l := range in.Manifest.Layers {
+		if l.MediaType == kyvernoPolicy {
+			layers = append(layers, l)
+		}
+	}
+	if len(layers) == 0 {
+		return nil, invalid("the Kyverno artifact has no policy: no layer has the type %s", kyvernoPolicy)
+	}
+	c, err := newCollection(in)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	for i, l := range layers {
+		if err := k.add(ctx, c, l); err != nil {
+			return nil, inLayer(i, layers, err)
+		}
+	}
+	content, err := c.finish(ctx, layers)
+	if err != nil {
+		return nil, err
+	}
+	content.Format = k.Name()
+	return content, nil
+}
+
+func (kyverno) add(ctx context.Context, c *collection, desc v1.Descriptor) error {
+	file, err := c.in.open(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	body, err := readObject(&source{ctx, file})
+	if err != nil {
+		return err
+	}
+	o, err := parseObject(body)
+	if err != nil {
+		return err
+	}
+	// Kyverno leaves out what a policy does not say about itself.
+	said := o
+	for key, field := range map[string]*string{kyvernoKind: &said.kind, kyvernoName: &said.name, kyvernoAPIVersion: &said.apiVersion} {
+		if value := desc.Annotations[key]; value != "" {
+			*field = value
+		}
+	}
+	if !o.isCalled(said) {
+		return invalid("the Kyverno artifact has a layer whose annotations say %s, but it holds %s; push it again with kyverno oci push", said, o)
+	}
+	return c.put(o, body)
+}

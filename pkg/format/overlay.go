@@ -1,0 +1,258 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import "strings"
+
+const (
+	// whiteout begins the name of an entry that removes another.
+	whiteout = ".wh."
+	// opaque is the rest of the name of an entry that empties its folder.
+	opaque = ".wh..opq"
+)
+
+// overlay is the file system that the layers of an image make when they are
+// applied one on the other, as
+// https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md demands.
+// Where that leaves the outcome open, the last entry wins, and a path means what
+// it says: no symbolic link is ever followed.
+type overlay struct {
+	limits Limits
+	root   *item
+	// layer is the number of the layer that is applied, from 1.
+	layer int
+	// items and pathBytes are what the index holds.
+	items     int
+	pathBytes int64
+	// copied is how many bytes hard links add to the file system.
+	copied int64
+	// displaced is how many symbolic links became a folder, because a layer has
+	// something in it.
+	displaced int
+	// plain is true while a consumer that unpacks one layer after the other gets
+	// the same.
+	plain bool
+}
+
+// item is a file, a folder or a symbolic link of an overlay.
+type item struct {
+	node
+	symlink  bool
+	children map[string]*item
+	// touched is the last layer that has the item or something in it.
+	touched int
+	// emptied is the last layer that hid what lower layers have in it.
+	emptied int
+}
+
+func newOverlay(limits Limits) *overlay {
+	return &overlay{limits: limits, root: &item{node: node{path: ".", folder: true}}, plain: true}
+}
+
+// apply applies one entry of the layer. It returns the node whose content is
+// that of the entry, nil when there is none.
+func (o *overlay) apply(e entry) (*node, error) {
+	if e.path == "." {
+		return nil, nil
+	}
+	folder, base := "", e.path
+	if slash := strings.LastIndexByte(e.path, '/'); slash >= 0 {
+		folder, base = e.path[:slash], e.path[slash+1:]
+	}
+	if strings.HasPrefix(folder, whiteout) || strings.Contains(folder, "/"+whiteout) {
+		return nil, invalid("the image has an entry in a folder whose name begins with %s, which is reserved: %s", whiteout, quote(e.path))
+	}
+	if hidden, ok := strings.CutPrefix(base, whiteout); ok {
+		return nil, o.whiteOut(e, folder, hidden)
+	}
+	if e.target != "" {
+		return nil, o.link(e)
+	}
+	i, err := o.put(e)
+	if err != nil || e.folder || e.symlink {
+		return nil, err
+	}
+	return &i.node, nil
+}
+
+// whiteOut hides what lower layers have by a name, or in the whole folder.
+// What this layer has itself stays, wherever in the layer it comes.
+func (o *overlay) whiteOut(e entry, folder, hidden string) error {
+	o.plain = false
+	switch {
+	case e.folder || e.symlink:
+		return invalid("the image has an entry whose name begins with %s, which is reserved, but which is no file: %s", whiteout, quote(e.path))
+	case hidden == "" || hidden == "." || hidden == "..":
+		return invalid("the image has a whiteout that names no file: %s", quote(e.path))
+	}
+	in := o.get(folder)
+	switch {
+	case in == nil:
+	case hidden == opaque:
+		o.empty(in)
+	default:
+		o.hide(in, hidden)
+	}
+	return nil
+}
+
+// hide removes what lower layers have by that name.
+func (o *overlay) hide(in *item, name string) {
+	switch i := in.children[name]; {
+	case i == nil:
+	case i.touched < o.layer:
+		o.remove(in, name)
+	default:
+		o.empty(i)
+	}
+}
+
+// empty removes what lower layers have in a folder. Once for each layer is
+// enough, and keeps many whiteouts of a large folder cheap.
+func (o *overlay) empty(i *item) {
+	if i.emptied == o.layer {
+		return
+	}
+	i.emptied = o.layer
+	for name := range i.children {
+		o.hide(i, name)
+	}
+}
+
+// link makes a copy of what the target of a hard link is now.
+func (o *overlay) link(e entry) error {
+	target := o.get(e.target)
+	switch {
+	case target == nil:
+		return invalid("the image has the hard link %s to %s, which is not there; push the file itself", quote(e.path), quote(e.target))
+	case target.folder:
+		return invalid("the image has the hard link %s to the folder %s", quote(e.path), quote(e.target))
+	}
+	if o.copied += target.size; o.copied > o.limits.UncompressedBytes {
+		return exceeded("--max-uncompressed-bytes", "the hard links of the image stand for more than %d bytes", o.limits.UncompressedBytes)
+	}
+	offset, size := target.offset, target.size
+	i, err := o.put(entry{path: e.path, executable: target.executable, symlink: target.symlink})
+	if err != nil {
+		return err
+	}
+	i.offset, i.size = offset, size
+	return nil
+}
+
+// get returns the item of that path, nil when there is none.
+func (o *overlay) get(path string) *item {
+	at := o.root
+	if path == "" {
+		return at
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if at = at.children[name]; at == nil {
+			return nil
+		}
+	}
+	return at
+}
+
+// put makes room for an entry, and the folders that it lies in.
+func (o *overlay) put(e entry) (*item, error) {
+	// The name may be a small part of a large PAX header, which it would keep.
+	path := strings.Clone(e.path)
+	at, start := o.root, 0
+	for {
+		length := strings.IndexByte(path[start:], '/')
+		if length < 0 {
+			break
+		}
+		end := start + length
+		name := path[start:end]
+		if known := at.children[name]; known != nil && known.symlink {
+			o.displaced++
+		}
+		var err error
+		if at, err = o.make(at, name, node{path: path[:end], folder: true}); err != nil {
+			return nil, err
+		}
+		start = end + 1
+	}
+	i, err := o.make(at, path[start:], node{path: path, folder: e.folder, executable: e.executable, named: true})
+	if err == nil {
+		i.symlink = e.symlink
+	}
+	return i, err
+}
+
+// make puts a node into a folder. A folder on a folder keeps what is in it, and
+// anything else replaces what is there.
+func (o *overlay) make(in *item, name string, n node) (*item, error) {
+	if known := in.children[name]; known != nil {
+		if known.folder && n.folder {
+			o.plain = o.plain && (!known.named || !n.named)
+			known.named = known.named || n.named
+			known.touched = o.layer
+			return known, nil
+		}
+		o.plain = false
+		o.remove(in, name)
+	}
+	o.items++
+	o.pathBytes += int64(len(n.path))
+	if err := o.limits.checkIndex(o.items, o.pathBytes); err != nil {
+		return nil, err
+	}
+	if in.children == nil {
+		in.children = map[string]*item{}
+	}
+	i := &item{node: n, touched: o.layer}
+	in.children[name] = i
+	return i, nil
+}
+
+// remove takes an item and all that is in it out of a folder.
+func (o *overlay) remove(in *item, name string) {
+	i := in.children[name]
+	for child := range i.children {
+		o.remove(i, child)
+	}
+	delete(in.children, name)
+	o.items--
+	o.pathBytes -= int64(len(i.path))
+}
+
+// flatten returns the files and folders, and how many symbolic links are left
+// out. Names that differ in case only are names as any other in an image.
+func (o *overlay) flatten() (*tree, int, error) {
+	t, links := newTree(o.limits), o.displaced
+	t.key = func(path string) string { return path }
+	var insert func(in *item) error
+	insert = func(in *item) error {
+		for _, i := range in.children {
+			if i.symlink {
+				links++
+				continue
+			}
+			if err := t.insert(&i.node); err != nil {
+				return err
+			}
+			if err := insert(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return t, links, insert(o.root)
+}

@@ -1,0 +1,136 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"context"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// Layer is the format of content that a layer selector took from an artifact
+// of no format that can be read.
+const Layer = "Layer"
+
+// selected reads the one layer that spec.layerSelector names, whatever the
+// artifact is, with the meaning that an OCIRepository gives it.
+type selected struct {
+	selector sourcev1.OCILayerSelector
+	// artifact is the name of the format that the artifact has.
+	artifact string
+}
+
+// selector returns what spec.layerSelector asks for; ok is false when it asks
+// for nothing.
+func (o Options) selector() (s sourcev1.OCILayerSelector, ok bool) {
+	if o.LayerSelector == nil || *o.LayerSelector == (sourcev1.OCILayerSelector{}) {
+		return sourcev1.OCILayerSelector{}, false
+	}
+	return *o.LayerSelector, true
+}
+
+// Name returns the name of the format that the artifact has.
+func (s selected) Name() string { return s.artifact }
+
+// Read extracts the layer into a tree, filtered as Flux filters, or copies its
+// bytes. A chart is checked as one: its consumer is known.
+func (s selected) Read(ctx context.Context, in Input) (*Content, error) {
+	desc, err := s.layer(in.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	content, err := s.publish(ctx, in, desc)
+	if err != nil {
+		return nil, err
+	}
+	content.Format = s.Name()
+	return content, nil
+}
+
+func (s selected) publish(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
+	switch {
+	case s.selector.Operation != sourcev1.OCILayerCopy:
+		return s.extract(ctx, in, desc)
+	case desc.MediaType == helmChart:
+		return publishChart(ctx, in, desc)
+	default:
+		return copyLayer(ctx, in, desc)
+	}
+}
+
+// extract unpacks a layer by its first bytes: people who select a media type of
+// their own say by it what a layer is for, not how it is compressed.
+func (s selected) extract(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
+	file, err := in.open(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	as, err := tarType(file)
+	if err != nil {
+		return nil, err
+	}
+	return publishTarball(ctx, in, tarball{desc: desc, as: as}, likeFlux)
+}
+
+// tarType is the media type of a tar that is compressed as these bytes are.
+func tarType(file io.ReaderAt) (types.MediaType, error) {
+	zstd, err := hasMagic(file, zstdMagic, 0)
+	if zstd || err != nil {
+		return types.OCILayerZStd, err
+	}
+	plain, err := hasMagic(file, tarMagic, tarMagicOffset)
+	if plain || err != nil {
+		return types.OCIUncompressedLayer, err
+	}
+	return types.OCILayer, nil
+}
+
+// layer returns the first layer of the media type, or the first of all. The
+// first layer of a chart says nothing, since Helm sorts them by digest: there
+// it is the chart.
+func (s selected) layer(m *Manifest) (v1.Descriptor, error) {
+	if s.selector.MediaType == "" && hasType(helmConfig)(m) {
+		return chartLayer(m.Layers)
+	}
+	for _, l := range m.Layers {
+		if s.selector.MediaType == "" || l.MediaType == types.MediaType(s.selector.MediaType) {
+			return l, nil
+		}
+	}
+	if len(m.Layers) == 0 {
+		return v1.Descriptor{}, invalid("the artifact has no layers, so spec.layerSelector has none to select")
+	}
+	return v1.Descriptor{}, invalid("the artifact has no layer of the type %s that spec.layerSelector selects, only [%s]; set mediaType to one of these",
+		quote(s.selector.MediaType), layerTypes(m.Layers))
+}
+
+// checkSelector refuses an operation that is none.
+func checkSelector(s sourcev1.OCILayerSelector) error {
+	switch s.Operation {
+	case "", sourcev1.OCILayerExtract, sourcev1.OCILayerCopy:
+		return nil
+	}
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.layerSelector.operation is %s; expected %s or %s", quote(s.Operation), sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
+}

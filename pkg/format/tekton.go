@@ -1,0 +1,191 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+const (
+	tektonKind       = tektonPrefix + "kind"
+	tektonName       = tektonPrefix + "name"
+	tektonAPIVersion = tektonPrefix + "apiVersion"
+	tektonGroup      = "tekton.dev"
+	// maxTektonLayers is how many objects Tekton takes from a bundle.
+	maxTektonLayers = 20
+)
+
+// tekton reads Tekton bundles: images whose layers are one object each, by the
+// contract of https://tekton.dev/docs/pipelines/tekton-bundle-contracts/. What
+// Tekton does not check of it is checked too.
+type tekton struct{}
+
+// Name returns the value of spec.format.
+func (tekton) Name() string { return v1alpha1.FormatTekton }
+
+// Read publishes each object as the file <kind>-<name>.yaml.
+func (t tekton) Read(ctx context.Context, in Input) (*Content, error) {
+	layers := in.Manifest.Layers
+	if len(layers) > maxTektonLayers {
+		return nil, invalid("the Tekton bundle has %d layers; Tekton takes at most %d: split the bundle", len(layers), maxTektonLayers)
+	}
+	c, err := newCollection(in)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	for i, desc := range layers {
+		if err := t.add(ctx, c, desc); err != nil {
+			return nil, inLayer(i, layers, err)
+		}
+	}
+	content, err := c.finish(ctx, layers)
+	if err != nil {
+		return nil, err
+	}
+	content.Format = t.Name()
+	return content, nil
+}
+
+// add adds the object that a layer is.
+func (tekton) add(ctx context.Context, c *collection, desc v1.Descriptor) error {
+	said, err := annotatedObject(desc)
+	if err != nil {
+		return err
+	}
+	body, err := tektonBody(ctx, c.in, desc)
+	if err != nil {
+		return err
+	}
+	o, err := parseObject(body)
+	if err != nil {
+		return err
+	}
+	if group, _ := o.groupVersion(); group != tektonGroup {
+		return invalid("the Tekton bundle has the object %s; only objects of the group %s belong into one", o, tektonGroup)
+	}
+	if !o.isCalled(said) {
+		return invalid("the Tekton bundle has a layer whose annotations say %s, but it holds %s; push it again with tkn bundle push", said, o)
+	}
+	return c.put(o, body)
+}
+
+// annotatedObject returns the object that a layer is by its annotations.
+func annotatedObject(desc v1.Descriptor) (object, error) {
+	switch desc.MediaType {
+	case types.OCILayer, types.OCIUncompressedLayer, types.DockerLayer, types.DockerUncompressedLayer:
+	case types.OCILayerZStd, zstdDockerLayer:
+		return object{}, zstdBundle()
+	default:
+		return object{}, unsupported("the Tekton bundle has a layer of type %s, which is no layer of an image", quote(string(desc.MediaType)))
+	}
+	for _, key := range []string{tektonName, tektonKind, tektonAPIVersion} {
+		if desc.Annotations[key] == "" {
+			return object{}, invalid("the Tekton bundle has a layer without the annotation %s, which every layer must have; push it again with tkn bundle push", key)
+		}
+	}
+	said := object{apiVersion: desc.Annotations[tektonAPIVersion], kind: desc.Annotations[tektonKind], name: desc.Annotations[tektonName]}
+	if strings.TrimSuffix(strings.ToLower(said.kind), "s") != said.kind {
+		return object{}, invalid("the Tekton bundle has a layer with the kind %s in its annotation %s; expected lower case and singular, such as task", quote(said.kind), tektonKind)
+	}
+	return said, nil
+}
+
+func zstdBundle() error {
+	return unsupported("the Tekton bundle has a layer that is compressed with zstd, which Tekton does not read; push it with gzip")
+}
+
+// tektonBody returns the object of a layer: the one file of a tar, or the layer
+// itself. Like Tekton it lets the bytes decide, of which the type says nothing.
+func tektonBody(ctx context.Context, in Input, desc v1.Descriptor) ([]byte, error) {
+	file, err := in.open(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	l := &layer{file: file, limits: in.Options.Limits}
+	if l.compression, err = sniff(file); err != nil {
+		return nil, err
+	}
+	if l.compression == zstandard {
+		return nil, zstdBundle()
+	}
+	isTar, err := l.isTar(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if isTar {
+		return onlyFile(ctx, l)
+	}
+	stream, err := l.unpack(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	return readObject(stream)
+}
+
+// isTar tells whether the layer begins like a tar.
+func (l *layer) isTar(ctx context.Context) (bool, error) {
+	stream, err := l.unpack(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer stream.Close()
+	const block = 512
+	head := make([]byte, block)
+	switch _, err := io.ReadFull(stream, head); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return false, nil
+	case err != nil:
+		return false, broken("the layer's compressed stream is damaged", err)
+	}
+	_, err = tar.NewReader(bytes.NewReader(head)).Next()
+	return !errors.Is(err, tar.ErrHeader), nil
+}
+
+// onlyFile returns the content of the one file that a tar is.
+func onlyFile(ctx context.Context, l *layer) ([]byte, error) {
+	var body []byte
+	files, folders := 0, 0
+	err := l.walk(ctx, func(e entry, content io.Reader) error {
+		if e.folder {
+			folders++
+			return nil
+		}
+		if files++; files > 1 {
+			return nil
+		}
+		var err error
+		body, err = readObject(content)
+		return err
+	})
+	if err == nil && (files != 1 || folders+l.links > 0) {
+		return nil, invalid("the Tekton bundle has a layer with %d files, %d folders and %d symbolic links, of which Tekton reads the first only; push one file in each layer", files, folders, l.links)
+	}
+	return body, err
+}
