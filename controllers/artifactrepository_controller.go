@@ -242,20 +242,39 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 		a.stored = ok
 		return a
 	}
-	request, err := r.recordedRequest(ctx, obj, around)
-	if err == nil {
-		var out bridge.Outcome
-		if out, err = r.Bridge.Publish(ctx, request); err == nil {
-			a.stored = true
-			if out.Artifact.Digest != published.Artifact.Digest || out.Artifact.URL != published.Artifact.URL {
-				a.made, a.settings = &out, request.Content
-			}
+	out, settings, err := r.rebuild(ctx, obj, around)
+	switch {
+	case err == nil:
+		a.stored = true
+		if out.Artifact.Digest != published.Artifact.Digest || out.Artifact.URL != published.Artifact.URL {
+			a.made, a.settings = &out, settings
 		}
-	}
-	if err != nil {
+	case !errors.Is(err, errNoLane):
 		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", oneLine(err.Error()))
 	}
 	return a
+}
+
+// errNoLane says that the way to a registry is not open now.
+var errNoLane = errors.New("the registry is not asked now")
+
+// rebuild makes what the record says again. It goes by the lanes too: a
+// registry that hangs must not occupy the workers with what was lost either.
+func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) (out bridge.Outcome, settings format.Options, err error) {
+	plan, err := recordedPlan(obj, around)
+	if err != nil {
+		return out, settings, err
+	}
+	if admission, _ := r.lanes.enter(plan, requested(obj, around)); admission != admitted {
+		return out, settings, errNoLane
+	}
+	defer func() { r.lanes.leave(plan, err) }()
+	request, err := r.recordedRequest(ctx, obj, plan)
+	if err != nil {
+		return out, settings, err
+	}
+	out, err = r.Bridge.Publish(ctx, request)
+	return out, request.Content, err
 }
 
 // conclude records what an attempt made, publishes the record and says what

@@ -151,21 +151,11 @@ func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings)
 // supported refuses, in words, what this version does not do yet: nothing that
 // is asked for is ever ignored.
 func supported(obj *v1alpha1.ArtifactRepository) error {
-	refuse := func(field, instead string) error {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.%s is not supported by this version of image-source-controller: %s", field, instead)
-	}
-	switch spec := obj.Spec; {
-	case spec.Verify != nil:
-		return refuse("verify", "remove it, or publish through an OCIRepository, whose spec.verify is supported")
-	case spec.LayerSelector != nil:
-		return refuse("layerSelector", "remove it: the layer is chosen by the format")
-	case spec.Platform != "":
-		return refuse("platform", "remove it: artifacts with an index are not supported either")
-	case spec.Format != "" && spec.Format != v1alpha1.FormatAuto && spec.Format != v1alpha1.FormatFlux:
-		return refuse("format: "+spec.Format, "set Auto or Flux")
-	default:
+	if obj.Spec.Verify == nil {
 		return nil
 	}
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec,
+		"spec.verify is not supported by this version of image-source-controller: remove it, or publish through an OCIRepository, whose spec.verify is supported")
 }
 
 // followPolicy fills in the image that the ImagePolicy picked, or that the pin

@@ -321,18 +321,6 @@ func TestPlanStops(t *testing.T) {
 			change: func(s *situation) { s.obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"} },
 			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.verify"},
 		},
-		"spec.layerSelector": {
-			change: func(s *situation) { s.obj.Spec.LayerSelector = &sourcev1.OCILayerSelector{} },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.layerSelector"},
-		},
-		"spec.platform": {
-			change: func(s *situation) { s.obj.Spec.Platform = "linux/arm64" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.platform"},
-		},
-		"spec.format of what is not read yet": {
-			change: func(s *situation) { s.obj.Spec.Format = "Helm" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.format: Helm", "Auto or Flux"},
-		},
 		"spec.suspend":                       {change: func(s *situation) { s.obj.Spec.Suspend = true }, action: controllers.Freeze},
 		"spec.suspend of the policy":         {change: func(s *situation) { s.policy.Spec.Suspend = true }, action: controllers.Freeze},
 		"spec.suspend where nothing is left": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: controllers.Freeze},

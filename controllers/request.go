@@ -64,35 +64,37 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 	}, nil
 }
 
-// recordedRequest asks for what the record says, byte for byte, whatever the
-// spec or the policy say now.
-func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) (bridge.Request, error) {
+// recordedPlan is the way to what the record says, whatever the spec or the
+// policy say now.
+func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, error) {
 	recipe := obj.Status.Record
-	references := accessOfSpec(obj)
+	plan := Plan{Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
 	if obj.Spec.ImagePolicyRef != nil {
 		if around.Repository == nil {
-			return bridge.Request{}, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
+			return plan, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
 		}
-		references = accessOf(around.Repository)
+		plan.Access = accessOf(around.Repository)
 	}
-	parsed, err := parseRepository(recipe.Image, references.Insecure)
-	if err != nil {
-		return bridge.Request{}, err
+	var err error
+	if plan.Repository, err = parseRepository(recipe.Image, plan.Access.Insecure); err != nil {
+		return plan, err
 	}
-	digest, err := parseDigest(recipe.Digest)
-	if err != nil {
-		return bridge.Request{}, err
-	}
-	access, err := r.Credentials.Resolve(ctx, parsed, references)
+	plan.Digest, err = parseDigest(recipe.Digest)
+	return plan, err
+}
+
+// recordedRequest asks for what the record says, byte for byte.
+func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, plan Plan) (bridge.Request, error) {
+	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
 	if err != nil {
 		return bridge.Request{}, err
 	}
 	return bridge.Request{
 		Key:        keyOf(obj),
-		Repository: r.Registry.Repository(parsed, access),
-		Tag:        latestPublication(obj).Tag,
-		Digest:     digest,
-		Content:    r.settings(*recipe),
+		Repository: r.Registry.Repository(plan.Repository, access),
+		Tag:        plan.Tag,
+		Digest:     plan.Digest,
+		Content:    r.settings(*obj.Status.Record),
 		Verifier:   trust.NoDemands{},
 	}, nil
 }

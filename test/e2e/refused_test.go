@@ -41,12 +41,7 @@ func TestUnsupportedSpecs(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	n.published("app", n.pushAndScan("app", "1.0.0"))
 	for name, test := range map[string]struct{ spec, says string }{
-		"image-and-tag":  {`{image: ` + n.ref("app") + `, tag: "1.0.0"}`, "spec.image"},
-		"verify":         {`{imagePolicyRef: {name: app}, verify: {provider: cosign, secretRef: {name: keys}}}`, "spec.verify"},
-		"helm":           {`{imagePolicyRef: {name: app}, format: Helm}`, "Helm"},
-		"image-format":   {`{imagePolicyRef: {name: app}, format: Image}`, "Image"},
-		"layer-selector": {`{imagePolicyRef: {name: app}, layerSelector: {operation: copy}}`, "spec.layerSelector"},
-		"platform":       {`{imagePolicyRef: {name: app}, platform: linux/arm64}`, "spec.platform"},
+		"verify": {`{imagePolicyRef: {name: app}, verify: {provider: cosign, secretRef: {name: keys}}}`, "spec.verify"},
 	} {
 		n.apply("apiVersion: source.contrib.fluxcd.io/v1alpha1\nkind: ArtifactRepository\nmetadata: {name: " + name + "}\nspec: " + test.spec + "\n")
 		obj, ready := n.notReady(name, v1alpha1.ReasonInvalidSpec)
@@ -57,19 +52,20 @@ func TestUnsupportedSpecs(t *testing.T) {
 	}
 
 	// Once published, what is published stays.
-	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = v1alpha1.FormatHelm })
+	verification := &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
+	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = verification })
 	obj, _ := n.notReady("app", v1alpha1.ReasonInvalidSpec)
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(obj.Status.Artifact))
 	n.fetch(obj.Status.Artifact)
-	change(n, obj, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = v1alpha1.FormatAuto })
+	change(n, obj, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = nil })
 	n.published("app", "1.0.0")
 }
 
-// helmChart returns what helm push makes, without its content.
-func helmChart() v1.Image {
-	chart := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
-	chart = mutate.ConfigMediaType(chart, "application/vnd.cncf.helm.config.v1+json")
-	return with(chart, static.NewLayer([]byte("a chart"), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+// timoniModule returns what timoni mod push makes, without its content.
+func timoniModule() v1.Image {
+	module := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	module = mutate.ConfigMediaType(module, "application/vnd.timoni.config.v1+json")
+	return with(module, static.NewLayer([]byte("a module"), "application/vnd.timoni.content.v1.tar+gzip"))
 }
 
 // unknownArtifact returns an artifact of types that nobody knows.
@@ -107,8 +103,8 @@ func TestUnsupportedArtifactsLeaveTheLastGoodOne(t *testing.T) {
 		artifact v1.Image
 		says     []string
 	}{
-		"a Helm chart":      {helmChart(), []string{"Helm chart", "supported: Flux"}},
-		"a container image": {containerImage(), []string{"container image", "flux push artifact", "supported: Flux"}},
+		"a Timoni module":   {timoniModule(), []string{"Timoni", "timoni build", "supported: Flux"}},
+		"a container image": {containerImage(), []string{"container image", "spec.format", "supported: Flux"}},
 		"an unknown artifact": {unknownArtifact(), []string{
 			"unsupported artifact", `manifest "application/vnd.oci.image.manifest.v1+json"`, `artifactType ""`,
 			`config "application/vnd.example.config.v1+json"`,
