@@ -7,6 +7,7 @@ replace github.com/opencontainers/go-digest => github.com/opencontainers/go-dige
 
 require (
 	github.com/fluxcd/image-reflector-controller/api v1.2.5
+	github.com/fluxcd/pkg/apis/acl v0.10.0
 	github.com/fluxcd/pkg/artifact v0.20.0
 	github.com/fluxcd/pkg/auth v0.54.3
 	github.com/fluxcd/pkg/cache v0.14.0
@@ -25,10 +26,7 @@ require (
 	sigs.k8s.io/controller-runtime v0.24.1
 )
 
-require (
-	github.com/fluxcd/pkg/apis/acl v0.10.0 // indirect
-	github.com/santhosh-tekuri/jsonschema/v6 v6.0.2 // indirect
-)
+require github.com/santhosh-tekuri/jsonschema/v6 v6.0.2 // indirect
 
 require (
 	cloud.google.com/go/auth v0.20.0 // indirect
