@@ -178,14 +178,15 @@ func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, u
 	return found, false, err
 }
 
-// unanswered tells whether an error means that HEAD is not supported.
+// unanswered tells whether an answer to HEAD may mean no more than that HEAD is
+// not supported or not permitted. GET decides then.
 func unanswered(err error) bool {
 	var answer *answerError
 	if !errors.As(err, &answer) {
 		return false
 	}
 	switch answer.code {
-	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return true
 	default:
 		return false

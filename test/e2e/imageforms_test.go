@@ -17,9 +17,7 @@ limitations under the License.
 package e2e
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -34,8 +32,6 @@ import (
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -365,70 +361,4 @@ func TestManyArtifactRepositoriesOfFewTags(t *testing.T) {
 	n.Expect(heads).To(BeNumerically(">=", distinct*(intervals-1)), "each tag is still looked at")
 	n.Expect(door.ours(idle, http.MethodGet, "")).To(BeZero(), "nothing is read again")
 	n.Expect(door.count(idle, func(v visit) bool { return isOurs(v) && strings.Contains(v.path, "/tags/") })).To(BeZero(), "tags are listed by image-reflector-controller only")
-}
-
-// Whoever copies an example out of the documentation or the samples gets what
-// the API server accepts.
-func TestDocumentedExamplesApply(t *testing.T) {
-	t.Parallel()
-	n := newTenant(t, "")
-	root, err := controlplane.Root()
-	n.Expect(err).NotTo(HaveOccurred())
-	var pages []string
-	for _, pattern := range []string{"README.md", "docs/*.md", "docs/*/*.md", "config/samples/*.yaml"} {
-		found, err := filepath.Glob(filepath.Join(root, pattern))
-		n.Expect(err).NotTo(HaveOccurred())
-		pages = append(pages, found...)
-	}
-	n.Expect(pages).NotTo(BeEmpty())
-	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		n.Expect(err).NotTo(HaveOccurred())
-		blocks := []string{string(text)}
-		switch {
-		case filepath.Base(page) == "kustomization.yaml":
-			continue // is for kustomize, not for the API server
-		case filepath.Ext(page) == ".md":
-			blocks = examples(string(text))
-		}
-		for i, block := range blocks {
-			if err := n.dryRun(block); err != nil {
-				t.Errorf("%s, example %d: %v\n%s", strings.TrimPrefix(page, root), i+1, err, block)
-			}
-		}
-	}
-}
-
-// examples returns the YAML blocks of a page.
-func examples(page string) []string {
-	var blocks []string
-	for {
-		_, rest, found := strings.Cut(page, "\n```yaml\n")
-		if !found {
-			return blocks
-		}
-		block, after, _ := strings.Cut(rest, "\n```")
-		blocks, page = append(blocks, block), after
-	}
-}
-
-// dryRun sends YAML documents to the API server as if to be kept, in the
-// tenant's namespace: those that they name need not exist.
-func (n *tenant) dryRun(manifests string) error {
-	documents := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)
-	for {
-		obj := &unstructured.Unstructured{}
-		if err := documents.Decode(&obj.Object); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if obj.GetNamespace() != "" {
-			obj.SetNamespace(n.namespace)
-		}
-		err := env.Client.Apply(n.Context(), client.ApplyConfigurationFromUnstructured(obj), client.FieldOwner("e2e"), client.DryRunAll)
-		if err != nil {
-			return fmt.Errorf("%s %s: %w", obj.GetKind(), obj.GetName(), err)
-		}
-	}
 }
