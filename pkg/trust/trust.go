@@ -17,7 +17,14 @@ limitations under the License.
 // Package trust decides whether an image may be published, and is the only
 // place that can make the value which says so.
 //
-// It owns the verdict; it knows no cluster and does not fetch content.
+// It owns the verdict: what a demand is made of (keys, identities, roots,
+// rules), where signatures are kept in a registry, when one counts, and the
+// words that say why none did. It owns the terms that a platform sets, too, as
+// plain values. It knows no cluster and does not fetch content.
+//
+// Signatures are those of Sigstore's cosign, as bundles
+// (https://docs.sigstore.dev/about/bundle/) and in the older form of
+// COSIGN's SIGNATURE_SPEC.md, and those of the Notary Project.
 package trust
 
 import (
@@ -34,11 +41,15 @@ type Subject struct {
 	Digest v1.Hash
 }
 
+// String returns the reference as people write it: name@digest.
+func (s Subject) String() string { return s.Repository + "@" + s.Digest.String() }
+
 // Verified is the proof that a subject met every demand that was made of it.
 // Its zero value proves nothing, and only a Verifier makes another.
 type Verified struct {
 	subject Subject
 	by      string
+	rulings []Ruling
 }
 
 // Subject returns what was verified; ok is false for the zero value.
@@ -46,12 +57,19 @@ func (v Verified) Subject() (subject Subject, ok bool) {
 	return v.subject, v.subject != Subject{}
 }
 
-// By names who verified the subject; empty when no signature was demanded.
+// By names who verified the subject; empty when no signature was demanded, or
+// when the only demand was one that is allowed to fail.
 func (v Verified) By() string { return v.by }
+
+// Rulings returns what came of each rule, in the order of the rules; those that
+// only warn may have failed.
+func (v Verified) Rulings() []Ruling { return v.rulings }
 
 // Verifier holds the demands that are made of one object's images.
 type Verifier interface {
-	// Verify returns a proof for the subject, or an error of reason VerificationError.
+	// Verify returns a proof for the subject, or an error of reason
+	// VerificationError. VerdictOf tells what the error means for what is
+	// published already.
 	Verify(ctx context.Context, subject Subject) (Verified, error)
 }
 

@@ -100,6 +100,25 @@ func (r Registry) Push(ctx context.Context, image string, artifact v1.Image) err
 	if err != nil {
 		return err
 	}
+	if err := remote.Write(tag, artifact, r.options(ctx)...); err != nil {
+		return fmt.Errorf("push %s: %w", tag, err)
+	}
+	return nil
+}
+
+// PushIndex pushes an index, and all that is in it, under repository:tag.
+func (r Registry) PushIndex(ctx context.Context, image string, index v1.ImageIndex) error {
+	tag, err := name.NewTag(r.Host+"/"+image, name.Insecure)
+	if err != nil {
+		return err
+	}
+	if err := remote.WriteIndex(tag, index, r.options(ctx)...); err != nil {
+		return fmt.Errorf("push %s: %w", tag, err)
+	}
+	return nil
+}
+
+func (r Registry) options(ctx context.Context) []remote.Option {
 	options := []remote.Option{remote.WithContext(ctx)}
 	if r.Username != "" {
 		options = append(options, remote.WithAuth(&authn.Basic{Username: r.Username, Password: r.Password}))
@@ -107,18 +126,35 @@ func (r Registry) Push(ctx context.Context, image string, artifact v1.Image) err
 	if r.Transport != nil {
 		options = append(options, remote.WithTransport(r.Transport))
 	}
-	if err := remote.Write(tag, artifact, options...); err != nil {
-		return fmt.Errorf("push %s: %w", tag, err)
-	}
-	return nil
+	return options
 }
 
 // Layer returns files as the gzip-compressed tar that the Flux CLI makes: names
 // without a leading dot, folders before what is in them.
 func Layer(files Files) ([]byte, error) {
+	archive, err := Tar(files)
+	if err != nil {
+		return nil, err
+	}
+	return compress(archive)
+}
+
+func compress(content []byte) ([]byte, error) {
 	var out bytes.Buffer
 	compressor := gzip.NewWriter(&out)
-	archive := tar.NewWriter(compressor)
+	if _, err := compressor.Write(content); err != nil {
+		return nil, err
+	}
+	if err := compressor.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Tar returns files as a tar that is not compressed.
+func Tar(files Files) ([]byte, error) {
+	var out bytes.Buffer
+	archive := tar.NewWriter(&out)
 	folders := map[string]bool{}
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		if err := writeFolders(archive, path, folders); err != nil {
@@ -133,9 +169,6 @@ func Layer(files Files) ([]byte, error) {
 		}
 	}
 	if err := archive.Close(); err != nil {
-		return nil, err
-	}
-	if err := compressor.Close(); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil

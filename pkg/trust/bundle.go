@@ -1,0 +1,159 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	"github.com/sigstore/cosign/v3/pkg/cosign"
+	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/signature"
+	sigdsse "github.com/sigstore/sigstore/pkg/signature/dsse"
+)
+
+const (
+	bundleType       = "application/vnd.dev.sigstore.bundle"
+	minBundleVersion = "v0.3"
+	// messageKind stands for a bundle without a statement.
+	messageKind = "message"
+)
+
+// candidate is one signature of cosign's that may be good. Only what verify
+// returns is proven; the rest is what the signature says of itself, for words.
+type candidate interface {
+	format() Format
+	// verify checks everything, and returns the certificate of a keyless signer.
+	verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*x509.Certificate, error)
+	// signedBy tells whether a key made the signature, of whatever.
+	signedBy(key signature.Verifier) bool
+	certificate() *x509.Certificate
+	// statement is what the signature says, and of which digests.
+	statement() (kind string, digests []string)
+	// times are when the signature was made, by those who saw it.
+	times() []time.Time
+}
+
+// sigstoreBundle is a signature in the form of cosign 3.
+type sigstoreBundle struct {
+	*bundle.Bundle
+
+	where    Format
+	cert     *x509.Certificate
+	envelope *bundle.Envelope // nil when the bundle holds no statement
+}
+
+// parseBundle reads the bytes of a bundle.
+func parseBundle(body []byte, where Format) (*sigstoreBundle, error) {
+	body, err := unpacked(body)
+	if err != nil {
+		return nil, err
+	}
+	parsed := &bundle.Bundle{}
+	if err := parsed.UnmarshalJSON(body); err != nil {
+		return nil, err
+	}
+	if !parsed.MinVersion(minBundleVersion) {
+		return nil, fmt.Errorf("bundles before %s are not supported", minBundleVersion)
+	}
+	content, err := parsed.VerificationContent()
+	if err != nil {
+		return nil, err
+	}
+	b := &sigstoreBundle{Bundle: parsed, where: where, cert: content.Certificate()}
+	if parsed.GetDsseEnvelope() != nil {
+		if b.envelope, err = parsed.Envelope(); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func (b *sigstoreBundle) format() Format { return b.where }
+
+func (b *sigstoreBundle) certificate() *x509.Certificate { return b.cert }
+
+func (b *sigstoreBundle) verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*x509.Certificate, error) {
+	want, err := hex.DecodeString(digest.Hex)
+	if err != nil {
+		return nil, err
+	}
+	result, err := cosign.VerifyNewBundle(ctx, &opts, verify.WithArtifactDigest(digest.Algorithm, want), b.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	// A bundle of a bare digest has no statement, and says nothing about images.
+	if result.Statement.GetPredicateType() != ctypes.CosignSignPredicateType {
+		return nil, errors.New("the statement is not a signature of an image")
+	}
+	return b.cert, nil
+}
+
+func (b *sigstoreBundle) signedBy(key signature.Verifier) bool {
+	if b.envelope == nil {
+		return false
+	}
+	pub, err := key.PublicKey()
+	if err != nil {
+		return false
+	}
+	verifier, err := dsse.NewEnvelopeVerifier(&sigdsse.VerifierAdapter{SignatureVerifier: key, Pub: pub})
+	if err != nil {
+		return false
+	}
+	_, err = verifier.Verify(context.Background(), b.envelope.RawEnvelope()) // computes, and waits for nothing
+	return err == nil
+}
+
+func (b *sigstoreBundle) statement() (kind string, digests []string) {
+	if b.envelope == nil {
+		return messageKind, nil
+	}
+	statement, err := b.envelope.Statement()
+	if err != nil {
+		return b.envelope.RawEnvelope().PayloadType, nil
+	}
+	for _, subject := range statement.GetSubject() {
+		for algorithm, value := range subject.GetDigest() {
+			digests = append(digests, algorithm+":"+strings.ToLower(value))
+		}
+	}
+	return statement.GetPredicateType(), digests
+}
+
+func (b *sigstoreBundle) times() []time.Time {
+	entries, err := b.TlogEntries()
+	if err != nil {
+		return nil
+	}
+	var times []time.Time
+	for _, entry := range entries {
+		if at := entry.IntegratedTime(); !at.IsZero() {
+			times = append(times, at)
+		}
+	}
+	return times
+}

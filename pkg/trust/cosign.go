@@ -1,0 +1,337 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sigstore/cosign/v3/pkg/cosign"
+	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+)
+
+// newCosign checks a demand for signatures of cosign's.
+func newCosign(d Demand, o Options) (*Authority, error) {
+	var material root.TrustedMaterial
+	print := []string{ProviderCosign}
+	if d.TrustedRoot != nil {
+		var err error
+		if material, err = parseRoot(d.TrustedRoot); err != nil {
+			return nil, err
+		}
+		if _, err = timesOf(material); err != nil {
+			return nil, denyf(Rejected, "Secret %s: %s", quote(d.TrustedRoot.Name), err)
+		}
+		print = append(print, "root", bytesPrint(d.TrustedRoot.Data[trustedRootEntry]))
+	}
+	if d.Secret != nil {
+		return newKeyed(d, material, print)
+	}
+	return newKeyless(d, keyless{private: material, public: o.PublicRoot}, print)
+}
+
+// keyed demands a signature by one of some keys.
+type keyed struct {
+	keys []key
+	log  root.TrustedMaterial // nil when no log is asked for
+}
+
+func newKeyed(d Demand, log root.TrustedMaterial, print []string) (*Authority, error) {
+	keys, notes := parseKeys(d.Secret)
+	if len(keys) == 0 {
+		why := "it has no entry that ends in .pub"
+		if len(notes) > 0 {
+			why = list(notes)
+		}
+		return nil, denyf(Rejected, "Secret %s has no usable public key: %s", quote(d.Secret.Name), why)
+	}
+	if len(d.Identities) > 0 {
+		notes = append(notes, "matchOIDCIdentity is not used, because secretRef names keys")
+	}
+	var prints []string
+	for _, k := range keys {
+		prints = append(prints, k.fingerprint)
+	}
+	return &Authority{method: keyed{keys: keys, log: log}, print: append(append(print, "keys"), sorted(prints)...), notes: notes}, nil
+}
+
+func (m keyed) begin(context.Context, Subject) (judge, error) {
+	j := &cosignJudge{}
+	for _, k := range m.keys {
+		j.names = append(j.names, k.name())
+		for _, verifier := range k.verifiers {
+			opts := cosign.CheckOpts{SigVerifier: verifier, IgnoreTlog: true, Offline: true}
+			if m.log != nil {
+				t, err := timesOf(m.log)
+				if err != nil {
+					return nil, err
+				}
+				opts = cosign.CheckOpts{
+					SigVerifier: verifier, TrustedMaterial: m.log, Offline: true,
+					IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
+				}
+			}
+			j.ways = append(j.ways, way{opts: opts, key: &k})
+		}
+	}
+	return j, nil
+}
+
+// keyless demands a signature by one of some identities.
+type keyless struct {
+	private    root.TrustedMaterial // nil: the public one
+	public     *PublicRoot
+	identities []identity
+}
+
+// identity is a pair of expressions that match all of a value.
+type identity struct{ issuer, subject *regexp.Regexp }
+
+func newKeyless(d Demand, m keyless, print []string) (*Authority, error) {
+	if len(d.Identities) == 0 {
+		return nil, invalidf("a demand without secretRef is for keyless signatures, and needs at least one entry in matchOIDCIdentity: anybody can sign without a key")
+	}
+	var prints []string
+	for _, i := range d.Identities {
+		issuer, err := anchored("issuer", i.Issuer)
+		if err != nil {
+			return nil, err
+		}
+		subject, err := anchored("subject", i.Subject)
+		if err != nil {
+			return nil, err
+		}
+		m.identities = append(m.identities, identity{issuer: issuer, subject: subject})
+		prints = append(prints, digestOf([]string{i.Issuer, i.Subject}))
+	}
+	return &Authority{method: m, print: append(append(print, "identities"), sorted(prints)...)}, nil
+}
+
+// anchored compiles an expression so that it has to match all of a value.
+func anchored(field, expression string) (*regexp.Regexp, error) {
+	if expression == "" {
+		return nil, invalidf("an entry of matchOIDCIdentity has no %s", field)
+	}
+	// By itself first: what is only valid between the brackets could end them.
+	if _, err := regexp.Compile(expression); err != nil {
+		return nil, invalidf("the %s %s of matchOIDCIdentity is not a regular expression: %s", field, quote(expression), plain(err.Error()))
+	}
+	return regexp.MustCompile("^(?:" + expression + ")$"), nil
+}
+
+func (i identity) matches(issuer, subject string) bool {
+	return i.issuer.MatchString(issuer) && i.subject.MatchString(subject)
+}
+
+func (m keyless) begin(ctx context.Context, _ Subject) (judge, error) {
+	material := m.private
+	if material == nil {
+		var err error
+		if material, err = m.public.material(ctx); err != nil {
+			return nil, err
+		}
+	}
+	t, err := timesOf(material)
+	if err != nil {
+		return nil, err
+	}
+	j := &cosignJudge{material: material, identities: m.identities}
+	for _, i := range m.identities {
+		// Several at once are not supported for bundles.
+		only := cosign.Identity{IssuerRegExp: i.issuer.String(), SubjectRegExp: i.subject.String()}
+		j.ways = append(j.ways, way{opts: cosign.CheckOpts{
+			TrustedMaterial: material, Identities: []cosign.Identity{only}, Offline: true,
+			IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
+			// A private root that lists certificate logs wants them as the public one does.
+			IgnoreSCT: m.private != nil && len(material.CTLogs()) == 0,
+		}})
+	}
+	return j, nil
+}
+
+// way is one set of options under which a signature may be good.
+type way struct {
+	opts cosign.CheckOpts
+	key  *key // nil for an identity
+}
+
+// cosignJudge judges signatures of cosign's.
+type cosignJudge struct {
+	ways []way
+
+	// For words only.
+	names      []string
+	material   root.TrustedMaterial
+	identities []identity
+}
+
+func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, error) {
+	if s.cosign == nil {
+		return Signer{}, nil, nil
+	}
+	var last error
+	for _, w := range j.ways {
+		cert, err := guarded(func() (*x509.Certificate, error) { return s.cosign.verify(ctx, w.opts, s.digest) })
+		if err == nil {
+			return j.signer(w, s.cosign, cert), nil, nil
+		}
+		last = err
+	}
+	what, err := guarded(func() (*found, error) { return j.diagnose(s, last), nil })
+	if err != nil {
+		what = foundf(malformed, "a %s that cannot be read: %s", s.cosign.format(), plain(err.Error()))
+	}
+	return Signer{}, what, nil
+}
+
+// errBroken is a signature that broke the code which reads it.
+var errBroken = errors.New("it is malformed in a way that nobody foresaw")
+
+// guarded calls code that parses what anybody may have pushed. A signature must
+// not end the process that looks at it.
+func guarded[T any](parse func() (T, error)) (result T, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errBroken
+		}
+	}()
+	return parse()
+}
+
+func (j *cosignJudge) signer(w way, c candidate, cert *x509.Certificate) Signer {
+	if w.key != nil {
+		return Signer{Key: w.key.fingerprint, Entry: w.key.entry, Format: c.format()}
+	}
+	issuer, subjects := identityOf(cert)
+	for _, subject := range subjects {
+		if slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(issuer, subject) }) {
+			return Signer{Issuer: issuer, Subject: subject, Format: c.format()}
+		}
+	}
+	return Signer{Issuer: issuer, Subject: strings.Join(subjects, ", "), Format: c.format()}
+}
+
+// identityOf reads a certificate of Fulcio's.
+func identityOf(cert *x509.Certificate) (issuer string, subjects []string) {
+	subjects = cryptoutils.GetSubjectAlternateNames(cert)
+	extensions, err := certificate.ParseExtensions(cert.Extensions)
+	if err != nil {
+		return "", subjects
+	}
+	return extensions.Issuer, subjects
+}
+
+// diagnose says what is wrong with a signature that was refused: only what is
+// proven, and else what the last check said.
+func (j *cosignJudge) diagnose(s signed, refusal error) *found {
+	if j.material == nil {
+		return j.diagnoseKeyed(s, refusal)
+	}
+	return j.diagnoseKeyless(s, refusal)
+}
+
+func (j *cosignJudge) diagnoseKeyed(s signed, refusal error) *found {
+	c := s.cosign
+	by := ""
+	for _, w := range j.ways {
+		if c.signedBy(w.opts.SigVerifier) {
+			by = w.key.name()
+		}
+	}
+	switch kind, _ := c.statement(); {
+	case kind == messageKind:
+		return foundf(otherPredicate, "a %s of a message, not of an image", c.format())
+	case by == "" && c.certificate() != nil:
+		issuer, subjects := identityOf(c.certificate())
+		return foundf(otherKey, "a %s by a certificate for %s of issuer %s, not by %s",
+			c.format(), quote(strings.Join(subjects, ", ")), quote(issuer), strings.Join(j.names, " or "))
+	case by == "":
+		return foundf(otherKey, "a %s by another key than %s", c.format(), strings.Join(j.names, " or "))
+	}
+	return content(s, "key "+by, refusal)
+}
+
+func (j *cosignJudge) diagnoseKeyless(s signed, refusal error) *found {
+	c := s.cosign
+	cert := c.certificate()
+	if kind, _ := c.statement(); kind == messageKind {
+		return foundf(otherPredicate, "a %s of a message, not of an image", c.format())
+	}
+	if cert == nil {
+		return foundf(otherKey, "a %s by a key, not by an identity", c.format())
+	}
+	if !signedByCertificate(c, cert) {
+		return foundf(malformed, "a %s that its own certificate does not verify", c.format())
+	}
+	if !vouched(cert, j.material) {
+		return foundf(untrusted, "a %s by a certificate that the trusted root does not vouch for", c.format())
+	}
+	issuer, subjects := identityOf(cert)
+	by := fmt.Sprintf("%s of issuer %s", quote(strings.Join(subjects, ", ")), quote(issuer))
+	if !slices.ContainsFunc(subjects, func(subject string) bool {
+		return slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(issuer, subject) })
+	}) {
+		return foundf(otherIdentity, "a %s by another identity: %s", c.format(), by)
+	}
+	for _, at := range c.times() {
+		if at.Before(cert.NotBefore) || at.After(cert.NotAfter) {
+			return foundf(expired, "a %s by %s that was made at %s, when its certificate (%s to %s) was not valid", c.format(), by,
+				at.UTC().Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	return content(s, by, refusal)
+}
+
+// content says what is wrong with a signature whose signer is a good one.
+func content(s signed, by string, refusal error) *found {
+	kind, digests := s.cosign.statement()
+	switch {
+	case kind != "" && kind != ctypes.CosignSignPredicateType:
+		return foundf(otherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", s.cosign.format(), by, quote(kind))
+	case !slices.Contains(digests, s.digest.String()):
+		return foundf(otherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, quote(strings.Join(digests, ", ")))
+	default:
+		return foundf(unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, plain(refusal.Error()))
+	}
+}
+
+func signedByCertificate(c candidate, cert *x509.Certificate) bool {
+	verifiers, err := verifiersOf(cert.PublicKey)
+	return err == nil && slices.ContainsFunc(verifiers, func(v signature.Verifier) bool { return c.signedBy(v) })
+}
+
+func vouched(cert *x509.Certificate, material root.TrustedMaterial) bool {
+	parsed, err := x509.ParseCertificate(cert.Raw)
+	if err != nil {
+		return false
+	}
+	// Names that the standard library cannot read are legal here.
+	parsed.UnhandledCriticalExtensions = slices.DeleteFunc(parsed.UnhandledCriticalExtensions, cryptoutils.SANOID.Equal)
+	_, err = verify.VerifyLeafCertificate(parsed.NotBefore, parsed, material)
+	return err == nil
+}

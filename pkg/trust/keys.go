@@ -1,0 +1,156 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/sigstore/sigstore/pkg/signature/options"
+)
+
+// Secret is a Secret of Kubernetes as far as it matters here.
+type Secret struct {
+	// Name as people should read it, with or without a namespace.
+	Name string
+	// Data by entry.
+	Data map[string][]byte
+}
+
+// entries returns the names of the entries with one of the suffixes, in order.
+func (s *Secret) entries(suffixes ...string) []string {
+	var names []string
+	for name := range s.Data {
+		if slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// key is a public key that may have signed.
+type key struct {
+	// entry of the Secret that it stands in.
+	entry string
+	// fingerprint is the sha256 of its PKIX encoding, in hexadecimal.
+	fingerprint string
+	// verifiers are the ways in which signatures are made with such a key.
+	verifiers []signature.Verifier
+}
+
+// name is short; String of a Signer has all of the fingerprint.
+func (k key) name() string {
+	return fmt.Sprintf("%s (sha256:%s…)", plain(k.entry), k.fingerprint[:12])
+}
+
+// parseKeys reads every entry of a Secret that ends in .pub. Those that cannot
+// be used are named in notes, and do not hide the others.
+func parseKeys(secret *Secret) (keys []key, notes []string) {
+	for _, entry := range secret.entries(".pub") {
+		parsed, err := parseEntry(entry, secret.Data[entry])
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("entry %s of Secret %s is not used: %s", quote(entry), quote(secret.Name), err))
+			continue
+		}
+		keys = append(keys, parsed...)
+	}
+	return keys, notes
+}
+
+var (
+	errNoPEM      = errors.New("it is not a public key in PEM format")
+	errPrivateKey = errors.New("it holds a private key, which must never be here; take it out and replace the key pair")
+)
+
+// parseEntry reads the public keys in an entry, and refuses all of them when
+// there is anything else.
+func parseEntry(entry string, data []byte) ([]key, error) {
+	var keys []key
+	for {
+		var block *pem.Block
+		block, data = pem.Decode(data)
+		switch {
+		case block == nil && len(keys) == 0:
+			return nil, errNoPEM
+		case block == nil:
+			return keys, nil
+		case strings.Contains(block.Type, "PRIVATE KEY"):
+			return nil, errPrivateKey
+		}
+		public, err := cryptoutils.UnmarshalPEMToPublicKey(pem.EncodeToMemory(block))
+		if err != nil {
+			return nil, errNoPEM
+		}
+		parsed, err := newKey(entry, public)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, parsed)
+	}
+}
+
+func newKey(entry string, public crypto.PublicKey) (key, error) {
+	encoded, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return key{}, errNoPEM
+	}
+	sum := sha256.Sum256(encoded)
+	verifiers, err := verifiersOf(public)
+	if err != nil {
+		return key{}, fmt.Errorf("keys of its kind are not supported: %s", plain(err.Error()))
+	}
+	return key{entry: entry, fingerprint: hex.EncodeToString(sum[:]), verifiers: verifiers}, nil
+}
+
+// verifiersOf returns what cosign has signed with over the years: with sha256
+// whatever the key, and then by the key's own algorithm.
+func verifiersOf(public crypto.PublicKey) ([]signature.Verifier, error) {
+	first, err := signature.LoadVerifier(public, crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	verifiers := []signature.Verifier{first}
+	var second signature.Verifier
+	switch public := public.(type) {
+	case ed25519.PublicKey:
+		second, err = signature.LoadVerifierWithOpts(public, options.WithED25519ph())
+	case *ecdsa.PublicKey:
+		if public.Curve == elliptic.P256() {
+			return verifiers, nil
+		}
+		second, err = signature.LoadDefaultVerifier(public)
+	default:
+		return verifiers, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(verifiers, second), nil
+}

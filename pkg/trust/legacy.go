@@ -1,0 +1,126 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/sigstore/cosign/v3/pkg/cosign"
+	rekor "github.com/sigstore/cosign/v3/pkg/cosign/bundle"
+	"github.com/sigstore/cosign/v3/pkg/oci"
+	"github.com/sigstore/cosign/v3/pkg/oci/static"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/sigstore/sigstore/pkg/signature/payload"
+)
+
+// legacySignature is a signature in the form of cosign 1 and 2: a payload, and
+// all the rest in the annotations of its descriptor.
+type legacySignature struct {
+	oci.Signature
+
+	payload []byte
+	raw     []byte
+	cert    *x509.Certificate // nil when the signer used a key
+	log     *rekor.RekorBundle
+	stamped bool // it comes with a signed timestamp
+}
+
+// parseLegacy reads one layer of a signature manifest.
+func parseLegacy(body []byte, annotations map[string]string) (*legacySignature, error) {
+	encoded, ok := annotations[static.SignatureAnnotationKey]
+	if !ok {
+		return nil, fmt.Errorf("it has no annotation %s", static.SignatureAnnotationKey)
+	}
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, err
+	}
+	s := &legacySignature{payload: body, raw: raw}
+	var options []static.Option
+	if text := annotations[static.CertificateAnnotationKey]; text != "" {
+		certificates, err := cryptoutils.LoadCertificatesFromPEM(strings.NewReader(text))
+		if err != nil || len(certificates) == 0 {
+			return nil, errors.New("its certificate cannot be read")
+		}
+		s.cert = certificates[0]
+		options = append(options, static.WithCertChain([]byte(text), []byte(annotations[static.ChainAnnotationKey])))
+	}
+	if text := annotations[static.BundleAnnotationKey]; text != "" {
+		s.log = &rekor.RekorBundle{}
+		if err := json.Unmarshal([]byte(text), s.log); err != nil {
+			return nil, fmt.Errorf("its log entry cannot be read: %w", err)
+		}
+		options = append(options, static.WithBundle(s.log))
+	}
+	if text := annotations[static.RFC3161TimestampAnnotationKey]; text != "" {
+		timestamp := &rekor.RFC3161Timestamp{}
+		if err := json.Unmarshal([]byte(text), timestamp); err != nil {
+			return nil, fmt.Errorf("its timestamp cannot be read: %w", err)
+		}
+		s.stamped = len(timestamp.SignedRFC3161Timestamp) > 0
+		options = append(options, static.WithRFC3161Timestamp(timestamp))
+	}
+	s.Signature, err = static.NewSignature(body, encoded, options...)
+	return s, err
+}
+
+func (s *legacySignature) format() Format { return Legacy }
+
+func (s *legacySignature) certificate() *x509.Certificate { return s.cert }
+
+func (s *legacySignature) verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*x509.Certificate, error) {
+	// Without it, a signature of any other image would do.
+	opts.ClaimVerifier = cosign.SimpleClaimVerifier
+	// Without a timestamp, a certificate that lives for minutes would be judged
+	// by the clock of now.
+	if opts.UseSignedTimestamps && !s.stamped {
+		return nil, errors.New("it has no signed timestamp")
+	}
+	if _, err := cosign.VerifyImageSignature(ctx, s.Signature, digest, &opts); err != nil {
+		return nil, err
+	}
+	return s.cert, nil
+}
+
+func (s *legacySignature) signedBy(key signature.Verifier) bool {
+	return key.VerifySignature(bytes.NewReader(s.raw), bytes.NewReader(s.payload)) == nil
+}
+
+func (s *legacySignature) statement() (kind string, digests []string) {
+	claim := &payload.SimpleContainerImage{}
+	if json.Unmarshal(s.payload, claim) != nil || claim.Critical.Image.DockerManifestDigest == "" {
+		return "another payload", nil
+	}
+	return "", []string{claim.Critical.Image.DockerManifestDigest}
+}
+
+func (s *legacySignature) times() []time.Time {
+	if s.log == nil {
+		return nil
+	}
+	return []time.Time{time.Unix(s.log.Payload.IntegratedTime, 0)}
+}

@@ -1,0 +1,328 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/notaryproject/notation-core-go/revocation"
+	"github.com/notaryproject/notation-core-go/revocation/crl"
+	"github.com/notaryproject/notation-core-go/revocation/purpose"
+	"github.com/notaryproject/notation-core-go/revocation/result"
+	"github.com/notaryproject/notation-core-go/signature/cose"
+	"github.com/notaryproject/notation-core-go/signature/jws"
+	"github.com/notaryproject/notation-go"
+	"github.com/notaryproject/notation-go/verifier"
+	"github.com/notaryproject/notation-go/verifier/trustpolicy"
+	"github.com/notaryproject/notation-go/verifier/truststore"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	notationType = "application/vnd.cncf.notary.signature"
+	// trustPolicyEntry is the entry of a Secret that holds a trust policy.
+	trustPolicyEntry = "trustpolicy.json"
+	// revocationTimeout bounds one question to a server of a certificate authority.
+	revocationTimeout = 5 * time.Second
+)
+
+// notationSignature is a signature of the Notary Project.
+type notationSignature struct {
+	envelope  []byte
+	mediaType string
+	// target describes the image as a signature does.
+	target ocispec.Descriptor
+}
+
+func (n *notationSignature) format() Format {
+	if n.mediaType == cose.MediaTypeEnvelope {
+		return NotationCOSE
+	}
+	return NotationJWS
+}
+
+// notationMethod demands a signature that a trust policy accepts.
+type notationMethod struct {
+	policy       *trustpolicy.Document
+	certificates certificates
+	revocation   http.RoundTripper
+}
+
+// certificates are those of a Secret. Every trust store that the policy names
+// has them all.
+type certificates []*x509.Certificate
+
+// GetCertificates implements truststore.X509TrustStore.
+func (c certificates) GetCertificates(context.Context, truststore.Type, string) ([]*x509.Certificate, error) {
+	return c, nil
+}
+
+// newNotation checks a demand for signatures of the Notary Project.
+func newNotation(d Demand, o Options) (*Authority, error) {
+	if d.Secret == nil {
+		return nil, invalidf("the provider %s needs secretRef: a Secret with %s and certificates", ProviderNotation, trustPolicyEntry)
+	}
+	policy, err := parsePolicy(d.Secret)
+	if err != nil {
+		return nil, err
+	}
+	trusted, notes := parseCertificates(d.Secret)
+	skips := !slices.ContainsFunc(policy.TrustPolicies, func(p trustpolicy.TrustPolicy) bool {
+		return p.SignatureVerification.VerificationLevel != trustpolicy.LevelSkip.Name
+	})
+	if len(trusted) == 0 && !skips {
+		why := "it has no entry that ends in .crt or .pem"
+		if len(notes) > 0 {
+			why = list(notes)
+		}
+		return nil, denyf(Rejected, "Secret %s has no usable certificate: %s", quote(d.Secret.Name), why)
+	}
+	if len(d.Identities) > 0 || d.TrustedRoot != nil {
+		notes = append(notes, "matchOIDCIdentity and trustedRootSecretRef are not used: they are for cosign")
+	}
+	effective, err := json.Marshal(policy)
+	if err != nil {
+		return nil, invalidf("the trust policy cannot be written: %s", plain(err.Error()))
+	}
+	var prints []string
+	for _, certificate := range trusted {
+		prints = append(prints, bytesPrint(certificate.Raw))
+	}
+	print := append([]string{ProviderNotation, bytesPrint(effective)}, sorted(prints)...)
+	return &Authority{method: &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}, print: print, notes: notes}, nil
+}
+
+// parsePolicy reads a trust policy (Notary Project, trust-store-trust-policy.md).
+func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
+	text, ok := secret.Data[trustPolicyEntry]
+	if !ok {
+		return nil, denyf(Rejected, "Secret %s has no entry %s", quote(secret.Name), trustPolicyEntry)
+	}
+	policy := &trustpolicy.Document{}
+	if err := json.Unmarshal(text, policy); err != nil {
+		return nil, denyf(Rejected, "entry %s of Secret %s is not a trust policy: %s", trustPolicyEntry, quote(secret.Name), plain(err.Error()))
+	}
+	// What a statement that skips everything says of trust is of no use, and not
+	// worth a failure.
+	for i, statement := range policy.TrustPolicies {
+		if statement.SignatureVerification.VerificationLevel == trustpolicy.LevelSkip.Name {
+			policy.TrustPolicies[i].TrustStores, policy.TrustPolicies[i].TrustedIdentities = nil, nil
+		}
+	}
+	if err := policy.Validate(); err != nil {
+		return nil, denyf(Rejected, "entry %s of Secret %s is not a valid trust policy: %s", trustPolicyEntry, quote(secret.Name), plain(err.Error()))
+	}
+	return policy, nil
+}
+
+// parseCertificates reads every entry of a Secret that ends in .crt or .pem.
+func parseCertificates(secret *Secret) (trusted certificates, notes []string) {
+	for _, entry := range secret.entries(".crt", ".pem") {
+		parsed, err := parseChain(secret.Data[entry])
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("entry %s of Secret %s is not used: %s", quote(entry), quote(secret.Name), err))
+			continue
+		}
+		trusted = append(trusted, parsed...)
+	}
+	return trusted, notes
+}
+
+var errNoCertificate = errors.New("it is not a certificate in PEM or DER format")
+
+func parseChain(data []byte) ([]*x509.Certificate, error) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		parsed, err := x509.ParseCertificates(data)
+		if err != nil || len(parsed) == 0 {
+			return nil, errNoCertificate
+		}
+		return parsed, nil
+	}
+	var chain []*x509.Certificate
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		parsed, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || block.Type != "CERTIFICATE" {
+			return nil, errNoCertificate
+		}
+		chain = append(chain, parsed)
+	}
+	return chain, nil
+}
+
+func (m *notationMethod) begin(_ context.Context, subject Subject) (judge, error) {
+	statement, err := m.policy.GetApplicableTrustPolicy(subject.String())
+	if err != nil {
+		return nil, denyf(Rejected, "no statement of the trust policy is for the repository %s: list it, or *, in registryScopes", subject.Repository)
+	}
+	level, err := statement.SignatureVerification.GetVerificationLevel()
+	if err != nil {
+		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", quote(statement.Name), plain(err.Error()))
+	}
+	return &notationJudge{method: m, reference: subject.String(), statement: statement, level: level}, nil
+}
+
+// notationJudge judges signatures of the Notary Project.
+type notationJudge struct {
+	method    *notationMethod
+	reference string
+	statement *trustpolicy.TrustPolicy
+	level     *trustpolicy.VerificationLevel
+}
+
+// skips tells whether no signature is looked at.
+func (j *notationJudge) skips() bool { return j.level.Name == trustpolicy.LevelSkip.Name }
+
+// logs tells whether the wrong signer would be logged, and no more.
+func (j *notationJudge) logs() bool {
+	return j.level.Enforcement[trustpolicy.TypeAuthenticity] != trustpolicy.ActionEnforce
+}
+
+func (j *notationJudge) judge(ctx context.Context, s signed) (Signer, *found, error) {
+	n := s.notation
+	if n == nil {
+		return Signer{}, nil, nil
+	}
+	status := &statusCheck{}
+	outcome, err := guarded(func() (*notation.VerificationOutcome, error) { return j.verify(ctx, n, status) })
+	switch {
+	case err == nil && j.logs():
+		return Signer{Format: n.format()}, nil, nil
+	case err == nil:
+		leaf := outcome.EnvelopeContent.SignerInfo.CertificateChain[0]
+		return Signer{Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Format: n.format()}, nil, nil
+	}
+	what, unclear := j.diagnose(n, outcome, err)
+	if unclear && status.unknown {
+		return Signer{}, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), plain(err.Error()))
+	}
+	return Signer{}, what, nil
+}
+
+// verify makes a verifier of its own, to learn what became of its question for
+// the status of certificates.
+func (j *notationJudge) verify(ctx context.Context, n *notationSignature, status *statusCheck) (*notation.VerificationOutcome, error) {
+	signing, err := status.validator(j.method.revocation, purpose.CodeSigning)
+	if err != nil {
+		return nil, err
+	}
+	stamping, err := status.validator(j.method.revocation, purpose.Timestamping)
+	if err != nil {
+		return nil, err
+	}
+	by, err := verifier.NewWithOptions(j.method.policy, j.method.certificates, nil, verifier.VerifierOptions{
+		RevocationCodeSigningValidator: signing, RevocationTimestampingValidator: stamping,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return by.Verify(ctx, n.target, n.envelope, notation.VerifierVerifyOptions{ArtifactReference: j.reference, SignatureMediaType: n.mediaType})
+}
+
+// diagnose says what is wrong with a signature that was refused. unclear is true
+// when it is the status of a certificate.
+func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.VerificationOutcome, refusal error) (what *found, unclear bool) {
+	format := n.format()
+	if outcome == nil || outcome.EnvelopeContent == nil {
+		return foundf(malformed, "a %s that cannot be read: %s", format, plain(refusal.Error())), false
+	}
+	signer := "nobody"
+	if chain := outcome.EnvelopeContent.SignerInfo.CertificateChain; len(chain) > 0 {
+		signer = quote(chain[0].Subject.String())
+	}
+	for _, check := range outcome.VerificationResults {
+		if check.Error == nil || check.Action != trustpolicy.ActionEnforce {
+			continue
+		}
+		switch check.Type {
+		case trustpolicy.TypeIntegrity:
+			return foundf(malformed, "a %s that does not hold: %s", format, plain(check.Error.Error())), false
+		case trustpolicy.TypeAuthenticity:
+			return foundf(otherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, quote(j.statement.Name)), false
+		case trustpolicy.TypeExpiry, trustpolicy.TypeAuthenticTimestamp:
+			return foundf(expired, "a %s by %s that is not valid any more: %s", format, signer, plain(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
+		default:
+			return foundf(unproven, "a %s by %s: %s", format, signer, plain(check.Error.Error())), true
+		}
+	}
+	var payload struct {
+		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
+	}
+	if json.Unmarshal(outcome.EnvelopeContent.Payload.Content, &payload) == nil && payload.TargetArtifact.Digest != n.target.Digest {
+		return foundf(otherDigest, "a %s by %s of another image: %s", format, signer, quote(string(payload.TargetArtifact.Digest))), false
+	}
+	return foundf(unproven, "a %s by %s that does not hold: %s", format, signer, plain(refusal.Error())), false
+}
+
+// statusCheck asks certificate authorities whether they revoked a certificate,
+// and remembers whether they failed to say so.
+type statusCheck struct{ unknown bool }
+
+func (c *statusCheck) validator(through http.RoundTripper, of purpose.Purpose) (revocation.Validator, error) {
+	if through == nil {
+		through = nobody{}
+	}
+	client := &http.Client{Transport: through, Timeout: revocationTimeout}
+	fetcher, err := crl.NewHTTPFetcher(client)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := revocation.NewWithOptions(revocation.Options{OCSPHTTPClient: client, CRLFetcher: fetcher, CertChainPurpose: of})
+	if err != nil {
+		return nil, err
+	}
+	return watched{Validator: inner, check: c}, nil
+}
+
+type watched struct {
+	revocation.Validator
+
+	check *statusCheck
+}
+
+// ValidateContext implements revocation.Validator.
+func (w watched) ValidateContext(ctx context.Context, options revocation.ValidateContextOptions) ([]*result.CertRevocationResult, error) {
+	results, err := w.Validator.ValidateContext(ctx, options)
+	revoked := slices.ContainsFunc(results, func(r *result.CertRevocationResult) bool { return r.Result == result.ResultRevoked })
+	unknown := slices.ContainsFunc(results, func(r *result.CertRevocationResult) bool { return r.Result == result.ResultUnknown })
+	if !revoked && (unknown || err != nil) {
+		w.check.unknown = true
+	}
+	return results, err
+}
+
+// nobody is a connection to nobody.
+type nobody struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (nobody) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("asking certificate authorities is not allowed here")
+}
+
+// isEnvelope tells whether a blob is a signature of the Notary Project.
+func isEnvelope(layer v1.Descriptor) bool {
+	return layer.MediaType == jws.MediaTypeEnvelope || layer.MediaType == cose.MediaTypeEnvelope
+}

@@ -1,0 +1,340 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+const (
+	// maxManifest bounds a manifest or a page of referrers, in bytes: what the
+	// Distribution Specification says registries should accept.
+	maxManifest = 4 << 20
+	// maxEnvelope bounds a bundle, a payload or a signature, in bytes, as it is
+	// sent and again unpacked.
+	maxEnvelope = 4 << 20
+	// maxPages bounds how far a list of referrers is followed.
+	maxPages = 10
+	// maxRetryAfter bounds how long a registry can put us off.
+	maxRetryAfter = time.Hour
+)
+
+// Repository is where signatures are read: the repository of the image, as the
+// credentials of one object see it. *registry.Repository is one.
+type Repository interface {
+	// Name is the canonical name of the repository.
+	Name() string
+	// RoundTripper is the connection to the registry, without credentials. It
+	// must refuse plain HTTP where that is not allowed: it is tried where HTTPS
+	// gets no answer.
+	RoundTripper() http.RoundTripper
+	// Auth is the credential.
+	Auth() authn.Authenticator
+}
+
+// reader reads the signatures of one repository. It speaks to nobody but the
+// registry, with nothing but what the repository gives it.
+type reader struct {
+	source     Repository
+	repository name.Repository
+	client     *http.Client // once logged in
+}
+
+func newReader(source Repository) (*reader, error) {
+	// Insecure makes the ping try plain HTTP; the connection decides whether it may.
+	repository, err := name.NewRepository(source.Name(), name.Insecure)
+	if err != nil {
+		return nil, denyf(Unknown, "%s is not the name of a repository", quote(source.Name()))
+	}
+	return &reader{source: source, repository: repository}, nil
+}
+
+// answerError is an HTTP answer that is not what was asked for.
+type answerError struct {
+	code       int
+	retryAfter time.Duration
+}
+
+func (e *answerError) Error() string { return "the answer is " + status(e.code) }
+
+// answered tells whether an error is an answer with one of the codes.
+func answered(err error, codes ...int) bool {
+	var answer *answerError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	for _, code := range codes {
+		if answer.code == code {
+			return true
+		}
+	}
+	return false
+}
+
+// unreadError is what keeps us from knowing what a registry holds.
+type unreadError struct {
+	doing string
+	err   error
+}
+
+func (e *unreadError) Error() string { return "cannot " + e.doing + ": " + explain(e.err) }
+func (e *unreadError) Unwrap() error { return e.err }
+
+var (
+	errTooLong    = errors.New("the answer is too long")
+	errOtherBytes = errors.New("its bytes do not have its digest")
+)
+
+// page is the body of an answer and what its header says.
+type page struct {
+	body      []byte
+	mediaType string
+	next      string
+}
+
+// login connects once. The ping and the token are this reader's own.
+func (r *reader) login(ctx context.Context) error {
+	if r.client != nil {
+		return nil
+	}
+	connection, err := transport.NewWithContext(ctx, r.repository.Registry, r.source.Auth(),
+		r.source.RoundTripper(), []string{r.repository.Scope(transport.PullScope)})
+	if err != nil {
+		return err
+	}
+	r.client = &http.Client{Transport: connection}
+	return nil
+}
+
+// get asks for a path below the repository and reads at most limit bytes.
+func (r *reader) get(ctx context.Context, path, accept string, limit int64) (page, error) {
+	if err := r.login(ctx); err != nil {
+		return page{}, err
+	}
+	// The connection replaces the scheme by that of the ping.
+	target := "https://" + r.repository.RegistryStr() + "/v2/" + r.repository.RepositoryStr() + "/" + path
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	if err != nil {
+		return page{}, err
+	}
+	if accept != "" {
+		request.Header.Set("Accept", accept)
+	}
+	answer, err := r.client.Do(request)
+	if err != nil {
+		return page{}, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return page{}, &answerError{code: answer.StatusCode, retryAfter: retryAfter(answer.Header)}
+	}
+	body, err := readUpTo(answer.Body, limit)
+	if err != nil {
+		return page{}, err
+	}
+	mediaType, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
+	if err != nil {
+		mediaType = ""
+	}
+	return page{body: body, mediaType: mediaType, next: nextPage(answer.Header)}, nil
+}
+
+// retryAfter reads the seconds of RFC 9110 section 10.2.3.
+func retryAfter(header http.Header) time.Duration {
+	seconds, err := strconv.Atoi(header.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+}
+
+// nextPage reads the query of a Link header with rel="next" (RFC 8288). Its
+// path is not read: the list of referrers goes on where it began.
+func nextPage(header http.Header) string {
+	for _, link := range header.Values("Link") {
+		target, parameters, ok := strings.Cut(link, ">")
+		if !ok || !strings.Contains(strings.ReplaceAll(parameters, " ", ""), `rel="next"`) {
+			continue
+		}
+		next, err := url.Parse(strings.TrimPrefix(strings.TrimSpace(target), "<"))
+		if err != nil {
+			continue
+		}
+		return next.RawQuery
+	}
+	return ""
+}
+
+// readUpTo reads a body to its end, or fails with errTooLong.
+func readUpTo(body io.Reader, limit int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		return nil, errTooLong
+	}
+	return text, err
+}
+
+// referrers lists what the registry says refers to a digest (Distribution
+// Specification 1.1, "Listing Referrers"). supported is false when the registry
+// has no such list, and complete is false when it goes on for too long.
+func (r *reader) referrers(ctx context.Context, digest v1.Hash) (found []v1.Descriptor, complete bool, err error) {
+	path := "referrers/" + digest.String()
+	for query, pages := "", 0; pages < maxPages; pages++ {
+		asked := path
+		if query != "" {
+			asked += "?" + query
+		}
+		answer, err := r.get(ctx, asked, string(types.OCIImageIndex), maxManifest)
+		if answered(err, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable) {
+			return found, true, nil // not supported, says the specification
+		}
+		if err == nil && answer.mediaType != string(types.OCIImageIndex) {
+			return found, true, nil // some page of somebody else
+		}
+		if err != nil {
+			return nil, false, &unreadError{doing: "list the referrers of " + digest.String(), err: err}
+		}
+		index, err := parseIndex(answer.body)
+		if err != nil {
+			return nil, false, &unreadError{doing: "list the referrers of " + digest.String(), err: err}
+		}
+		found = append(found, index.Manifests...)
+		if answer.next == "" || answer.next == query {
+			return found, true, nil
+		}
+		query = answer.next
+	}
+	return found, false, nil
+}
+
+// tagged lists what is noted under the tag that stands in for the list of
+// referrers (Distribution Specification 1.1, "Referrers Tag Schema").
+func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]v1.Descriptor, error) {
+	tag := fallbackTag(digest)
+	doing := "get the tag " + tag
+	answer, err := r.get(ctx, "manifests/"+tag, string(types.OCIImageIndex), maxManifest)
+	if answered(err, http.StatusNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &unreadError{doing: doing, err: err}
+	}
+	index, err := parseIndex(answer.body)
+	if err != nil {
+		return nil, nil // somebody's image of that name, which refers to nothing
+	}
+	return index.Manifests, nil
+}
+
+func fallbackTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }
+
+func parseIndex(body []byte) (*v1.IndexManifest, error) {
+	index := &v1.IndexManifest{}
+	if err := json.Unmarshal(body, index); err != nil {
+		return nil, fmt.Errorf("the answer is not an image index: %w", err)
+	}
+	return index, nil
+}
+
+// manifest is what is read of the manifest of a signature.
+type manifest struct {
+	ArtifactType string          `json:"artifactType"`
+	Config       v1.Descriptor   `json:"config"`
+	Layers       []v1.Descriptor `json:"layers"`
+}
+
+// manifestByDigest returns a manifest's bytes and media type.
+func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, error) {
+	answer, err := r.get(ctx, "manifests/"+digest.String(), acceptManifests, maxManifest)
+	if err == nil {
+		err = check(answer.body, digest)
+	}
+	if err != nil {
+		return page{}, &unreadError{doing: "get manifest " + digest.String(), err: err}
+	}
+	return answer, nil
+}
+
+// legacyManifest returns the manifest behind the tag of COSIGN's
+// SIGNATURE_SPEC.md; ok is false when there is none.
+func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byte, ok bool, err error) {
+	tag := fallbackTag(digest) + ".sig"
+	answer, err := r.get(ctx, "manifests/"+tag, acceptManifests, maxManifest)
+	if answered(err, http.StatusNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, &unreadError{doing: "get the tag " + tag, err: err}
+	}
+	return answer.body, true, nil
+}
+
+var acceptManifests = strings.Join([]string{string(types.OCIManifestSchema1), string(types.DockerManifestSchema2), string(types.OCIImageIndex), string(types.DockerManifestList)}, ", ")
+
+// blob returns a blob of at most maxEnvelope bytes.
+func (r *reader) blob(ctx context.Context, descriptor v1.Descriptor) ([]byte, error) {
+	doing := "get blob " + descriptor.Digest.String()
+	answer, err := r.get(ctx, "blobs/"+descriptor.Digest.String(), "", min(descriptor.Size, maxEnvelope))
+	if err == nil {
+		err = check(answer.body, descriptor.Digest)
+	}
+	if err != nil {
+		return nil, &unreadError{doing: doing, err: err}
+	}
+	return answer.body, nil
+}
+
+func check(body []byte, digest v1.Hash) error {
+	computed, _, err := v1.SHA256(bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if computed != digest {
+		return errOtherBytes
+	}
+	return nil
+}
+
+// unpacked undoes gzip where it was used, within maxEnvelope bytes.
+func unpacked(body []byte) ([]byte, error) {
+	if !bytes.HasPrefix(body, []byte{0x1f, 0x8b}) {
+		return body, nil
+	}
+	compressed, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return readUpTo(compressed, maxEnvelope)
+}

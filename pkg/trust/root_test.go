@@ -1,0 +1,249 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust_test
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// mirror is a repository of The Update Framework with a trusted root in it.
+type mirror struct {
+	*httptest.Server
+
+	root []byte // what clients start from
+
+	mu    sync.Mutex
+	files map[string][]byte
+	down  bool
+	asked int
+}
+
+func newMirror(t *testing.T, trustedRoot []byte) *mirror {
+	t.Helper()
+	g := NewWithT(t)
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	g.Expect(err).NotTo(HaveOccurred())
+	signer, err := signature.LoadSigner(private, crypto.Hash(0))
+	g.Expect(err).NotTo(HaveOccurred())
+	key, err := metadata.KeyFromPublicKey(public)
+	g.Expect(err).NotTo(HaveOccurred())
+
+	soon := time.Now().Add(24 * time.Hour)
+	top := metadata.Root(soon)
+	for _, role := range []string{"root", "targets", "snapshot", "timestamp"} {
+		g.Expect(top.Signed.AddKey(key, role)).To(Succeed())
+	}
+	targets := metadata.Targets(soon)
+	target, err := metadata.TargetFile().FromBytes("trusted_root.json", trustedRoot, "sha256")
+	g.Expect(err).NotTo(HaveOccurred())
+	targets.Signed.Targets["trusted_root.json"] = target
+	m := &mirror{files: map[string][]byte{
+		"/targets/" + fmt.Sprintf("%x", []byte(target.Hashes["sha256"])) + ".trusted_root.json": trustedRoot,
+	}}
+	m.root = signed(t, top, signer)
+	m.files["/1.root.json"] = m.root
+	m.files["/1.targets.json"] = signed(t, targets, signer)
+	m.files["/1.snapshot.json"] = signed(t, metadata.Snapshot(soon), signer)
+	m.files["/timestamp.json"] = signed(t, metadata.Timestamp(soon), signer)
+	m.Server = httptest.NewServer(m)
+	t.Cleanup(m.Close)
+	return m
+}
+
+func signed[T metadata.Roles](t *testing.T, of *metadata.Metadata[T], signer signature.Signer) []byte {
+	t.Helper()
+	_, err := of.Sign(signer)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	text, err := of.ToBytes(false)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return text
+}
+
+func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked++
+	file, ok := m.files[r.URL.Path]
+	switch {
+	case m.down:
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case !ok:
+		w.WriteHeader(http.StatusNotFound)
+	default:
+		_, _ = w.Write(file) // the client reads it
+	}
+}
+
+func (m *mirror) set(down bool) (asked int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.down = down
+	asked, m.asked = m.asked, 0
+	return asked
+}
+
+// clock is a time that tests set.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// TestThePublicRoot holds that keyless signatures without a root of their own
+// are judged by the public one, which is fetched when it is needed, kept, and
+// always wants certificate timestamps.
+func TestThePublicRoot(t *testing.T) {
+	g := NewWithT(t)
+	s := newSigstore(t)
+	m := newMirror(t, s.trustedRoot(t, lists{log: true, certificates: true}))
+	at, folder := &clock{at: time.Now()}, t.TempDir()
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder, Mirror: m.URL, Root: m.root, Clock: at.now})
+	g.Expect(err).NotTo(HaveOccurred())
+	demand := s.identities(t, lists{log: true})
+	demand.TrustedRoot = nil
+	authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(m.set(true)).To(BeZero(), "nobody is asked before it is needed")
+
+	good := push(t, serve(t, true), "good")
+	good.attachBundle(t, s.identityBundle(t, s.leaf(t, leafOptions{logged: true}), statement(t, good.digest, signPredicate), witness{log: time.Now()}))
+	legacy := push(t, serve(t, true), "legacy")
+	s.attachIdentityLegacy(t, legacy, s.leaf(t, leafOptions{logged: true}), claim(t, legacy, legacy.digest), witness{log: time.Now()})
+	hidden := push(t, serve(t, true), "hidden")
+	hidden.attachBundle(t, s.identityBundle(t, s.leaf(t, leafOptions{}), statement(t, hidden.digest, signPredicate), witness{log: time.Now()}))
+	s.attachIdentityLegacy(t, hidden, s.leaf(t, leafOptions{}), claim(t, hidden, hidden.digest), witness{log: time.Now()})
+
+	_, err = good.verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+	_, err = good.verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+	g.Expect(m.set(false)).To(BeNumerically("<", 5), "there is a pause between two attempts")
+
+	at.pass(2 * time.Minute)
+	_, err = good.verifyBy(t, rule(authority))
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = legacy.verifyBy(t, rule(authority))
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = hidden.verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Rejected, "does not hold")
+	written, err := filepath.Glob(filepath.Join(folder, "*", "*"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(written).NotTo(BeEmpty(), "it is kept where the option says")
+	home, err := os.UserHomeDir()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(filepath.Join(home, ".sigstore")).NotTo(BeADirectory())
+
+	g.Expect(m.set(true)).To(BeNumerically(">", 0))
+	at.pass(23 * time.Hour)
+	_, err = good.verifyBy(t, rule(authority))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(m.set(true)).To(BeZero(), "what is known is used for a day")
+
+	at.pass(3 * 24 * time.Hour)
+	_, err = good.verifyBy(t, rule(authority))
+	g.Expect(err).NotTo(HaveOccurred(), "an outage does not end what is known")
+	g.Expect(m.set(true)).To(BeNumerically(">", 0))
+	at.pass(5 * 24 * time.Hour)
+	_, err = good.verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+}
+
+// TestAPublicRootWithoutALogOfCertificates holds that such a root verifies
+// nothing: what the public one wants is not up to what it lists.
+func TestAPublicRootWithoutALogOfCertificates(t *testing.T) {
+	g := NewWithT(t)
+	s := newSigstore(t)
+	m := newMirror(t, s.trustedRoot(t, lists{log: true}))
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root})
+	g.Expect(err).NotTo(HaveOccurred())
+	demand := s.identities(t, lists{log: true})
+	demand.TrustedRoot = nil
+	authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
+	g.Expect(err).NotTo(HaveOccurred())
+	i := push(t, serve(t, true), "plain")
+	i.attachBundle(t, s.identityBundle(t, s.leaf(t, leafOptions{}), statement(t, i.digest, signPredicate), witness{log: time.Now()}))
+	_, err = i.verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Rejected, "does not hold")
+}
+
+func TestAPublicRootThatLies(t *testing.T) {
+	g := NewWithT(t)
+	s, evil := newSigstore(t), newSigstore(t)
+	m := newMirror(t, s.trustedRoot(t, lists{log: true}))
+	for path := range m.files {
+		if strings.HasPrefix(path, "/targets/") {
+			m.files[path] = evil.trustedRoot(t, lists{log: true})
+		}
+	}
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root})
+	g.Expect(err).NotTo(HaveOccurred())
+	demand := evil.identities(t, lists{log: true})
+	demand.TrustedRoot = nil
+	authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = push(t, serve(t, true), "evil").verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+}
+
+func TestWithoutAPublicRoot(t *testing.T) {
+	g := NewWithT(t)
+	_, err := push(t, serve(t, true), "none").verify(t, keylessBy(trust.Identity{Issuer: ".*", Subject: ".*"}))
+	expectDenied(g, err, trust.Unknown, "no public root of trust")
+
+	_, err = trust.NewPublicRoot(trust.PublicRootOptions{})
+	g.Expect(err).To(MatchError(ContainSubstring("folder")))
+
+	away, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Transport: nowhere{}})
+	g.Expect(err).NotTo(HaveOccurred())
+	authority, err := trust.NewAuthority(keylessBy(trust.Identity{Issuer: ".*", Subject: ".*"}), trust.Options{PublicRoot: away})
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = push(t, serve(t, true), "none").verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", "nowhere")
+}
+
+type nowhere struct{}
+
+func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("nowhere") }

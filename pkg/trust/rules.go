@@ -1,0 +1,332 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Rule is one condition on the signatures of an image.
+type Rule struct {
+	// Name of the rule for a person: spec.verify, or a policy's.
+	Name string
+	// Warn reports what the rule would have refused, and stops nothing.
+	Warn bool
+	// Strict refuses trust policies of Notation whose level only logs.
+	Strict bool
+	// AnyOf are the authorities, any of which is enough. A rule that has none
+	// refuses everything.
+	AnyOf []Alternative
+}
+
+// Alternative is one authority of a rule.
+type Alternative struct {
+	// Name of the authority for a person; it may be empty where there is only one.
+	Name string
+	// Authority that judges; with Err it may be nil.
+	Authority *Authority
+	// Err says why there is no authority: what NewAuthority returned, or why its
+	// Secret could not be read.
+	Err error
+}
+
+// Rules is the Verifier of the images of one repository: every rule has to be
+// met. It is safe for concurrent use.
+type Rules struct {
+	repository Repository
+	rules      []Rule
+}
+
+// NewRules returns the Verifier that applies rules to images of a repository.
+func NewRules(repository Repository, rules ...Rule) *Rules {
+	return &Rules{repository: repository, rules: rules}
+}
+
+// Fingerprint identifies what is demanded: while it is the same, so is every
+// verdict that time does not change. An authority that cannot be used counts by
+// what it means, so that a Secret which comes back unchanged changes nothing.
+func (r *Rules) Fingerprint() string {
+	var all []string
+	for _, rule := range r.rules {
+		parts := []string{rule.Name, fmt.Sprint(rule.Warn), fmt.Sprint(rule.Strict)}
+		for _, a := range rule.AnyOf {
+			print := "unusable " + VerdictOf(a.Err).String()
+			if a.Authority != nil && a.Err == nil {
+				print = a.Authority.Fingerprint()
+			}
+			parts = append(parts, a.Name, print)
+		}
+		all = append(all, digestOf(parts))
+	}
+	return digestOf(sorted(all))
+}
+
+// method is what an authority judges by.
+type method interface {
+	// begin prepares to judge the signatures of one subject. Its error is the
+	// verdict, whatever signatures there are.
+	begin(ctx context.Context, subject Subject) (judge, error)
+}
+
+// judge looks at one signature after the other.
+type judge interface {
+	// judge returns a signer who has a format when the signature is good, what was
+	// found when it is not, nothing when signatures of its kind do not matter, and
+	// an error when it could not be found out.
+	judge(ctx context.Context, s signed) (Signer, *found, error)
+}
+
+// trial is one authority at work on one subject.
+type trial struct {
+	name  string
+	notes []string
+	judge judge // nil when the verdict is already there
+
+	verdict Verdict
+	signer  Signer
+	err     error    // in place of a judge
+	found   []string // signatures that do not count
+	unknown []error  // what could not be found out
+}
+
+// hearing is one rule at work on one subject.
+type hearing struct {
+	rule   Rule
+	trials []*trial
+}
+
+// Verify implements Verifier. It reads the signatures of a subject one by one
+// until every rule is met, and never more than it has bounds for.
+func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
+	if subject.Repository != r.repository.Name() || subject.Digest.Algorithm != "sha256" {
+		return Verified{}, denyf(Unknown, "cannot verify %s by what is known of %s", quote(subject.String()), quote(r.repository.Name()))
+	}
+	var hearings []*hearing
+	for _, rule := range r.rules {
+		hearings = append(hearings, open(ctx, rule, subject))
+	}
+	reader, err := newReader(r.repository)
+	if err != nil {
+		return Verified{}, err
+	}
+	search := &search{reader: reader, subject: subject, hearings: hearings, seen: map[string]bool{}}
+	search.run(ctx)
+	return conclude(subject, hearings)
+}
+
+func open(ctx context.Context, rule Rule, subject Subject) *hearing {
+	h := &hearing{rule: rule}
+	for _, a := range rule.AnyOf {
+		h.trials = append(h.trials, begin(ctx, a, rule, subject))
+	}
+	return h
+}
+
+func begin(ctx context.Context, a Alternative, rule Rule, subject Subject) *trial {
+	t := &trial{name: a.Name, err: a.Err}
+	if a.Err == nil && a.Authority == nil {
+		t.err = denyf(Unknown, "there is no authority")
+	}
+	if t.err != nil {
+		t.verdict = VerdictOf(t.err)
+		return t
+	}
+	t.notes = a.Authority.notes
+	t.judge, t.err = a.Authority.method.begin(ctx, subject)
+	if notation, ok := t.judge.(*notationJudge); ok && t.err == nil {
+		switch {
+		case rule.Strict && notation.logs():
+			t.err = denyf(Rejected, "the level %s of the trust policy %s only logs a wrong signer, which is not enough here", quote(notation.level.Name), quote(notation.statement.Name))
+		case notation.skips():
+			t.judge, t.verdict = nil, Accepted
+		}
+	}
+	if t.err != nil {
+		t.judge, t.verdict = nil, VerdictOf(t.err)
+	}
+	return t
+}
+
+// met tells whether an authority has accepted the subject.
+func (h *hearing) met() bool {
+	for _, t := range h.trials {
+		if t.verdict == Accepted {
+			return true
+		}
+	}
+	return false
+}
+
+// hear shows a signature to an authority.
+func (t *trial) hear(ctx context.Context, s signed) {
+	if t.judge == nil {
+		return
+	}
+	signer, what, err := t.judge.judge(ctx, s)
+	switch {
+	case err != nil:
+		t.unknown = append(t.unknown, err)
+	case what != nil:
+		t.found = append(t.found, what.words)
+	case signer.Format != "":
+		t.verdict, t.signer = Accepted, signer
+	}
+}
+
+// close gives the verdict of an authority that has seen everything.
+func (t *trial) close() {
+	if t.judge == nil || t.verdict == Accepted {
+		return
+	}
+	t.verdict = Rejected
+	if len(t.unknown) > 0 {
+		t.verdict = Unknown
+	}
+}
+
+// words say why an authority did not accept.
+func (t *trial) words() string {
+	var said []string
+	switch {
+	case t.err != nil:
+		return plainly(t.err)
+	case len(t.unknown) > 0:
+		for _, err := range t.unknown {
+			said = append(said, err.Error())
+		}
+		if len(t.found) > 0 {
+			said = append(said, "found "+list(t.found))
+		}
+	case len(t.found) == 0:
+		said = append(said, "it is not signed; sign the image by its digest, and it is verified again")
+	default:
+		said = append(said, "found "+list(t.found))
+	}
+	return list(append(said, t.notes...))
+}
+
+// plainly returns the words of an error that may be of another's making.
+func plainly(err error) string {
+	var denial *Denial
+	if errors.As(err, &denial) {
+		return denial.words
+	}
+	return plain(err.Error())
+}
+
+// ruling closes a hearing.
+func (h *hearing) ruling() Ruling {
+	ruling := Ruling{Rule: h.rule.Name, Warn: h.rule.Warn, Verdict: Rejected}
+	if len(h.trials) == 0 {
+		ruling.Words = "it lists no authority"
+		return ruling
+	}
+	var said []string
+	for _, t := range h.trials {
+		if t.verdict == Accepted {
+			ruling.Verdict, ruling.Authority, ruling.Signer, ruling.Words = Accepted, t.name, t.signer, list(t.notes)
+			if t.signer.String() == "" {
+				ruling.Signer = Signer{}
+				ruling.Words = list(append([]string{"the level of its trust policy only logs, so nobody is known to have signed"}, t.notes...))
+			}
+			return ruling
+		}
+		t.close()
+		if t.verdict == Unknown {
+			ruling.Verdict = Unknown
+		}
+		words := t.words()
+		if t.name != "" {
+			words = t.name + ": " + words
+		}
+		said = append(said, words)
+	}
+	ruling.Words = strings.Join(said, "; ")
+	return ruling
+}
+
+// conclude gives the verdict of all rules together: what one rejects no other
+// can save, and what none rejects but one does not know is unknown.
+func conclude(subject Subject, hearings []*hearing) (Verified, error) {
+	proof := Verified{subject: subject}
+	denial := &Denial{Verdict: Accepted}
+	var by, said []string
+	var wait time.Duration
+	for _, h := range hearings {
+		ruling := h.ruling()
+		proof.rulings = append(proof.rulings, ruling)
+		switch {
+		case ruling.Verdict == Accepted:
+			if signer := ruling.Signer.String(); signer != "" && !ruling.Warn {
+				by = append(by, ruling.title()+signer)
+			}
+		case !ruling.Warn:
+			said = append(said, ruling.Rule+": "+ruling.Words)
+			wait = max(wait, h.wait())
+			if denial.Verdict != Rejected {
+				denial.Verdict = ruling.Verdict
+			}
+		}
+	}
+	if denial.Verdict == Accepted {
+		proof.by = strings.Join(by, "; ")
+		return proof, nil
+	}
+	denial.Rulings = proof.rulings
+	denial.words = fmt.Sprintf("%s is not accepted: %s", subject, strings.Join(said, "; "))
+	if denial.Verdict == Unknown {
+		denial.words = fmt.Sprintf("cannot verify %s: %s", subject, strings.Join(said, "; "))
+	}
+	return Verified{}, deny(denial, wait)
+}
+
+// title names what accepted, before who signed.
+func (r Ruling) title() string {
+	if r.Authority == "" {
+		return r.Rule + ": "
+	}
+	return r.Rule + " (" + r.Authority + "): "
+}
+
+// String says it in one line: who accepted whose signature, or why not.
+func (r Ruling) String() string {
+	switch {
+	case r.Verdict != Accepted:
+		return r.Rule + ": " + r.Words
+	case r.Signer == Signer{}:
+		return r.title() + r.Words
+	default:
+		return fmt.Sprintf("%s%s by a %s", r.title(), r.Signer, r.Signer.Format)
+	}
+}
+
+// wait is how long a registry asked to be left alone.
+func (h *hearing) wait() (longest time.Duration) {
+	for _, t := range h.trials {
+		for _, err := range t.unknown {
+			var answer *answerError
+			if errors.As(err, &answer) {
+				longest = max(longest, answer.retryAfter)
+			}
+		}
+	}
+	return longest
+}

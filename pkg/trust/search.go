@@ -1,0 +1,352 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+)
+
+// maxSignatures bounds how many signatures of one kind are looked at.
+const maxSignatures = 50
+
+// signed is one signature of the subject, of one of two kinds.
+type signed struct {
+	digest   v1.Hash
+	cosign   candidate
+	notation *notationSignature
+}
+
+// kind is whom a signature is for.
+type kind int
+
+const (
+	forCosign kind = 1 << iota
+	forNotation
+
+	forBoth = forCosign | forNotation
+)
+
+// search reads the signatures of one subject, wherever they are kept, and shows
+// each to the authorities that still need one.
+type search struct {
+	reader   *reader
+	subject  Subject
+	hearings []*hearing
+	seen     map[string]bool
+	opened   map[kind]int
+	target   *ocispec.Descriptor // once it was asked for
+}
+
+// run looks everywhere, until nobody needs more. What cannot be read is
+// unknown to whom it would matter, and keeps nobody from the rest.
+func (s *search) run(ctx context.Context) {
+	s.opened = map[kind]int{}
+	if s.needs() == 0 {
+		return
+	}
+	listed, complete, err := s.reader.referrers(ctx, s.subject.Digest)
+	s.note(forBoth, err)
+	if !complete && err == nil {
+		s.note(forBoth, fmt.Errorf("the list of referrers of %s is longer than %d pages, and the rest was not read", s.subject.Digest, maxPages))
+	}
+	s.referrers(ctx, listed, BundleReferrer)
+	if s.needs() == 0 {
+		return
+	}
+	listed, err = s.reader.tagged(ctx, s.subject.Digest)
+	s.note(forBoth, err)
+	s.referrers(ctx, listed, BundleTag)
+	if s.needs()&forCosign != 0 {
+		s.note(forCosign, s.legacy(ctx))
+	}
+}
+
+// needs tells for whom signatures are still of use.
+func (s *search) needs() (needed kind) {
+	for _, h := range s.hearings {
+		if h.met() {
+			continue
+		}
+		for _, t := range h.trials {
+			needed |= t.reads()
+		}
+	}
+	return needed
+}
+
+func (t *trial) reads() kind {
+	switch t.judge.(type) {
+	case nil:
+		return 0
+	case *notationJudge:
+		return forNotation
+	default:
+		return forCosign
+	}
+}
+
+// each calls do for every authority that needs signatures of a kind.
+func (s *search) each(of kind, do func(*trial)) {
+	for _, h := range s.hearings {
+		if h.met() {
+			continue
+		}
+		for _, t := range h.trials {
+			if t.reads()&of != 0 {
+				do(t)
+			}
+		}
+	}
+}
+
+func (s *search) note(of kind, err error) {
+	if err != nil {
+		s.each(of, func(t *trial) { t.unknown = append(t.unknown, err) })
+	}
+}
+
+func (s *search) report(of kind, words string) {
+	s.each(of, func(t *trial) { t.found = append(t.found, words) })
+}
+
+func (s *search) show(ctx context.Context, of kind, one signed) {
+	one.digest = s.subject.Digest
+	s.each(of, func(t *trial) { t.hear(ctx, one) })
+}
+
+// referrers opens those of the listed manifests that may be signatures, the
+// likely ones first.
+func (s *search) referrers(ctx context.Context, listed []v1.Descriptor, where Format) {
+	slices.SortStableFunc(listed, func(a, b v1.Descriptor) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, descriptor := range listed {
+		of := kindOf(descriptor) & s.needs()
+		if of == 0 || s.seen[descriptor.Digest.String()] {
+			continue
+		}
+		s.seen[descriptor.Digest.String()] = true
+		if err := ctx.Err(); err != nil {
+			s.note(of, fmt.Errorf("there was no time to read all signatures: %w", err))
+			return
+		}
+		if of = s.spend(of); of == 0 {
+			continue
+		}
+		if err := s.open(ctx, descriptor, of, where); err != nil {
+			s.note(of, err)
+		}
+	}
+}
+
+// spend returns those of the kinds that may have another signature looked at.
+func (s *search) spend(of kind) (left kind) {
+	for _, one := range []kind{forCosign, forNotation} {
+		if of&one == 0 {
+			continue
+		}
+		s.opened[one]++
+		switch {
+		case s.opened[one] <= maxSignatures:
+			left |= one
+		case s.opened[one] == maxSignatures+1:
+			s.note(one, fmt.Errorf("%s has more than %d referrers that may be signatures, and the rest was not read", s.subject.Digest, maxSignatures))
+		}
+	}
+	return left
+}
+
+// predicateAnnotation is where cosign notes what a bundle says.
+const predicateAnnotation = "dev.sigstore.bundle.predicateType"
+
+// rank puts signatures before attestations, and these before the rest, which
+// may be anything.
+func rank(d v1.Descriptor) int {
+	switch {
+	case d.ArtifactType == notationType:
+		return 0
+	case d.Annotations[predicateAnnotation] == ctypes.CosignSignPredicateType:
+		return 0
+	case strings.HasPrefix(d.ArtifactType, bundleType):
+		return 1
+	default:
+		return 2
+	}
+}
+
+// kindOf tells what a listed manifest may be. Registries that do not know the
+// field artifactType of a manifest list the media type of its config.
+func kindOf(d v1.Descriptor) kind {
+	switch {
+	case d.ArtifactType == notationType:
+		return forNotation
+	case strings.HasPrefix(d.ArtifactType, bundleType):
+		return forCosign
+	}
+	switch d.ArtifactType {
+	case "", ocispec.MediaTypeEmptyJSON, ocispec.MediaTypeImageConfig:
+		return forBoth
+	default:
+		return 0
+	}
+}
+
+// open reads one signature and shows it. What it returns could not be read.
+func (s *search) open(ctx context.Context, descriptor v1.Descriptor, of kind, where Format) error {
+	if descriptor.Digest.Algorithm != "sha256" {
+		s.report(of, "a referrer without a sha256 digest")
+		return nil
+	}
+	answer, err := s.reader.manifestByDigest(ctx, descriptor.Digest)
+	if answered(err, http.StatusNotFound) {
+		s.report(of, "a referrer that the registry lists and does not have")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m := manifest{}
+	if json.Unmarshal(answer.body, &m) != nil {
+		s.report(of, "a referrer that is not a manifest")
+		return nil
+	}
+	switch {
+	case of&forCosign != 0 && len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType):
+		return s.openBundle(ctx, m.Layers[0], where)
+	case of&forNotation != 0 && (m.ArtifactType == notationType || string(m.Config.MediaType) == notationType):
+		return s.openNotation(ctx, m)
+	case kindOf(descriptor) != forBoth: // it was listed as a signature
+		s.report(of, "a signature whose manifest does not hold one")
+	}
+	return nil
+}
+
+// envelope reads the blob that a signature is in. ok is false when that was
+// reported, or could not be done.
+func (s *search) envelope(ctx context.Context, of kind, layer v1.Descriptor) (body []byte, ok bool, err error) {
+	if layer.Size > maxEnvelope || layer.Size < 0 {
+		s.report(of, fmt.Sprintf("a signature of %d bytes, of which at most %d are read", layer.Size, maxEnvelope))
+		return nil, false, nil
+	}
+	if layer.Digest.Algorithm != "sha256" {
+		s.report(of, "a signature without a sha256 digest")
+		return nil, false, nil
+	}
+	body, err = s.reader.blob(ctx, layer)
+	if answered(err, http.StatusNotFound) {
+		s.report(of, "a signature that the registry lists and does not have")
+		return nil, false, nil
+	}
+	return body, err == nil, err
+}
+
+func (s *search) openBundle(ctx context.Context, layer v1.Descriptor, where Format) error {
+	body, ok, err := s.envelope(ctx, forCosign, layer)
+	if !ok {
+		return err
+	}
+	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, where) })
+	if err != nil {
+		s.report(forCosign, fmt.Sprintf("a %s that cannot be read: %s", where, plain(err.Error())))
+		return nil
+	}
+	s.show(ctx, forCosign, signed{cosign: parsed})
+	return nil
+}
+
+func (s *search) openNotation(ctx context.Context, m manifest) error {
+	if len(m.Layers) != 1 || !isEnvelope(m.Layers[0]) {
+		s.report(forNotation, "a Notation signature whose manifest does not hold one JWS or COSE envelope")
+		return nil
+	}
+	body, ok, err := s.envelope(ctx, forNotation, m.Layers[0])
+	if !ok {
+		return err
+	}
+	target, err := s.describe(ctx)
+	if err != nil {
+		return err
+	}
+	s.show(ctx, forNotation, signed{notation: &notationSignature{envelope: body, mediaType: string(m.Layers[0].MediaType), target: target}})
+	return nil
+}
+
+// describe returns the subject's descriptor, which a Notation signature signs
+// with its size and media type.
+func (s *search) describe(ctx context.Context) (ocispec.Descriptor, error) {
+	if s.target != nil {
+		return *s.target, nil
+	}
+	answer, err := s.reader.manifestByDigest(ctx, s.subject.Digest)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	s.target = &ocispec.Descriptor{MediaType: answer.mediaType, Digest: digest.Digest(s.subject.Digest.String()), Size: int64(len(answer.body))}
+	return *s.target, nil
+}
+
+// legacy reads the signatures under the tag of cosign 1 and 2.
+func (s *search) legacy(ctx context.Context) error {
+	body, ok, err := s.reader.legacyManifest(ctx, s.subject.Digest)
+	if !ok {
+		return err
+	}
+	m := manifest{}
+	if json.Unmarshal(body, &m) != nil || len(m.Layers) == 0 {
+		s.report(forCosign, "a tag for legacy cosign signatures that does not hold any")
+		return nil
+	}
+	var failed error
+	for i, layer := range m.Layers {
+		switch {
+		case s.needs()&forCosign == 0:
+			return nil
+		case i >= maxSignatures:
+			return errors.Join(failed, fmt.Errorf("%s has more than %d legacy cosign signatures, and the rest was not read", s.subject.Digest, maxSignatures))
+		case ctx.Err() != nil:
+			return errors.Join(failed, fmt.Errorf("there was no time to read all signatures: %w", ctx.Err()))
+		}
+		if err := s.openLegacy(ctx, layer); err != nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+func (s *search) openLegacy(ctx context.Context, layer v1.Descriptor) error {
+	body, ok, err := s.envelope(ctx, forCosign, layer)
+	if !ok {
+		return err
+	}
+	parsed, err := guarded(func() (*legacySignature, error) { return parseLegacy(body, layer.Annotations) })
+	if err != nil {
+		s.report(forCosign, fmt.Sprintf("a %s that cannot be read: %s", Legacy, plain(err.Error())))
+		return nil
+	}
+	s.show(ctx, forCosign, signed{cosign: parsed})
+	return nil
+}

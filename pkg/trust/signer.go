@@ -1,0 +1,96 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"fmt"
+)
+
+// Format is how a signature is kept in a registry.
+type Format string
+
+const (
+	// BundleReferrer is a Sigstore bundle that the registry lists as a referrer.
+	BundleReferrer Format = "Sigstore bundle"
+	// BundleTag is a Sigstore bundle under the tag that stands in for that list.
+	BundleTag Format = "Sigstore bundle under the fallback tag"
+	// Legacy is a signature under the tag sha256-<hex>.sig.
+	Legacy Format = "legacy cosign signature"
+	// NotationJWS is a Notary Project signature in a JSON Web Signature envelope.
+	NotationJWS Format = "Notation JWS signature"
+	// NotationCOSE is a Notary Project signature in a CBOR envelope.
+	NotationCOSE Format = "Notation COSE signature"
+)
+
+// Signer is who signed, as it was verified.
+type Signer struct {
+	// Key is the sha256 fingerprint of a public key (of its PKIX encoding), in
+	// hexadecimal, and Entry the entry of the Secret that holds it.
+	Key, Entry string
+	// Subject and Issuer are the identity in a certificate: of Fulcio, where the
+	// issuer is that of the OpenID token, or of a Notation certificate and of the
+	// authority that issued it.
+	Subject, Issuer string
+	// Format of the signature.
+	Format Format
+}
+
+// String names the signer for a person.
+func (s Signer) String() string {
+	switch {
+	case s.Key != "":
+		return fmt.Sprintf("key %s (sha256:%s)", s.Entry, s.Key)
+	case s.Subject != "":
+		return fmt.Sprintf("%s (issuer %s)", plain(s.Subject), plain(s.Issuer))
+	default:
+		return ""
+	}
+}
+
+// finding is what was found in place of a good signature. Those that are proven
+// come with the name of whose signature it is.
+type finding int
+
+const (
+	// malformed cannot be read, or does not match what it brings along.
+	malformed finding = iota
+	// otherKey is by a key that is not listed, or by none.
+	otherKey
+	// otherIdentity is by an identity that is not listed.
+	otherIdentity
+	// untrusted is by a certificate that no listed root vouches for.
+	untrusted
+	// otherDigest is about another image.
+	otherDigest
+	// otherPredicate says something else than that the image is signed.
+	otherPredicate
+	// expired was made when its certificate, or the signature itself, was not valid.
+	expired
+	// unproven misses what has to come along: an entry in a transparency log, a
+	// timestamp, a signed certificate timestamp.
+	unproven
+)
+
+// found is a signature that does not count.
+type found struct {
+	what  finding
+	words string
+}
+
+func foundf(what finding, format string, args ...any) *found {
+	return &found{what: what, words: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,543 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// keyed is an image that may be signed by a key, and the demand for that.
+func keyed(t *testing.T, s *server) (*image, pair, trust.Demand) {
+	t.Helper()
+	by := newPair(t)
+	return push(t, s, t.Name()), by, keys(map[string][]byte{"cosign.pub": by.pem(t)})
+}
+
+func (i *image) signBundle(t *testing.T, by pair) {
+	t.Helper()
+	i.attachBundle(t, keyBundle(t, by, statement(t, i.digest, signPredicate)))
+}
+
+func (i *image) signLegacy(t *testing.T, by pair) {
+	t.Helper()
+	text := claim(t, i, i.digest)
+	i.attachLegacy(t, text, by.sign(t, text))
+}
+
+// TestWhatCannotBeReadIsUnknown holds that an outage is never taken for the
+// absence of signatures.
+func TestWhatCannotBeReadIsUnknown(t *testing.T) {
+	for name, c := range map[string]struct {
+		part string
+		code int
+	}{
+		"500 on referrers":                      {"/referrers/", http.StatusInternalServerError},
+		"501 on referrers":                      {"/referrers/", http.StatusNotImplemented},
+		"503 on referrers":                      {"/referrers/", http.StatusServiceUnavailable},
+		"429 on referrers":                      {"/referrers/", http.StatusTooManyRequests},
+		"401 on referrers":                      {"/referrers/", http.StatusUnauthorized},
+		"403 on referrers":                      {"/referrers/", http.StatusForbidden},
+		"503 on the tag of legacy signatures":   {".sig", http.StatusServiceUnavailable},
+		"403 on the tag of legacy signatures":   {".sig", http.StatusForbidden},
+		"503 on the fallback tag":               {"/manifests/sha256-", http.StatusServiceUnavailable},
+		"503 on everything":                     {"/v2/", http.StatusServiceUnavailable},
+		"503 on the manifests of the referrers": {"/manifests/sha256:", http.StatusServiceUnavailable},
+		"503 on blobs":                          {"/blobs/", http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i, by, demand := keyed(t, s)
+			i.attachBundle(t, keyBundle(t, newPair(t), statement(t, i.digest, signPredicate)))
+			s.fail(c.part, c.code)
+			_, err := i.verify(t, demand)
+			expectDenied(g, err, trust.Unknown, "cannot verify "+i.subject().String())
+			if c.code == http.StatusServiceUnavailable && c.part != "/v2/" {
+				g.Expect(err.Error()).To(ContainSubstring("503 Service Unavailable"))
+				g.Expect(fault.Of(err, "").RetryAfter).To(Equal(7 * time.Second))
+			}
+
+			s.answer(nil)
+			_, err = i.verify(t, demand)
+			expectDenied(g, err, trust.Rejected, "by another key")
+			i.signLegacy(t, by)
+			_, err = i.verify(t, demand)
+			g.Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}
+
+func TestAGoodSignatureIsEnoughWhereTheRestCannotBeRead(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, by, demand := keyed(t, s)
+	i.signLegacy(t, by)
+	s.fail("/referrers/", http.StatusInternalServerError)
+	verified, err := i.verify(t, demand)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
+}
+
+func TestARegistryWithoutTheListOfReferrers(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"404": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+		"400": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) },
+		"405": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) },
+		"406": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotAcceptable) },
+		"some page": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = w.Write([]byte("<html>")) // the test reads it
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, false)
+			i, by, demand := keyed(t, s)
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if strings.Contains(r.URL.Path, "/referrers/") {
+					answer(w, r)
+					return true
+				}
+				return false
+			})
+			_, err := i.verify(t, demand)
+			expectDenied(g, err, trust.Rejected, "not signed")
+			s.answer(nil)
+			i.signBundle(t, by)
+			_, err = i.verify(t, demand)
+			g.Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}
+
+func TestAListOfReferrersThatIsBroken(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, _, demand := keyed(t, s)
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/referrers/") {
+			return false
+		}
+		w.Header().Set("Content-Type", string(types.OCIImageIndex))
+		_, _ = w.Write([]byte(`{"manifests": 7}`)) // the test reads it
+		return true
+	})
+	_, err := i.verify(t, demand)
+	expectDenied(g, err, trust.Unknown, "not an image index")
+}
+
+// list answers the question for referrers page by page.
+func (s *server) list(pages ...[]v1.Descriptor) {
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/referrers/") {
+			return false
+		}
+		n := len(r.URL.Query().Get("last"))
+		if n+1 < len(pages) {
+			w.Header().Set("Link", fmt.Sprintf(`<%s?last=%s>; rel="next"`, r.URL.Path, strings.Repeat("x", n+1)))
+		}
+		w.Header().Set("Content-Type", string(types.OCIImageIndex))
+		_ = json.NewEncoder(w).Encode(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: pages[n]}) // the test reads it
+		return true
+	})
+}
+
+func TestPagesOfReferrers(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, by, demand := keyed(t, s)
+	stored := i.attach(t, bundleMediaType, i.blob(t, keyBundle(t, by, statement(t, i.digest, signPredicate)), bundleMediaType))
+	stored.ArtifactType = bundleMediaType
+
+	s.list(nil, nil, []v1.Descriptor{stored})
+	_, err := i.verify(t, demand)
+	g.Expect(err).NotTo(HaveOccurred(), "the third page has it")
+
+	pages := make([][]v1.Descriptor, 30)
+	pages[29] = []v1.Descriptor{stored}
+	s.list(pages...)
+	_, err = i.verify(t, demand)
+	expectDenied(g, err, trust.Unknown, "10 pages")
+}
+
+func TestReferrersThatCannotBeSignatures(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, _, demand := keyed(t, s)
+	sbom := i.attach(t, "application/spdx+json", i.blob(t, []byte("{}"), "application/spdx+json"))
+	other := sbom
+	other.ArtifactType = "application/spdx+json"
+	missing := v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: otherDigest(t), ArtifactType: bundleMediaType}
+	odd := v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("a", 128)}, ArtifactType: bundleMediaType}
+	claims := sbom
+	claims.ArtifactType = bundleMediaType
+
+	s.list([]v1.Descriptor{sbom, other})
+	_, err := i.verify(t, demand)
+	expectDenied(g, err, trust.Rejected, "not signed")
+
+	s.list([]v1.Descriptor{missing, odd, claims})
+	_, err = i.verify(t, demand)
+	expectDenied(g, err, trust.Rejected, "lists and does not have", "without a sha256 digest", "does not hold one")
+}
+
+func TestBoundsOfWhatIsRead(t *testing.T) {
+	t.Run("of more bundles than are read, the rest is unknown", func(t *testing.T) {
+		g := NewWithT(t)
+		s := serve(t, true)
+		i, _, demand := keyed(t, s)
+		var listed []v1.Descriptor
+		for n := range 60 {
+			body := fmt.Appendf(nil, `{"n": %d}`, n)
+			one := i.attach(t, bundleMediaType, i.blob(t, body, bundleMediaType))
+			one.ArtifactType = bundleMediaType
+			listed = append(listed, one)
+		}
+		s.list(listed)
+		s.asked()
+		_, err := i.verify(t, demand)
+		expectDenied(g, err, trust.Unknown, "more than 50 referrers")
+		blobs := 0
+		for _, request := range s.asked() {
+			if strings.Contains(request, "/blobs/") {
+				blobs++
+			}
+		}
+		g.Expect(blobs).To(Equal(50))
+	})
+	t.Run("signatures are read before attestations", func(t *testing.T) {
+		g := NewWithT(t)
+		s := serve(t, true)
+		i, by, demand := keyed(t, s)
+		var listed []v1.Descriptor
+		for n := range 60 {
+			one := i.attach(t, bundleMediaType, i.blob(t, fmt.Appendf(nil, `{"n": %d}`, n), bundleMediaType))
+			one.ArtifactType = bundleMediaType
+			listed = append(listed, one)
+		}
+		good := i.attach(t, bundleMediaType, i.blob(t, keyBundle(t, by, statement(t, i.digest, signPredicate)), bundleMediaType))
+		good.ArtifactType = bundleMediaType
+		good.Annotations = map[string]string{"dev.sigstore.bundle.predicateType": signPredicate}
+		s.list(append(listed, good))
+		_, err := i.verify(t, demand)
+		g.Expect(err).NotTo(HaveOccurred())
+	})
+	t.Run("of more legacy signatures than are read, the rest is unknown", func(t *testing.T) {
+		g := NewWithT(t)
+		i, by, demand := keyed(t, serve(t, true))
+		text := claim(t, i, i.digest)
+		layer := i.blob(t, text, "application/vnd.dev.cosign.simplesigning.v1+json")
+		layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": "bm8="}
+		layers := make([]v1.Descriptor, 60)
+		for n := range layers {
+			layers[n] = layer
+		}
+		i.putTag(t, "sha256-"+i.digest.Hex+".sig", map[string]any{
+			"schemaVersion": 2, "mediaType": types.OCIManifestSchema1, "config": i.blob(t, []byte("{}"), types.OCIConfigJSON), "layers": layers,
+		})
+		_, err := i.verify(t, demand)
+		expectDenied(g, err, trust.Unknown, "more than 50 legacy")
+		_ = by
+	})
+	t.Run("a bundle of more than 4 MiB is not read", func(t *testing.T) {
+		g := NewWithT(t)
+		s := serve(t, true)
+		i, _, demand := keyed(t, s)
+		i.attachBundle(t, bytes.Repeat([]byte(" "), 4<<20+1))
+		s.asked()
+		_, err := i.verify(t, demand)
+		expectDenied(g, err, trust.Rejected, "at most 4194304 are read")
+		g.Expect(s.asked()).NotTo(ContainElement(ContainSubstring("/blobs/")))
+	})
+	t.Run("a bundle that unpacks to more than 4 MiB is not unpacked", func(t *testing.T) {
+		g := NewWithT(t)
+		i, _, demand := keyed(t, serve(t, true))
+		i.attachBundle(t, zipped(t, bytes.Repeat([]byte(" "), 64<<20)))
+		_, err := i.verify(t, demand)
+		expectDenied(g, err, trust.Rejected, "too long")
+	})
+	t.Run("a compressed bundle is one too", func(t *testing.T) {
+		g := NewWithT(t)
+		i, by, demand := keyed(t, serve(t, true))
+		i.attachBundle(t, zipped(t, keyBundle(t, by, statement(t, i.digest, signPredicate))))
+		_, err := i.verify(t, demand)
+		g.Expect(err).NotTo(HaveOccurred())
+	})
+	t.Run("a blob that goes on for longer than it says is not read to its end", func(t *testing.T) {
+		g := NewWithT(t)
+		s := serve(t, true)
+		i, by, demand := keyed(t, s)
+		i.signBundle(t, by)
+		s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/blobs/") {
+				return false
+			}
+			for range 1024 {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return true
+				}
+			}
+			return true
+		})
+		_, err := i.verify(t, demand)
+		expectDenied(g, err, trust.Unknown, "too long")
+	})
+	t.Run("a blob with other bytes than its digest says is nothing to judge by", func(t *testing.T) {
+		g := NewWithT(t)
+		s := serve(t, true)
+		i, by, demand := keyed(t, s)
+		i.signBundle(t, by)
+		s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/blobs/") {
+				return false
+			}
+			_, _ = w.Write([]byte("other")) // the test reads it
+			return true
+		})
+		_, err := i.verify(t, demand)
+		expectDenied(g, err, trust.Unknown, "do not have its digest")
+	})
+	t.Run("nothing goes on after the deadline", func(t *testing.T) {
+		g := NewWithT(t)
+		s := serve(t, true)
+		i, by, demand := keyed(t, s)
+		i.signBundle(t, by)
+		authority, err := trust.NewAuthority(demand, trust.Options{})
+		g.Expect(err).NotTo(HaveOccurred())
+		ctx, cancel := context.WithCancel(t.Context())
+		s.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/referrers/") {
+				cancel()
+				<-r.Context().Done()
+				return true
+			}
+			return false
+		})
+		_, err = trust.NewRules(i.open(t, registry.Access{}), rule(authority)).Verify(ctx, i.subject())
+		expectDenied(g, err, trust.Unknown)
+	})
+}
+
+func zipped(t *testing.T, text []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, err := w.Write(text)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	NewWithT(t).Expect(w.Close()).To(Succeed())
+	return out.Bytes()
+}
+
+func TestOnlyTheObjectsOwnCredentialsAreUsed(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, by, demand := keyed(t, s)
+	i.signBundle(t, by)
+	// What the process could log in with, if it looked.
+	config, err := json.Marshal(map[string]any{"auths": map[string]any{s.Listener.Addr().String(): map[string]string{"username": "process", "password": "secret"}}})
+	g.Expect(err).NotTo(HaveOccurred())
+	folder := t.TempDir()
+	g.Expect(os.WriteFile(filepath.Join(folder, "config.json"), config, 0o600)).To(Succeed())
+	t.Setenv("DOCKER_CONFIG", folder)
+	t.Setenv("COSIGN_REPOSITORY", s.Listener.Addr().String()+"/somewhere/else")
+
+	users := map[string]bool{}
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		user, password, _ := r.BasicAuth()
+		users[user] = true
+		if user == "tenant" && password == "word" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	authority, err := trust.NewAuthority(demand, trust.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+
+	_, err = trust.NewRules(i.open(t, registry.Access{}), rule(authority)).Verify(t.Context(), i.subject())
+	expectDenied(g, err, trust.Unknown, "401 Unauthorized")
+	g.Expect(err.Error()).NotTo(ContainSubstring("secret"))
+	s.asked()
+	access := registry.Access{Auth: &authn.Basic{Username: "tenant", Password: "word"}, Fingerprint: "tenant"}
+	_, err = trust.NewRules(i.open(t, access), rule(authority)).Verify(t.Context(), i.subject())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(users).NotTo(HaveKey("process"))
+	for _, request := range s.asked() {
+		g.Expect(request).To(Or(HaveSuffix(" /v2/"), HavePrefix("GET /v2/org/app/")))
+	}
+	expectNoStrangers(g)
+}
+
+func TestATokenIsAskedForOnce(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, by, demand := keyed(t, s)
+	i.signBundle(t, by)
+	tokens := 0
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.URL.Path == "/token":
+			tokens++
+			g.Expect(r.URL.Query().Get("scope")).To(Equal("repository:org/app:pull"))
+			_, _ = w.Write([]byte(`{"token": "good"}`)) // the client reads it
+			return true
+		case r.Header.Get("Authorization") != "Bearer good":
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="registry"`, r.Host))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		default:
+			return false
+		}
+	})
+	_, err := i.verify(t, demand)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(tokens).To(Equal(1))
+}
+
+// refusing connects to one address and nobody else.
+type refusing struct {
+	address string
+	asked   []string
+}
+
+func (r *refusing) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if address != r.address {
+		r.asked = append(r.asked, address)
+		return nil, errors.New("refused to connect to " + address)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
+// TestNobodyButTheRegistryIsContacted holds that with keys, or with a root of
+// one's own, a verification needs nothing but the registry.
+func TestNobodyButTheRegistryIsContacted(t *testing.T) {
+	s := newSigstore(t)
+	by := newNotary(t, "release")
+	for name, c := range map[string]struct {
+		demand func(*image) trust.Demand
+		sign   func(*image)
+	}{
+		"keys": {
+			func(i *image) trust.Demand { return keys(map[string][]byte{"cosign.pub": newPair(t).pem(t)}) },
+			func(i *image) { i.signLegacy(t, newPair(t)); i.signBundle(t, newPair(t)) },
+		},
+		"a trusted root": {
+			func(*image) trust.Demand { return s.identities(t, lists{log: true}) },
+			func(i *image) {
+				// Without an entry in the log, which others would look up there.
+				i.attachBundle(t, s.identityBundle(t, s.leaf(t, leafOptions{}), statement(t, i.digest, signPredicate), witness{}))
+				s.attachIdentityLegacy(t, i, s.leaf(t, leafOptions{}), claim(t, i, i.digest), witness{})
+			},
+		},
+		"keys and a trusted root": {
+			func(*image) trust.Demand {
+				demand := s.identities(t, lists{log: true})
+				demand.Secret = &trust.Secret{Name: "keys", Data: map[string][]byte{"cosign.pub": newPair(t).pem(t)}}
+				return demand
+			},
+			func(i *image) { i.signLegacy(t, newPair(t)); i.signBundle(t, newPair(t)) },
+		},
+		"Notation": {
+			func(*image) trust.Demand { return by.demand(policy(t, "strict", nil)) },
+			func(i *image) { i.attachNotation(t, by.sign(t, notationOptions{target: i.descriptor}), "") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			registry := serve(t, true)
+			i := push(t, registry, name)
+			c.sign(i)
+			dialer := &refusing{address: registry.Listener.Addr().String()}
+			transport := &http.Transport{DialContext: dialer.dial}
+			t.Cleanup(transport.CloseIdleConnections)
+			authority, err := trust.NewAuthority(c.demand(i), trust.Options{PublicRoot: forbiddenRoot(t)})
+			g.Expect(err).NotTo(HaveOccurred())
+			_, err = trust.NewRules(anonymous{image: i, by: transport}, rule(authority)).Verify(t.Context(), i.subject())
+			if name != "Notation" {
+				expectDenied(g, err, trust.Rejected)
+			} else {
+				g.Expect(err).NotTo(HaveOccurred())
+			}
+			g.Expect(dialer.asked).To(BeEmpty())
+			expectNoStrangers(g)
+		})
+	}
+}
+
+// forbiddenRoot is a public root that must not be needed.
+func forbiddenRoot(t *testing.T) *trust.PublicRoot {
+	t.Helper()
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Transport: forbidden{t}})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return public
+}
+
+type forbidden struct{ t *testing.T }
+
+func (f forbidden) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.t.Errorf("%s was contacted", r.URL)
+	return nil, errors.New("nobody is to be contacted")
+}
+
+// TestOneDigest holds that the verifier never asks what a tag of the image
+// points at, and judges nothing but its own repository.
+func TestOneDigest(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, by, demand := keyed(t, s)
+	i.signLegacy(t, by)
+	i.putTag(t, "v1", map[string]any{"schemaVersion": 2, "mediaType": types.OCIManifestSchema1, "config": i.blob(t, []byte("{}"), types.OCIConfigJSON), "layers": []v1.Descriptor{}})
+	s.asked()
+	verified, err := i.verify(t, demand)
+	g.Expect(err).NotTo(HaveOccurred())
+	proven, _ := verified.Subject()
+	g.Expect(proven).To(Equal(i.subject()))
+	for _, request := range s.asked() {
+		g.Expect(request).To(Or(HaveSuffix("/v2/"), ContainSubstring("sha256")), request)
+	}
+
+	authority, err := trust.NewAuthority(demand, trust.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	other := i.subject()
+	other.Repository = "example.com/other"
+	_, err = trust.NewRules(i.open(t, registry.Access{}), rule(authority)).Verify(t.Context(), other)
+	expectDenied(g, err, trust.Unknown, "example.com/other")
+	_, err = trust.NewRules(i.open(t, registry.Access{}), rule(authority)).Verify(t.Context(), trust.Subject{Repository: i.subject().Repository})
+	expectDenied(g, err, trust.Unknown)
+}

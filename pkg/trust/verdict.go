@@ -1,0 +1,108 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// Verdict is what came of a demand.
+type Verdict int
+
+const (
+	// Unknown: it could not be found out. A registry, an API server or a root of
+	// trust did not answer, or a Secret is missing. It says nothing about what is
+	// published already.
+	Unknown Verdict = iota
+	// Rejected: everything was looked at, and no good signature was there; or
+	// there is nothing left that could verify one.
+	Rejected
+	// Accepted: the demand is met.
+	Accepted
+)
+
+// String returns the verdict as it is written in labels of metrics.
+func (v Verdict) String() string {
+	switch v {
+	case Accepted:
+		return "accepted"
+	case Rejected:
+		return "rejected"
+	default:
+		return "unknown"
+	}
+}
+
+// Ruling is what came of one rule.
+type Ruling struct {
+	// Rule that was applied.
+	Rule string
+	// Warn tells that the rule only warns.
+	Warn bool
+	// Verdict on the subject.
+	Verdict Verdict
+	// Authority that accepted it.
+	Authority string
+	// Signer that the authority accepted. Its zero value is nobody: the authority
+	// is a trust policy whose level only logs.
+	Signer Signer
+	// Words say why it was not accepted, and what is odd about the material of a
+	// rule that was: fit for a condition, empty when there is nothing to say.
+	Words string
+}
+
+// Denial is the cause of an error of a Verifier.
+type Denial struct {
+	// Verdict is Rejected or Unknown.
+	Verdict Verdict
+	// Rulings of all rules; empty when it did not come to that.
+	Rulings []Ruling
+
+	words string
+}
+
+// Error says what was found, what was expected, and what helps.
+func (d *Denial) Error() string { return d.words }
+
+// VerdictOf returns what an error says about its subject: Accepted for none,
+// and Unknown for one that is no Denial.
+func VerdictOf(err error) Verdict {
+	var denial *Denial
+	switch {
+	case err == nil:
+		return Accepted
+	case errors.As(err, &denial):
+		return denial.Verdict
+	default:
+		return Unknown
+	}
+}
+
+// deny returns a denial as the rest of the program expects its errors: people
+// push and then sign, and registries come back, so it is always worth a retry.
+func deny(d *Denial, retryAfter time.Duration) error {
+	return &fault.Error{Reason: v1alpha1.ReasonVerificationError, Class: fault.Retry, RetryAfter: retryAfter, Err: d}
+}
+
+func denyf(verdict Verdict, format string, args ...any) error {
+	return deny(&Denial{Verdict: verdict, words: fmt.Sprintf(format, args...)}, 0)
+}

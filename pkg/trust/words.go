@@ -1,0 +1,114 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+const (
+	// maxWords bounds, in characters, what an error repeats of another's words.
+	maxWords = 240
+	// maxSaid bounds how many findings an error repeats.
+	maxSaid = 5
+)
+
+var queries = regexp.MustCompile(`\?[^\s"']*`)
+
+// plain makes another's words fit for a condition: one short line without
+// control characters and without the query of any URL.
+func plain(text string) string {
+	text = strings.ToValidUTF8(text, "")
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r):
+			return -1
+		default:
+			return r
+		}
+	}, text)
+	text = queries.ReplaceAllString(text, "?***")
+	return cut(strings.Join(strings.Fields(text), " "))
+}
+
+func cut(text string) string {
+	runes := []rune(text)
+	if len(runes) <= maxWords {
+		return text
+	}
+	return string(runes[:maxWords-1]) + "…"
+}
+
+// quote repeats a value that somebody else chose.
+func quote(value string) string { return strconv.Quote(plain(value)) }
+
+// explain says why a registry was of no help, without the text of its answer:
+// that may hold anything.
+func explain(err error) string {
+	var answer *answerError
+	var refusal *transport.Error
+	var request *url.Error
+	switch {
+	case errors.As(err, &answer):
+		return answer.Error()
+	case errors.As(err, &refusal):
+		return "the answer is " + status(refusal.StatusCode)
+	case errors.As(err, &request):
+		return plain(request.Err.Error())
+	default:
+		return plain(err.Error())
+	}
+}
+
+func status(code int) string {
+	return strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
+}
+
+// list joins what was found, at most maxSaid of it, and what is equal once.
+func list(said []string) string {
+	var distinct []string
+	count := map[string]int{}
+	for _, s := range said {
+		if count[s]++; count[s] == 1 {
+			distinct = append(distinct, s)
+		}
+	}
+	more := len(distinct) - maxSaid
+	if more > 0 {
+		distinct = distinct[:maxSaid]
+	}
+	for i, s := range distinct {
+		if count[s] > 1 {
+			distinct[i] = fmt.Sprintf("%s (%d times)", s, count[s])
+		}
+	}
+	if more > 0 {
+		distinct = append(distinct, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(distinct, "; ")
+}
