@@ -19,12 +19,14 @@ limitations under the License.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +68,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 const controllerName = "image-source-controller"
@@ -203,7 +206,7 @@ func (o *options) prepare() error {
 func (o *options) rules() (controllers.Rules, error) {
 	rules := controllers.Rules{
 		NamespaceOptIn:       controllers.NamespaceOptIn(o.namespaceOptIn),
-		NoCrossNamespaceRefs: o.acl.NoCrossNamespaceRefs,
+		NoCrossNamespaceRefs: o.acl.NoCrossNamespaceRefs || !o.watch.AllNamespaces,
 	}
 	switch rules.NamespaceOptIn {
 	case controllers.NamespaceOptInLabel, controllers.NamespaceOptInNone:
@@ -266,6 +269,7 @@ type parts struct {
 	store       *store.Store
 	registry    *registry.Client
 	credentials *credentials.Resolver
+	publicRoot  *trust.PublicRoot
 }
 
 func newParts(mgr manager.Manager, o *options) (*parts, error) {
@@ -302,8 +306,17 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 			return nil, err
 		}
 	}
+	if p.publicRoot, err = trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot()}); err != nil {
+		return nil, err
+	}
 	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
 	return &p, nil
+}
+
+// tufRoot is the folder that keeps Sigstore's public root of trust, which The
+// Update Framework updates: TUF_ROOT as for cosign, else a temporary folder.
+func tufRoot() string {
+	return cmp.Or(os.Getenv("TUF_ROOT"), filepath.Join(os.TempDir(), "sigstore-root"))
 }
 
 func newRegistry(o *options, m *controllers.Metrics) (*registry.Client, error) {
@@ -346,7 +359,8 @@ func setup(ctx context.Context, mgr manager.Manager, o *options, p *parts, label
 		return controller.Options{RateLimiter: helper.GetRateLimiter(o.rateLimiter)}
 	}
 	policies := &controllers.ImagePolicyReconciler{
-		Client: mgr.GetClient(), Rules: p.rules, LabelKeys: labelKeys, FieldManager: controllerName, Events: p.events,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+		Rules: p.rules, LabelKeys: labelKeys, FieldManager: controllerName, Events: p.events,
 	}
 	if err := policies.SetupWithManager(mgr, limited()); err != nil {
 		return err
@@ -354,7 +368,7 @@ func setup(ctx context.Context, mgr manager.Manager, o *options, p *parts, label
 	poke := make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: p.rules, Registry: p.registry, Credentials: p.credentials,
+		Rules: p.rules, Registry: p.registry, Credentials: p.credentials, PublicRoot: p.publicRoot,
 		Bridge: bridge.New(p.store, time.Now), Store: p.store,
 		Content:   format.Options{Limits: o.limits, AlwaysRearchive: o.storage.ArtifactDigestAlgo != "sha256"},
 		LabelKeys: labelKeys, FieldManager: controllerName, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,

@@ -40,6 +40,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // conflictDelay is how long a reconcile that read a stale object waits for the
@@ -62,6 +63,8 @@ type ArtifactRepositoryReconciler struct {
 	Bridge *bridge.Bridge
 	// Store keeps the bytes.
 	Store *store.Store
+	// PublicRoot serves keyless verification that brings no root of its own.
+	PublicRoot *trust.PublicRoot
 	// Content holds the limits and settings that are the same for all objects.
 	Content format.Options
 	// LabelKeys are copied to the ExternalArtifact and to image objects.
@@ -100,7 +103,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	defer end()
 	defer r.Events.duration(ctx, obj, start)
 
-	around, err := observer{r.Client}.aroundArtifactRepository(ctx, obj)
+	around, err := observer{r.Client, r.Rules}.aroundArtifactRepository(ctx, obj)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -142,15 +145,23 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 			a.postponed = conflictDelay
 		}
 	}
+	a = r.judge(ctx, obj, around, a)
 	switch a.plan.Action {
 	case Withdraw:
 		return a
 	case Publish:
 		a = r.publishInLane(ctx, obj, around, a)
+		if a.err == nil && a.made == nil && a.judgement != nil {
+			// Nothing new replaced what is no longer accepted.
+			a.err = a.judgement.err
+		}
 		if a.err == nil {
 			return a
 		}
 	case Freeze, Refuse:
+	}
+	if a.judgement != nil && a.judgement.rejected {
+		return a
 	}
 	return r.restore(ctx, obj, around, a)
 }
@@ -199,7 +210,7 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 
 // publish has the image of a plan carried to the store.
 func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	request, err := r.request(ctx, obj, around, a.plan)
+	request, err := r.request(ctx, obj, around, a)
 	if err != nil {
 		a.err = err
 		return a
@@ -221,7 +232,7 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 // bytes, made again because they were lost. That is no news to anybody.
 func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 	recorded, made := obj.Status.Artifact, out.Artifact
-	if recorded == nil || obj.Status.ObservedContent != out.Content {
+	if publishedBy(obj) == nil || obj.Status.ObservedContent != out.Content {
 		return false
 	}
 	made.LastUpdateTime = recorded.LastUpdateTime
@@ -242,7 +253,7 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 		a.stored = ok
 		return a
 	}
-	out, settings, err := r.rebuild(ctx, obj, around)
+	out, settings, err := r.rebuild(ctx, obj, around, a.asked)
 	switch {
 	case err == nil:
 		a.stored = true
@@ -260,7 +271,7 @@ var errNoLane = errors.New("the registry is not asked now")
 
 // rebuild makes what the record says again. It goes by the lanes too: a
 // registry that hangs must not occupy the workers with what was lost either.
-func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) (out bridge.Outcome, settings format.Options, err error) {
+func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (out bridge.Outcome, settings format.Options, err error) {
 	plan, err := recordedPlan(obj, around)
 	if err != nil {
 		return out, settings, err
@@ -269,7 +280,7 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 		return out, settings, errNoLane
 	}
 	defer func() { r.lanes.leave(plan, err) }()
-	request, err := r.recordedRequest(ctx, obj, plan)
+	request, err := r.recordedRequest(ctx, obj, plan, asked)
 	if err != nil {
 		return out, settings, err
 	}
@@ -299,7 +310,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	if err := r.patchStatus(ctx, base, obj); err != nil {
 		return err
 	}
-	if awaited := r.attention.arrived(client.ObjectKeyFromObject(obj)); a.made != nil && !awaited.IsZero() {
+	if awaited := r.attention.arrived(client.ObjectKeyFromObject(obj)); published(before, *a) && !awaited.IsZero() {
 		r.Metrics.PublishDuration.Observe(time.Since(awaited).Seconds())
 	}
 	r.Events.concluded(ctx, before, obj, around, *a)

@@ -30,6 +30,7 @@ import (
 
 	kuberecorder "k8s.io/client-go/tools/record"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	eventv1 "github.com/fluxcd/pkg/apis/event/v1beta1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -111,12 +112,12 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	log := ctrl.LoggerFrom(ctx)
 	ready := conditions.Get(obj, meta.ReadyCondition)
 	switch {
-	case a.made != nil && a.err == nil:
-		message := ready.Message
-		if a.made.SkippedLinks > 0 {
+	case a.err == nil && published(before, a):
+		message, artifact := ready.Message, obj.Status.Artifact
+		if a.made != nil && a.made.SkippedLinks > 0 {
 			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)
 		}
-		log.Info("published", "revision", a.made.Artifact.Revision, "digest", a.made.Artifact.Digest, "url", a.made.Artifact.URL)
+		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, message)
 	case sameCondition(conditions.Get(before, meta.ReadyCondition), obj):
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
@@ -129,6 +130,12 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		log.Info("recovered", "message", ready.Message)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
 	}
+}
+
+// published tells whether something new came to be published: made now or, where
+// an attempt was interrupted between the record and its copy, made before.
+func published(before *v1alpha1.ArtifactRepository, a attempt) bool {
+	return a.made != nil || conditions.GetReason(before, meta.ReconcilingCondition) == v1alpha1.ReasonProgressing
 }
 
 // tell sends an event about an ArtifactRepository, and the same about an
@@ -179,6 +186,15 @@ func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
 	e.Metrics.RecordReadiness(ctx, gone)
 	e.Metrics.RecordReconciling(ctx, gone)
 	e.Metrics.RecordStalled(ctx, gone)
+	e.Metrics.RecordDuration(ctx, gone, now.Time)
+}
+
+// forgetPolicy drops the metrics of an ImagePolicy that is gone.
+func (e *Events) forgetPolicy(ctx context.Context, key types.NamespacedName) {
+	gone := &imagev1.ImagePolicy{}
+	gone.Namespace, gone.Name = key.Namespace, key.Name
+	now := metav1.Now()
+	gone.DeletionTimestamp = &now
 	e.Metrics.RecordDuration(ctx, gone, now.Time)
 }
 

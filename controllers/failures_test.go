@@ -166,13 +166,13 @@ func failures() map[string]failure {
 			reason: v1alpha1.ReasonFetchFailed, class: fault.Retry, words: []string{"spec.timeout (500ms)"},
 			heal: (*scene).answers,
 		},
-		"a field that is not supported": {
+		"a verification that names neither keys nor identities": {
 			fail: func(s *scene) {
 				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
 					obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"}
 				})
 			},
-			reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.verify"},
+			reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"verify"},
 			heal: func(s *scene) { edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = nil }) },
 		},
 		"a name that somebody else took": {

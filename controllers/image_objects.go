@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -87,7 +88,7 @@ func ensure[T, S any, P interface {
 		if !controlledBySame(seen, want) {
 			return seen, nameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
 		}
-		if current(seen, want) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
+		if current(seen, want, k.labelKeys) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
 			return seen, nil
 		}
 		// Nothing is applied to an object that is no longer what was judged.
@@ -262,10 +263,11 @@ func controlledBySame(seen, want metav1.Object) bool {
 	return controlledByName(seen, schema.GroupKind{Group: groupOf(owner.APIVersion), Kind: owner.Kind}, owner.Name)
 }
 
-// current tells whether an object has the owner and the labels that are wanted.
-func current(seen, want metav1.Object) bool {
+// current tells whether an object has the owner that is wanted and, of the keys,
+// the labels that are wanted and no others.
+func current(seen, want metav1.Object, keys []string) bool {
 	owner := metav1.GetControllerOf(seen)
-	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID && holds(seen.GetLabels(), want.GetLabels())
+	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID && maps.Equal(pick(seen.GetLabels(), keys), want.GetLabels())
 }
 
 // applyObject applies an object without its status, which is nobody's to send,

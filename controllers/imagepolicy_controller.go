@@ -37,6 +37,9 @@ import (
 type ImagePolicyReconciler struct {
 	// Client reads from the caches and writes.
 	Client client.Client
+	// Live reads past the caches: an ArtifactRepository without the labels of
+	// this shard, or one that was written just now, is not in them.
+	Live client.Reader
 	// Rules of the platform.
 	Rules Rules
 	// LabelKeys are copied from the policy to the ArtifactRepository, so that a
@@ -52,11 +55,14 @@ type ImagePolicyReconciler struct {
 func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
 	policy, err := get(ctx, r.Client, req.NamespacedName, &imagev1.ImagePolicy{})
+	if policy == nil && err == nil {
+		r.Events.forgetPolicy(ctx, req.NamespacedName)
+	}
 	if policy == nil || err != nil || policy.DeletionTimestamp != nil {
 		return ctrl.Result{}, err
 	}
 	defer r.Events.duration(ctx, policy, start)
-	around, err := observer{r.Client}.aroundPolicy(ctx, policy)
+	around, err := observer{r.Client, r.Rules}.aroundPolicy(ctx, policy)
 	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
 		return ctrl.Result{}, err
 	}
@@ -100,6 +106,12 @@ func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.Art
 // for this policy satisfies the annotation as it is; one that refers elsewhere
 // is left alone, and the policy waits for its name.
 func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImagePolicy, existing *v1alpha1.ArtifactRepository) error {
+	if existing == nil {
+		var err error
+		if existing, err = get(ctx, r.Live, client.ObjectKeyFromObject(policy), &v1alpha1.ArtifactRepository{}); err != nil {
+			return err
+		}
+	}
 	if existing != nil && !generatedFor(existing, policy) {
 		if ref := existing.Spec.ImagePolicyRef; ref == nil || ref.Name != policy.Name {
 			r.Events.warnOnce(policy, Warning{
@@ -112,7 +124,7 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 		return nil
 	}
 	want := r.artifactRepository(policy)
-	if existing != nil && upToDate(existing, want) {
+	if existing != nil && r.upToDate(existing, want) {
 		return nil
 	}
 	_, err := applyObject(ctx, r.Client, want, r.FieldManager)
@@ -146,11 +158,11 @@ func generatedFor(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy)
 }
 
 // upToDate tells whether applying want would change nothing.
-func upToDate(got, want *v1alpha1.ArtifactRepository) bool {
+func (r *ImagePolicyReconciler) upToDate(got, want *v1alpha1.ArtifactRepository) bool {
 	if ref := got.Spec.ImagePolicyRef; ref == nil || *ref != *want.Spec.ImagePolicyRef {
 		return false
 	}
-	return current(got, want)
+	return current(got, want, r.LabelKeys)
 }
 
 // pick returns the entries of m that have one of the keys.
@@ -172,6 +184,20 @@ func holds(got, want map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// relabel returns labels in which the keys are as wanted, and those that are
+// not wanted are gone, and whether that changed them.
+func relabel(labels, want map[string]string, keys []string) (map[string]string, bool) {
+	if maps.Equal(pick(labels, keys), want) {
+		return labels, false
+	}
+	now := maps.Clone(labels)
+	for _, key := range keys {
+		delete(now, key)
+	}
+	relabelled, _ := merge(now, want)
+	return relabelled, true
 }
 
 // merge returns got with all of want in it, and whether that changed it.

@@ -34,15 +34,24 @@ import (
 // answers, while that is not known.
 const probes = 2
 
-// lane is one way to a registry: its host, and the CA and the proxy by which
-// it is reached. What one tenant gets wrong there closes no lane of another.
+// lane is one way to a registry: its host, the CA and the proxy by which it is
+// reached, and whether plain HTTP and little time will do. What one tenant gets
+// wrong there closes no lane of another.
 type lane struct {
 	host, namespace, cert, proxy string
+	insecure, hasty              bool
 }
 
+// patience is how long an attempt must be willing to wait for its failure to
+// say something about the registry to others.
+const patience = 10 * time.Second
+
 func (p Plan) lane() lane {
-	l := lane{host: p.Repository.RegistryStr(), cert: p.Access.CertSecretName, proxy: p.Access.ProxySecretName}
-	if l.cert != "" || l.proxy != "" {
+	l := lane{
+		host: p.Repository.RegistryStr(), cert: p.Access.CertSecretName, proxy: p.Access.ProxySecretName,
+		insecure: p.Access.Insecure, hasty: p.Timeout < patience,
+	}
+	if l.cert != "" || l.proxy != "" || l.insecure || l.hasty {
 		l.namespace = p.Access.Namespace
 	}
 	return l
@@ -173,7 +182,7 @@ func (l *lanes) learn(plan Plan, err error) {
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state := l.known[plan.lane()]
+	state := l.state(plan.lane()) // work that others wait for may outlive its attempt
 	state.tried = true
 	state.works = failure == nil || failure.Reason != v1alpha1.ReasonFetchFailed || failure.RetryAfter > 0
 	if failure != nil && failure.RetryAfter > 0 {

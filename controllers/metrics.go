@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,7 +28,7 @@ import (
 
 // Metrics are the figures of this project, beside those that Flux's and
 // Kubernetes' libraries keep. None is labelled by what tenants choose but the
-// host of a registry.
+// host of a registry, of which the first so many are told apart.
 type Metrics struct {
 	// PublishDuration is the time from a policy's pick being seen to its
 	// ExternalArtifact being written.
@@ -35,6 +36,7 @@ type Metrics struct {
 
 	registryRequests *prometheus.CounterVec
 	registryBytes    *prometheus.CounterVec
+	hosts            hosts
 	artifactRequests *prometheus.CounterVec
 	artifactBytes    prometheus.Counter
 	collectedFiles   prometheus.Counter
@@ -71,8 +73,36 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 
 // ObserveRegistry counts a request to a registry.
 func (m *Metrics) ObserveRegistry(o registry.Observation) {
-	m.registryRequests.WithLabelValues(o.Host, o.Operation, strconv.Itoa(o.Code)).Inc()
-	m.registryBytes.WithLabelValues(o.Host).Add(float64(o.Bytes))
+	host := m.hosts.label(o.Host)
+	m.registryRequests.WithLabelValues(host, o.Operation, strconv.Itoa(o.Code)).Inc()
+	m.registryBytes.WithLabelValues(host).Add(float64(o.Bytes))
+}
+
+// maxHosts bounds the values of the label host, which tenants choose.
+const maxHosts = 500
+
+// hosts are the registries that have figures of their own.
+type hosts struct {
+	mu    sync.Mutex
+	known map[string]struct{}
+}
+
+// label is the name under which a registry is counted: its own, or "other"
+// when there are too many.
+func (h *hosts) label(host string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.known[host]; ok {
+		return host
+	}
+	if len(h.known) >= maxHosts {
+		return "other"
+	}
+	if h.known == nil {
+		h.known = map[string]struct{}{}
+	}
+	h.known[host] = struct{}{}
+	return host
 }
 
 // ObserveServer counts an answer of the artifact server.

@@ -71,6 +71,7 @@ func (s Surroundings) Marks() Marks {
 // observer reads the surroundings of objects from the caches.
 type observer struct {
 	client client.Client
+	rules  Rules
 }
 
 // aroundPolicy reads what surrounds an ImagePolicy.
@@ -81,6 +82,9 @@ func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy)
 		return s, err
 	}
 	key := repositoryKey(policy)
+	if r := o.rules; r.NoCrossNamespaceRefs && key.Namespace != policy.Namespace {
+		return s, nil // it has no say, and may be outside of what is watched
+	}
 	if s.Repository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil || s.Repository == nil {
 		return s, err
 	}

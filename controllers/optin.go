@@ -36,7 +36,8 @@ const (
 type Rules struct {
 	// NamespaceOptIn says whether a namespace must carry the label.
 	NamespaceOptIn NamespaceOptIn
-	// NoCrossNamespaceRefs forbids ImageRepositories of another namespace.
+	// NoCrossNamespaceRefs forbids ImageRepositories of another namespace. It
+	// goes with watching a single namespace too: no other one is seen then.
 	NoCrossNamespaceRefs bool
 }
 
@@ -209,7 +210,7 @@ func (r Rules) consent(m RepositoryMarks) Decision {
 	deny := func(why string) Decision { return Decision{Verdict: Off, Why: why} }
 	switch {
 	case r.NoCrossNamespaceRefs:
-		return deny("the ImageRepository is of another namespace, and cross-namespace references are disabled (--no-cross-namespace-refs)")
+		return deny("the ImageRepository is of another namespace, and cross-namespace references are disabled (--no-cross-namespace-refs or --watch-all-namespaces=false)")
 	case m.Missing:
 		return Decision{Verdict: Keep, Why: "the ImageRepository that the ImagePolicy refers to does not exist"}
 	case !m.Admits:

@@ -59,6 +59,8 @@ type Plan struct {
 	Why error
 	// Interval until the next look.
 	Interval time.Duration
+	// Timeout of one attempt.
+	Timeout time.Duration
 	// Repository to publish from.
 	Repository name.Repository
 	// Tag to publish; empty with a pin.
@@ -80,7 +82,7 @@ var isSignatureTag = regexp.MustCompile("(?:" + strings.Join(signatureTags, ")|(
 // Plan tells what an ArtifactRepository asks for. It is a pure function of the
 // objects.
 func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan {
-	plan := Plan{Interval: interval(obj, around.Repository)}
+	plan := Plan{Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
 	stop := func(action Action, why error) Plan {
 		plan.Action, plan.Why = action, why
 		return plan
@@ -95,9 +97,6 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 		return stop(Refuse, nameConflict(sourcev1.ExternalArtifactKind, obj.Name))
 	case obj.Spec.Policy != nil && foreignImageObject(obj, around) != "":
 		return stop(Refuse, nameConflict(foreignImageObject(obj, around), obj.Name))
-	}
-	if err := supported(obj); err != nil {
-		return stop(Refuse, err)
 	}
 	if obj.Spec.Suspend || around.Policy != nil && around.Policy.Spec.Suspend {
 		return stop(Freeze, nil)
@@ -148,16 +147,6 @@ func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings)
 	return r.DecidePermission(marks)
 }
 
-// supported refuses, in words, what this version does not do yet: nothing that
-// is asked for is ever ignored.
-func supported(obj *v1alpha1.ArtifactRepository) error {
-	if obj.Spec.Verify == nil {
-		return nil
-	}
-	return fault.Stallf(v1alpha1.ReasonInvalidSpec,
-		"spec.verify is not supported by this version of image-source-controller: remove it, or publish through an OCIRepository, whose spec.verify is supported")
-}
-
 // followPolicy fills in the image that the ImagePolicy picked, or that the pin
 // names in its place.
 func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surroundings) error {
@@ -178,7 +167,7 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return p.pin(obj, policy)
 	}
 	if err := evaluated(policy); err != nil {
-		return cmp.Or(scanFailure(repository), err)
+		return cmp.Or(unusable(obj, policy), scanFailure(repository), err)
 	}
 	latest := policy.Status.LatestRef
 	if !sameRepository(latest.Name, repository.Spec.Image, p.Repository) {
@@ -242,6 +231,16 @@ func evaluated(policy *imagev1.ImagePolicy) error {
 	default:
 		return nil
 	}
+}
+
+// unusable tells that image-reflector-controller has judged the policy of a
+// spec to be invalid, such as a range that is none; nil if it has not.
+func unusable(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
+	if obj.Spec.Policy == nil || policy.Status.ObservedGeneration != policy.Generation || !conditions.IsStalled(policy) {
+		return nil
+	}
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.policy and spec.filterTags cannot be used: %s",
+		oneLine(conditions.GetMessage(policy, meta.StalledCondition)))
 }
 
 // scanFailure tells why an ImageRepository cannot be scanned, nil if it can:

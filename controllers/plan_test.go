@@ -317,10 +317,6 @@ func TestPlanStops(t *testing.T) {
 			},
 			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
 		},
-		"spec.verify": {
-			change: func(s *situation) { s.obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"} },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.verify"},
-		},
 		"spec.suspend":                       {change: func(s *situation) { s.obj.Spec.Suspend = true }, action: controllers.Freeze},
 		"spec.suspend of the policy":         {change: func(s *situation) { s.policy.Spec.Suspend = true }, action: controllers.Freeze},
 		"spec.suspend where nothing is left": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: controllers.Freeze},

@@ -122,7 +122,7 @@ func (p publisher) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.
 		external.OwnerReferences = append(withoutController(external.OwnerReferences), *metav1.NewControllerRef(obj, kind))
 		changed = true
 	}
-	labels, relabelled := merge(external.Labels, pick(obj.Labels, p.labelKeys))
+	labels, relabelled := relabel(external.Labels, pick(obj.Labels, p.labelKeys), p.labelKeys)
 	external.Labels = labels
 	source := &meta.NamespacedObjectKindReference{APIVersion: kind.GroupVersion().String(), Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name}
 	if external.Spec.SourceRef == nil || *external.Spec.SourceRef != *source {

@@ -28,7 +28,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/store"
-	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // freshness is the part of an interval for which an answer about a tag serves
@@ -38,13 +37,19 @@ const freshness = 0.9
 
 // request turns a plan into what the bridge is asked for: secrets are read and
 // the repository is opened with them.
-func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, plan Plan) (bridge.Request, error) {
+func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (bridge.Request, error) {
+	plan := a.plan
 	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
 	if err != nil {
 		return bridge.Request{}, err
 	}
+	published := publishedBy(obj)
+	if a.judgement != nil && a.judgement.rejected {
+		published = nil
+	}
+	opened := r.Registry.Repository(plan.Repository, access)
 	repository := watched{
-		Repository: r.Registry.Repository(plan.Repository, access),
+		Repository: opened,
 		learn:      func(err error) { r.lanes.learn(plan, err) },
 	}
 	return bridge.Request{
@@ -57,8 +62,8 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Content: r.settings(v1alpha1.Recipe{
 			Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
 		}),
-		Verifier:  trust.NoDemands{},
-		Published: publishedBy(obj),
+		Verifier:  a.asked.verifier(opened),
+		Published: published,
 		Refused:   r.attention.refusal(client.ObjectKeyFromObject(obj)),
 		Depth:     r.depth(obj, around, plan.Interval),
 	}, nil
@@ -68,7 +73,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 // policy say now.
 func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, error) {
 	recipe := obj.Status.Record
-	plan := Plan{Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
+	plan := Plan{Timeout: obj.GetTimeout(), Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
 	if obj.Spec.ImagePolicyRef != nil {
 		if around.Repository == nil {
 			return plan, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
@@ -84,18 +89,19 @@ func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, 
 }
 
 // recordedRequest asks for what the record says, byte for byte.
-func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, plan Plan) (bridge.Request, error) {
+func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, plan Plan, asked demands) (bridge.Request, error) {
 	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
 	if err != nil {
 		return bridge.Request{}, err
 	}
+	repository := r.Registry.Repository(plan.Repository, access)
 	return bridge.Request{
 		Key:        keyOf(obj),
-		Repository: r.Registry.Repository(plan.Repository, access),
+		Repository: repository,
 		Tag:        plan.Tag,
 		Digest:     plan.Digest,
 		Content:    r.settings(*obj.Status.Record),
-		Verifier:   trust.NoDemands{},
+		Verifier:   asked.verifier(repository),
 	}, nil
 }
 

@@ -227,7 +227,8 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(retries)}
 	}
 	policies := &controllers.ImagePolicyReconciler{
-		Client: mgr.GetClient(), Rules: s.rules, LabelKeys: s.labelKeys, FieldManager: fieldManager, Events: told,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+		Rules: s.rules, LabelKeys: s.labelKeys, FieldManager: fieldManager, Events: told,
 	}
 	if err := policies.SetupWithManager(mgr, options()); err != nil {
 		return err

@@ -44,6 +44,10 @@ type attempt struct {
 	made *bridge.Outcome
 	// settings that made was made with.
 	settings format.Options
+	// asked is what was asked of signatures.
+	asked demands
+	// judgement on what was published before; nil when there was no reason for one.
+	judgement *judgement
 	// err is why the plan was not carried out.
 	err error
 	// stored tells that the bytes of what is published are on disk.
@@ -63,9 +67,10 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		status.LatestRef = &imagev1.ImageRef{Name: a.image.Repository, Tag: a.image.Tag, Digest: a.image.Digest.String()}
 	}
 	if a.plan.Action == Withdraw {
-		status.Artifact, status.Record, status.LatestRef, status.Format = nil, nil, nil, ""
-		status.ObservedContent, status.ObservedTrust = "", ""
+		status.LatestRef = nil
+		clearPublished(status)
 	}
+	recordJudgement(status, a.judgement)
 	if a.made == nil {
 		return
 	}
@@ -84,6 +89,7 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	status.Artifact = made.Artifact.DeepCopy()
 	status.Format = made.Format
 	status.ObservedContent = made.Content
+	status.ObservedTrust = a.asked.fingerprint
 	status.Record = &v1alpha1.Recipe{
 		Image:          made.Image.Repository,
 		Digest:         made.Image.Digest.String(),
@@ -95,10 +101,36 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	}
 }
 
+// clearPublished takes what is published out of the record; the history stays.
+func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) {
+	status.Artifact, status.Record, status.Format = nil, nil, ""
+	status.ObservedContent, status.ObservedTrust = "", ""
+}
+
+// recordJudgement records who vouches now for what is published, or that it is
+// published no longer. What could not be found out changes nothing.
+func recordJudgement(status *v1alpha1.ArtifactRepositoryStatus, j *judgement) {
+	switch {
+	case j == nil || j.err != nil && !j.rejected:
+	case j.rejected:
+		clearPublished(status)
+	default:
+		status.ObservedTrust = j.fingerprint
+		if len(status.History) > 0 {
+			status.History[0].VerifiedBy = j.by
+		}
+		delete(status.Artifact.Metadata, v1alpha1.MetadataVerifiedBy)
+		if j.by != "" {
+			status.Artifact.Metadata[v1alpha1.MetadataVerifiedBy] = j.by
+		}
+	}
+}
+
 // mark is the one place where conditions are marked.
 func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
 	obj.Status.ObservedGeneration = obj.Generation
 	markStorage(obj, a)
+	markVerification(obj, a)
 	switch {
 	case a.err != nil:
 		markFailure(obj, a.err)
@@ -159,6 +191,22 @@ func markStorage(obj *v1alpha1.ArtifactRepository, a attempt) {
 	default:
 		conditions.Set(obj, conditions.FalseCondition(v1alpha1.ArtifactInStorageCondition, v1alpha1.ReasonStorageOperationFailed,
 			"the bytes of %s are missing and could not be made again yet", artifact.Revision))
+	}
+}
+
+// markVerification marks whether what is published carries a signature that was
+// asked for, and why the newest image does not.
+func markVerification(obj *v1alpha1.ArtifactRepository, a attempt) {
+	failure := fault.Of(a.err, "")
+	by := latestPublication(obj).VerifiedBy
+	switch {
+	case a.plan.Action == Freeze:
+	case failure != nil && failure.Reason == v1alpha1.ReasonVerificationError:
+		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, failure.Reason, "%s", oneLine(failure.Error())))
+	case obj.Status.Artifact != nil && by != "":
+		conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, v1alpha1.ReasonSucceeded, "%s was verified: %s", obj.Status.Record.Digest, by)
+	default:
+		conditions.Delete(obj, v1alpha1.SourceVerifiedCondition)
 	}
 }
 

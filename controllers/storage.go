@@ -102,6 +102,7 @@ type Absent struct {
 	lookups flight.Group[types.NamespacedName, *meta.Artifact]
 	limit   *rate.Limiter
 	unknown *lru.Cache
+	poked   *lru.Cache
 }
 
 const (
@@ -110,6 +111,9 @@ const (
 	// unknownFor is how long an object that does not exist is believed not to.
 	unknownFor = time.Second
 	maxUnknown = 1000
+	// pokeEvery is how often strangers can have one object looked at again.
+	pokeEvery = time.Second
+	maxPoked  = 1000
 )
 
 // errBeingMade says of a file that its bytes are being made again.
@@ -120,7 +124,7 @@ var errBusy = errors.New("too many requests for files that are not known")
 
 // NewAbsent returns an Absent.
 func NewAbsent(cached, live client.Reader, poke chan<- event.GenericEvent) *Absent {
-	return &Absent{Client: cached, Live: live, Poke: poke, limit: rate.NewLimiter(liveReads, liveReads), unknown: lru.New(maxUnknown)}
+	return &Absent{Client: cached, Live: live, Poke: poke, limit: rate.NewLimiter(liveReads, liveReads), unknown: lru.New(maxUnknown), poked: lru.New(maxPoked)}
 }
 
 // Missing has the signature of store.HandlerOptions.Missing.
@@ -143,6 +147,10 @@ func (a *Absent) Missing(ctx context.Context, key store.Key, sha256 string) erro
 // beingMade asks for the bytes to be made again. A full channel is no loss:
 // the object is looked at each interval anyway.
 func (a *Absent) beingMade(name types.NamespacedName) error {
+	if next, ok := a.poked.Get(name); ok && time.Now().Before(next.(time.Time)) {
+		return errBeingMade
+	}
+	a.poked.Add(name, time.Now().Add(pokeEvery))
 	obj := &v1alpha1.ArtifactRepository{}
 	obj.Namespace, obj.Name = name.Namespace, name.Name
 	select {

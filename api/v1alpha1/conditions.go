@@ -31,7 +31,7 @@ const (
 const (
 	// ReasonSucceeded: what the spec asks for is published.
 	ReasonSucceeded = "Succeeded"
-	// ReasonProgressing: the first attempt is under way.
+	// ReasonProgressing: something new is recorded and about to be published.
 	ReasonProgressing = "Progressing"
 	// ReasonProgressingWithRetry: an attempt failed and another one follows.
 	ReasonProgressingWithRetry = "ProgressingWithRetry"

@@ -35,32 +35,6 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// What this version does not do yet is refused in words, never ignored.
-func TestUnsupportedSpecs(t *testing.T) {
-	t.Parallel()
-	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
-	n.published("app", n.pushAndScan("app", "1.0.0"))
-	for name, test := range map[string]struct{ spec, says string }{
-		"verify": {`{imagePolicyRef: {name: app}, verify: {provider: cosign, secretRef: {name: keys}}}`, "spec.verify"},
-	} {
-		n.apply("apiVersion: source.contrib.fluxcd.io/v1alpha1\nkind: ArtifactRepository\nmetadata: {name: " + name + "}\nspec: " + test.spec + "\n")
-		obj, ready := n.notReady(name, v1alpha1.ReasonInvalidSpec)
-		n.Expect(ready.Message).To(And(ContainSubstring(test.says), ContainSubstring("not supported")), name)
-		n.Expect(conditions.IsStalled(obj)).To(BeTrue(), name)
-		n.Expect(conditions.IsReconciling(obj)).To(BeFalse(), name)
-		n.gone(name, &sourcev1.ExternalArtifact{})
-	}
-
-	// Once published, what is published stays.
-	verification := &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
-	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = verification })
-	obj, _ := n.notReady("app", v1alpha1.ReasonInvalidSpec)
-	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(obj.Status.Artifact))
-	n.fetch(obj.Status.Artifact)
-	change(n, obj, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = nil })
-	n.published("app", "1.0.0")
-}
-
 // timoniModule returns what timoni mod push makes, without its content.
 func timoniModule() v1.Image {
 	module := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
