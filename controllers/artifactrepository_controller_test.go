@@ -487,3 +487,33 @@ func TestAnObjectThatIsMadeAgainDuringAPullIsPublished(t *testing.T) {
 	g.Expect(external.OwnerReferences).To(Equal(controlledBy("app", s.record("app").UID)))
 	s.expectServed(external.Status.Artifact)
 }
+
+func TestAPublicationThatWasInterruptedIsToldWhenItIsFinished(t *testing.T) {
+	s := startScene(t)
+	s.publishes("app", "1.0.0")
+	s.stop()
+	// The record was written, and the process ended before its copy was.
+	const recorded = "9.9.9@"
+	editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+		conditions.MarkReconciling(obj, v1alpha1.ReasonProgressing, "publishing %s", recorded)
+	})
+	editStatus(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.Status.Artifact = nil })
+	told := len(s.events(sourcev1.ExternalArtifactKind, "app"))
+	s.start()
+	s.waitPublished("app", "1.0.0@")
+	s.eventually(func(g Gomega) {
+		times := 0
+		for _, e := range s.events(sourcev1.ExternalArtifactKind, "app") {
+			times += int(e.Count)
+		}
+		g.Expect(times).To(BeNumerically(">", told))
+	})
+}
+
+func TestARecordThatLostItsRecipeGetsItBack(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.publishes("app", "1.0.0")
+	recipe := s.record("app").Status.Record
+	editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record = nil })
+	g.Expect(s.reconciled("app").Status.Record).To(Equal(recipe))
+}

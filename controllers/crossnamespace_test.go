@@ -198,6 +198,15 @@ func TestReferencesToOtherNamespacesCanBeForbidden(t *testing.T) {
 	g.Expect(o.registry.Requests()).To(BeEmpty())
 }
 
+func TestANamespaceThatIsNotWatchedIsNotReferredTo(t *testing.T) {
+	s := newScene(t)
+	s.rules.NoCrossNamespaceRefs = true // as --watch-all-namespaces=false sets it
+	s.start()
+	s.imagePolicy("app", func(obj *imagev1.ImagePolicy) { obj.Spec.ImageRepositoryRef.Namespace = "elsewhere" })
+	s.artifactRepository("app")
+	s.waitFailed("app", v1alpha1.ReasonAccessDenied, "--watch-all-namespaces=false")
+}
+
 func TestTheSamePrivateImageWithoutTheSecretIsRefused(t *testing.T) {
 	o := newOwner(t)
 	g := NewWithT(t)

@@ -22,6 +22,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -335,6 +336,43 @@ func TestLabelsOfAWatchSelectorReachTheExternalArtifact(t *testing.T) {
 		g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Labels).To(Equal(map[string]string{key: "shard1"}))
 	})
 	g.Expect(s.waitPublished("app", "1.0.0@").Status.Artifact).NotTo(BeNil())
+}
+
+func TestALabelOfAWatchSelectorThatIsTakenAwayGoesEverywhere(t *testing.T) {
+	s := newScene(t)
+	const key = "sharding.fluxcd.io/key"
+	s.labelKeys = []string{key}
+	s.start()
+	s.source("app", "1.0.0")
+	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Labels = map[string]string{key: "shard1"} })
+	s.eventually(func(g Gomega) {
+		g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Labels).To(HaveKey(key))
+	})
+
+	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Labels = nil })
+
+	s.eventually(func(g Gomega) {
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Labels).NotTo(HaveKey(key))
+		g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Labels).NotTo(HaveKey(key))
+	})
+}
+
+func TestAnArtifactRepositoryThatThisShardDoesNotSeeIsNotTakenOver(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	const key = "sharding.fluxcd.io/key"
+	s.labelKeys, s.shard = []string{key}, labels.SelectorFromSet(labels.Set{key: "shard1"})
+	s.artifactRepository("app")
+	s.start()
+	s.imageRepository("app")
+	for _, name := range []string{"app", "seen"} {
+		s.imagePolicy(name, annotated, func(obj *imagev1.ImagePolicy) {
+			obj.Labels = map[string]string{key: "shard1"}
+			obj.Spec.ImageRepositoryRef.Name = "app"
+		})
+	}
+	s.waitGenerated("seen") // after app
+	g.Expect(s.record("app").OwnerReferences).To(BeEmpty())
+	g.Expect(s.record("app").Labels).To(BeEmpty())
 }
 
 func TestWithoutTheLabelRequirementAnnotationsAreEnough(t *testing.T) {

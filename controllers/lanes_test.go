@@ -35,7 +35,7 @@ func planFor(t *testing.T, image string, references credentials.References) Plan
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Plan{Repository: repository, Access: references}
+	return Plan{Timeout: time.Minute, Repository: repository, Access: references}
 }
 
 func expectAdmission(t *testing.T, l *lanes, plan Plan, want admission) time.Duration {
@@ -105,15 +105,26 @@ func TestLanes(t *testing.T) {
 		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b", SecretName: "login"})
 		expectAdmission(t, l, neighbour, admitted)
 	})
-	t.Run("what one tenant gets wrong about proxy or CA closes no lane of another", func(t *testing.T) {
-		l := &lanes{}
-		broken := planFor(t, "one.example/app", credentials.References{Namespace: "a", ProxySecretName: "proxy"})
-		expectAdmission(t, l, broken, admitted)
-		l.leave(broken, down)
-		for range probes {
+	hasty := planFor(t, "one.example/app", credentials.References{Namespace: "a"})
+	hasty.Timeout = time.Millisecond
+	for what, broken := range map[string]Plan{
+		"a proxy":         planFor(t, "one.example/app", credentials.References{Namespace: "a", ProxySecretName: "proxy"}),
+		"a CA":            planFor(t, "one.example/app", credentials.References{Namespace: "a", CertSecretName: "ca"}),
+		"plain HTTP":      planFor(t, "one.example/app", credentials.References{Namespace: "a", Insecure: true}),
+		"too little time": hasty,
+	} {
+		t.Run("what one tenant gets wrong closes no lane of another: "+what, func(t *testing.T) {
+			l := &lanes{}
 			expectAdmission(t, l, broken, admitted)
-		}
-		expectAdmission(t, l, broken, closed)
-		expectAdmission(t, l, app, admitted)
-	})
+			l.leave(broken, down)
+			for range probes {
+				expectAdmission(t, l, broken, admitted)
+			}
+			expectAdmission(t, l, broken, closed)
+			for range probes {
+				expectAdmission(t, l, app, admitted)
+			}
+			expectAdmission(t, l, app, later)
+		})
+	}
 }

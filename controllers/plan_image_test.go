@@ -237,6 +237,16 @@ func TestPlanOfAnImageStops(t *testing.T) {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.around.OwnPolicy.Generation = 3 },
 			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
+		"a policy of its own that is judged to be invalid": {
+			change: func(p *proposal) {
+				p.byPolicy("1.2.0")
+				p.around.OwnPolicy.Status.Conditions = []metav1.Condition{
+					{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Message: "invalid policy: improper constraint: 1.x.y.z"},
+					{Type: meta.StalledCondition, Status: metav1.ConditionTrue, Message: "invalid policy: improper constraint: 1.x.y.z"},
+				}
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
+		},
 		"a policy of its own that picked from the image before": {
 			change: func(p *proposal) {
 				p.byPolicy("1.2.0")

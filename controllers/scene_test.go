@@ -41,6 +41,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -94,6 +95,8 @@ type scene struct {
 	rules     controllers.Rules
 	limits    format.Limits
 	labelKeys []string
+	// shard, if not nil, is the watch selector.
+	shard labels.Selector
 	// interval of the ImageRepositories that are made.
 	interval time.Duration
 	log      *journal
@@ -192,12 +195,17 @@ func (s *scene) newManager() (manager.Manager, error) {
 	for _, namespace := range s.beside {
 		seen[namespace] = cache.Config{}
 	}
+	watched := map[client.Object]cache.ByObject{}
+	if s.shard != nil {
+		watched[&imagev1.ImagePolicy{}] = cache.ByObject{Label: s.shard}
+		watched[&v1alpha1.ArtifactRepository{}] = cache.ByObject{Label: s.shard}
+	}
 	return ctrl.NewManager(rest.CopyConfig(server.config), ctrl.Options{
 		Scheme:                 scheme(),
 		Logger:                 s.log.logger(),
 		HealthProbeBindAddress: "0",
 		Metrics:                metricsserver.Options{BindAddress: "0"},
-		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: seen},
+		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: seen, ByObject: watched},
 		Client:                 client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}}}},
 		Controller:             config.Controller{SkipNameValidation: new(true), RecoverPanic: new(false), MaxConcurrentReconciles: 4},
 	})

@@ -1,0 +1,50 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"fmt"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+)
+
+func TestHostsThatTenantsNameAreNotCountedOneByOneForever(t *testing.T) {
+	var h hosts
+	for i := range maxHosts {
+		h.label(fmt.Sprintf("host-%d.example", i))
+	}
+	if got := h.label("host-0.example"); got != "host-0.example" {
+		t.Errorf("a host that is known is counted as %q", got)
+	}
+	if got := h.label("one-more.example"); got != "other" {
+		t.Errorf("a host over the bound is counted as %q", got)
+	}
+}
+
+func TestStrangersCannotHaveAnObjectLookedAtAllTheTime(t *testing.T) {
+	poked := make(chan event.GenericEvent, 10)
+	a := NewAbsent(nil, nil, poked)
+	for range 5 {
+		_ = a.beingMade(types.NamespacedName{Namespace: "apps", Name: "app"})
+	}
+	_ = a.beingMade(types.NamespacedName{Namespace: "apps", Name: "other"})
+	if got := len(poked); got != 2 {
+		t.Errorf("two objects were asked for %d times", got)
+	}
+}
