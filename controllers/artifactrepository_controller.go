@@ -155,6 +155,9 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 			// Nothing new replaced what is no longer accepted.
 			a.err = a.judgement.err
 		}
+		if a.judgement != nil && a.judgement.rejected {
+			a.postponed = 0 // what is rejected is taken away now, whoever else is asking the registry
+		}
 		if a.err == nil {
 			return a
 		}

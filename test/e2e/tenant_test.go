@@ -326,7 +326,7 @@ func (n *tenant) awaitScan(repository *imagev1.ImageRepository) {
 func (n *tenant) dump() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	const kinds = "imagerepositories,imagepolicies,artifactrepositories,externalartifacts,kustomizations,events"
+	const kinds = "imagerepositories,imagepolicies,artifactrepositories,externalartifacts,kustomizations,helmreleases,events"
 	state, err := env.Kubectl(ctx, "get", kinds, "-n", n.namespace, "-o", "yaml", "--show-managed-fields=false")
 	n.Logf("namespace %s: %v\n%s", n.namespace, err, state)
 	n.Logf("the controller's log about it:\n%s", logTail(env.controller.LogFile(), n.namespace))
