@@ -242,7 +242,7 @@ type Recipe struct {
 	Image string `json:"image"`
 	// Digest of the image's manifest.
 	Digest string `json:"digest"`
-	// Format that the content was read as.
+	// Format that was asked for; empty for the one that was detected.
 	// +optional
 	Format string `json:"format,omitempty"`
 	// Platform that was asked for; empty for the default.
