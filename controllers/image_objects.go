@@ -174,8 +174,7 @@ func (k imageObjects) ask(ctx context.Context, object client.Object, token strin
 	}
 	before := object.DeepCopyObject().(client.Object)
 	asking := object.DeepCopyObject().(client.Object)
-	annotations, _ := merge(asking.GetAnnotations(), map[string]string{meta.ReconcileRequestAnnotation: token})
-	asking.SetAnnotations(annotations)
+	asking.SetAnnotations(merge(asking.GetAnnotations(), map[string]string{meta.ReconcileRequestAnnotation: token}))
 	return k.client.Patch(ctx, asking, client.MergeFrom(before))
 }
 

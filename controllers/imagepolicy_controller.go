@@ -176,16 +176,6 @@ func pick(m map[string]string, keys []string) map[string]string {
 	return picked
 }
 
-// holds tells whether all of want is in got.
-func holds(got, want map[string]string) bool {
-	for key, value := range want {
-		if have, ok := got[key]; !ok || have != value {
-			return false
-		}
-	}
-	return true
-}
-
 // relabel returns labels in which the keys are as wanted, and those that are
 // not wanted are gone, and whether that changed them.
 func relabel(labels, want map[string]string, keys []string) (map[string]string, bool) {
@@ -196,19 +186,15 @@ func relabel(labels, want map[string]string, keys []string) (map[string]string, 
 	for _, key := range keys {
 		delete(now, key)
 	}
-	relabelled, _ := merge(now, want)
-	return relabelled, true
+	return merge(now, want), true
 }
 
-// merge returns got with all of want in it, and whether that changed it.
-func merge(got, want map[string]string) (map[string]string, bool) {
-	if holds(got, want) {
-		return got, false
-	}
+// merge returns got with all of want in it.
+func merge(got, want map[string]string) map[string]string {
 	merged := maps.Clone(got)
 	if merged == nil {
 		merged = map[string]string{}
 	}
 	maps.Copy(merged, want)
-	return merged, true
+	return merged
 }

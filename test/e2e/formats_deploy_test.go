@@ -65,7 +65,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 				return n.oras(image, publish.Files{"deploy/base/app.yaml": n.yaml(config("app"), "1"), "more.yaml": n.yaml(config("more"), "1")},
 					publish.Packing{Parts: []publish.Part{{Title: "deploy"}, {Title: "more.yaml", MediaType: "application/yaml"}}})
 			},
-			want: func(n *tenant) []object { return []object{config("app"), config("more")} },
+			want: func(*tenant) []object { return []object{config("app"), config("more")} },
 		},
 		"files of somebody's own artifact type, by spec.format": {
 			format: v1alpha1.FormatFiles, path: "./",
@@ -80,7 +80,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 			push: func(n *tenant, image string) string {
 				return n.pushImage(image)(publish.TektonBundle(n.yaml(task("build"), "1"), n.yaml(pipeline("release"), "1")))
 			},
-			want: func(n *tenant) []object { return []object{task("build"), pipeline("release")} },
+			want: func(*tenant) []object { return []object{task("build"), pipeline("release")} },
 		},
 		"a Tekton bundle of an OCI image with raw layers": {
 			format: v1alpha1.FormatTekton, path: "./",
@@ -88,7 +88,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 				return n.pushImage(image)(publish.RawTektonBundle(n.yaml(task("build"), "1")))
 			},
 			spec: func(s *spec) { s.Format = v1alpha1.FormatTekton },
-			want: func(n *tenant) []object { return []object{task("build")} },
+			want: func(*tenant) []object { return []object{task("build")} },
 		},
 		"what imgpkg pushes": {
 			format: v1alpha1.FormatImgpkg, path: "./",
@@ -112,7 +112,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 					publish.Files{"more/more.yaml": n.yaml(config("more"), "1")}))
 			},
 			spec: func(s *spec) { s.Format = v1alpha1.FormatImage },
-			want: func(n *tenant) []object { return []object{config("app"), config("more")} },
+			want: func(*tenant) []object { return []object{config("app"), config("more")} },
 		},
 		"an image with zstd": {
 			format: v1alpha1.FormatImage, path: "./deploy",
@@ -170,7 +170,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 		},
 		"a chart that is extracted": {
 			format: v1alpha1.FormatHelm, path: "./app/crds",
-			push: func(n *tenant, image string) string {
+			push: func(n *tenant, _ string) string {
 				return n.helm(publish.Chart{Name: "app", Version: "1.0.0", Provenance: "signed",
 					Files: publish.Files{"crds/app.yaml": n.yaml(config("app"), "1"), "templates/no.yaml": "{{ fail \"rendered\" }}"}})
 			},
@@ -187,9 +187,9 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 					test.spec(s)
 				}
 			})
-			n.kustomize("app", test.path)
+			n.kustomize(test.path)
 			artifact := n.readAs("app", test.format, digest)
-			n.applied("app", artifact)
+			n.applied(artifact)
 			want := []object{config("app")}
 			if test.want != nil {
 				want = test.want(n)
@@ -236,11 +236,11 @@ func TestAPolicyMayPickAnyFormat(t *testing.T) {
 		digest := step.push("app:"+step.tag, step.tag)
 		if i == 0 {
 			n.scan("app")
-			n.kustomize("app", "./")
+			n.kustomize("./")
 		}
 		artifact := n.readAs("app", step.format, digest)
 		n.Expect(artifact.Revision).To(Equal(step.tag + "@" + digest))
-		n.applied("app", artifact)
+		n.applied(artifact)
 		n.inCluster(step.tag, step.want)
 		if before != (object{}) && before != step.want {
 			n.pruned(before)
@@ -265,10 +265,10 @@ func TestSettingsOfTheContentRollOutAtOnce(t *testing.T) {
 	n.images("app", func(s *v1alpha1.ArtifactRepositorySpec) {
 		s.Tag, s.Interval = "1.0.0", &metav1.Duration{Duration: seldomLooked}
 	})
-	n.kustomize("app", "./")
+	n.kustomize("./")
 	plain := n.readAs("app", v1alpha1.FormatFlux, digest)
 	n.Expect(plain.Revision).To(Equal("1.0.0@" + digest))
-	n.applied("app", plain)
+	n.applied(plain)
 	n.inCluster("1", first, second)
 
 	seen := map[string]bool{plain.Revision: true}
@@ -291,7 +291,7 @@ func TestSettingsOfTheContentRollOutAtOnce(t *testing.T) {
 		n.Expect(artifact.Revision).To(MatchRegexp(`^1\.0\.0\+[0-9a-f]{8}@%s$`, digest), step.setting)
 		n.Expect(seen).NotTo(HaveKey(artifact.Revision), step.setting)
 		seen[artifact.Revision] = true
-		n.applied("app", artifact)
+		n.applied(artifact)
 		n.inCluster("1", first)
 		if step.pruned {
 			n.pruned(second)
@@ -302,7 +302,7 @@ func TestSettingsOfTheContentRollOutAtOnce(t *testing.T) {
 	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) {
 		obj.Spec.Ignore, obj.Spec.LayerSelector = nil, nil
 	})
-	n.applied("app", n.readAs("app", v1alpha1.FormatFlux, "1.0.0@"+digest))
+	n.applied(n.readAs("app", v1alpha1.FormatFlux, "1.0.0@"+digest))
 	n.Expect(get(n, "app", &v1alpha1.ArtifactRepository{}).Status.Artifact.Digest).To(Equal(plain.Digest), "the same settings give the same bytes")
 }
 
@@ -319,8 +319,8 @@ func TestAnotherPlatformRollsOutAtOnce(t *testing.T) {
 	n.images("app", func(s *v1alpha1.ArtifactRepositorySpec) {
 		s.Tag, s.Interval = "1.0.0", &metav1.Duration{Duration: time.Hour}
 	})
-	n.kustomize("app", "./")
-	n.applied("app", n.readAs("app", v1alpha1.FormatFlux, "1.0.0@"+digest))
+	n.kustomize("./")
+	n.applied(n.readAs("app", v1alpha1.FormatFlux, "1.0.0@"+digest))
 	n.inCluster("amd64", app)
 
 	platform := func(platform string) {
@@ -329,17 +329,17 @@ func TestAnotherPlatformRollsOutAtOnce(t *testing.T) {
 	platform("linux/arm64")
 	artifact := n.readAs("app", v1alpha1.FormatFlux, digest)
 	n.Expect(artifact.Revision).To(MatchRegexp(`^1\.0\.0\+[0-9a-f]{8}@%s$`, digest))
-	n.applied("app", artifact)
+	n.applied(artifact)
 	n.inCluster("arm64", app)
 
 	platform("linux/s390x")
-	message := n.refused("app")
+	message := n.refused()
 	for _, words := range []string{"linux/s390x", "linux/amd64", "linux/arm64", artifact.Revision} {
 		n.Expect(message).To(ContainSubstring(words))
 	}
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact))
 	platform("")
-	n.applied("app", n.readAs("app", v1alpha1.FormatFlux, "1.0.0@"+digest))
+	n.applied(n.readAs("app", v1alpha1.FormatFlux, "1.0.0@"+digest))
 	n.inCluster("amd64", app)
 }
 
@@ -349,20 +349,20 @@ func TestAPinnedFormat(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	digest := n.flux("app:stable", publish.Files{"app.yaml": n.yaml(config("app"), "1")})
 	n.images("app", func(s *v1alpha1.ArtifactRepositorySpec) { s.Tag, s.Format = "stable", v1alpha1.FormatHelm })
-	message := n.refused("app")
+	message := n.refused()
 	for _, words := range []string{"spec.format is Helm", "a Flux artifact", "set spec.format to Auto or Flux", n.ref("app")} {
 		n.Expect(message).To(ContainSubstring(words))
 	}
 	n.gone("app", &sourcev1.ExternalArtifact{})
 
 	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = v1alpha1.FormatFlux })
-	n.kustomize("app", "./")
+	n.kustomize("./")
 	good := n.readAs("app", v1alpha1.FormatFlux, digest)
-	n.applied("app", good)
+	n.applied(good)
 	n.inCluster("1", config("app"))
 
 	other := n.pushImage("app:stable")(publish.ImgpkgBundle(publish.Files{"app.yaml": n.yaml(config("app"), "2")}))
-	message = n.refused("app")
+	message = n.refused()
 	for _, words := range []string{"spec.format is Flux", "an imgpkg bundle", "set spec.format to Auto or Imgpkg", other, good.Revision} {
 		n.Expect(message).To(ContainSubstring(words))
 	}
@@ -370,7 +370,7 @@ func TestAPinnedFormat(t *testing.T) {
 	n.inCluster("1", config("app"))
 
 	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = v1alpha1.FormatAuto })
-	n.applied("app", n.readAs("app", v1alpha1.FormatImgpkg, "stable@"+other))
+	n.applied(n.readAs("app", v1alpha1.FormatImgpkg, "stable@"+other))
 	n.inCluster("2", config("app"))
 }
 
@@ -409,7 +409,7 @@ func TestRefusedFormats(t *testing.T) {
 			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 			digest := n.pushImage("app:1.0.0")(test.artifact(n))
 			n.images("app", func(s *v1alpha1.ArtifactRepositorySpec) { s.Tag = "1.0.0" })
-			message := n.refused("app")
+			message := n.refused()
 			supported := "supported: Flux, Helm, Kyverno, Tekton, Imgpkg, Image, Files"
 			for _, words := range append(test.says, "unsupported artifact "+n.ref("app"), digest, supported) {
 				n.Expect(message).To(ContainSubstring(words))

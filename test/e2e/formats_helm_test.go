@@ -62,29 +62,29 @@ data:
 	}}
 }
 
-// release writes a HelmRelease of a source, which its values tell apart.
-func (n *tenant) release(name string) {
+// release writes a HelmRelease of the source app, whose values name the tenant.
+func (n *tenant) release() {
 	n.Helper()
 	n.apply(fmt.Sprintf(`apiVersion: helm.toolkit.fluxcd.io/v2
 kind: HelmRelease
 metadata:
-  name: %[1]s
+  name: app
 spec:
   interval: 1h
   chartRef:
     kind: ExternalArtifact
-    name: %[1]s
+    name: app
   values:
-    who: %[2]s
-`, name, n.namespace))
+    who: %s
+`, n.namespace))
 }
 
-// released waits until the HelmRelease of a source is ready with an artifact of
-// a chart, and until what the chart makes is in the cluster.
-func (n *tenant) released(name, version string, artifact *meta.Artifact) {
+// released waits until the HelmRelease app is ready with an artifact of a chart,
+// and until what the chart makes is in the cluster.
+func (n *tenant) released(version string, artifact *meta.Artifact) {
 	n.Helper()
 	_, digest, _ := strings.Cut(artifact.Revision, "sha256:")
-	n.consumed(object{"helm.toolkit.fluxcd.io/v2", "HelmRelease", name}, func(g Gomega, found *unstructured.Unstructured) {
+	n.consumed(object{"helm.toolkit.fluxcd.io/v2", "HelmRelease", "app"}, func(g Gomega, found *unstructured.Unstructured) {
 		history, _, err := unstructured.NestedSlice(found.Object, "status", "history")
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(history).NotTo(BeEmpty())
@@ -96,7 +96,7 @@ func (n *tenant) released(name, version string, artifact *meta.Artifact) {
 	})
 	n.eventually(func(g Gomega) {
 		made := &corev1.ConfigMap{}
-		g.Expect(env.Client.Get(n.Context(), n.key(name), made)).To(Succeed())
+		g.Expect(env.Client.Get(n.Context(), n.key("app"), made)).To(Succeed())
 		g.Expect(made.Data).To(And(HaveKeyWithValue("version", version), HaveKeyWithValue("who", n.namespace)))
 	})
 }
@@ -125,19 +125,19 @@ func TestEveryChartIsReleased(t *testing.T) {
 		// revision, with the digest behind it.
 		revision string
 	}{
-		"a chart":                                   {version: "1.2.3", revision: `1\.2\.3@`},
-		"a chart with a provenance":                 {version: "1.2.3", provenance: "a signature", revision: `1\.2\.3@`},
-		"a prerelease":                              {version: "2.0.0-rc.1", revision: `2\.0\.0-rc\.1@`},
-		"a version with a plus sign":                {version: "1.2.3+build.7", tag: "1.2.3_build.7", revision: `1\.2\.3_build\.7@`},
-		"a version with a plus sign, pinned":        {version: "1.2.3+build.7", tag: "1.2.3_build.7", spec: pinned, revision: `1\.2\.3_build\.7\+[0-9a-f]{8}@`},
-		"a pinned format":                           {version: "1.2.3", spec: pinned, revision: `1\.2\.3\+[0-9a-f]{8}@`},
-		"a copied layer":                            {version: "1.2.3", provenance: "a signature", spec: copied, revision: `1\.2\.3\+[0-9a-f]{8}@`},
-		"a tag that is leniently another version":   {version: "1.4.2", tag: "1.4", revision: ""},
-		"a copied layer under such a tag":           {version: "1.4.2", tag: "1.4", spec: copied, revision: `c[0-9a-f]{8}@`},
-		"a tag that is leniently the same version":  {version: "1.4.0", tag: "v1.4", revision: `v1\.4@`},
-		"a tag that is a date":                      {version: "1.2.3", tag: "20260801", revision: ""},
-		"a tag that is no version":                  {version: "1.2.3", tag: "latest", revision: "latest@"},
-		"a tag of a moving major version and words": {version: "1.2.3", tag: "main-1", spec: pinned, revision: `main-1\+[0-9a-f]{8}@`},
+		"a chart":                                  {version: "1.2.3", revision: `1\.2\.3@`},
+		"a chart with a provenance":                {version: "1.2.3", provenance: "a signature", revision: `1\.2\.3@`},
+		"a prerelease":                             {version: "2.0.0-rc.1", revision: `2\.0\.0-rc\.1@`},
+		"a version with a plus sign":               {version: "1.2.3+build.7", tag: "1.2.3_build.7", revision: `1\.2\.3_build\.7@`},
+		"a version with a plus sign, pinned":       {version: "1.2.3+build.7", tag: "1.2.3_build.7", spec: pinned, revision: `1\.2\.3_build\.7\+[0-9a-f]{8}@`},
+		"a pinned format":                          {version: "1.2.3", spec: pinned, revision: `1\.2\.3\+[0-9a-f]{8}@`},
+		"a copied layer":                           {version: "1.2.3", provenance: "a signature", spec: copied, revision: `1\.2\.3\+[0-9a-f]{8}@`},
+		"a tag that is leniently another version":  {version: "1.4.2", tag: "1.4", revision: ""},
+		"a copied layer under such a tag":          {version: "1.4.2", tag: "1.4", spec: copied, revision: `c[0-9a-f]{8}@`},
+		"a tag that is leniently the same version": {version: "1.4.0", tag: "v1.4", revision: `v1\.4@`},
+		"a tag that is a date":                     {version: "1.2.3", tag: "20260801", revision: ""},
+		"a tag that is no version":                 {version: "1.2.3", tag: "latest", revision: "latest@"},
+		"a tag of words, pinned":                   {version: "1.2.3", tag: "main-1", spec: pinned, revision: `main-1\+[0-9a-f]{8}@`},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
@@ -156,10 +156,10 @@ func TestEveryChartIsReleased(t *testing.T) {
 					test.spec(s)
 				}
 			})
-			n.release("app")
+			n.release()
 			artifact := n.readAs("app", v1alpha1.FormatHelm, digest)
 			n.Expect(artifact.Revision).To(MatchRegexp("^" + test.revision + digest + "$"))
-			n.released("app", test.version, artifact)
+			n.released(test.version, artifact)
 		})
 	}
 }
@@ -188,10 +188,10 @@ func TestAChartBesideImagesInAnIndexIsReleased(t *testing.T) {
 	}
 	digest := n.pushIndex("app:1.2.3", types.OCIImageIndex, append(children, publish.Child{Image: packaged})...)
 	n.images("app", func(s *v1alpha1.ArtifactRepositorySpec) { s.Tag = "1.2.3" })
-	n.release("app")
+	n.release()
 	artifact := n.readAs("app", v1alpha1.FormatHelm, digest)
 	n.Expect(artifact.Revision).To(Equal("1.2.3@"+digest), "the digest is that of the index")
-	n.released("app", "1.2.3", artifact)
+	n.released("1.2.3", artifact)
 }
 
 // A newer chart is an upgrade, the same version with other content too, and a
@@ -201,20 +201,20 @@ func TestAChartIsUpgraded(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	first := n.helm(chart("1.0.0"))
 	n.scan("app")
-	n.release("app")
-	n.released("app", "1.0.0", n.readAs("app", v1alpha1.FormatHelm, "1.0.0@"+first))
+	n.release()
+	n.released("1.0.0", n.readAs("app", v1alpha1.FormatHelm, "1.0.0@"+first))
 
 	signed := chart("1.1.0")
 	signed.Provenance = "a signature"
 	second := n.helm(signed)
-	n.released("app", "1.1.0", n.readAs("app", v1alpha1.FormatHelm, "1.1.0@"+second))
+	n.released("1.1.0", n.readAs("app", v1alpha1.FormatHelm, "1.1.0@"+second))
 
 	again := chart("1.1.0")
 	again.Files["templates/more.yaml"] = n.yaml(config("more"), "pushed again")
 	third := n.helm(again)
 	n.Expect(third).NotTo(Equal(second))
 	good := n.readAs("app", v1alpha1.FormatHelm, "1.1.0@"+third)
-	n.released("app", "1.1.0", good)
+	n.released("1.1.0", good)
 	n.inCluster("pushed again", config("more"))
 
 	flat, err := publish.Layer(publish.Files{"Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.2.0\n"})
@@ -224,10 +224,10 @@ func TestAChartIsUpgraded(t *testing.T) {
 	n.Expect(ready.Message).To(And(ContainSubstring("Chart.yaml"), ContainSubstring(good.Revision)))
 	n.Expect(conditions.IsStalled(obj)).To(BeTrue())
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(good))
-	n.released("app", "1.1.0", good)
+	n.released("1.1.0", good)
 
 	last := n.helm(chart("1.3.0"))
-	n.released("app", "1.3.0", n.readAs("app", v1alpha1.FormatHelm, "1.3.0@"+last))
+	n.released("1.3.0", n.readAs("app", v1alpha1.FormatHelm, "1.3.0@"+last))
 	n.pruned(config("more"))
 }
 

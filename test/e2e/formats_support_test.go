@@ -211,28 +211,28 @@ func (n *tenant) readAs(name, format, digest string) *meta.Artifact {
 	return obj.Status.Artifact
 }
 
-// kustomize writes a Kustomization that deploys a folder of a source.
-func (n *tenant) kustomize(name, path string) {
+// kustomize writes a Kustomization that deploys a folder of the source app.
+func (n *tenant) kustomize(path string) {
 	n.Helper()
 	n.apply(fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
 metadata:
-  name: %[1]s
+  name: app
 spec:
   interval: 1h
   retryInterval: 1s
-  path: %[2]s
+  path: %s
   prune: true
   sourceRef:
     kind: ExternalArtifact
-    name: %[1]s
-`, name, path))
+    name: app
+`, path))
 }
 
-// applied waits until the Kustomization of a source is ready with an artifact.
-func (n *tenant) applied(name string, artifact *meta.Artifact) {
+// applied waits until the Kustomization app is ready with an artifact.
+func (n *tenant) applied(artifact *meta.Artifact) {
 	n.Helper()
-	n.consumed(object{"kustomize.toolkit.fluxcd.io/v1", "Kustomization", name}, func(g Gomega, found *unstructured.Unstructured) {
+	n.consumed(object{"kustomize.toolkit.fluxcd.io/v1", "Kustomization", "app"}, func(g Gomega, found *unstructured.Unstructured) {
 		revision, _, _ := unstructured.NestedString(found.Object, "status", "lastAppliedRevision")
 		g.Expect(revision).To(Equal(artifact.Revision))
 	})
@@ -266,11 +266,11 @@ func (n *tenant) pruned(o object) {
 	n.gone(o.name, found)
 }
 
-// refused waits until an ArtifactRepository is stalled because its artifact is
-// of no format that it may have, and returns what it says.
-func (n *tenant) refused(name string) string {
+// refused waits until the ArtifactRepository app is stalled because its artifact
+// is of no format that it may have, and returns what it says.
+func (n *tenant) refused() string {
 	n.Helper()
-	obj, ready := n.notReady(name, v1alpha1.ReasonUnsupportedMediaType)
+	obj, ready := n.notReady("app", v1alpha1.ReasonUnsupportedMediaType)
 	n.Expect(conditions.IsStalled(obj)).To(BeTrue())
 	n.Expect(conditions.IsReconciling(obj)).To(BeFalse())
 	return ready.Message

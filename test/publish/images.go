@@ -19,6 +19,7 @@ package publish
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -114,9 +115,7 @@ func build(image v1.Image, parts []string, layer func(string) (mutate.Addendum, 
 // is added.
 func ImgpkgBundle(files Files) (v1.Image, error) {
 	locked := Files{".imgpkg/images.yml": imagesLock}
-	for path, content := range files {
-		locked[path] = content
-	}
+	maps.Copy(locked, files)
 	layer, err := Layer(locked)
 	if err != nil {
 		return nil, err
