@@ -35,6 +35,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -173,7 +174,10 @@ func run(ctx context.Context, o *options) error {
 // Flux's libraries.
 func (o *options) prepare() error {
 	if os.Getenv("KUBERNETES_SERVICE_HOST") != "" && o.storage.StorageAdvAddress == "" {
-		return errors.New("--storage-adv-addr is not set: in a pod it must name the Service under which consumers reach the artifacts, such as image-source-controller.flux-system.svc.cluster.local.")
+		return errors.New("--storage-adv-addr is not set: in a pod it must name the Service under which consumers reach the artifacts, such as image-source-controller.flux-system.svc.cluster.local")
+	}
+	if !o.watch.AllNamespaces && os.Getenv("RUNTIME_NAMESPACE") == "" {
+		return errors.New("--watch-all-namespaces is false, but RUNTIME_NAMESPACE does not say which namespace to watch instead")
 	}
 	if o.concurrent < 1 {
 		return fmt.Errorf("--concurrent is %d: at least one reconcile must run", o.concurrent)
@@ -288,11 +292,9 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	if p.store, err = store.Open(storage); err != nil {
 		return nil, err
 	}
-	recorder, err := events.NewRecorder(mgr, ctrl.Log, o.eventsAddr, controllerName)
-	if err != nil {
-		return nil, fmt.Errorf("--events-addr: %w", err)
+	if p.events, err = newEvents(mgr, o); err != nil {
+		return nil, err
 	}
-	p.events = &controllers.Events{Recorder: recorder, Metrics: helper.NewMetrics(mgr, metrics.MustMakeRecorder())}
 	if p.registry, err = newRegistry(o, p.metrics); err != nil {
 		return nil, err
 	}
@@ -311,6 +313,21 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	}
 	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
 	return &p, nil
+}
+
+// newEvents splits what Flux's recorder does at once: Kubernetes events are
+// queued by client-go, but a post to a receiver blocks, and may for long.
+func newEvents(mgr manager.Manager, o *options) (*controllers.Events, error) {
+	flux, err := events.NewRecorder(mgr, ctrl.Log, o.eventsAddr, controllerName)
+	if err != nil {
+		return nil, fmt.Errorf("--events-addr: %w", err)
+	}
+	told := &controllers.Events{Recorder: flux.EventRecorder, Metrics: helper.NewMetrics(mgr, metrics.MustMakeRecorder())}
+	if o.eventsAddr != "" {
+		flux.EventRecorder = &record.FakeRecorder{} // one without a channel discards
+		told.Alerts = flux
+	}
+	return told, nil
 }
 
 // tufRoot is the folder that keeps Sigstore's public root of trust, which The

@@ -139,13 +139,20 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	objectsErr := r.keepImageObjects(ctx, obj, &around)
 	a := attempt{plan: r.Rules.Plan(obj, around)}
 	a.err = a.plan.Why
-	if objectsErr != nil && a.plan.Action != Withdraw {
-		a.plan.Action, a.err = Refuse, objectsErr
+	if objectsErr != nil {
+		a.err = objectsErr
+		if a.plan.Action != Withdraw {
+			a.plan.Action = Refuse
+		}
 		if apierrors.IsConflict(objectsErr) {
 			a.postponed = conflictDelay
 		}
 	}
 	a = r.judge(ctx, obj, around, a)
+	if a.plan.Action == Publish && a.judgement != nil && a.judgement.wait > 0 {
+		a.postponed = a.judgement.wait
+		return a
+	}
 	switch a.plan.Action {
 	case Withdraw:
 		return a
@@ -164,6 +171,8 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	case Freeze, Refuse:
 	}
 	if a.judgement != nil && a.judgement.rejected {
+		// Why it is taken away matters more than why nothing new came.
+		a.err = a.judgement.err
 		return a
 	}
 	return r.restore(ctx, obj, around, a)
@@ -304,10 +313,10 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	}
 	recorded := base != before
 	if err := r.deliver(ctx, obj, around.External, a.plan, recorded); err != nil {
-		if fault.Of(err, "").Reason != v1alpha1.ReasonNameConflict {
+		if apierrors.IsConflict(err) || isGone(err) {
 			return err
 		}
-		a.err = err
+		a.err = undelivered(err)
 		mark(obj, *a)
 	}
 	if err := r.patchStatus(ctx, base, obj); err != nil {
@@ -318,6 +327,20 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	}
 	r.Events.concluded(ctx, before, obj, around, *a)
 	return nil
+}
+
+// undelivered says why the ExternalArtifact could not be made to say what the
+// record says: somebody else's has the name, or the API server refused the write.
+func undelivered(err error) error {
+	var known *fault.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
+		return fault.Retryf(v1alpha1.ReasonAccessDenied, "the API server refused the ExternalArtifact: %w", err)
+	default:
+		return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ExternalArtifact could not be written: %w", err)
+	}
 }
 
 // recordAhead writes a new artifact into the record before anybody can see it,

@@ -45,13 +45,16 @@ import (
 const maxPending = 1000
 
 // Events tells people and machines what happened: Kubernetes events, Flux
-// events, and Flux's metrics of objects. It sends from a goroutine of its own,
-// because a receiver that is down must not hold up a reconcile.
+// events, and Flux's metrics of objects. Flux events are posted from a goroutine
+// of its own, because a receiver that is down must not hold up a reconcile.
 type Events struct {
-	// Recorder writes Kubernetes events and posts Flux events.
+	// Recorder writes Kubernetes events.
 	Recorder kuberecorder.EventRecorder
+	// Alerts posts Flux events; nil where nobody receives them.
+	Alerts kuberecorder.EventRecorder
 	// Metrics are Flux's metrics of objects.
 	Metrics helper.Metrics
+
 	once    sync.Once
 	pending chan func()
 	said    said
@@ -63,7 +66,7 @@ func (e *Events) queue() chan func() {
 	return e.pending
 }
 
-// Start sends events until ctx ends.
+// Start posts Flux events until ctx ends.
 func (e *Events) Start(ctx context.Context) error {
 	for {
 		select {
@@ -78,13 +81,17 @@ func (e *Events) Start(ctx context.Context) error {
 // NeedLeaderElection is false: whoever has something to say sends it.
 func (*Events) NeedLeaderElection() bool { return false }
 
-// send posts an event about an object, with metadata under the object's group.
+// send tells of an object, with metadata under the object's group.
 func (e *Events) send(obj client.Object, metadata map[string]string, eventType, reason, message string) {
 	obj = obj.DeepCopyObject().(client.Object)
+	e.Recorder.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message)
+	if e.Alerts == nil {
+		return
+	}
 	select {
-	case e.queue() <- func() { e.Recorder.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message) }:
+	case e.queue() <- func() { e.Alerts.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message) }:
 	default:
-		ctrl.Log.Info("an event was dropped: too many wait to be sent", "namespace", obj.GetNamespace(), "name", obj.GetName(), "reason", reason)
+		ctrl.Log.Info("a Flux event was dropped: too many wait to be sent", "namespace", obj.GetNamespace(), "name", obj.GetName(), "reason", reason)
 	}
 }
 

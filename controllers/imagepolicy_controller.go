@@ -22,6 +22,8 @@ import (
 	"maps"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -77,7 +79,12 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		err = r.keep(ctx, policy, existing)
 	case decision.Verdict == Off && existing != nil && generatedFor(existing, policy):
 		ctrl.LoggerFrom(ctx).Info("no longer a source", "reason", decision.Why)
-		err = r.remove(ctx, existing)
+		if err = r.remove(ctx, existing); err == nil {
+			r.Events.send(policy, nil, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: "+oneLine(decision.Why))
+		}
+	}
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
 	if isGone(err) {
 		err = nil

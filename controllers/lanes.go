@@ -134,7 +134,7 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	case insist:
 	case wait > 0:
 		return putOff, wait
-	case state.busy < probes, state.works && !full:
+	case state.works && !full, !state.works && state.busy < probes && !l.crowded():
 	case state.works, !state.tried:
 		state.turned++
 		return later, min(postponement+time.Duration(state.turned)*turn, maxPostponement)
@@ -157,6 +157,19 @@ func (l *lanes) state(way lane) *laneState {
 		l.known[way] = state
 	}
 	return state
+}
+
+// crowded tells whether half of what one lane may have is in lanes that are not
+// known to work: however many registries hang, workers are left to those that
+// answer.
+func (l *lanes) crowded() bool {
+	busy := 0
+	for _, state := range l.known {
+		if !state.works {
+			busy += state.busy
+		}
+	}
+	return l.capacity > 0 && busy >= max(probes, l.capacity/2)
 }
 
 // leave ends the use of a lane.

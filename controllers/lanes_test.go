@@ -86,6 +86,21 @@ func TestLanes(t *testing.T) {
 		l.leave(app, nil)
 		expectAdmission(t, l, app, admitted)
 	})
+	t.Run("however many registries hang, they leave workers to those that answer", func(t *testing.T) {
+		l := &lanes{capacity: 8}
+		for _, host := range []string{"a", "b", "c", "d", "e"} {
+			for range probes {
+				l.enter(planFor(t, host+".example/app", credentials.References{Namespace: "a"}), false)
+			}
+		}
+		busy := 0
+		for _, state := range l.known {
+			busy += state.busy
+		}
+		if busy != 4 {
+			t.Errorf("%d attempts are in lanes that nobody knows to work", busy)
+		}
+	})
 	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {
 		l := &lanes{}
 		expectAdmission(t, l, app, admitted)

@@ -111,7 +111,7 @@ func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) {
 // published no longer. What could not be found out changes nothing.
 func recordJudgement(status *v1alpha1.ArtifactRepositoryStatus, j *judgement) {
 	switch {
-	case j == nil || j.err != nil && !j.rejected:
+	case j == nil || j.wait > 0 || j.err != nil && !j.rejected:
 	case j.rejected:
 		clearPublished(status)
 	default:

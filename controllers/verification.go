@@ -19,6 +19,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -36,14 +37,20 @@ type demands struct {
 	// fingerprint of the keys, identities, roots and rules in effect; empty when
 	// nothing is asked.
 	fingerprint string
+	// err is why it cannot be read.
+	err error
 }
 
 // verifier applies the demands to the images of a repository.
 func (d demands) verifier(repository trust.Repository) trust.Verifier {
-	if len(d.rules) == 0 {
+	switch {
+	case d.err != nil:
+		return refusal{d.err}
+	case len(d.rules) == 0:
 		return trust.NoDemands{}
+	default:
+		return trust.NewRules(repository, d.rules...)
 	}
-	return trust.NewRules(repository, d.rules...)
 }
 
 // judgement is what came of judging again what is published.
@@ -54,14 +61,24 @@ type judgement struct {
 	by, fingerprint string
 	// err is why it is not accepted.
 	err error
+	// wait is when to judge; zero when it was done.
+	wait time.Duration
+}
+
+// refusal is the Verifier of demands that cannot be read: it accepts nothing.
+type refusal struct{ err error }
+
+// Verify implements trust.Verifier.
+func (r refusal) Verify(context.Context, trust.Subject) (trust.Verified, error) {
+	return trust.Verified{}, r.err
 }
 
 // demands reads what an object asks of signatures. Secrets that cannot be read
 // make a rule that cannot be met, not an error: what is published stays then.
-func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha1.ArtifactRepository) (demands, error) {
+func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha1.ArtifactRepository) demands {
 	verify := obj.Spec.Verify
 	if verify == nil {
-		return demands{}, nil
+		return demands{}
 	}
 	demand := trust.Demand{Provider: verify.Provider}
 	for _, identity := range verify.MatchOIDCIdentity {
@@ -75,10 +92,10 @@ func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha
 		authority, err = trust.NewAuthority(demand, trust.Options{PublicRoot: r.PublicRoot})
 	}
 	if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
-		return demands{}, err
+		return demands{err: err}
 	}
 	rules := []trust.Rule{{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority, Err: err}}}}
-	return demands{rules: rules, fingerprint: trust.NewRules(nil, rules...).Fingerprint()}, nil
+	return demands{rules: rules, fingerprint: trust.NewRules(nil, rules...).Fingerprint()}
 }
 
 // trustSecret reads a Secret with keys or roots in the namespace of the object
@@ -102,7 +119,7 @@ func (r *ArtifactRepositoryReconciler) trustSecret(ctx context.Context, obj *v1a
 // rejudge judges what is published again when what is asked of signatures is no
 // longer what accepted it: a key was rotated, an identity changed, a signature
 // is asked for that was not. It needs no new image.
-func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) *judgement {
+func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (made *judgement) {
 	published := publishedBy(obj)
 	if published == nil || asked.fingerprint == obj.Status.ObservedTrust {
 		return nil
@@ -114,6 +131,16 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 	if err != nil {
 		return &judgement{err: err}
 	}
+	// Signatures are asked for by the lanes too: a registry that hangs must not
+	// occupy the workers with what it once delivered.
+	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
+	case later, putOff:
+		return &judgement{wait: wait}
+	case closed:
+		return &judgement{err: closedLane(plan.lane())}
+	case admitted:
+	}
+	defer func() { r.lanes.leave(plan, made.err) }()
 	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
 	if err != nil {
 		return &judgement{err: err}
@@ -129,10 +156,10 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 // judge reads what is asked of signatures, and judges what is published by it.
 // While a source is frozen or withdrawn, nothing is judged.
 func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	var err error
-	if a.asked, err = r.demands(ctx, obj); err != nil {
+	a.asked = r.demands(ctx, obj)
+	if a.asked.err != nil {
 		if a.plan.Action == Publish {
-			a.plan.Action, a.err = Refuse, err
+			a.plan.Action, a.err = Refuse, a.asked.err
 		}
 		return a
 	}

@@ -220,6 +220,11 @@ func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types
 // interrupter ends the reconcile of an object as soon as it is deleted.
 func (r *ArtifactRepositoryReconciler) interrupter() handler.EventHandler {
 	return handler.Funcs{
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, _ workqueue.TypedRateLimitingInterface[ctrl.Request]) {
+			if e.ObjectNew.GetDeletionTimestamp() != nil {
+				r.attention.interrupt(client.ObjectKeyFromObject(e.ObjectNew))
+			}
+		},
 		DeleteFunc: func(_ context.Context, e event.DeleteEvent, _ workqueue.TypedRateLimitingInterface[ctrl.Request]) {
 			r.attention.interrupt(client.ObjectKeyFromObject(e.Object))
 		},
