@@ -38,7 +38,7 @@ import (
 // newCosign checks a demand for signatures of cosign's.
 func newCosign(d Demand, o Options) (*Authority, error) {
 	var material root.TrustedMaterial
-	print := []string{ProviderCosign}
+	prints := []string{ProviderCosign}
 	if d.TrustedRoot != nil {
 		var err error
 		if material, err = parseRoot(d.TrustedRoot); err != nil {
@@ -47,12 +47,12 @@ func newCosign(d Demand, o Options) (*Authority, error) {
 		if _, err = timesOf(material); err != nil {
 			return nil, denyf(Rejected, "Secret %s: %s", quote(d.TrustedRoot.Name), err)
 		}
-		print = append(print, "root", bytesPrint(d.TrustedRoot.Data[trustedRootEntry]))
+		prints = append(prints, "root", bytesPrint(d.TrustedRoot.Data[trustedRootEntry]))
 	}
 	if d.Secret != nil {
-		return newKeyed(d, material, print)
+		return newKeyed(d, material, prints)
 	}
-	return newKeyless(d, keyless{private: material, public: o.PublicRoot}, print)
+	return newKeyless(d, keyless{private: material, public: o.PublicRoot}, prints)
 }
 
 // keyed demands a signature by one of some keys.
@@ -61,7 +61,7 @@ type keyed struct {
 	log  root.TrustedMaterial // nil when no log is asked for
 }
 
-func newKeyed(d Demand, log root.TrustedMaterial, print []string) (*Authority, error) {
+func newKeyed(d Demand, log root.TrustedMaterial, prints []string) (*Authority, error) {
 	keys, notes := parseKeys(d.Secret)
 	if len(keys) == 0 {
 		why := "it has no entry that ends in .pub"
@@ -73,11 +73,11 @@ func newKeyed(d Demand, log root.TrustedMaterial, print []string) (*Authority, e
 	if len(d.Identities) > 0 {
 		notes = append(notes, "matchOIDCIdentity is not used, because secretRef names keys")
 	}
-	var prints []string
+	var alternatives []string
 	for _, k := range keys {
-		prints = append(prints, k.fingerprint)
+		alternatives = append(alternatives, k.fingerprint)
 	}
-	return &Authority{method: keyed{keys: keys, log: log}, print: append(append(print, "keys"), sorted(prints)...), notes: notes}, nil
+	return &Authority{method: keyed{keys: keys, log: log}, prints: append(append(prints, "keys"), sorted(alternatives)...), notes: notes}, nil
 }
 
 func (m keyed) begin(context.Context, Subject) (judge, error) {
@@ -112,40 +112,53 @@ type keyless struct {
 // identity is a pair of expressions that match all of a value.
 type identity struct{ issuer, subject *regexp.Regexp }
 
-func newKeyless(d Demand, m keyless, print []string) (*Authority, error) {
+func newKeyless(d Demand, m keyless, prints []string) (*Authority, error) {
 	if len(d.Identities) == 0 {
 		return nil, invalidf("a demand without secretRef is for keyless signatures, and needs at least one entry in matchOIDCIdentity: anybody can sign without a key")
 	}
-	var prints []string
+	var alternatives []string
 	for _, i := range d.Identities {
-		issuer, err := anchored("issuer", i.Issuer)
+		parsed, err := parseIdentity(i)
 		if err != nil {
 			return nil, err
 		}
-		subject, err := anchored("subject", i.Subject)
-		if err != nil {
-			return nil, err
-		}
-		m.identities = append(m.identities, identity{issuer: issuer, subject: subject})
-		prints = append(prints, digestOf([]string{i.Issuer, i.Subject}))
+		m.identities = append(m.identities, parsed)
+		alternatives = append(alternatives, digestOf([]string{i.Issuer, i.Subject}))
 	}
-	return &Authority{method: m, print: append(append(print, "identities"), sorted(prints)...)}, nil
+	return &Authority{method: m, prints: append(append(prints, "identities"), sorted(alternatives)...)}, nil
+}
+
+func parseIdentity(i Identity) (identity, error) {
+	issuer, err := anchored(i.Issuer)
+	if err != nil {
+		return identity{}, invalidf("the issuer %s of matchOIDCIdentity %s", quote(i.Issuer), err)
+	}
+	subject, err := anchored(i.Subject)
+	if err != nil {
+		return identity{}, invalidf("the subject %s of matchOIDCIdentity %s", quote(i.Subject), err)
+	}
+	return identity{issuer: issuer, subject: subject}, nil
 }
 
 // anchored compiles an expression so that it has to match all of a value.
-func anchored(field, expression string) (*regexp.Regexp, error) {
+func anchored(expression string) (*regexp.Regexp, error) {
 	if expression == "" {
-		return nil, invalidf("an entry of matchOIDCIdentity has no %s", field)
+		return nil, errors.New("must not be empty")
 	}
 	// By itself first: what is only valid between the brackets could end them.
 	if _, err := regexp.Compile(expression); err != nil {
-		return nil, invalidf("the %s %s of matchOIDCIdentity is not a regular expression: %s", field, quote(expression), plain(err.Error()))
+		return nil, fmt.Errorf("is not a regular expression: %s", plain(err.Error()))
 	}
 	return regexp.MustCompile("^(?:" + expression + ")$"), nil
 }
 
-func (i identity) matches(issuer, subject string) bool {
-	return i.issuer.MatchString(issuer) && i.subject.MatchString(subject)
+func (i identity) matches(who Identity) bool {
+	return i.issuer.MatchString(who.Issuer) && i.subject.MatchString(who.Subject)
+}
+
+// lists tells whether an identity is one of those that may sign.
+func (j *cosignJudge) lists(who Identity) bool {
+	return slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(who) })
 }
 
 func (m keyless) begin(ctx context.Context, _ Subject) (judge, error) {
@@ -204,7 +217,7 @@ func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, erro
 	}
 	what, err := guarded(func() (*found, error) { return j.diagnose(s, last), nil })
 	if err != nil {
-		what = foundf(malformed, "a %s that cannot be read: %s", s.cosign.format(), plain(err.Error()))
+		what = foundf(Malformed, "a %s that cannot be read: %s", s.cosign.format(), plain(err.Error()))
 	}
 	return Signer{}, what, nil
 }
@@ -229,7 +242,7 @@ func (j *cosignJudge) signer(w way, c candidate, cert *x509.Certificate) Signer 
 	}
 	issuer, subjects := identityOf(cert)
 	for _, subject := range subjects {
-		if slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(issuer, subject) }) {
+		if j.lists(Identity{Issuer: issuer, Subject: subject}) {
 			return Signer{Issuer: issuer, Subject: subject, Format: c.format()}
 		}
 	}
@@ -265,13 +278,13 @@ func (j *cosignJudge) diagnoseKeyed(s signed, refusal error) *found {
 	}
 	switch kind, _ := c.statement(); {
 	case kind == messageKind:
-		return foundf(otherPredicate, "a %s of a message, not of an image", c.format())
+		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
 	case by == "" && c.certificate() != nil:
 		issuer, subjects := identityOf(c.certificate())
-		return foundf(otherKey, "a %s by a certificate for %s of issuer %s, not by %s",
+		return foundf(OtherKey, "a %s by a certificate for %s of issuer %s, not by %s",
 			c.format(), quote(strings.Join(subjects, ", ")), quote(issuer), strings.Join(j.names, " or "))
 	case by == "":
-		return foundf(otherKey, "a %s by another key than %s", c.format(), strings.Join(j.names, " or "))
+		return foundf(OtherKey, "a %s by another key than %s", c.format(), strings.Join(j.names, " or "))
 	}
 	return content(s, "key "+by, refusal)
 }
@@ -280,27 +293,25 @@ func (j *cosignJudge) diagnoseKeyless(s signed, refusal error) *found {
 	c := s.cosign
 	cert := c.certificate()
 	if kind, _ := c.statement(); kind == messageKind {
-		return foundf(otherPredicate, "a %s of a message, not of an image", c.format())
+		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
 	}
 	if cert == nil {
-		return foundf(otherKey, "a %s by a key, not by an identity", c.format())
+		return foundf(OtherKey, "a %s by a key, not by an identity", c.format())
 	}
 	if !signedByCertificate(c, cert) {
-		return foundf(malformed, "a %s that its own certificate does not verify", c.format())
+		return foundf(Malformed, "a %s that its own certificate does not verify", c.format())
 	}
 	if !vouched(cert, j.material) {
-		return foundf(untrusted, "a %s by a certificate that the trusted root does not vouch for", c.format())
+		return foundf(Untrusted, "a %s by a certificate that the trusted root does not vouch for", c.format())
 	}
 	issuer, subjects := identityOf(cert)
 	by := fmt.Sprintf("%s of issuer %s", quote(strings.Join(subjects, ", ")), quote(issuer))
-	if !slices.ContainsFunc(subjects, func(subject string) bool {
-		return slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(issuer, subject) })
-	}) {
-		return foundf(otherIdentity, "a %s by another identity: %s", c.format(), by)
+	if !slices.ContainsFunc(subjects, func(subject string) bool { return j.lists(Identity{Issuer: issuer, Subject: subject}) }) {
+		return foundf(OtherIdentity, "a %s by another identity: %s", c.format(), by)
 	}
 	for _, at := range c.times() {
 		if at.Before(cert.NotBefore) || at.After(cert.NotAfter) {
-			return foundf(expired, "a %s by %s that was made at %s, when its certificate (%s to %s) was not valid", c.format(), by,
+			return foundf(Expired, "a %s by %s that was made at %s, when its certificate (%s to %s) was not valid", c.format(), by,
 				at.UTC().Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
@@ -312,11 +323,11 @@ func content(s signed, by string, refusal error) *found {
 	kind, digests := s.cosign.statement()
 	switch {
 	case kind != "" && kind != ctypes.CosignSignPredicateType:
-		return foundf(otherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", s.cosign.format(), by, quote(kind))
+		return foundf(OtherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", s.cosign.format(), by, quote(kind))
 	case !slices.Contains(digests, s.digest.String()):
-		return foundf(otherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, quote(strings.Join(digests, ", ")))
+		return foundf(OtherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, quote(strings.Join(digests, ", ")))
 	default:
-		return foundf(unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, plain(refusal.Error()))
+		return foundf(Unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, plain(refusal.Error()))
 	}
 }
 

@@ -74,7 +74,7 @@ type Options struct {
 // for concurrent use.
 type Authority struct {
 	method method
-	print  []string
+	prints []string
 	notes  []string
 }
 
@@ -102,7 +102,7 @@ func invalidf(format string, args ...any) error {
 // Fingerprint identifies the keys, identities, roots and rules that are in
 // effect: while it is the same, so is every verdict that time does not change.
 // It does not change with the order or the names of entries.
-func (a *Authority) Fingerprint() string { return digestOf(a.print) }
+func (a *Authority) Fingerprint() string { return digestOf(a.prints) }
 
 // Notes say what is odd about the material, though something is left to use.
 func (a *Authority) Notes() []string { return a.notes }

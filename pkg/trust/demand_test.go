@@ -173,8 +173,8 @@ func TestDemandsThatCannotBeRead(t *testing.T) {
 		"no provider":                     {trust.Demand{}, "the provider"},
 		"an unknown provider":             {trust.Demand{Provider: "gpg"}, `"gpg"`},
 		"keyless without identities":      {trust.Demand{Provider: trust.ProviderCosign}, "at least one entry in matchOIDCIdentity"},
-		"an identity without a subject":   {keylessBy(trust.Identity{Issuer: "x"}), "no subject"},
-		"an identity without an issuer":   {keylessBy(trust.Identity{Subject: "x"}), "no issuer"},
+		"an identity without a subject":   {keylessBy(trust.Identity{Issuer: "x"}), `the subject "" of matchOIDCIdentity must not be empty`},
+		"an identity without an issuer":   {keylessBy(trust.Identity{Subject: "x"}), `the issuer "" of matchOIDCIdentity must not be empty`},
 		"a subject that does not compile": {keylessBy(trust.Identity{Issuer: "x", Subject: "("}), "not a regular expression"},
 		"an issuer that does not compile": {keylessBy(trust.Identity{Issuer: "*", Subject: "x"}), "not a regular expression"},
 		"one that only compiles anchored": {keylessBy(trust.Identity{Issuer: "x", Subject: "good)|(?:.*"}), "not a regular expression"},
@@ -259,30 +259,30 @@ func TestFingerprints(t *testing.T) {
 	g := NewWithT(t)
 	s := newSigstore(t)
 	a, b := newPair(t), newPair(t)
-	print := func(demand trust.Demand) string {
+	printOf := func(demand trust.Demand) string {
 		authority, err := trust.NewAuthority(demand, trust.Options{})
 		g.Expect(err).NotTo(HaveOccurred())
 		return authority.Fingerprint()
 	}
-	both := print(keys(map[string][]byte{"a.pub": a.pem(t), "b.pub": b.pem(t)}))
-	g.Expect(print(keys(map[string][]byte{"x.pub": b.pem(t), "y.pub": a.pem(t), "z.pub": []byte("no")}))).To(Equal(both), "names, order and what is not used do not matter")
-	g.Expect(print(keys(map[string][]byte{"a.pub": a.pem(t)}))).NotTo(Equal(both))
-	g.Expect(print(keys(map[string][]byte{"a.pub": b.pem(t)}))).NotTo(Equal(print(keys(map[string][]byte{"a.pub": a.pem(t)}))), "a rotated key matters")
+	both := printOf(keys(map[string][]byte{"a.pub": a.pem(t), "b.pub": b.pem(t)}))
+	g.Expect(printOf(keys(map[string][]byte{"x.pub": b.pem(t), "y.pub": a.pem(t), "z.pub": []byte("no")}))).To(Equal(both), "names, order and what is not used do not matter")
+	g.Expect(printOf(keys(map[string][]byte{"a.pub": a.pem(t)}))).NotTo(Equal(both))
+	g.Expect(printOf(keys(map[string][]byte{"a.pub": b.pem(t)}))).NotTo(Equal(printOf(keys(map[string][]byte{"a.pub": a.pem(t)}))), "a rotated key matters")
 
 	one, two := trust.Identity{Issuer: "a", Subject: "b"}, trust.Identity{Issuer: "a", Subject: "c"}
-	g.Expect(print(keylessBy(one, two))).To(Equal(print(keylessBy(two, one))))
-	g.Expect(print(keylessBy(one))).NotTo(Equal(print(keylessBy(two))))
-	g.Expect(print(keylessBy(trust.Identity{Issuer: "ab", Subject: "c"}))).NotTo(Equal(print(keylessBy(trust.Identity{Issuer: "a", Subject: "bc"}))), "neighbours are kept apart")
+	g.Expect(printOf(keylessBy(one, two))).To(Equal(printOf(keylessBy(two, one))))
+	g.Expect(printOf(keylessBy(one))).NotTo(Equal(printOf(keylessBy(two))))
+	g.Expect(printOf(keylessBy(trust.Identity{Issuer: "ab", Subject: "c"}))).NotTo(Equal(printOf(keylessBy(trust.Identity{Issuer: "a", Subject: "bc"}))), "neighbours are kept apart")
 
 	private, other := s.identities(t, lists{log: true}), newSigstore(t).identities(t, lists{log: true})
-	g.Expect(print(private)).NotTo(Equal(print(other)), "the root matters")
+	g.Expect(printOf(private)).NotTo(Equal(printOf(other)), "the root matters")
 	public := private
 	public.TrustedRoot = nil
-	g.Expect(print(private)).NotTo(Equal(print(public)))
+	g.Expect(printOf(private)).NotTo(Equal(printOf(public)))
 
 	by := newNotary(t, "release")
-	g.Expect(print(by.demand(policy(t, "strict", nil)))).NotTo(Equal(print(by.demand(policy(t, "audit", nil)))), "the level matters")
-	g.Expect(print(by.demand(policy(t, "strict", nil)))).NotTo(Equal(print(newNotary(t, "release").demand(policy(t, "strict", nil)))), "the certificate matters")
+	g.Expect(printOf(by.demand(policy(t, "strict", nil)))).NotTo(Equal(printOf(by.demand(policy(t, "audit", nil)))), "the level matters")
+	g.Expect(printOf(by.demand(policy(t, "strict", nil)))).NotTo(Equal(printOf(newNotary(t, "release").demand(policy(t, "strict", nil)))), "the certificate matters")
 
 	rules := func(rules ...trust.Rule) string { return trust.NewRules(nil, rules...).Fingerprint() }
 	authority, err := trust.NewAuthority(keylessBy(one), trust.Options{})

@@ -17,7 +17,9 @@ limitations under the License.
 package trust_test
 
 import (
+	"errors"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,7 +156,7 @@ func identitySignatures(t *testing.T, p place) signatures {
 func notationSignatures(t *testing.T) signatures {
 	t.Helper()
 	trusted := newNotary(t, "release")
-	evil := trusted.signer(t, "somebody", "")
+	evil := trusted.signer(t, "somebody")
 	return signatures{
 		demand: trusted.demand(policy(t, "strict", nil)),
 		by:     "spec.verify: CN=release,O=Notary,ST=WA,C=US (issuer CN=root,O=Notary,ST=WA,C=US)",
@@ -207,24 +209,28 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 	both := func(a, b func(*testing.T, *image)) func(*testing.T, *image) {
 		return func(t *testing.T, i *image) { t.Helper(); a(t, i); b(t, i) }
 	}
-	bad := "a " + string(p.format)
+	bad, other := "a "+string(p.format), trust.OtherIdentity
+	if strings.Contains(otherWords, "another key") {
+		other = trust.OtherKey
+	}
 	for name, c := range map[string]struct {
 		sign    func(*testing.T, *image)
 		verdict trust.Verdict
 		words   []string
+		found   trust.Finding
 	}{
-		"good":                            {s.good, trust.Accepted, nil},
-		"unsigned":                        {func(*testing.T, *image) {}, trust.Rejected, []string{"it is not signed"}},
-		"other key or identity":           {s.other, trust.Rejected, []string{bad, otherWords}},
-		"signature of another digest":     {s.digest, trust.Rejected, []string{bad, "of another image", otherDigest(t).String()}},
-		"other predicate":                 {s.predicate, trust.Rejected, []string{bad, "does not say the image is signed"}},
-		"expired":                         {s.expired, trust.Rejected, []string{bad, "valid"}},
-		"malformed":                       {s.malformed, trust.Rejected, []string{bad}},
-		"malformed among good":            {both(s.malformed, s.good), trust.Accepted, nil},
-		"a stranger's beside a good one":  {both(s.other, s.good), trust.Accepted, nil},
-		"a good one beside a stranger's":  {both(s.good, s.other), trust.Accepted, nil},
-		"all that is wrong at once":       {both(both(s.other, s.digest), s.malformed), trust.Rejected, []string{otherWords, "of another image"}},
-		"of another digest, and a good 1": {both(s.digest, s.good), trust.Accepted, nil},
+		"good":                            {s.good, trust.Accepted, nil, ""},
+		"unsigned":                        {func(*testing.T, *image) {}, trust.Rejected, []string{"it is not signed"}, trust.Unsigned},
+		"other key or identity":           {s.other, trust.Rejected, []string{bad, otherWords}, other},
+		"signature of another digest":     {s.digest, trust.Rejected, []string{bad, "of another image", otherDigest(t).String()}, trust.OtherDigest},
+		"other predicate":                 {s.predicate, trust.Rejected, []string{bad, "does not say the image is signed"}, trust.OtherPredicate},
+		"expired":                         {s.expired, trust.Rejected, []string{bad, "valid"}, trust.Expired},
+		"malformed":                       {s.malformed, trust.Rejected, []string{bad}, ""},
+		"malformed among good":            {both(s.malformed, s.good), trust.Accepted, nil, ""},
+		"a stranger's beside a good one":  {both(s.other, s.good), trust.Accepted, nil, ""},
+		"a good one beside a stranger's":  {both(s.good, s.other), trust.Accepted, nil, ""},
+		"all that is wrong at once":       {both(both(s.other, s.digest), s.malformed), trust.Rejected, []string{otherWords, "of another image"}, trust.OtherDigest},
+		"of another digest, and a good 1": {both(s.digest, s.good), trust.Accepted, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.sign == nil {
@@ -236,6 +242,12 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 			verified, err := i.verify(t, s.demand)
 			if c.verdict != trust.Accepted {
 				expectDenied(g, err, c.verdict, append(c.words, i.subject().String())...)
+				var denial *trust.Denial
+				g.Expect(errors.As(err, &denial)).To(BeTrue())
+				g.Expect(denial.Rulings).To(HaveLen(1))
+				if c.found != "" {
+					g.Expect(denial.Rulings[0].Found).To(ContainElement(c.found))
+				}
 				_, ok := verified.Subject()
 				g.Expect(ok).To(BeFalse(), "a refusal must not make a proof")
 				return

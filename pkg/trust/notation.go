@@ -107,12 +107,12 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 	if err != nil {
 		return nil, invalidf("the trust policy cannot be written: %s", plain(err.Error()))
 	}
-	var prints []string
+	var alternatives []string
 	for _, certificate := range trusted {
-		prints = append(prints, bytesPrint(certificate.Raw))
+		alternatives = append(alternatives, bytesPrint(certificate.Raw))
 	}
-	print := append([]string{ProviderNotation, bytesPrint(effective)}, sorted(prints)...)
-	return &Authority{method: &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}, print: print, notes: notes}, nil
+	prints := append([]string{ProviderNotation, bytesPrint(effective)}, sorted(alternatives)...)
+	return &Authority{method: &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}, prints: prints, notes: notes}, nil
 }
 
 // parsePolicy reads a trust policy (Notary Project, trust-store-trust-policy.md).
@@ -247,7 +247,7 @@ func (j *notationJudge) verify(ctx context.Context, n *notationSignature, status
 func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.VerificationOutcome, refusal error) (what *found, unclear bool) {
 	format := n.format()
 	if outcome == nil || outcome.EnvelopeContent == nil {
-		return foundf(malformed, "a %s that cannot be read: %s", format, plain(refusal.Error())), false
+		return foundf(Malformed, "a %s that cannot be read: %s", format, plain(refusal.Error())), false
 	}
 	signer := "nobody"
 	if chain := outcome.EnvelopeContent.SignerInfo.CertificateChain; len(chain) > 0 {
@@ -259,22 +259,22 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 		}
 		switch check.Type {
 		case trustpolicy.TypeIntegrity:
-			return foundf(malformed, "a %s that does not hold: %s", format, plain(check.Error.Error())), false
+			return foundf(Malformed, "a %s that does not hold: %s", format, plain(check.Error.Error())), false
 		case trustpolicy.TypeAuthenticity:
-			return foundf(otherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, quote(j.statement.Name)), false
+			return foundf(OtherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, quote(j.statement.Name)), false
 		case trustpolicy.TypeExpiry, trustpolicy.TypeAuthenticTimestamp:
-			return foundf(expired, "a %s by %s that is not valid any more: %s", format, signer, plain(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
+			return foundf(Expired, "a %s by %s that is not valid any more: %s", format, signer, plain(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
 		default:
-			return foundf(unproven, "a %s by %s: %s", format, signer, plain(check.Error.Error())), true
+			return foundf(Unproven, "a %s by %s: %s", format, signer, plain(check.Error.Error())), true
 		}
 	}
 	var payload struct {
 		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
 	}
 	if json.Unmarshal(outcome.EnvelopeContent.Payload.Content, &payload) == nil && payload.TargetArtifact.Digest != n.target.Digest {
-		return foundf(otherDigest, "a %s by %s of another image: %s", format, signer, quote(string(payload.TargetArtifact.Digest))), false
+		return foundf(OtherDigest, "a %s by %s of another image: %s", format, signer, quote(string(payload.TargetArtifact.Digest))), false
 	}
-	return foundf(unproven, "a %s by %s that does not hold: %s", format, signer, plain(refusal.Error())), false
+	return foundf(Unproven, "a %s by %s that does not hold: %s", format, signer, plain(refusal.Error())), false
 }
 
 // statusCheck asks certificate authorities whether they revoked a certificate,

@@ -56,12 +56,12 @@ func newNotary(t *testing.T, common string) *notary {
 	template := authorityTemplate("notary root")
 	template.Subject = pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Notary"}, CommonName: "root"}
 	n.root = issue(t, template, nil, n.top.Public(), n.top)
-	return n.signer(t, common, "")
+	return n.signer(t, common)
 }
 
-// signer returns another signer of the same authority. ocsp is the server that
-// knows what was revoked.
-func (n *notary) signer(t *testing.T, common, ocsp string) *notary {
+// signer returns another signer of the same authority. The servers know what
+// was revoked.
+func (n *notary) signer(t *testing.T, common string, servers ...string) *notary {
 	t.Helper()
 	other := &notary{root: n.root, top: n.top, pair: newPair(t)}
 	template := &x509.Certificate{
@@ -69,10 +69,7 @@ func (n *notary) signer(t *testing.T, common, ocsp string) *notary {
 		Subject:      pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Notary"}, CommonName: common},
 		NotBefore:    time.Now().Add(-12 * time.Hour), NotAfter: time.Now().Add(12 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		BasicConstraintsValid: true,
-	}
-	if ocsp != "" {
-		template.OCSPServer = []string{ocsp}
+		BasicConstraintsValid: true, OCSPServer: servers,
 	}
 	other.leaf = issue(t, template, n.root, other.pair.private.Public(), n.top)
 	return other

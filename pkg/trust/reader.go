@@ -138,19 +138,25 @@ func (r *reader) login(ctx context.Context) error {
 	return nil
 }
 
-// get asks for a path below the repository and reads at most limit bytes.
-func (r *reader) get(ctx context.Context, path, accept string, limit int64) (page, error) {
+// ask is a request for something in the repository.
+type ask struct {
+	path   string // below the repository
+	accept string
+	limit  int64 // of the answer, in bytes
+}
+
+func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	if err := r.login(ctx); err != nil {
 		return page{}, err
 	}
 	// The connection replaces the scheme by that of the ping.
-	target := "https://" + r.repository.RegistryStr() + "/v2/" + r.repository.RepositoryStr() + "/" + path
+	target := "https://" + r.repository.RegistryStr() + "/v2/" + r.repository.RepositoryStr() + "/" + a.path
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
 	if err != nil {
 		return page{}, err
 	}
-	if accept != "" {
-		request.Header.Set("Accept", accept)
+	if a.accept != "" {
+		request.Header.Set("Accept", a.accept)
 	}
 	answer, err := r.client.Do(request)
 	if err != nil {
@@ -160,7 +166,7 @@ func (r *reader) get(ctx context.Context, path, accept string, limit int64) (pag
 	if answer.StatusCode != http.StatusOK {
 		return page{}, &answerError{code: answer.StatusCode, retryAfter: retryAfter(answer.Header)}
 	}
-	body, err := readUpTo(answer.Body, limit)
+	body, err := readUpTo(answer.Body, a.limit)
 	if err != nil {
 		return page{}, err
 	}
@@ -216,7 +222,7 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) (found []v1.Desc
 		if query != "" {
 			asked += "?" + query
 		}
-		answer, err := r.get(ctx, asked, string(types.OCIImageIndex), maxManifest)
+		answer, err := r.get(ctx, ask{path: asked, accept: string(types.OCIImageIndex), limit: maxManifest})
 		if answered(err, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable) {
 			return found, true, nil // not supported, says the specification
 		}
@@ -244,7 +250,7 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) (found []v1.Desc
 func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]v1.Descriptor, error) {
 	tag := fallbackTag(digest)
 	doing := "get the tag " + tag
-	answer, err := r.get(ctx, "manifests/"+tag, string(types.OCIImageIndex), maxManifest)
+	answer, err := r.get(ctx, ask{path: "manifests/" + tag, accept: string(types.OCIImageIndex), limit: maxManifest})
 	if answered(err, http.StatusNotFound) {
 		return nil, nil
 	}
@@ -277,7 +283,7 @@ type manifest struct {
 
 // manifestByDigest returns a manifest's bytes and media type.
 func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, error) {
-	answer, err := r.get(ctx, "manifests/"+digest.String(), acceptManifests, maxManifest)
+	answer, err := r.get(ctx, ask{path: "manifests/" + digest.String(), accept: acceptManifests, limit: maxManifest})
 	if err == nil {
 		err = check(answer.body, digest)
 	}
@@ -291,7 +297,7 @@ func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, er
 // SIGNATURE_SPEC.md; ok is false when there is none.
 func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byte, ok bool, err error) {
 	tag := fallbackTag(digest) + ".sig"
-	answer, err := r.get(ctx, "manifests/"+tag, acceptManifests, maxManifest)
+	answer, err := r.get(ctx, ask{path: "manifests/" + tag, accept: acceptManifests, limit: maxManifest})
 	if answered(err, http.StatusNotFound) {
 		return nil, false, nil
 	}
@@ -301,12 +307,14 @@ func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byt
 	return answer.body, true, nil
 }
 
-var acceptManifests = strings.Join([]string{string(types.OCIManifestSchema1), string(types.DockerManifestSchema2), string(types.OCIImageIndex), string(types.DockerManifestList)}, ", ")
+var acceptManifests = strings.Join([]string{
+	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2), string(types.OCIImageIndex), string(types.DockerManifestList),
+}, ", ")
 
 // blob returns a blob of at most maxEnvelope bytes.
 func (r *reader) blob(ctx context.Context, descriptor v1.Descriptor) ([]byte, error) {
 	doing := "get blob " + descriptor.Digest.String()
-	answer, err := r.get(ctx, "blobs/"+descriptor.Digest.String(), "", min(descriptor.Size, maxEnvelope))
+	answer, err := r.get(ctx, ask{path: "blobs/" + descriptor.Digest.String(), limit: min(descriptor.Size, maxEnvelope)})
 	if err == nil {
 		err = check(answer.body, descriptor.Digest)
 	}

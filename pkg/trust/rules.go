@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -68,11 +69,11 @@ func (r *Rules) Fingerprint() string {
 	for _, rule := range r.rules {
 		parts := []string{rule.Name, fmt.Sprint(rule.Warn), fmt.Sprint(rule.Strict)}
 		for _, a := range rule.AnyOf {
-			print := "unusable " + VerdictOf(a.Err).String()
+			what := "unusable " + VerdictOf(a.Err).String()
 			if a.Authority != nil && a.Err == nil {
-				print = a.Authority.Fingerprint()
+				what = a.Authority.Fingerprint()
 			}
-			parts = append(parts, a.Name, print)
+			parts = append(parts, a.Name, what)
 		}
 		all = append(all, digestOf(parts))
 	}
@@ -103,7 +104,7 @@ type trial struct {
 	verdict Verdict
 	signer  Signer
 	err     error    // in place of a judge
-	found   []string // signatures that do not count
+	found   []*found // signatures that do not count
 	unknown []error  // what could not be found out
 }
 
@@ -185,7 +186,7 @@ func (t *trial) hear(ctx context.Context, s signed) {
 	case err != nil:
 		t.unknown = append(t.unknown, err)
 	case what != nil:
-		t.found = append(t.found, what.words)
+		t.found = append(t.found, what)
 	case signer.Format != "":
 		t.verdict, t.signer = Accepted, signer
 	}
@@ -213,14 +214,36 @@ func (t *trial) words() string {
 			said = append(said, err.Error())
 		}
 		if len(t.found) > 0 {
-			said = append(said, "found "+list(t.found))
+			said = append(said, "found "+t.list())
 		}
 	case len(t.found) == 0:
 		said = append(said, "it is not signed; sign the image by its digest, and it is verified again")
 	default:
-		said = append(said, "found "+list(t.found))
+		said = append(said, "found "+t.list())
 	}
 	return list(append(said, t.notes...))
+}
+
+// list says what was found.
+func (t *trial) list() string {
+	var said []string
+	for _, f := range t.found {
+		said = append(said, f.words)
+	}
+	return list(said)
+}
+
+// findings are the kinds of what was found, each once.
+func (t *trial) findings() (kinds []Finding) {
+	if t.judge != nil && len(t.found) == 0 && len(t.unknown) == 0 {
+		return []Finding{Unsigned}
+	}
+	for _, f := range t.found {
+		if !slices.Contains(kinds, f.what) {
+			kinds = append(kinds, f.what)
+		}
+	}
+	return kinds
 }
 
 // plainly returns the words of an error that may be of another's making.
@@ -242,7 +265,7 @@ func (h *hearing) ruling() Ruling {
 	var said []string
 	for _, t := range h.trials {
 		if t.verdict == Accepted {
-			ruling.Verdict, ruling.Authority, ruling.Signer, ruling.Words = Accepted, t.name, t.signer, list(t.notes)
+			ruling.Verdict, ruling.Authority, ruling.Signer, ruling.Words, ruling.Found = Accepted, t.name, t.signer, list(t.notes), nil
 			if t.signer.String() == "" {
 				ruling.Signer = Signer{}
 				ruling.Words = list(append([]string{"the level of its trust policy only logs, so nobody is known to have signed"}, t.notes...))
@@ -253,6 +276,7 @@ func (h *hearing) ruling() Ruling {
 		if t.verdict == Unknown {
 			ruling.Verdict = Unknown
 		}
+		ruling.Found = append(ruling.Found, t.findings()...)
 		words := t.words()
 		if t.name != "" {
 			words = t.name + ": " + words

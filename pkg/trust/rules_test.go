@@ -55,7 +55,7 @@ func TestRules(t *testing.T) {
 	p := newParties(t)
 	_, empty := trust.NewAuthority(keys(nil), trust.Options{})
 	keyless := trust.Alternative{Name: "empty", Err: empty}
-	any := func(name string, of ...trust.Alternative) trust.Rule { return trust.Rule{Name: name, AnyOf: of} }
+	one := func(name string, of ...trust.Alternative) trust.Rule { return trust.Rule{Name: name, AnyOf: of} }
 	warn := func(name string, of ...trust.Alternative) trust.Rule {
 		return trust.Rule{Name: name, Warn: true, AnyOf: of}
 	}
@@ -66,23 +66,24 @@ func TestRules(t *testing.T) {
 		words   []string
 	}{
 		"no rule":                                        {nil, trust.Accepted, "", nil},
-		"a rule that is met":                             {[]trust.Rule{any("one", p.good)}, trust.Accepted, "one (good): key cosign.pub", nil},
-		"any authority is enough":                        {[]trust.Rule{any("one", p.evil, p.good)}, trust.Accepted, "one (good): key cosign.pub", nil},
-		"one that cannot be used hides no other":         {[]trust.Rule{any("one", p.broken, keyless, p.good)}, trust.Accepted, "one (good): key cosign.pub", nil},
-		"none will do":                                   {[]trust.Rule{any("one", p.evil)}, trust.Rejected, "", []string{"one: evil: found a Sigstore bundle by another key"}},
-		"without an authority nothing is accepted":       {[]trust.Rule{any("one")}, trust.Rejected, "", []string{"no authority"}},
-		"an alternative without anything is unknown":     {[]trust.Rule{any("one", trust.Alternative{})}, trust.Unknown, "", nil},
-		"a missing Secret is unknown":                    {[]trust.Rule{any("one", p.broken)}, trust.Unknown, "", []string{"broken: Secret apps/keys was not found"}},
-		"a missing Secret beside one who refuses too":    {[]trust.Rule{any("one", p.evil, p.broken)}, trust.Unknown, "", []string{"another key", "was not found"}},
-		"a set without a usable key is rejected":         {[]trust.Rule{any("one", keyless)}, trust.Rejected, "", []string{"no usable public key"}},
-		"every rule has to be met":                       {[]trust.Rule{any("one", p.good), any("two", p.evil)}, trust.Rejected, "", []string{"two: evil"}},
-		"what one rejects, no unknown saves":             {[]trust.Rule{any("one", p.broken), any("two", p.evil)}, trust.Rejected, "", []string{"one: broken", "two: evil"}},
-		"what none rejects but one does not know":        {[]trust.Rule{any("one", p.good), any("two", p.broken)}, trust.Unknown, "", []string{"two: broken"}},
-		"all who accept are named":                       {[]trust.Rule{any("one", p.good), any("two", p.good)}, trust.Accepted, "; two (good): key cosign.pub", nil},
-		"one that only warns refuses nothing":            {[]trust.Rule{any("one", p.good), warn("two", p.evil)}, trust.Accepted, "one (good): key cosign.pub", nil},
+		"a rule that is met":                             {[]trust.Rule{one("one", p.good)}, trust.Accepted, "one (good): key cosign.pub", nil},
+		"any authority is enough":                        {[]trust.Rule{one("one", p.evil, p.good)}, trust.Accepted, "one (good): key cosign.pub", nil},
+		"one that cannot be used hides no other":         {[]trust.Rule{one("one", p.broken, keyless, p.good)}, trust.Accepted, "one (good): key cosign.pub", nil},
+		"none will do":                                   {[]trust.Rule{one("one", p.evil)}, trust.Rejected, "", []string{"one: evil: found a Sigstore bundle by another key"}},
+		"without an authority nothing is accepted":       {[]trust.Rule{one("one")}, trust.Rejected, "", []string{"no authority"}},
+		"an alternative without anything is unknown":     {[]trust.Rule{one("one", trust.Alternative{})}, trust.Unknown, "", nil},
+		"a missing Secret is unknown":                    {[]trust.Rule{one("one", p.broken)}, trust.Unknown, "", []string{"broken: Secret apps/keys was not found"}},
+		"a missing Secret beside one who refuses too":    {[]trust.Rule{one("one", p.evil, p.broken)}, trust.Unknown, "", []string{"another key", "was not found"}},
+		"a set without a usable key is rejected":         {[]trust.Rule{one("one", keyless)}, trust.Rejected, "", []string{"no usable public key"}},
+		"every rule has to be met":                       {[]trust.Rule{one("one", p.good), one("two", p.evil)}, trust.Rejected, "", []string{"two: evil"}},
+		"what one rejects, no unknown saves":             {[]trust.Rule{one("one", p.broken), one("two", p.evil)}, trust.Rejected, "", []string{"one: broken", "two: evil"}},
+		"what one rejects, no later unknown saves":       {[]trust.Rule{one("one", p.evil), one("two", p.broken)}, trust.Rejected, "", []string{"one: evil", "two: broken"}},
+		"what none rejects but one does not know":        {[]trust.Rule{one("one", p.good), one("two", p.broken)}, trust.Unknown, "", []string{"two: broken"}},
+		"all who accept are named":                       {[]trust.Rule{one("one", p.good), one("two", p.good)}, trust.Accepted, "; two (good): key cosign.pub", nil},
+		"one that only warns refuses nothing":            {[]trust.Rule{one("one", p.good), warn("two", p.evil)}, trust.Accepted, "one (good): key cosign.pub", nil},
 		"one that only warns, alone, proves nobody":      {[]trust.Rule{warn("two", p.evil)}, trust.Accepted, "", nil},
 		"one that only warns is not who verified":        {[]trust.Rule{warn("two", p.good)}, trust.Accepted, "", nil},
-		"one that only warns does not soften the others": {[]trust.Rule{any("one", p.evil), warn("two", p.good)}, trust.Rejected, "", []string{"one: evil"}},
+		"one that only warns does not soften the others": {[]trust.Rule{one("one", p.evil), warn("two", p.good)}, trust.Rejected, "", []string{"one: evil"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -104,7 +105,7 @@ func TestRules(t *testing.T) {
 	}
 	t.Run("what a rule that warns would refuse is told", func(t *testing.T) {
 		g := NewWithT(t)
-		verified, err := p.verifyBy(t, any("one", p.good), warn("two", p.evil))
+		verified, err := p.verifyBy(t, one("one", p.good), warn("two", p.evil))
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(verified.Rulings()[0].String()).To(And(HavePrefix("one (good): key cosign.pub"), HaveSuffix("by a Sigstore bundle")))
 		g.Expect(verified.Rulings()[1].Verdict).To(Equal(trust.Rejected))

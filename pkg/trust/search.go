@@ -131,8 +131,10 @@ func (s *search) note(of kind, err error) {
 	}
 }
 
-func (s *search) report(of kind, words string) {
-	s.each(of, func(t *trial) { t.found = append(t.found, words) })
+// report notes a signature that is not one.
+func (s *search) report(of kind, format string, args ...any) {
+	what := foundf(Malformed, format, args...)
+	s.each(of, func(t *trial) { t.found = append(t.found, what) })
 }
 
 func (s *search) show(ctx context.Context, of kind, one signed) {
@@ -249,7 +251,7 @@ func (s *search) open(ctx context.Context, descriptor v1.Descriptor, of kind, wh
 // reported, or could not be done.
 func (s *search) envelope(ctx context.Context, of kind, layer v1.Descriptor) (body []byte, ok bool, err error) {
 	if layer.Size > maxEnvelope || layer.Size < 0 {
-		s.report(of, fmt.Sprintf("a signature of %d bytes, of which at most %d are read", layer.Size, maxEnvelope))
+		s.report(of, "a signature of %d bytes, of which at most %d are read", layer.Size, maxEnvelope)
 		return nil, false, nil
 	}
 	if layer.Digest.Algorithm != "sha256" {
@@ -271,7 +273,7 @@ func (s *search) openBundle(ctx context.Context, layer v1.Descriptor, where Form
 	}
 	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, where) })
 	if err != nil {
-		s.report(forCosign, fmt.Sprintf("a %s that cannot be read: %s", where, plain(err.Error())))
+		s.report(forCosign, "a %s that cannot be read: %s", where, plain(err.Error()))
 		return nil
 	}
 	s.show(ctx, forCosign, signed{cosign: parsed})
@@ -344,7 +346,7 @@ func (s *search) openLegacy(ctx context.Context, layer v1.Descriptor) error {
 	}
 	parsed, err := guarded(func() (*legacySignature, error) { return parseLegacy(body, layer.Annotations) })
 	if err != nil {
-		s.report(forCosign, fmt.Sprintf("a %s that cannot be read: %s", Legacy, plain(err.Error())))
+		s.report(forCosign, "a %s that cannot be read: %s", Legacy, plain(err.Error()))
 		return nil
 	}
 	s.show(ctx, forCosign, signed{cosign: parsed})

@@ -61,36 +61,36 @@ func (s Signer) String() string {
 	}
 }
 
-// finding is what was found in place of a good signature. Those that are proven
-// come with the name of whose signature it is.
-type finding int
+// Finding is what was found in place of a good signature.
+type Finding string
 
 const (
-	// malformed cannot be read, or does not match what it brings along.
-	malformed finding = iota
-	// otherKey is by a key that is not listed, or by none.
-	otherKey
-	// otherIdentity is by an identity that is not listed.
-	otherIdentity
-	// untrusted is by a certificate that no listed root vouches for.
-	untrusted
-	// otherDigest is about another image.
-	otherDigest
-	// otherPredicate says something else than that the image is signed.
-	otherPredicate
-	// expired was made when its certificate, or the signature itself, was not valid.
-	expired
-	// unproven misses what has to come along: an entry in a transparency log, a
-	// timestamp, a signed certificate timestamp.
-	unproven
+	// Unsigned: there is no signature at all.
+	Unsigned Finding = "unsigned"
+	// Malformed cannot be read, or does not match what it brings along.
+	Malformed Finding = "malformed"
+	// OtherKey is by a key that is not listed, or by none where one is demanded.
+	OtherKey Finding = "other key"
+	// OtherIdentity is by an identity that is not listed.
+	OtherIdentity Finding = "other identity"
+	// Untrusted is by a certificate that no listed root vouches for.
+	Untrusted Finding = "untrusted"
+	// OtherDigest is by a good signer, and about another image.
+	OtherDigest Finding = "other digest"
+	// OtherPredicate says something else than that the image is signed.
+	OtherPredicate Finding = "other predicate"
+	// Expired was made when its certificate was not valid, or is too old itself.
+	Expired Finding = "expired"
+	// Unproven misses what has to come along: an entry in a log, a timestamp.
+	Unproven Finding = "unproven"
 )
 
 // found is a signature that does not count.
 type found struct {
-	what  finding
+	what  Finding
 	words string
 }
 
-func foundf(what finding, format string, args ...any) *found {
+func foundf(what Finding, format string, args ...any) *found {
 	return &found{what: what, words: fmt.Sprintf(format, args...)}
 }

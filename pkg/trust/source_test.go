@@ -259,7 +259,7 @@ func TestBoundsOfWhatIsRead(t *testing.T) {
 	})
 	t.Run("of more legacy signatures than are read, the rest is unknown", func(t *testing.T) {
 		g := NewWithT(t)
-		i, by, demand := keyed(t, serve(t, true))
+		i, _, demand := keyed(t, serve(t, true))
 		text := claim(t, i, i.digest)
 		layer := i.blob(t, text, "application/vnd.dev.cosign.simplesigning.v1+json")
 		layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": "bm8="}
@@ -272,7 +272,6 @@ func TestBoundsOfWhatIsRead(t *testing.T) {
 		})
 		_, err := i.verify(t, demand)
 		expectDenied(g, err, trust.Unknown, "more than 50 legacy")
-		_ = by
 	})
 	t.Run("a bundle of more than 4 MiB is not read", func(t *testing.T) {
 		g := NewWithT(t)

@@ -65,6 +65,9 @@ type Ruling struct {
 	// Signer that the authority accepted. Its zero value is nobody: the authority
 	// is a trust policy whose level only logs.
 	Signer Signer
+	// Found are the kinds of signatures that were found and do not count, when it
+	// was not accepted.
+	Found []Finding
 	// Words say why it was not accepted, and what is odd about the material of a
 	// rule that was: fit for a condition, empty when there is nothing to say.
 	Words string
