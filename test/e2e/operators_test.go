@@ -87,13 +87,13 @@ func TestEvents(t *testing.T) {
 	n.scan("bad")
 	n.published("bad", "1.0.0")
 	change(n, named(n, "bad", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = v1alpha1.FormatHelm })
-	n.notReady("bad", v1alpha1.ReasonInvalidSpec)
-	n.warnings(v1alpha1.ArtifactRepositoryKind, "bad", v1alpha1.ReasonInvalidSpec)
+	n.notReady("bad", v1alpha1.ReasonUnsupportedMediaType)
+	n.warnings(v1alpha1.ArtifactRepositoryKind, "bad", v1alpha1.ReasonUnsupportedMediaType)
 	n.reconciled("bad")
 	n.reconciled("bad")
 	change(n, named(n, "bad", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = "" })
 	n.published("bad", "1.0.0")
-	warnings := n.warnings(v1alpha1.ArtifactRepositoryKind, "bad", v1alpha1.ReasonInvalidSpec)
+	warnings := n.warnings(v1alpha1.ArtifactRepositoryKind, "bad", v1alpha1.ReasonUnsupportedMediaType)
 	n.Expect(warnings).To(HaveLen(1))
 	n.Expect(warnings[0].Count).To(BeNumerically("==", 1))
 	n.eventually(func(g Gomega) {
@@ -101,7 +101,7 @@ func TestEvents(t *testing.T) {
 		for _, alert := range env.alerts.about(n, sourcev1.ExternalArtifactKind, "bad") {
 			told = append(told, alert.Severity+" "+alert.Reason)
 		}
-		g.Expect(told).To(Equal([]string{"info Succeeded", "error InvalidSpec", "info Succeeded"}))
+		g.Expect(told).To(Equal([]string{"info Succeeded", "error UnsupportedMediaType", "info Succeeded"}))
 	})
 }
 
