@@ -128,6 +128,8 @@ func parse(args []string) *options {
 	fs.Int64Var(&o.limits.ArtifactBytes, "max-artifact-bytes", o.limits.ArtifactBytes, "The largest artifact that is pulled, in bytes.")
 	fs.Int64Var(&o.limits.UncompressedBytes, "max-uncompressed-bytes", o.limits.UncompressedBytes, "The most bytes that an artifact may unpack to.")
 	fs.IntVar(&o.limits.Entries, "max-entries", o.limits.Entries, "The most files and folders that an artifact may hold.")
+	fs.IntVar(&o.limits.Depth, "max-depth", o.limits.Depth, "The most elements that a path in an artifact may have.")
+	fs.IntVar(&o.limits.Layers, "max-layers", o.limits.Layers, "The most layers that an artifact may have.")
 	o.storage.BindFlags(fs)
 	o.client.BindFlags(fs)
 	o.log.BindFlags(fs)

@@ -148,7 +148,7 @@ func Detect(m *Manifest, o Options) (Format, error) {
 		return nil, unsupported("unsupported artifact %s: it is an index, of which one manifest has to be chosen; supported: %s", o.Image, supported())
 	}
 	if limit := o.Limits.withDefaults().Layers; len(m.Layers) > limit {
-		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d layers, more than the %d that are read", len(m.Layers), limit)
+		return nil, exceeded("--max-layers", "the manifest has %d layers, more than the %d that are read", len(m.Layers), limit)
 	}
 	pinned := o.settings().Format
 	r := find(m, pinned)

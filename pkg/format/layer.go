@@ -256,7 +256,7 @@ func checkName(name string, limits Limits) error {
 		}
 	}
 	if depth > limits.Depth {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, quote(name))
+		return exceeded("--max-depth", "the artifact has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, quote(name))
 	}
 	return nil
 }
