@@ -15,11 +15,12 @@ COPY api/ api/
 COPY controllers/ controllers/
 COPY pkg/ pkg/
 
+ENV GOCACHE=/cache
 ARG VERSION=v0.0.0-dev
 ARG TARGETOS
 ARG TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod \
-    --mount=type=cache,target=/root/.cache/go-build \
+    --mount=type=cache,target=/cache \
     CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /image-source-controller .
 

@@ -94,6 +94,10 @@ vet: ## Run go vet.
 lint: $(GOLANGCI_LINT) ## Run golangci-lint. Its first build takes some minutes.
 	$(GOLANGCI_LINT) run $(PKG)
 
+.PHONY: bench
+bench: controlplane ## Run the benchmarks; those of the controller on a control plane of their own.
+	$(GO) test $(PKG) -run '^$$' -bench . -benchmem
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME.
 	@hack/fuzz.sh $(FUZZTIME)

@@ -114,11 +114,11 @@ func TestStartProgram(t *testing.T) {
 
 	t.Run("tries other addresses when the first ones are taken meanwhile", func(t *testing.T) {
 		g := NewWithT(t)
-		marker := filepath.Join(t.TempDir(), "second")
+		marker, second := filepath.Join(t.TempDir(), "marker"), filepath.Join(t.TempDir(), "second")
 		_, _, err := newTestSupervisor(t).startListening(t.Context(), 1, func([]string) Program {
-			return withReady(shell("test -e "+marker+" && exec sleep 60; touch "+marker+"; echo bind: address already in use; exit 1"), func(context.Context) error {
-				time.Sleep(100 * time.Millisecond) // long enough for the first to exit
-				return nil
+			return withReady(shell("if test -e "+marker+"; then touch "+second+"; exec sleep 60; fi; touch "+marker+"; echo bind: address already in use; exit 1"), func(context.Context) error {
+				_, err := os.Stat(second)
+				return err
 			})
 		})
 
@@ -282,7 +282,7 @@ func actAsParent(logs string) {
 		os.Exit(1)
 	}
 	fmt.Println(process.PID())
-	time.Sleep(time.Minute)
+	select {}
 }
 
 func newTestSupervisor(t *testing.T) *supervisor {
