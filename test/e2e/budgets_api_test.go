@@ -40,6 +40,8 @@ func TestWritesToTheAPIServer(t *testing.T) {
 		}
 		return writes
 	}
+	// The conditions of the first publication are the last write before.
+	v.settled(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision)
 	v.api.forget()
 	revision, _ := v.push(nil)
 	v.settled(revision)
