@@ -165,7 +165,7 @@ func run(ctx context.Context, o *options) error {
 	if err := warm(ctx, mgr); err != nil {
 		return err
 	}
-	if err := setup(ctx, mgr, o, parts, labelKeys(selector)); err != nil {
+	if err := setup(mgr, o, parts, labelKeys(selector)); err != nil {
 		return err
 	}
 	ctrl.Log.Info("starting", "version", version)
@@ -373,7 +373,7 @@ func warm(ctx context.Context, mgr manager.Manager) error {
 }
 
 // setup adds the controllers, the server and what goes with them to the manager.
-func setup(ctx context.Context, mgr manager.Manager, o *options, p *parts, labelKeys []string) error {
+func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) error {
 	limited := func() controller.Options {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(o.rateLimiter)}
 	}

@@ -90,8 +90,7 @@ func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy)
 	}
 	err = acl.NewAuthorization(o.client).HasAccessToRef(ctx, policy, key, s.Repository.Spec.AccessFrom)
 	s.Admitted = err == nil
-	var denied acl.AccessDeniedError
-	if errors.As(err, &denied) {
+	if _, denied := errors.AsType[acl.AccessDeniedError](err); denied {
 		err = nil
 	}
 	return s, err

@@ -46,12 +46,12 @@ type Rules struct {
 type Verdict int
 
 const (
-	// Off: not a source; what was generated is removed.
+	// Off means that it is not a source; what was generated is removed.
 	Off Verdict = iota
-	// Keep: it cannot be told, because a value is none that is accepted or an
+	// Keep means that it cannot be told, because a value is none that is accepted or an
 	// object is missing. What exists stays, nothing new is made.
 	Keep
-	// On: a source.
+	// On means that it is a source.
 	On
 )
 

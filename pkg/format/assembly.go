@@ -19,6 +19,7 @@ package format
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path"
@@ -57,8 +58,7 @@ func newAssembly(in Input) (*assembly, error) {
 	}
 	spool, err := create(scratch, spoolName)
 	if err != nil {
-		scratch.Close()
-		return nil, err
+		return nil, errors.Join(err, scratch.Close())
 	}
 	return &assembly{
 		in:      in,
@@ -73,9 +73,9 @@ func newAssembly(in Input) (*assembly, error) {
 // close frees the disk early; where that fails, the owner of the scratch folder
 // removes it anyway.
 func (a *assembly) close() {
-	a.spool.Close()
+	a.spool.Close() //nolint:gosec // see above
 	_ = a.scratch.Remove(spoolName)
-	a.scratch.Close()
+	a.scratch.Close() //nolint:gosec // see above
 }
 
 // addFile adds a file under a name that nothing has checked yet, such as the

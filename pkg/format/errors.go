@@ -54,8 +54,7 @@ func disk(doing string, err error) error {
 // pathless drops the name of the local file, which helps nobody who reads a
 // condition.
 func pathless(err error) error {
-	var path *os.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*os.PathError](err); ok {
 		return path.Err
 	}
 	return err

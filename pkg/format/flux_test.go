@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -200,7 +201,7 @@ func TestFilteringIsThatOfAnOCIRepository(t *testing.T) {
 			files := tree
 			for path, body := range tc.ignores {
 				// Behind the files that they are about.
-				files = append(files[:len(files):len(files)], file{name: path, body: body})
+				files = append(slices.Clip(files), file{name: path, body: body})
 			}
 			layer := layerOf(t, files...)
 			want := unpack(t, sourceControllerArchive(t, layer, tc.option))

@@ -174,7 +174,7 @@ func (l *lister) list(ctx context.Context, index *v1.IndexManifest, platform *v1
 		return invalid("the index holds an index that holds another; expected at most one in another")
 	}
 	for _, desc := range index.Manifests {
-		if describesAnother(desc) || !(desc.MediaType.IsImage() || desc.MediaType.IsIndex()) {
+		if describesAnother(desc) || !desc.MediaType.IsImage() && !desc.MediaType.IsIndex() {
 			continue
 		}
 		if l.read++; l.read > maxChildren {

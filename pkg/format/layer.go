@@ -335,7 +335,7 @@ func broken(what string, err error) error {
 
 // source reads a local file for as long as the attempt lasts.
 type source struct {
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // a reader has no other way to end with its attempt
 	file io.Reader
 }
 

@@ -62,10 +62,6 @@ func patched(t testing.TB, offset int, value string) []byte {
 	return zipped(t, checksummed(body))
 }
 
-func withPAX(name, body string, records map[string]string) file {
-	return file{name: name, body: body, Header: tar.Header{Format: tar.FormatPAX, PAXRecords: records}}
-}
-
 // hostile are archives that must be refused, and the words that say why. They
 // seed the fuzz test too.
 func hostile(t testing.TB) map[string]struct {

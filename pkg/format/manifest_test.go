@@ -48,9 +48,7 @@ func fluxBody(changes map[string]any) map[string]any {
 		"layers":        []any{descriptor(fluxContent)},
 		"annotations":   map[string]string{"org.opencontainers.image.revision": "main"},
 	}
-	for key, value := range changes {
-		body[key] = value
-	}
+	maps.Copy(body, changes)
 	maps.DeleteFunc(body, func(_ string, value any) bool { return value == nil })
 	return body
 }

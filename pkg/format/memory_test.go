@@ -23,7 +23,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -57,7 +56,7 @@ func (b blobs) streamBy(t testing.TB, compress func(io.Writer) (io.WriteCloser, 
 	g.Expect(err).NotTo(HaveOccurred())
 	defer f.Close()
 	sum := sha256.New()
-	out := bufio.NewWriterSize(io.MultiWriter(f, hash.Hash(sum)), 1<<20)
+	out := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<20)
 	z, err := compress(out)
 	g.Expect(err).NotTo(HaveOccurred())
 	w := tar.NewWriter(z)

@@ -135,7 +135,7 @@ func isImage(m *Manifest) bool {
 		return false
 	}
 	return !anyLayer(func(l v1.Descriptor) bool {
-		return isTitled(l) || !(l.MediaType.IsLayer() || l.MediaType == zstdDockerLayer)
+		return isTitled(l) || !l.MediaType.IsLayer() && l.MediaType != zstdDockerLayer
 	})(m)
 }
 

@@ -78,13 +78,13 @@ func (c *cache[K, V]) put(key K, value V) {
 }
 
 // getOrPut returns the value of key, and makes it when there is none.
-func (c *cache[K, V]) getOrPut(key K, make func() V) V {
+func (c *cache[K, V]) getOrPut(key K, build func() V) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if value, ok := c.touch(key); ok {
 		return value
 	}
-	value := make()
+	value := build()
 	c.add(key, value)
 	return value
 }

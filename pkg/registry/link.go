@@ -290,7 +290,7 @@ func operation(request *http.Request) string {
 type body struct {
 	io.ReadCloser
 	bodyOptions
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // a body has no other way to know why it was cut
 	timer *time.Timer
 	bytes int64
 	once  sync.Once

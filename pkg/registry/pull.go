@@ -65,9 +65,9 @@ func (r *Repository) copyBlob(doing string, desc v1.Descriptor, body io.Reader, 
 	source := &source{reader: body}
 	n, err := io.CopyN(io.MultiWriter(w, digest), source, desc.Size)
 	switch {
-	case source.err != nil && source.err != io.EOF:
+	case source.err != nil && !errors.Is(source.err, io.EOF):
 		return r.failure(doing, source.err)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return fault.Retryf(v1alpha1.ReasonFetchFailed, "cannot %s: it ended after %d of %d bytes", doing, n, desc.Size)
 	case err != nil:
 		return err // of w

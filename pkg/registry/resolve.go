@@ -172,7 +172,7 @@ func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, u
 	drain(head)
 	digest, err := v1.NewHash(head.Header.Get(digestHeader))
 	if err != nil || digest.Algorithm != "sha256" {
-		return nil, true, nil
+		return nil, true, nil //nolint:nilerr // GET finds out what HEAD does not tell
 	}
 	found, err = r.manifest(ctx, digest)
 	return found, false, err

@@ -23,6 +23,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -297,9 +298,7 @@ func (s *session) login(ctx context.Context, c challenge, repository string, con
 func (s *session) exchange(ctx context.Context, realm *url.URL, query url.Values, config *authn.AuthConfig) (token, error) {
 	if config.IdentityToken != "" {
 		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {config.IdentityToken}, "client_id": {"image-source-controller"}}
-		for name, values := range query {
-			form[name] = values
-		}
+		maps.Copy(form, query)
 		answer, err := s.post(ctx, realm, form)
 		if err != nil {
 			return token{}, err
@@ -312,11 +311,9 @@ func (s *session) exchange(ctx context.Context, realm *url.URL, query url.Values
 	}
 	asked := *realm
 	values := asked.Query()
-	for name, value := range query {
-		values[name] = value
-	}
+	maps.Copy(values, query)
 	asked.RawQuery = values.Encode()
-	answer, err := s.get(ctx, &asked, basic(config))
+	answer, err := s.get(ctx, &asked, basic(config)) //nolint:bodyclose // readToken drains and closes it
 	if err != nil {
 		return token{}, err
 	}

@@ -357,7 +357,7 @@ func serveDNS(listener net.PacketConn, names map[string]string) {
 		}
 		header := dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60}
 		if a, err := netip.ParseAddr(address); err == nil && a.Is4() == (question.Type == dnsmessage.TypeA) {
-			var body dnsmessage.ResourceBody = &dnsmessage.AResource{}
+			var body dnsmessage.ResourceBody
 			if a.Is4() {
 				body = &dnsmessage.AResource{A: a.As4()}
 			} else {

@@ -156,4 +156,4 @@ func rerun(t *testing.T, dir string) *exec.Cmd {
 
 const rerunVariable = "STORE_TEST_FOLDER"
 
-func inRerun() (dir string, ok bool) { return os.LookupEnv(rerunVariable) } //nolint:forbidigo // how a test's process is told what it is for
+func inRerun() (dir string, ok bool) { return os.LookupEnv(rerunVariable) }

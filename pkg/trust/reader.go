@@ -27,6 +27,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,12 +96,7 @@ func answered(err error, codes ...int) bool {
 	if !errors.As(err, &answer) {
 		return false
 	}
-	for _, code := range codes {
-		if answer.code == code {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(codes, answer.code)
 }
 
 // unreadError is what keeps us from knowing what a registry holds.
@@ -259,7 +255,7 @@ func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]v1.Descriptor, e
 	}
 	index, err := parseIndex(answer.body)
 	if err != nil {
-		return nil, nil // somebody's image of that name, which refers to nothing
+		return nil, nil //nolint:nilerr // somebody's image of that name, which refers to nothing
 	}
 	return index.Manifests, nil
 }

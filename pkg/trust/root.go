@@ -86,7 +86,7 @@ func NewPublicRoot(options PublicRootOptions) (*PublicRoot, error) {
 		options.Root = tuf.DefaultRoot()
 	}
 	if options.Transport == nil {
-		options.Transport = http.DefaultTransport
+		options.Transport = http.DefaultTransport //nolint:forbidigo // it reaches no registry
 	}
 	if options.Clock == nil {
 		options.Clock = time.Now

@@ -248,8 +248,7 @@ func (t *trial) findings() (kinds []Finding) {
 
 // plainly returns the words of an error that may be of another's making.
 func plainly(err error) string {
-	var denial *Denial
-	if errors.As(err, &denial) {
+	if denial, ok := errors.AsType[*Denial](err); ok {
 		return denial.words
 	}
 	return plain(err.Error())
@@ -346,8 +345,7 @@ func (r Ruling) String() string {
 func (h *hearing) wait() (longest time.Duration) {
 	for _, t := range h.trials {
 		for _, err := range t.unknown {
-			var answer *answerError
-			if errors.As(err, &answer) {
+			if answer, ok := errors.AsType[*answerError](err); ok {
 				longest = max(longest, answer.retryAfter)
 			}
 		}

@@ -234,7 +234,7 @@ func (s *search) open(ctx context.Context, descriptor v1.Descriptor, of kind, wh
 	m := manifest{}
 	if json.Unmarshal(answer.body, &m) != nil {
 		s.report(of, "a referrer that is not a manifest")
-		return nil
+		return nil //nolint:nilerr // it was reported
 	}
 	switch {
 	case of&forCosign != 0 && len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType):
@@ -320,7 +320,7 @@ func (s *search) legacy(ctx context.Context) error {
 	m := manifest{}
 	if json.Unmarshal(body, &m) != nil || len(m.Layers) == 0 {
 		s.report(forCosign, "a tag for legacy cosign signatures that does not hold any")
-		return nil
+		return nil //nolint:nilerr // it was reported
 	}
 	var failed error
 	for i, layer := range m.Layers {

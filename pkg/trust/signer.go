@@ -65,7 +65,7 @@ func (s Signer) String() string {
 type Finding string
 
 const (
-	// Unsigned: there is no signature at all.
+	// Unsigned means that there is no signature at all.
 	Unsigned Finding = "unsigned"
 	// Malformed cannot be read, or does not match what it brings along.
 	Malformed Finding = "malformed"

@@ -29,14 +29,14 @@ import (
 type Verdict int
 
 const (
-	// Unknown: it could not be found out. A registry, an API server or a root of
+	// Unknown means that it could not be found out. A registry, an API server or a root of
 	// trust did not answer, or a Secret is missing. It says nothing about what is
 	// published already.
 	Unknown Verdict = iota
-	// Rejected: everything was looked at, and no good signature was there; or
+	// Rejected means that everything was looked at, and no good signature was there; or
 	// there is nothing left that could verify one.
 	Rejected
-	// Accepted: the demand is met.
+	// Accepted means that the demand is met.
 	Accepted
 )
 

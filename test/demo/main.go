@@ -39,12 +39,17 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running until Ctrl-C, and print how to reach it")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := (&demo{out: os.Stdout, start: time.Now()}).run(ctx, *keep); err != nil {
+	if err := play(*keep); err != nil {
 		fmt.Fprintln(os.Stderr, "\nThe demo failed:", err)
 		os.Exit(1)
 	}
+}
+
+// play plays the demo until it ends or is interrupted.
+func play(keep bool) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return (&demo{out: os.Stdout, start: time.Now()}).run(ctx, keep)
 }
 
 // patience bounds each wait of the demo. Nothing takes a tenth of it.

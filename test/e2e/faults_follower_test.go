@@ -119,7 +119,7 @@ func (n *tenant) answered(controller *stage.Controller, path string) int {
 // BeSamePublication matches an artifact that is the same for consumers: it may
 // have been written at another time.
 func BeSamePublication(want *meta.Artifact) OmegaMatcher {
-	return WithTransform(func(got *meta.Artifact) [3]string { return publication(got) }, Equal(publication(want)))
+	return WithTransform(publication, Equal(publication(want)))
 }
 
 func publication(artifact *meta.Artifact) [3]string {

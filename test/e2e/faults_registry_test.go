@@ -90,10 +90,10 @@ func TestRegistryFaults(t *testing.T) {
 				})
 			}
 
-			recover := gate.answer(ofManifests, test.answer)
+			heal := gate.answer(ofManifests, test.answer)
 			n.push(app, "1.1.0", configMap(app, "1.1.0"))
 			n.stays(app, before, v1alpha1.ReasonFetchFailed, test.message)
-			recover()
+			heal()
 			n.served(n.published(app, "1.1.0"))
 		})
 	}
