@@ -100,7 +100,7 @@ func TestStartProgram(t *testing.T) {
 		program := shell("echo $$ >" + pidFile + "; sleep 60")
 		ctx, cancel := context.WithCancel(t.Context())
 		program.Ready = func(context.Context) error {
-			if _, err := os.Stat(pidFile); err == nil {
+			if info, err := os.Stat(pidFile); err == nil && info.Size() > 0 {
 				cancel()
 			}
 			return errors.New("not yet")
