@@ -141,11 +141,12 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 	a.err = a.plan.Why
 	if objectsErr != nil {
 		a.err = objectsErr
+		// What has to be withdrawn does not wait for image objects.
 		if a.plan.Action != Withdraw {
 			a.plan.Action = Refuse
-		}
-		if apierrors.IsConflict(objectsErr) {
-			a.postponed = conflictDelay
+			if apierrors.IsConflict(objectsErr) {
+				a.postponed = conflictDelay
+			}
 		}
 	}
 	a = r.judge(ctx, obj, around, a)

@@ -121,7 +121,7 @@ func recordJudgement(status *v1alpha1.ArtifactRepositoryStatus, j *judgement) {
 		}
 		delete(status.Artifact.Metadata, v1alpha1.MetadataVerifiedBy)
 		if j.by != "" {
-			status.Artifact.Metadata[v1alpha1.MetadataVerifiedBy] = j.by
+			status.Artifact.Metadata = merge(status.Artifact.Metadata, map[string]string{v1alpha1.MetadataVerifiedBy: j.by})
 		}
 	}
 }
