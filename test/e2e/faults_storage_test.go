@@ -25,6 +25,8 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -186,6 +188,7 @@ func TestStaleRecord(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "stale")
 	consumer := consume(v.tenant, app)
+	v.caughtUp()
 	behind := v.api.stop(inAnswer, watches("artifactrepositories"))
 	revision, _ := v.push(nil)
 	v.reached(revision)
@@ -206,6 +209,25 @@ func TestStaleRecord(t *testing.T) {
 	v.notReady(app, v1alpha1.ReasonDependencyNotReady)
 	v.Expect(get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision))
 	v.Expect(consumer.content()).To(HaveLen(1 + 1))
+}
+
+// caughtUp waits until the controller's cache holds all that it wrote itself: an
+// event that is larger than any of those, and behind them, has been delivered.
+func (v *victim) caughtUp() {
+	v.Helper()
+	v.settled(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision)
+	delivered := func() (total int64) {
+		for _, watch := range v.api.seen(watches("artifactrepositories")) {
+			total += watch.Bytes
+		}
+		return total
+	}
+	ballast := strings.Repeat("x", 64<<10)
+	before := delivered()
+	change(v.tenant, named(v.tenant, app, &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) {
+		metav1.SetMetaDataAnnotation(&obj.ObjectMeta, "example.com/ballast", ballast)
+	})
+	v.eventually(func(g Gomega) { g.Expect(delivered()).To(BeNumerically(">=", before+int64(len(ballast)))) })
 }
 
 // reached waits until a revision is what consumers see, whatever the conditions say.
