@@ -134,7 +134,10 @@ type ArtifactRepositorySpec struct {
 	Insecure bool `json:"insecure,omitempty"`
 
 	// Verify says whose signature the image must carry. As on OCIRepository.
-	// What platform administrators demand is demanded besides.
+	// What platform administrators demand with TrustPolicies is demanded besides.
+	// +kubebuilder:validation:XValidation:rule="self.provider != 'cosign' || has(self.secretRef) || (has(self.matchOIDCIdentity) && size(self.matchOIDCIdentity) > 0)",message="cosign without secretRef verifies keyless signatures, which anybody can make: list at least one identity in matchOIDCIdentity"
+	// +kubebuilder:validation:XValidation:rule="self.provider != 'notation' || has(self.secretRef)",message="notation needs secretRef: a Secret with trustpolicy.json and certificates"
+	// +kubebuilder:validation:XValidation:rule="(!has(self.secretRef) || size(self.secretRef.name) > 0) && (!has(self.trustedRootSecretRef) || size(self.trustedRootSecretRef.name) > 0)",message="secretRef.name and trustedRootSecretRef.name must each name a Secret: remove the one that is empty"
 	// +optional
 	Verify *sourcev1.OCIRepositoryVerification `json:"verify,omitempty"`
 
@@ -203,6 +206,12 @@ type ArtifactRepositoryStatus struct {
 	// +optional
 	ObservedTrust string `json:"observedTrust,omitempty"`
 
+	// TrustWarnings say what TrustPolicies that only warn would refuse of what is
+	// published.
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	TrustWarnings []string `json:"trustWarnings,omitempty"`
+
 	// Conditions are Ready, Reconciling, Stalled, ArtifactInStorage and SourceVerified.
 	// +listType=map
 	// +listMapKey=type
@@ -257,6 +266,10 @@ type Recipe struct {
 	// ArchiveVersion is the version of the archive format.
 	// +optional
 	ArchiveVersion int `json:"archiveVersion,omitempty"`
+	// Size is how many bytes of the image were fetched, as they are in the
+	// registry.
+	// +optional
+	Size int64 `json:"size,omitempty"`
 }
 
 // ObservedRequests are values of the annotation

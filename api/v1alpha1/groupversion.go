@@ -30,7 +30,7 @@ var GroupVersion = schema.GroupVersion{Group: Group, Version: "v1alpha1"}
 
 // AddToScheme registers the kinds of this package with a scheme.
 func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &ArtifactRepository{}, &ArtifactRepositoryList{})
+	scheme.AddKnownTypes(GroupVersion, &ArtifactRepository{}, &ArtifactRepositoryList{}, &TrustPolicy{}, &TrustPolicyList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

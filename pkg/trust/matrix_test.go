@@ -256,7 +256,7 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 			proven, ok := verified.Subject()
 			g.Expect(ok).To(BeTrue())
 			g.Expect(proven).To(Equal(i.subject()))
-			g.Expect(verified.By()).To(Equal(s.by))
+			g.Expect(verified.By()).To(Equal(s.by + " by a " + string(p.format)))
 			g.Expect(verified.Rulings()).To(HaveLen(1))
 			g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(p.format))
 		})

@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -24,6 +25,9 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Policy is one TrustPolicy as far as it matters here.
@@ -33,8 +37,12 @@ type Policy struct {
 	// Namespaces selects whom it governs; nil is nobody.
 	Namespaces labels.Selector
 	// Images are the patterns of what it lists, see Pattern. One that cannot be
-	// read makes the policy refuse every image in the namespaces that it governs.
+	// read makes the policy Unreadable.
 	Images []string
+	// Unreadable says why the policy cannot be read; empty when it can. It then
+	// lets no image pass in the namespaces that it governs, and says nothing about
+	// what is published already.
+	Unreadable string
 	// AllowNoMatch lets images pass that no policy of a governed namespace lists,
 	// if every governing policy says so.
 	AllowNoMatch bool
@@ -44,8 +52,8 @@ type Policy struct {
 	Authorities []string
 	// Formats that are allowed; empty: all.
 	Formats []string
-	// MaxBytes is the size of the largest artifact that is allowed, in bytes of
-	// its layers as they are in the registry; 0: as large as anything.
+	// MaxBytes is the size of the largest artifact that is allowed, see Content;
+	// 0: as large as anything.
 	MaxBytes int64
 }
 
@@ -68,7 +76,6 @@ type parsedPolicy struct {
 	Policy
 
 	images []Pattern
-	broken string // why a pattern cannot be read
 }
 
 // NewPolicies reads policies; their order does not matter.
@@ -86,7 +93,7 @@ func parsePolicyImages(policy Policy) parsedPolicy {
 	for _, text := range policy.Images {
 		pattern, err := ParsePattern(text)
 		if err != nil {
-			parsed.broken = err.Error()
+			parsed.Unreadable = cmp.Or(parsed.Unreadable, err.Error())
 			continue
 		}
 		parsed.images = append(parsed.images, pattern)
@@ -132,6 +139,9 @@ type Refusal struct {
 	Policy string `json:"policy"`
 	// Warn tells that it only would.
 	Warn bool `json:"warn"`
+	// Unknown tells that the policy cannot be read, so that nobody knows what it
+	// would say.
+	Unknown bool `json:"unknown"`
 	// Words for a person.
 	Words string `json:"words"`
 }
@@ -147,8 +157,8 @@ func (p *Policies) Decide(q Question) Terms {
 	terms := Terms{Governed: len(governing) > 0}
 	for _, policy := range governing {
 		switch {
-		case policy.broken != "":
-			terms.Refusals = append(terms.Refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Words: policy.broken})
+		case policy.Unreadable != "":
+			terms.Refusals = append(terms.Refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Unknown: true, Words: policy.Unreadable})
 		case policy.lists(q.Repository):
 			terms.Policies = append(terms.Policies, Term{
 				Policy: policy.Name, Warn: policy.Warn, Authorities: policy.Authorities, Formats: policy.Formats, MaxBytes: policy.MaxBytes,
@@ -163,7 +173,8 @@ func (p *Policies) Decide(q Question) Terms {
 // mirror or a port is no way around the policies.
 func unlisted(q Question, governing []parsedPolicy, terms Terms) []Refusal {
 	enforcing := slices.DeleteFunc(slices.Clone(governing), func(p parsedPolicy) bool { return p.Warn })
-	listed := slices.ContainsFunc(terms.Policies, func(t Term) bool { return !t.Warn })
+	listed := slices.ContainsFunc(terms.Policies, func(t Term) bool { return !t.Warn }) ||
+		slices.ContainsFunc(enforcing, unreadable) // it may be the one that lists it
 	switch refusing := refusers(enforcing); {
 	case len(enforcing) == 0 && q.Required:
 		return []Refusal{{Words: fmt.Sprintf("no TrustPolicy governs the namespace %s, and --require-trust-policy demands one", quote(q.Namespace))}}
@@ -171,12 +182,14 @@ func unlisted(q Question, governing []parsedPolicy, terms Terms) []Refusal {
 		return []Refusal{{Policy: refusing[0], Words: fmt.Sprintf("no TrustPolicy that enforces lists the image %s; the namespace %s is governed by %s",
 			q.Repository, quote(q.Namespace), strings.Join(refusing, ", "))}}
 	}
-	if refusing := refusers(governing); len(refusing) > 0 && len(terms.Policies) == 0 {
+	if refusing := refusers(governing); len(refusing) > 0 && len(terms.Policies) == 0 && !slices.ContainsFunc(governing, unreadable) {
 		return []Refusal{{Policy: refusing[0], Warn: true, Words: fmt.Sprintf("no TrustPolicy lists the image %s; if it enforced, %s would refuse it",
 			q.Repository, strings.Join(refusing, ", "))}}
 	}
 	return nil
 }
+
+func unreadable(p parsedPolicy) bool { return p.Unreadable != "" }
 
 // refusers names those that refuse what nobody lists; nobody does when all
 // allow it.
@@ -198,15 +211,46 @@ func (t Terms) Fingerprint() string {
 	return bytesPrint(text)
 }
 
+// Asked tells whether the policies have any say about the image.
+func (t Terms) Asked() bool { return t.Governed || len(t.Refusals) > 0 }
+
 // Refused returns the denial for an image that is refused whatever its
-// signatures are, and nil for the others.
+// signatures are, and nil for the others. It waits for a change of a policy or
+// of the namespace; what a readable policy refuses is Rejected.
 func (t Terms) Refused() error {
+	var unknown error
 	for _, refusal := range t.Refusals {
-		if !refusal.Warn {
-			return denyf(Rejected, "%s", refusal.title()+refusal.Words)
+		switch {
+		case refusal.Warn:
+		case !refusal.Unknown:
+			return termf(Rejected, t.Rulings(), "%s", refusal.title()+refusal.Words)
+		case unknown == nil:
+			unknown = termf(Unknown, t.Rulings(), "%s", refusal.title()+refusal.Words)
 		}
 	}
-	return nil
+	return unknown
+}
+
+// termf returns a denial that only another policy, or another label of the
+// namespace, takes back. Both are announced.
+func termf(verdict Verdict, rulings []Ruling, format string, args ...any) error {
+	denial := &Denial{Verdict: verdict, Rulings: rulings, words: fmt.Sprintf(format, args...)}
+	return fault.Waitf(v1alpha1.ReasonVerificationError, "%w", denial)
+}
+
+// Rulings are the refusals as verdicts.
+func (t Terms) Rulings() (rulings []Ruling) {
+	for _, refusal := range t.Refusals {
+		ruling := Ruling{Policy: refusal.Policy, Warn: refusal.Warn, Verdict: Rejected, Words: refusal.Words}
+		if refusal.Policy != "" {
+			ruling.Rule = PolicyTitle(refusal.Policy)
+		}
+		if refusal.Unknown {
+			ruling.Verdict = Unknown
+		}
+		rulings = append(rulings, ruling)
+	}
+	return rulings
 }
 
 // Warnings say what policies that only warn would refuse.
@@ -233,33 +277,60 @@ func PolicyTitle(name string) string { return "TrustPolicy " + strconv.Quote(nam
 type Content struct {
 	// Format it is read as.
 	Format string
-	// Bytes of its layers as they are in the registry.
+	// Bytes that are fetched of it, as they are in the registry.
 	Bytes int64
 }
 
-// Admit judges formats and size. What policies that only warn would refuse is
-// in warnings; the error is a denial that says Rejected.
-func (t Terms) Admit(c Content) (warnings []string, err error) {
+// Judge returns what each policy that lists the image says of its format and size.
+func (t Terms) Judge(c Content) (rulings []Ruling) {
 	for _, term := range t.Policies {
-		words := term.refuses(c)
+		ruling := Ruling{Rule: PolicyTitle(term.Policy), Policy: term.Policy, Warn: term.Warn, Verdict: Accepted}
+		if ruling.Words = term.refuses(c); ruling.Words != "" {
+			ruling.Verdict = Rejected
+		}
+		rulings = append(rulings, ruling)
+	}
+	return rulings
+}
+
+// AdmitBytes judges the size of what was fetched so far, before more is: a
+// denial as of Admit, or nil.
+func (t Terms) AdmitBytes(bytes int64) error {
+	for _, term := range t.Policies {
+		if words := term.tooLarge(bytes); words != "" && !term.Warn {
+			ruling := Ruling{Rule: PolicyTitle(term.Policy), Policy: term.Policy, Verdict: Rejected, Words: words}
+			return termf(Rejected, []Ruling{ruling}, "%s", ruling)
+		}
+	}
+	return nil
+}
+
+// Admit judges formats and size. What policies that only warn would refuse is
+// in warnings; the error is a denial that says Rejected, with the rulings of all.
+func (t Terms) Admit(c Content) (warnings []string, err error) {
+	rulings := t.Judge(c)
+	for _, ruling := range rulings {
 		switch {
-		case words == "":
-		case term.Warn:
-			warnings = append(warnings, PolicyTitle(term.Policy)+": "+words)
+		case ruling.Verdict == Accepted:
+		case ruling.Warn:
+			warnings = append(warnings, ruling.String())
 		case err == nil:
-			err = denyf(Rejected, "%s: %s", PolicyTitle(term.Policy), words)
+			err = termf(Rejected, rulings, "%s", ruling)
 		}
 	}
 	return warnings, err
 }
 
 func (t Term) refuses(c Content) string {
-	switch {
-	case len(t.Formats) > 0 && !slices.Contains(t.Formats, c.Format):
+	if len(t.Formats) > 0 && !slices.Contains(t.Formats, c.Format) {
 		return fmt.Sprintf("the format %s is not allowed; it allows %s", quote(c.Format), strings.Join(t.Formats, ", "))
-	case t.MaxBytes > 0 && c.Bytes > t.MaxBytes:
-		return fmt.Sprintf("the artifact has %d bytes; it allows at most %d", c.Bytes, t.MaxBytes)
-	default:
-		return ""
 	}
+	return t.tooLarge(c.Bytes)
+}
+
+func (t Term) tooLarge(bytes int64) string {
+	if t.MaxBytes > 0 && bytes > t.MaxBytes {
+		return fmt.Sprintf("the artifact has %d bytes or more; it allows at most %d", bytes, t.MaxBytes)
+	}
+	return ""
 }

@@ -17,11 +17,14 @@ limitations under the License.
 package trust_test
 
 import (
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -42,6 +45,7 @@ func everywhere(p *trust.Policy)   { p.Namespaces = labels.Everything() }
 func elsewhere(p *trust.Policy)    { p.Namespaces = labels.SelectorFromSet(labels.Set{"env": "dev"}) }
 func nowhereAtAll(p *trust.Policy) { p.Namespaces = nil }
 func unsigned(p *trust.Policy)     { p.Authorities = nil }
+func unreadable(p *trust.Policy)   { p.Unreadable = "the selector is no selector" }
 func images(patterns ...string) func(*trust.Policy) {
 	return func(p *trust.Policy) { p.Images = patterns }
 }
@@ -55,33 +59,35 @@ func TestPolicies(t *testing.T) {
 		demands    []string // names of policies that list the image
 		governed   bool
 		refused    string
+		unknown    bool
 		warns      string
 	}{
-		"no policy at all":                                       {repository: app},
-		"no policy at all, and one is required":                  {repository: app, required: true, refused: "--require-trust-policy"},
-		"a policy of other namespaces":                           {policies: []trust.Policy{prod("a", elsewhere)}, repository: other},
-		"a policy of other namespaces, and one is required":      {policies: []trust.Policy{prod("a", elsewhere)}, repository: app, required: true, refused: "--require-trust-policy"},
-		"a policy without a selector":                            {policies: []trust.Policy{prod("a", nowhereAtAll)}, repository: other},
-		"listed":                                                 {policies: []trust.Policy{prod("a")}, repository: app, governed: true, demands: []string{"a"}},
-		"listed, and one is required":                            {policies: []trust.Policy{prod("a")}, repository: app, required: true, governed: true, demands: []string{"a"}},
-		"listed, in every namespace":                             {policies: []trust.Policy{prod("a", everywhere)}, repository: app, governed: true, demands: []string{"a"}},
-		"not listed":                                             {policies: []trust.Policy{prod("a")}, repository: other, governed: true, refused: `no TrustPolicy that enforces lists the image ghcr.io/else/app`},
-		"not listed, and that is allowed":                        {policies: []trust.Policy{prod("a", allows)}, repository: other, governed: true},
-		"not listed, and only one of two allows it":              {policies: []trust.Policy{prod("a", allows), prod("b")}, repository: other, governed: true, refused: `TrustPolicy "b"`},
-		"not listed, and both allow it":                          {policies: []trust.Policy{prod("a", allows), prod("b", allows)}, repository: other, governed: true},
-		"listed by one of two":                                   {policies: []trust.Policy{prod("a"), prod("b", images("ghcr.io/else/**"))}, repository: other, governed: true, demands: []string{"b"}},
-		"listed by both: both have to be met":                    {policies: []trust.Policy{prod("b", images("**")), prod("a")}, repository: app, governed: true, demands: []string{"a", "b"}},
-		"another spelling of the host is another image":          {policies: []trust.Policy{prod("a")}, repository: "ghcr.io:8443/org/app", governed: true, refused: "no TrustPolicy that enforces lists"},
-		"a mirror is another image":                              {policies: []trust.Policy{prod("a")}, repository: "mirror.example.com/ghcr.io/org/app", governed: true, refused: "no TrustPolicy that enforces lists"},
-		"a policy that warns, listed":                            {policies: []trust.Policy{prod("a", warns)}, repository: app, governed: true, demands: []string{"a"}},
-		"a policy that warns, not listed":                        {policies: []trust.Policy{prod("a", warns)}, repository: other, governed: true, warns: "if it enforced, a would refuse it"},
-		"a policy that warns is not the one that is required":    {policies: []trust.Policy{prod("a", warns)}, repository: app, required: true, governed: true, demands: []string{"a"}, refused: "--require-trust-policy"},
-		"listed only by one that warns, where another enforces":  {policies: []trust.Policy{prod("a"), prod("w", warns, images("ghcr.io/else/**"))}, repository: other, governed: true, demands: []string{"w"}, refused: `TrustPolicy "a"`},
-		"not listed, allowed by who enforces, not by who warns":  {policies: []trust.Policy{prod("a", allows), prod("w", warns)}, repository: other, governed: true, warns: "w would refuse it"},
-		"a pattern that cannot be read refuses every image":      {policies: []trust.Policy{prod("a", images("ghcr.io/org/**", "https://x"))}, repository: app, governed: true, refused: "https://x"},
-		"a pattern that cannot be read, of a policy that allows": {policies: []trust.Policy{prod("a", allows, images("https://x"))}, repository: app, governed: true, refused: "https://x"},
-		"a pattern that cannot be read, of a policy that warns":  {policies: []trust.Policy{prod("a", warns, allows, images("https://x"))}, repository: app, governed: true, warns: "https://x"},
-		"no authorities: no signature, but the rest":             {policies: []trust.Policy{prod("a", unsigned)}, repository: app, governed: true, demands: []string{"a"}},
+		"no policy at all":                                            {repository: app},
+		"no policy at all, and one is required":                       {repository: app, required: true, refused: "--require-trust-policy"},
+		"a policy of other namespaces":                                {policies: []trust.Policy{prod("a", elsewhere)}, repository: other},
+		"a policy of other namespaces, and one is required":           {policies: []trust.Policy{prod("a", elsewhere)}, repository: app, required: true, refused: "--require-trust-policy"},
+		"a policy without a selector":                                 {policies: []trust.Policy{prod("a", nowhereAtAll)}, repository: other},
+		"listed":                                                      {policies: []trust.Policy{prod("a")}, repository: app, governed: true, demands: []string{"a"}},
+		"listed, and one is required":                                 {policies: []trust.Policy{prod("a")}, repository: app, required: true, governed: true, demands: []string{"a"}},
+		"listed, in every namespace":                                  {policies: []trust.Policy{prod("a", everywhere)}, repository: app, governed: true, demands: []string{"a"}},
+		"not listed":                                                  {policies: []trust.Policy{prod("a")}, repository: other, governed: true, refused: `no TrustPolicy that enforces lists the image ghcr.io/else/app`},
+		"not listed, and that is allowed":                             {policies: []trust.Policy{prod("a", allows)}, repository: other, governed: true},
+		"not listed, and only one of two allows it":                   {policies: []trust.Policy{prod("a", allows), prod("b")}, repository: other, governed: true, refused: `TrustPolicy "b"`},
+		"not listed, and both allow it":                               {policies: []trust.Policy{prod("a", allows), prod("b", allows)}, repository: other, governed: true},
+		"listed by one of two":                                        {policies: []trust.Policy{prod("a"), prod("b", images("ghcr.io/else/**"))}, repository: other, governed: true, demands: []string{"b"}},
+		"listed by both: both have to be met":                         {policies: []trust.Policy{prod("b", images("**")), prod("a")}, repository: app, governed: true, demands: []string{"a", "b"}},
+		"another spelling of the host is another image":               {policies: []trust.Policy{prod("a")}, repository: "ghcr.io:8443/org/app", governed: true, refused: "no TrustPolicy that enforces lists"},
+		"a mirror is another image":                                   {policies: []trust.Policy{prod("a")}, repository: "mirror.example.com/ghcr.io/org/app", governed: true, refused: "no TrustPolicy that enforces lists"},
+		"a policy that warns, listed":                                 {policies: []trust.Policy{prod("a", warns)}, repository: app, governed: true, demands: []string{"a"}},
+		"a policy that warns, not listed":                             {policies: []trust.Policy{prod("a", warns)}, repository: other, governed: true, warns: "if it enforced, a would refuse it"},
+		"a policy that warns is not the one that is required":         {policies: []trust.Policy{prod("a", warns)}, repository: app, required: true, governed: true, demands: []string{"a"}, refused: "--require-trust-policy"},
+		"listed only by one that warns, where another enforces":       {policies: []trust.Policy{prod("a"), prod("w", warns, images("ghcr.io/else/**"))}, repository: other, governed: true, demands: []string{"w"}, refused: `TrustPolicy "a"`},
+		"not listed, allowed by who enforces, not by who warns":       {policies: []trust.Policy{prod("a", allows), prod("w", warns)}, repository: other, governed: true, warns: "w would refuse it"},
+		"a pattern that cannot be read refuses every image":           {policies: []trust.Policy{prod("a", images("ghcr.io/org/**", "https://x"))}, repository: app, governed: true, refused: "https://x", unknown: true},
+		"a pattern that cannot be read, of a policy that allows":      {policies: []trust.Policy{prod("a", allows, images("https://x"))}, repository: app, governed: true, refused: "https://x", unknown: true},
+		"a policy that cannot be read, beside one that does not list": {policies: []trust.Policy{prod("a", unreadable), prod("b")}, repository: other, governed: true, refused: "the selector is no selector", unknown: true},
+		"a pattern that cannot be read, of a policy that warns":       {policies: []trust.Policy{prod("a", warns, allows, images("https://x"))}, repository: app, governed: true, warns: "https://x"},
+		"no authorities: no signature, but the rest":                  {policies: []trust.Policy{prod("a", unsigned)}, repository: app, governed: true, demands: []string{"a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -97,7 +103,12 @@ func TestPolicies(t *testing.T) {
 			if c.refused == "" {
 				g.Expect(terms.Refused()).To(Succeed())
 			} else {
-				expectDenied(g, terms.Refused(), trust.Rejected, c.refused)
+				verdict := trust.Rejected
+				if c.unknown {
+					verdict = trust.Unknown
+				}
+				expectRefused(g, terms.Refused(), verdict, c.refused)
+				g.Expect(terms.Rulings()).To(ContainElement(And(HaveField("Verdict", verdict), HaveField("Warn", false))))
 			}
 			if c.warns == "" {
 				g.Expect(terms.Warnings()).To(BeEmpty())
@@ -106,6 +117,16 @@ func TestPolicies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// expectRefused asserts that an image is refused until a policy changes.
+func expectRefused(g *WithT, err error, verdict trust.Verdict, words string) {
+	g.THelper()
+	g.Expect(err).To(MatchError(ContainSubstring(words)))
+	g.Expect(trust.VerdictOf(err).String()).To(Equal(verdict.String()))
+	failure := fault.Of(err, "")
+	g.Expect(failure.Reason).To(Equal(v1alpha1.ReasonVerificationError))
+	g.Expect(failure.Class).To(Equal(fault.Wait))
 }
 
 func TestTermsOfContent(t *testing.T) {
@@ -132,10 +153,11 @@ func TestTermsOfContent(t *testing.T) {
 			g := NewWithT(t)
 			terms := trust.NewPolicies(c.policies...).Decide(trust.Question{Namespace: "apps", Labels: map[string]string{"env": "prod"}, Repository: "ghcr.io/org/app"})
 			warnings, err := terms.Admit(c.content)
+			g.Expect(terms.AdmitBytes(c.content.Bytes) != nil).To(Equal(strings.Contains(c.refused, "at most") || strings.Contains(c.refused, `"b"`)))
 			if c.refused == "" {
 				g.Expect(err).NotTo(HaveOccurred())
 			} else {
-				expectDenied(g, err, trust.Rejected, c.refused)
+				expectRefused(g, err, trust.Rejected, c.refused)
 			}
 			if c.warns == "" {
 				g.Expect(warnings).To(BeEmpty())

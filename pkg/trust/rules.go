@@ -27,8 +27,10 @@ import (
 
 // Rule is one condition on the signatures of an image.
 type Rule struct {
-	// Name of the rule for a person: spec.verify, or a policy's.
+	// Name of the rule for a person: spec.verify, or a policy's title.
 	Name string
+	// Policy is the name of the TrustPolicy that sets the rule; empty for spec.verify.
+	Policy string
 	// Warn reports what the rule would have refused, and stops nothing.
 	Warn bool
 	// Strict refuses trust policies of Notation whose level only logs.
@@ -256,7 +258,7 @@ func plainly(err error) string {
 
 // ruling closes a hearing.
 func (h *hearing) ruling() Ruling {
-	ruling := Ruling{Rule: h.rule.Name, Warn: h.rule.Warn, Verdict: Rejected}
+	ruling := Ruling{Rule: h.rule.Name, Policy: h.rule.Policy, Warn: h.rule.Warn, Verdict: Rejected}
 	if len(h.trials) == 0 {
 		ruling.Words = "it lists no authority"
 		return ruling
@@ -298,8 +300,8 @@ func conclude(subject Subject, hearings []*hearing) (Verified, error) {
 		proof.rulings = append(proof.rulings, ruling)
 		switch {
 		case ruling.Verdict == Accepted:
-			if signer := ruling.Signer.String(); signer != "" && !ruling.Warn {
-				by = append(by, ruling.title()+signer)
+			if ruling.Signer.String() != "" && !ruling.Warn {
+				by = append(by, ruling.String())
 			}
 		case !ruling.Warn:
 			said = append(said, ruling.Rule+": "+ruling.Words)

@@ -54,8 +54,11 @@ func (v Verdict) String() string {
 
 // Ruling is what came of one rule.
 type Ruling struct {
-	// Rule that was applied.
+	// Rule that was applied, as a person calls it.
 	Rule string
+	// Policy is the name of the TrustPolicy that set it; empty for spec.verify, and
+	// for a refusal for want of a policy.
+	Policy string
 	// Warn tells that the rule only warns.
 	Warn bool
 	// Verdict on the subject.
