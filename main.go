@@ -47,6 +47,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
 	artifactconfig "github.com/fluxcd/pkg/artifact/config"
 	"github.com/fluxcd/pkg/auth"
 	pkgcache "github.com/fluxcd/pkg/cache"
@@ -86,6 +87,9 @@ type options struct {
 	authRealms                          []string
 	allowedCIDRs                        []string
 	limits                              format.Limits
+	requireTrustPolicy                  bool
+	// namespace is the one that the controller runs in.
+	namespace string
 
 	storage        artifactconfig.Options
 	client         fluxclient.Options
@@ -121,6 +125,8 @@ func parse(args []string) *options {
 		"Default service account to use for workload identity when not specified in resources.")
 	fs.StringVar(&o.namespaceOptIn, "namespace-opt-in", string(controllers.NamespaceOptInLabel),
 		"Whether a namespace must carry the label "+v1alpha1.UseAsSource+" for anything in it to be published: label or none.")
+	fs.BoolVar(&o.requireTrustPolicy, "require-trust-policy", false,
+		"Refuse images in namespaces that no TrustPolicy in mode Enforce governs.")
 	fs.StringSliceVar(&o.authRealms, "registry-auth-realms", nil,
 		"Hosts that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain.")
 	fs.StringSliceVar(&o.allowedCIDRs, "registry-allowed-cidrs", nil,
@@ -140,6 +146,11 @@ func parse(args []string) *options {
 	o.jitter.BindFlags(fs)
 	o.features.BindFlags(fs)
 	o.tokenCache.BindFlags(fs, tokenCacheSize)
+	// Secrets of other namespaces are watched only where that was granted.
+	if configs := fs.Lookup("watch-configs-label-selector"); configs != nil {
+		configs.DefValue, o.watch.ConfigsLabelSelector = "", ""
+		configs.Usage = "Watch for Secrets with matching labels, such as " + meta.LabelKeyWatch + "=" + meta.LabelValueWatchEnabled + ". Empty: none but those in the namespace of the controller."
+	}
 	// ExitOnError: a flag that cannot be read never returns.
 	_ = fs.Parse(args)
 	return o
@@ -178,8 +189,8 @@ func (o *options) prepare() error {
 	if os.Getenv("KUBERNETES_SERVICE_HOST") != "" && o.storage.StorageAdvAddress == "" {
 		return errors.New("--storage-adv-addr is not set: in a pod it must name the Service under which consumers reach the artifacts, such as image-source-controller.flux-system.svc.cluster.local")
 	}
-	if !o.watch.AllNamespaces && os.Getenv("RUNTIME_NAMESPACE") == "" {
-		return errors.New("--watch-all-namespaces is false, but RUNTIME_NAMESPACE does not say which namespace to watch instead")
+	if o.namespace = os.Getenv("RUNTIME_NAMESPACE"); o.namespace == "" {
+		return errors.New("RUNTIME_NAMESPACE is not set: it must name the namespace of the controller, which holds the Secrets of TrustPolicies")
 	}
 	if o.concurrent < 1 {
 		return fmt.Errorf("--concurrent is %d: at least one reconcile must run", o.concurrent)
@@ -213,6 +224,7 @@ func (o *options) rules() (controllers.Rules, error) {
 	rules := controllers.Rules{
 		NamespaceOptIn:       controllers.NamespaceOptIn(o.namespaceOptIn),
 		NoCrossNamespaceRefs: o.acl.NoCrossNamespaceRefs || !o.watch.AllNamespaces,
+		RequireTrustPolicy:   o.requireTrustPolicy,
 	}
 	switch rules.NamespaceOptIn {
 	case controllers.NamespaceOptInLabel, controllers.NamespaceOptInNone:
@@ -235,15 +247,20 @@ func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
 	if o.watch.LabelSelector != "" {
 		election = leaderelection.GenerateID(election, o.watch.LabelSelector)
 	}
+	secrets, err := o.watchedSecrets()
+	if err != nil {
+		return nil, err
+	}
 	caches := cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&imagev1.ImagePolicy{}:         {Label: selector},
 			&v1alpha1.ArtifactRepository{}: {Label: selector},
+			&corev1.Secret{}:               {Namespaces: secrets, Transform: controllers.StripSecret},
 		},
 	}
 	if !o.watch.AllNamespaces {
-		caches.DefaultNamespaces = map[string]cache.Config{os.Getenv("RUNTIME_NAMESPACE"): {}}
+		caches.DefaultNamespaces = map[string]cache.Config{o.namespace: {}}
 	}
 	return ctrl.NewManager(fluxclient.GetConfigOrDie(o.client), ctrl.Options{
 		Scheme:                        scheme,
@@ -252,7 +269,7 @@ func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr, ExtraHandlers: pprof.GetHandlers()},
 		LeaderElection:                o.leaderElection.Enable,
 		LeaderElectionReleaseOnCancel: o.leaderElection.ReleaseOnCancel,
-		LeaderElectionNamespace:       os.Getenv("RUNTIME_NAMESPACE"), // empty: that of the Pod
+		LeaderElectionNamespace:       o.namespace,
 		LeaseDuration:                 &o.leaderElection.LeaseDuration,
 		RenewDeadline:                 &o.leaderElection.RenewDeadline,
 		RetryPeriod:                   &o.leaderElection.RetryPeriod,
@@ -267,6 +284,21 @@ func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
 	})
 }
 
+// watchedSecrets are the Secrets whose metadata is watched: all of the
+// controller's namespace and, if a selector is set, some of the others.
+func (o *options) watchedSecrets() (map[string]cache.Config, error) {
+	watched := map[string]cache.Config{o.namespace: {}}
+	if o.watch.ConfigsLabelSelector == "" || !o.watch.AllNamespaces {
+		return watched, nil
+	}
+	selector, err := labels.Parse(o.watch.ConfigsLabelSelector)
+	if err != nil {
+		return nil, fmt.Errorf("--watch-configs-label-selector: %w", err)
+	}
+	watched[cache.AllNamespaces] = cache.Config{LabelSelector: selector}
+	return watched, nil
+}
+
 // parts are what the controllers are made of.
 type parts struct {
 	rules       controllers.Rules
@@ -275,7 +307,7 @@ type parts struct {
 	store       *store.Store
 	registry    *registry.Client
 	credentials *credentials.Resolver
-	publicRoot  *trust.PublicRoot
+	trust       *controllers.Trust
 }
 
 func newParts(mgr manager.Manager, o *options) (*parts, error) {
@@ -310,8 +342,13 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 			return nil, err
 		}
 	}
-	if p.publicRoot, err = trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot()}); err != nil {
+	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot()})
+	if err != nil {
 		return nil, err
+	}
+	p.trust = &controllers.Trust{
+		Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader(),
+		Namespace: o.namespace, Options: trust.Options{PublicRoot: publicRoot},
 	}
 	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
 	return &p, nil
@@ -363,7 +400,7 @@ func warm(ctx context.Context, mgr manager.Manager) error {
 	}
 	for _, kind := range []client.Object{
 		&corev1.Namespace{}, &imagev1.ImageRepository{}, &imagev1.ImagePolicy{},
-		&v1alpha1.ArtifactRepository{}, &sourcev1.ExternalArtifact{},
+		&v1alpha1.ArtifactRepository{}, &sourcev1.ExternalArtifact{}, &v1alpha1.TrustPolicy{}, controllers.SecretMetadata(),
 	} {
 		if _, err := mgr.GetCache().GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
 			return err
@@ -384,10 +421,14 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) error 
 	if err := policies.SetupWithManager(mgr, limited()); err != nil {
 		return err
 	}
+	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.trust, Events: p.events, Metrics: p.metrics}
+	if err := terms.SetupWithManager(mgr, limited()); err != nil {
+		return err
+	}
 	poke := make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: p.rules, Registry: p.registry, Credentials: p.credentials, PublicRoot: p.publicRoot,
+		Rules: p.rules, Registry: p.registry, Credentials: p.credentials, Trust: p.trust,
 		Bridge: bridge.New(p.store, time.Now), Store: p.store,
 		Content:   format.Options{Limits: o.limits, AlwaysRearchive: o.storage.ArtifactDigestAlgo != "sha256"},
 		LabelKeys: labelKeys, FieldManager: controllerName, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,

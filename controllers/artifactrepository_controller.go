@@ -63,8 +63,8 @@ type ArtifactRepositoryReconciler struct {
 	Bridge *bridge.Bridge
 	// Store keeps the bytes.
 	Store *store.Store
-	// PublicRoot serves keyless verification that brings no root of its own.
-	PublicRoot *trust.PublicRoot
+	// Trust knows what the platform demands of images.
+	Trust *Trust
 	// Content holds the limits and settings that are the same for all objects.
 	Content format.Options
 	// LabelKeys are copied to the ExternalArtifact and to image objects.
@@ -109,6 +109,9 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	}
 	if around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
 		return ctrl.Result{}, nil
+	}
+	if around.trust, err = r.Trust.inForce(ctx); err != nil {
+		return ctrl.Result{}, err
 	}
 	a := r.attempt(ctx, obj, around)
 	if ctx.Err() != nil {
@@ -234,11 +237,33 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)
 	}
 	a.image, a.err, a.stored, a.depth = out.Image, err, err == nil, request.Depth
-	if err == nil && !out.Unchanged && !restates(obj, out) {
-		a.made, a.settings = &out, request.Content
-	}
+	r.observeVerdict(a.asked, out, err)
 	r.attention.judged(client.ObjectKeyFromObject(obj), out, err)
+	if err != nil || out.Unchanged || restates(obj, out) {
+		return a
+	}
+	// A policy may have been tightened while the image was on its way.
+	outdated, err := r.outdated(ctx, obj, a)
+	switch {
+	case err != nil:
+		a.err = err
+	case outdated:
+		a.postponed = conflictDelay
+	default:
+		a.made, a.settings, a.met = &out, request.Content, a.asked
+	}
 	return a
+}
+
+// observeVerdict counts what was said about an image, if it was looked at.
+func (r *ArtifactRepositoryReconciler) observeVerdict(asked demands, out bridge.Outcome, err error) {
+	if err != nil {
+		r.Metrics.observeRulings(rulingsOf(err))
+		return
+	}
+	if _, ok := out.Proof.Subject(); ok {
+		r.Metrics.observeRulings(out.Proof.Rulings(), asked.terms.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.terms.Rulings())
+	}
 }
 
 // restates tells whether an outcome is what the record says already: the same
@@ -266,12 +291,12 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 		a.stored = ok
 		return a
 	}
-	out, settings, err := r.rebuild(ctx, obj, around, a.asked)
+	out, settings, err := r.rebuild(ctx, obj, around, a.standing)
 	switch {
 	case err == nil:
 		a.stored = true
 		if out.Artifact.Digest != published.Artifact.Digest || out.Artifact.URL != published.Artifact.URL {
-			a.made, a.settings = &out, settings
+			a.made, a.settings, a.met = &out, settings, a.standing
 		}
 	case !errors.Is(err, errNoLane):
 		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", oneLine(err.Error()))
@@ -410,6 +435,9 @@ func (r *ArtifactRepositoryReconciler) patchStatus(ctx context.Context, base, ob
 func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.ArtifactRepository, a attempt) time.Duration {
 	failure := fault.Of(a.err, v1alpha1.ReasonFetchFailed)
 	lost := obj.Status.Artifact != nil && !a.stored
+	if a.judgement != nil && a.judgement.wait > 0 {
+		return min(a.judgement.wait, a.plan.Interval)
+	}
 	if !lost && (failure == nil || failure.Class != fault.Retry) {
 		r.Backoff.Forget(req)
 		return jitter.JitteredIntervalDuration(a.plan.Interval)

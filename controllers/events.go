@@ -19,6 +19,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -119,10 +120,16 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	log := ctrl.LoggerFrom(ctx)
 	ready := conditions.Get(obj, meta.ReadyCondition)
 	switch {
+	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
+		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
+		e.tell(obj, around, corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message))
 	case a.err == nil && published(before, a):
 		message, artifact := ready.Message, obj.Status.Artifact
 		if a.made != nil && a.made.SkippedLinks > 0 {
 			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)
+		}
+		if by := latestPublication(obj).VerifiedBy; by != "" {
+			message += "; verified: " + by
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, message)
@@ -136,6 +143,10 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	case conditions.IsFalse(before, meta.ReadyCondition):
 		log.Info("recovered", "message", ready.Message)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
+	}
+	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && !slices.Equal(before.Status.TrustWarnings, warnings) {
+		e.tell(obj, around, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
+			"published "+obj.Status.Artifact.Revision+unenforced(obj))
 	}
 }
 
@@ -193,6 +204,30 @@ func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
 	e.Metrics.RecordReadiness(ctx, gone)
 	e.Metrics.RecordReconciling(ctx, gone)
 	e.Metrics.RecordStalled(ctx, gone)
+	e.Metrics.RecordDuration(ctx, gone, now.Time)
+}
+
+// checked says what became of a TrustPolicy, where that changed.
+func (e *Events) checked(ctx context.Context, before, obj *v1alpha1.TrustPolicy) {
+	e.Metrics.RecordReadiness(ctx, obj)
+	was, now := conditions.Get(before, meta.ReadyCondition), conditions.Get(obj, meta.ReadyCondition)
+	eventType := corev1.EventTypeNormal
+	switch {
+	case was != nil && was.Status == now.Status && was.Reason == now.Reason && was.Message == now.Message:
+		return
+	case now.Status == metav1.ConditionFalse:
+		eventType = corev1.EventTypeWarning
+	}
+	e.Recorder.Event(obj, eventType, now.Reason, now.Message)
+}
+
+// forgetTrustPolicy drops the metrics of a TrustPolicy that is gone.
+func (e *Events) forgetTrustPolicy(ctx context.Context, name string) {
+	gone := &v1alpha1.TrustPolicy{}
+	gone.Name = name
+	now := metav1.Now()
+	gone.DeletionTimestamp = &now
+	e.Metrics.RecordReadiness(ctx, gone)
 	e.Metrics.RecordDuration(ctx, gone, now.Time)
 }
 

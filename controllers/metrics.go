@@ -17,13 +17,16 @@ limitations under the License.
 package controllers
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // Metrics are the figures of this project, beside those that Flux's and
@@ -41,6 +44,7 @@ type Metrics struct {
 	artifactBytes    prometheus.Counter
 	collectedFiles   prometheus.Counter
 	collectedBytes   prometheus.Counter
+	verdicts         *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -61,9 +65,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		artifactBytes:    prometheus.NewCounter(counter("artifact_bytes_total", "Bytes served by the artifact server.")),
 		collectedFiles:   prometheus.NewCounter(counter("storage_collected_files_total", "Stored files removed because nothing names them.")),
 		collectedBytes:   prometheus.NewCounter(counter("storage_collected_bytes_total", "Bytes freed by removing stored files.")),
+		verdicts: prometheus.NewCounterVec(counter("trust_verdicts_total",
+			"Verdicts on images by TrustPolicy, verdict and mode; the empty policy is spec.verify."), []string{"policy", "verdict", "mode"}),
 	}
 	for _, collector := range []prometheus.Collector{m.PublishDuration, m.registryRequests, m.registryBytes,
-		m.artifactRequests, m.artifactBytes, m.collectedFiles, m.collectedBytes} {
+		m.artifactRequests, m.artifactBytes, m.collectedFiles, m.collectedBytes, m.verdicts} {
 		if err := registerer.Register(collector); err != nil {
 			return nil, err
 		}
@@ -114,4 +120,32 @@ func (m *Metrics) ObserveServer(code int, bytes int64) {
 func (m *Metrics) observeCollected(c store.Collected) {
 	m.collectedFiles.Add(float64(c.Files))
 	m.collectedBytes.Add(float64(c.Bytes))
+}
+
+// observeRulings counts what each policy said about one image: where it said
+// several things, the least favourable.
+func (m *Metrics) observeRulings(said ...[]trust.Ruling) {
+	type judge struct {
+		policy string
+		warn   bool
+	}
+	worst := map[judge]trust.Verdict{}
+	for _, ruling := range slices.Concat(said...) {
+		by := judge{ruling.Policy, ruling.Warn}
+		if verdict, ok := worst[by]; !ok || verdict == trust.Accepted || ruling.Verdict == trust.Rejected {
+			worst[by] = ruling.Verdict
+		}
+	}
+	for by, verdict := range worst {
+		mode := v1alpha1.ModeEnforce
+		if by.warn {
+			mode = v1alpha1.ModeWarn
+		}
+		m.verdicts.WithLabelValues(by.policy, verdict.String(), string(mode)).Inc()
+	}
+}
+
+// forgetPolicy drops the verdicts of a policy that is gone.
+func (m *Metrics) forgetPolicy(name string) {
+	m.verdicts.DeletePartialMatch(prometheus.Labels{"policy": name})
 }

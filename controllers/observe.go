@@ -48,6 +48,9 @@ type Surroundings struct {
 	OwnRepository *imagev1.ImageRepository
 	// External is the ExternalArtifact of the same name.
 	External *sourcev1.ExternalArtifact
+
+	// trust are the TrustPolicies that are in force.
+	trust *inForce
 }
 
 // Marks returns the facts of an opt-in decision.

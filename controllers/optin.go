@@ -39,6 +39,9 @@ type Rules struct {
 	// NoCrossNamespaceRefs forbids ImageRepositories of another namespace. It
 	// goes with watching a single namespace too: no other one is seen then.
 	NoCrossNamespaceRefs bool
+	// RequireTrustPolicy refuses images in namespaces that no TrustPolicy which
+	// enforces governs.
+	RequireTrustPolicy bool
 }
 
 // Verdict is what an opt-in comes to. Where several things must hold, the

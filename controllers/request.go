@@ -63,6 +63,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 			Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
 		}),
 		Verifier:  a.asked.verifier(opened),
+		Terms:     a.asked.terms,
 		Published: published,
 		Refused:   r.attention.refusal(client.ObjectKeyFromObject(obj)),
 		Depth:     r.depth(obj, around, plan.Interval),
@@ -102,6 +103,7 @@ func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj 
 		Digest:     plan.Digest,
 		Content:    r.settings(*obj.Status.Record),
 		Verifier:   asked.verifier(repository),
+		Terms:      asked.terms,
 	}, nil
 }
 

@@ -47,7 +47,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -78,6 +78,8 @@ const (
 	poll     = 25 * time.Millisecond
 	// fieldManager of the controllers.
 	fieldManager = "image-source-controller"
+	// sceneLabel tells the TrustPolicies of a scene from those of others.
+	sceneLabel = "image-source-controller.test/scene"
 )
 
 // scene is a namespace with a registry, an artifact server and a disk of its
@@ -86,6 +88,8 @@ type scene struct {
 	*testing.T
 	client    client.WithWatch
 	namespace string
+	// platform is the namespace of the controllers.
+	platform string
 	// beside are further namespaces that the controllers see.
 	beside   []string
 	registry *publish.InProcess
@@ -95,6 +99,10 @@ type scene struct {
 	rules     controllers.Rules
 	limits    format.Limits
 	labelKeys []string
+	// watchSecrets watches labelled Secrets of the namespace.
+	watchSecrets bool
+	// transport, if not nil, is what the controllers reach the API server by.
+	transport func(http.RoundTripper) http.RoundTripper
 	// shard, if not nil, is the watch selector.
 	shard labels.Selector
 	// interval of the ImageRepositories that are made.
@@ -114,6 +122,7 @@ func newScene(t *testing.T) *scene {
 		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel}, limits: format.DefaultLimits(), interval: time.Hour,
 	}
 	s.namespace = s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
+	s.platform = s.makeNamespace(nil)
 	s.artifacts = openDoorway()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -191,23 +200,33 @@ func (s *scene) launch(storage string) *running {
 }
 
 func (s *scene) newManager() (manager.Manager, error) {
-	seen := map[string]cache.Config{s.namespace: {}}
+	seen := map[string]cache.Config{s.namespace: {}, s.platform: {}}
 	for _, namespace := range s.beside {
 		seen[namespace] = cache.Config{}
 	}
-	watched := map[client.Object]cache.ByObject{}
+	secrets := map[string]cache.Config{s.platform: {}}
+	if s.watchSecrets {
+		secrets[s.namespace] = cache.Config{LabelSelector: labels.SelectorFromSet(labels.Set{meta.LabelKeyWatch: meta.LabelValueWatchEnabled})}
+	}
+	watched := map[client.Object]cache.ByObject{
+		// The policies of other scenes govern nobody here, and have no Secrets here.
+		&v1alpha1.TrustPolicy{}: {Label: labels.SelectorFromSet(labels.Set{sceneLabel: s.namespace})},
+		&corev1.Secret{}:        {Namespaces: secrets, Transform: controllers.StripSecret},
+	}
 	if s.shard != nil {
 		watched[&imagev1.ImagePolicy{}] = cache.ByObject{Label: s.shard}
 		watched[&v1alpha1.ArtifactRepository{}] = cache.ByObject{Label: s.shard}
 	}
-	return ctrl.NewManager(rest.CopyConfig(server.config), ctrl.Options{
+	config := rest.CopyConfig(server.config)
+	config.WrapTransport = s.transport
+	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                 scheme(),
 		Logger:                 s.log.logger(),
 		HealthProbeBindAddress: "0",
 		Metrics:                metricsserver.Options{BindAddress: "0"},
 		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: seen, ByObject: watched},
 		Client:                 client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}}}},
-		Controller:             config.Controller{SkipNameValidation: new(true), RecoverPanic: new(false), MaxConcurrentReconciles: 4},
+		Controller:             ctrlconfig.Controller{SkipNameValidation: new(true), RecoverPanic: new(false), MaxConcurrentReconciles: 4},
 	})
 }
 
@@ -242,9 +261,14 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		return err
 	}
 	poke := make(chan event.GenericEvent, 100)
+	trusted := &controllers.Trust{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader(), Namespace: s.platform}
+	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: trusted, Events: told, Metrics: ours}
+	if err := terms.SetupWithManager(mgr, options()); err != nil {
+		return err
+	}
 	repositories := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: s.rules, Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}),
+		Rules: s.rules, Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}), Trust: trusted,
 		Bridge: bridge.New(r.store, time.Now), Store: r.store,
 		Content:   format.Options{Limits: s.limits},
 		LabelKeys: s.labelKeys, FieldManager: fieldManager, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,

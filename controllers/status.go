@@ -33,6 +33,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // attempt is what one reconcile came to.
@@ -44,8 +45,9 @@ type attempt struct {
 	made *bridge.Outcome
 	// settings that made was made with.
 	settings format.Options
-	// asked is what was asked of signatures.
-	asked demands
+	// asked is what was asked of the image to publish, standing of the one that is
+	// published, and met of what was made.
+	asked, standing, met demands
 	// judgement on what was published before; nil when there was no reason for one.
 	judgement *judgement
 	// err is why the plan was not carried out.
@@ -89,7 +91,16 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	status.Artifact = made.Artifact.DeepCopy()
 	status.Format = made.Format
 	status.ObservedContent = made.Content
-	status.ObservedTrust = a.asked.fingerprint
+	var size int64
+	if status.Record != nil {
+		size = status.Record.Size
+	}
+	// What was not verified anew keeps the demands that it was accepted by.
+	if _, ok := made.Proof.Subject(); ok {
+		status.ObservedTrust = a.met.fingerprint
+		status.TrustWarnings = a.met.warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
+		size = made.Bytes
+	}
 	status.Record = &v1alpha1.Recipe{
 		Image:          made.Image.Repository,
 		Digest:         made.Image.Digest.String(),
@@ -98,13 +109,14 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		LayerSelector:  a.settings.LayerSelector,
 		Ignore:         a.settings.Ignore,
 		ArchiveVersion: format.ArchiveVersion,
+		Size:           size,
 	}
 }
 
 // clearPublished takes what is published out of the record; the history stays.
 func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) {
 	status.Artifact, status.Record, status.Format = nil, nil, ""
-	status.ObservedContent, status.ObservedTrust = "", ""
+	status.ObservedContent, status.ObservedTrust, status.TrustWarnings = "", "", nil
 }
 
 // recordJudgement records who vouches now for what is published, or that it is
@@ -115,7 +127,7 @@ func recordJudgement(status *v1alpha1.ArtifactRepositoryStatus, j *judgement) {
 	case j.rejected:
 		clearPublished(status)
 	default:
-		status.ObservedTrust = j.fingerprint
+		status.ObservedTrust, status.TrustWarnings = j.fingerprint, j.warnings
 		if len(status.History) > 0 {
 			status.History[0].VerifiedBy = j.by
 		}
@@ -148,6 +160,22 @@ func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
 	if artifact := obj.Status.Artifact; artifact != nil {
 		message += "; still published: " + artifact.Revision
 	}
+	markFault(obj, failure, message)
+}
+
+// markPolicy marks whether a TrustPolicy can be applied. Notes are what is odd
+// about it.
+func markPolicy(obj *v1alpha1.TrustPolicy, notes []string, err error) {
+	obj.Status.ObservedGeneration = obj.Generation
+	if failure := fault.Of(err, v1alpha1.ReasonVerificationError); failure != nil {
+		markFault(obj, failure, oneLine(strings.Join(append([]string{failure.Error()}, notes...), "; ")))
+		return
+	}
+	settle(obj, true, v1alpha1.ReasonSucceeded, oneLine(strings.Join(append([]string{summary(obj)}, notes...), "; ")))
+}
+
+// markFault marks a failure of anything, and who is expected to do what about it.
+func markFault(obj conditions.Setter, failure *fault.Error, message string) {
 	markReady(obj, metav1.ConditionFalse, failure.Reason, message)
 	// What stays is left in place: a condition that were taken away and set
 	// again would get a new time, and be written, at each attempt.
@@ -162,7 +190,7 @@ func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
 }
 
 // settle marks Ready, and that nothing is under way.
-func settle(obj *v1alpha1.ArtifactRepository, ready bool, reason, message string) {
+func settle(obj conditions.Setter, ready bool, reason, message string) {
 	rest(obj)
 	status := metav1.ConditionFalse
 	if ready {
@@ -172,12 +200,12 @@ func settle(obj *v1alpha1.ArtifactRepository, ready bool, reason, message string
 }
 
 // rest marks that nothing is under way, and nothing is stuck.
-func rest(obj *v1alpha1.ArtifactRepository) {
+func rest(obj conditions.Setter) {
 	conditions.Delete(obj, meta.ReconcilingCondition)
 	conditions.Delete(obj, meta.StalledCondition)
 }
 
-func markReady(obj *v1alpha1.ArtifactRepository, status metav1.ConditionStatus, reason, message string) {
+func markReady(obj conditions.Setter, status metav1.ConditionStatus, reason, message string) {
 	conditions.Set(obj, &metav1.Condition{Type: meta.ReadyCondition, Status: status, Reason: reason, Message: message})
 }
 
@@ -198,16 +226,28 @@ func markStorage(obj *v1alpha1.ArtifactRepository, a attempt) {
 // asked for, and why the newest image does not.
 func markVerification(obj *v1alpha1.ArtifactRepository, a attempt) {
 	failure := fault.Of(a.err, "")
-	by := latestPublication(obj).VerifiedBy
+	by, warnings := latestPublication(obj).VerifiedBy, unenforced(obj)
 	switch {
-	case a.plan.Action == Freeze:
 	case failure != nil && failure.Reason == v1alpha1.ReasonVerificationError:
 		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, failure.Reason, "%s", oneLine(failure.Error())))
+	case a.plan.Action == Freeze && a.judgement == nil:
 	case obj.Status.Artifact != nil && by != "":
-		conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, v1alpha1.ReasonSucceeded, "%s was verified: %s", obj.Status.Record.Digest, by)
+		conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, v1alpha1.ReasonSucceeded, "%s was verified: %s%s", obj.Status.Record.Digest, by, warnings)
+	case obj.Status.Artifact != nil && warnings != "":
+		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, v1alpha1.ReasonVerificationError,
+			"%s is published%s", obj.Status.Record.Digest, warnings))
 	default:
 		conditions.Delete(obj, v1alpha1.SourceVerifiedCondition)
 	}
+}
+
+// unenforced says, for the end of a message, what policies that only warn would
+// refuse.
+func unenforced(obj *v1alpha1.ArtifactRepository) string {
+	if len(obj.Status.TrustWarnings) == 0 {
+		return ""
+	}
+	return "; if it were enforced, it would be refused by " + oneLine(strings.Join(obj.Status.TrustWarnings, "; "))
 }
 
 // markProgress marks that something new is recorded but not yet published.
@@ -227,7 +267,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 	if a.plan.Note != "" {
 		message += "; " + a.plan.Note
 	}
-	return message
+	return message + unenforced(obj)
 }
 
 func frozenMessage(obj *v1alpha1.ArtifactRepository) string {

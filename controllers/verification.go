@@ -19,33 +19,38 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// demands is what is asked of the signatures of one object's images.
+// demands is what is asked of the images of one repository, for one object: of
+// their signatures by spec.verify and by TrustPolicies, of the rest by the latter.
 type demands struct {
 	rules []trust.Rule
-	// fingerprint of the keys, identities, roots and rules in effect; empty when
-	// nothing is asked.
+	terms trust.Terms
+	// fingerprint of the keys, identities, roots, rules and terms in effect; empty
+	// when nothing is asked.
 	fingerprint string
-	// err is why it cannot be read.
+	// err is why spec.verify cannot be read, which only another spec heals.
 	err error
 }
 
 // verifier applies the demands to the images of a repository.
 func (d demands) verifier(repository trust.Repository) trust.Verifier {
-	switch {
-	case d.err != nil:
-		return refusal{d.err}
+	switch refused := d.refused(); {
+	case refused != nil:
+		return refusal{refused}
 	case len(d.rules) == 0:
 		return trust.NoDemands{}
 	default:
@@ -53,19 +58,55 @@ func (d demands) verifier(repository trust.Repository) trust.Verifier {
 	}
 }
 
+// refused tells why no image of the repository may be published, whatever it is
+// and whoever signed it; nil for most.
+func (d demands) refused() error {
+	if err := d.terms.Refused(); err != nil {
+		return err
+	}
+	return d.err
+}
+
+// warnings say what policies that only warn would refuse of an image that was
+// accepted.
+func (d demands) warnings(proof trust.Verified, content trust.Content) []string {
+	warnings := d.terms.Warnings()
+	for _, ruling := range proof.Rulings() {
+		if ruling.Warn && ruling.Verdict != trust.Accepted {
+			warnings = append(warnings, ruling.String())
+		}
+	}
+	refused, _ := d.terms.Admit(content)
+	warnings = append(warnings, refused...)
+	for i := range warnings {
+		warnings[i] = oneLine(warnings[i])
+	}
+	return warnings[:min(len(warnings), maxTrustWarnings)]
+}
+
+// maxTrustWarnings bounds status.trustWarnings, as its schema does.
+const maxTrustWarnings = 10
+
 // judgement is what came of judging again what is published.
 type judgement struct {
 	// rejected tells that it must not stay published.
 	rejected bool
-	// by names who verified it now; with fingerprint, when it was accepted.
+	// by names who verified it now; with fingerprint, when it was accepted, and
+	// what policies that only warn would refuse.
 	by, fingerprint string
+	warnings        []string
 	// err is why it is not accepted.
 	err error
 	// wait is when to judge; zero when it was done.
 	wait time.Duration
 }
 
-// refusal is the Verifier of demands that cannot be read: it accepts nothing.
+// judged is the judgement that an error makes.
+func judged(err error) *judgement {
+	return &judgement{err: err, rejected: trust.VerdictOf(err) == trust.Rejected}
+}
+
+// refusal is the Verifier of demands that cannot be met: it accepts nothing.
 type refusal struct{ err error }
 
 // Verify implements trust.Verifier.
@@ -73,98 +114,158 @@ func (r refusal) Verify(context.Context, trust.Subject) (trust.Verified, error) 
 	return trust.Verified{}, r.err
 }
 
-// demands reads what an object asks of signatures. Secrets that cannot be read
-// make a rule that cannot be met, not an error: what is published stays then.
-func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha1.ArtifactRepository) demands {
-	verify := obj.Spec.Verify
-	if verify == nil {
-		return demands{}
-	}
-	demand := trust.Demand{Provider: verify.Provider}
-	for _, identity := range verify.MatchOIDCIdentity {
-		demand.Identities = append(demand.Identities, trust.Identity{Issuer: identity.Issuer, Subject: identity.Subject})
-	}
-	var authority *trust.Authority
-	var err, rootErr error
-	demand.Secret, err = r.trustSecret(ctx, obj, verify.SecretRef)
-	demand.TrustedRoot, rootErr = r.trustSecret(ctx, obj, verify.TrustedRootSecretRef)
-	if err = errors.Join(err, rootErr); err == nil {
-		authority, err = trust.NewAuthority(demand, trust.Options{PublicRoot: r.PublicRoot})
-	}
-	if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
-		return demands{err: err}
-	}
-	rules := []trust.Rule{{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority, Err: err}}}}
-	return demands{rules: rules, fingerprint: trust.NewRules(nil, rules...).Fingerprint()}
-}
-
-// trustSecret reads a Secret with keys or roots in the namespace of the object
-// that names it; nil when it names none.
-func (r *ArtifactRepositoryReconciler) trustSecret(ctx context.Context, obj *v1alpha1.ArtifactRepository, ref *meta.LocalObjectReference) (*trust.Secret, error) {
-	if ref == nil {
-		return nil, nil
-	}
-	key := types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}
-	secret, err := get(ctx, r.Live, key, &corev1.Secret{})
-	switch {
-	case err != nil:
-		return nil, fault.Retryf(v1alpha1.ReasonVerificationError, "the Secret %s that spec.verify names could not be read: %w", key, err)
-	case secret == nil:
-		return nil, fault.Retryf(v1alpha1.ReasonVerificationError, "the Secret %s that spec.verify names does not exist", key)
-	default:
-		return &trust.Secret{Name: key.String(), Data: secret.Data}, nil
-	}
-}
-
-// rejudge judges what is published again when what is asked of signatures is no
-// longer what accepted it: a key was rotated, an identity changed, a signature
-// is asked for that was not. It needs no new image.
-func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (made *judgement) {
-	published := publishedBy(obj)
-	if published == nil || asked.fingerprint == obj.Status.ObservedTrust {
-		return nil
-	}
-	if asked.fingerprint == "" {
-		return &judgement{}
-	}
-	plan, err := recordedPlan(obj, around)
-	if err != nil {
-		return &judgement{err: err}
-	}
-	// Signatures are asked for by the lanes too: a registry that hangs must not
-	// occupy the workers with what it once delivered.
-	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
-	case later, putOff:
-		return &judgement{wait: wait}
-	case closed:
-		return &judgement{err: closedLane(plan.lane())}
-	case admitted:
-	}
-	defer func() { r.lanes.leave(plan, made.err) }()
-	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
-	if err != nil {
-		return &judgement{err: err}
-	}
-	repository := r.Registry.Repository(plan.Repository, access)
-	verified, err := asked.verifier(repository).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: published.Digest})
-	if err != nil {
-		return &judgement{err: err, rejected: trust.VerdictOf(err) == trust.Rejected}
-	}
-	return &judgement{by: verified.By(), fingerprint: asked.fingerprint}
-}
-
-// judge reads what is asked of signatures, and judges what is published by it.
-// While a source is frozen or withdrawn, nothing is judged.
-func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	a.asked = r.demands(ctx, obj)
-	if a.asked.err != nil {
-		if a.plan.Action == Publish {
-			a.plan.Action, a.err = Refuse, a.asked.err
+// demands reads what is asked of the images of a repository, by its canonical
+// name. Secrets that cannot be read make a rule that cannot be met, not an error:
+// what is published stays then.
+func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, repository string) demands {
+	d := demands{terms: around.trust.decide(around.Namespace, r.Rules, repository)}
+	if verify := obj.Spec.Verify; verify != nil {
+		authority, err := newAuthority(*verify, r.Trust.Options, func(ref *meta.LocalObjectReference) (*trust.Secret, error) {
+			return r.ownSecret(ctx, obj, ref)
+		})
+		if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
+			d.err = err
 		}
+		d.rules = append(d.rules, trust.Rule{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority, Err: err}}})
+	}
+	for _, term := range d.terms.Policies {
+		if len(term.Authorities) > 0 {
+			d.rules = append(d.rules, r.Trust.rule(ctx, around.trust.specs[term.Policy]))
+		}
+	}
+	if len(d.rules) > 0 || d.terms.Asked() {
+		d.fingerprint = trust.NewRules(nil, d.rules...).Fingerprint() + "-" + d.terms.Fingerprint()
+	}
+	return d
+}
+
+// ownSecret reads a Secret with keys or roots that spec.verify names.
+func (r *ArtifactRepositoryReconciler) ownSecret(ctx context.Context, obj *v1alpha1.ArtifactRepository, ref *meta.LocalObjectReference) (*trust.Secret, error) {
+	secret, err := readSecret(ctx, r.Live, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name})
+	if err != nil {
+		return nil, fmt.Errorf("spec.verify: %w", err)
+	}
+	return &trust.Secret{Name: client.ObjectKeyFromObject(secret).String(), Data: secret.Data}, nil
+}
+
+// judge reads what is asked of the image to publish and of the one that is
+// published, refuses the one before anything is fetched, and judges the other
+// again. What is frozen is judged too: whoever may suspend a source could keep
+// published what the platform no longer accepts. What is withdrawn is not.
+func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	if a.plan.Action == Withdraw {
 		return a
 	}
-	if a.plan.Action == Publish || a.plan.Action == Refuse {
-		a.judgement = r.rejudge(ctx, obj, around, a.asked)
+	published := publishedBy(obj)
+	repository := ""
+	if a.plan.Action == Publish {
+		repository = registry.CanonicalName(a.plan.Repository)
+		a.asked = r.demands(ctx, obj, around, repository)
+		if err := a.asked.refused(); err != nil {
+			a.plan.Action, a.err = Refuse, err
+			r.Metrics.observeRulings(rulingsOf(err))
+		}
+	}
+	if published == nil {
+		return a
+	}
+	a.standing = a.asked
+	if published.Repository != repository {
+		a.standing = r.demands(ctx, obj, around, published.Repository)
+	}
+	a.judgement = r.rejudge(ctx, obj, around, a.standing)
+	if a.plan.Action == Freeze && a.judgement != nil {
+		a.err = a.judgement.err
 	}
 	return a
+}
+
+// rejudge judges what is published again when what is asked of it is no longer
+// what accepted it: a key was rotated, a policy was changed, a signature is asked
+// for that was not. It needs no new image.
+func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) *judgement {
+	if asked.fingerprint == obj.Status.ObservedTrust {
+		return nil
+	}
+	// What needs no registry is judged first: nobody who can break the way to one
+	// keeps published what its name, format or size forbid.
+	content := trust.Content{Format: obj.Status.Format, Bytes: publishedBytes(obj)}
+	err := asked.terms.Refused()
+	if err == nil {
+		_, err = asked.terms.Admit(content)
+	}
+	if err != nil {
+		r.Metrics.observeRulings(rulingsOf(err))
+		return judged(err)
+	}
+	var proof trust.Verified
+	if len(asked.rules) > 0 {
+		var wait time.Duration
+		if proof, wait, err = r.verifyPublished(ctx, obj, around, asked); wait > 0 {
+			return &judgement{wait: wait}
+		}
+	}
+	if err != nil {
+		r.Metrics.observeRulings(rulingsOf(err))
+		return judged(err)
+	}
+	r.Metrics.observeRulings(proof.Rulings(), asked.terms.Judge(content), asked.terms.Rulings())
+	return &judgement{by: proof.By(), fingerprint: asked.fingerprint, warnings: asked.warnings(proof, content)}
+}
+
+// verifyPublished looks for the signatures of what is published. It goes by the
+// lanes too, and may have to wait: a registry that hangs must not occupy the
+// workers with what it once delivered.
+func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (proof trust.Verified, wait time.Duration, err error) {
+	plan, err := recordedPlan(obj, around)
+	if err != nil {
+		return proof, 0, err
+	}
+	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
+	case later, putOff:
+		return proof, wait, nil
+	case closed:
+		return proof, 0, closedLane(plan.lane())
+	case admitted:
+	}
+	defer func() { r.lanes.leave(plan, err) }()
+	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
+	if err != nil {
+		return proof, 0, err
+	}
+	repository := r.Registry.Repository(plan.Repository, access)
+	proof, err = asked.verifier(repository).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})
+	return proof, 0, err
+}
+
+// publishedBytes is the size of what was fetched of the published image. What is
+// served stands in for it in records that do not have it.
+func publishedBytes(obj *v1alpha1.ArtifactRepository) int64 {
+	if size := obj.Status.Record.Size; size > 0 || obj.Status.Artifact.Size == nil {
+		return size
+	}
+	return *obj.Status.Artifact.Size
+}
+
+// outdated tells whether the policies or the labels of the namespace are others
+// than those that an attempt started with: what it made must not be published.
+func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alpha1.ArtifactRepository, a attempt) (bool, error) {
+	now, err := r.Trust.inForce(ctx)
+	if err != nil {
+		return false, err
+	}
+	namespace, err := get(ctx, r.Client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{})
+	if err != nil || namespace == nil {
+		return true, err
+	}
+	terms := now.decide(namespace, r.Rules, registry.CanonicalName(a.plan.Repository))
+	return terms.Fingerprint() != a.asked.terms.Fingerprint(), nil
+}
+
+// rulingsOf are the rulings behind an error, if it has any.
+func rulingsOf(err error) []trust.Ruling {
+	if denial, ok := errors.AsType[*trust.Denial](err); ok {
+		return denial.Rulings
+	}
+	return nil
 }

@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -38,6 +39,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // Indexes of the caches.
@@ -47,6 +49,8 @@ const (
 	policiesByRepository = "spec.imageRepositoryRef"
 	// artifactsByPolicy finds ArtifactRepositories by the ImagePolicy that they follow.
 	artifactsByPolicy = "spec.imagePolicyRef"
+	// artifactsBySecret finds ArtifactRepositories by the Secrets that they name.
+	artifactsBySecret = "spec.secrets"
 )
 
 // IndexFields declares what the controllers look objects up by. It is called
@@ -58,12 +62,32 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	if err != nil {
 		return err
 	}
-	return indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByPolicy, func(obj client.Object) []string {
+	err = indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByPolicy, func(obj client.Object) []string {
 		if name := policyName(obj.(*v1alpha1.ArtifactRepository)); name != "" {
 			return []string{name}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsBySecret, func(obj client.Object) []string {
+		return secretNames(obj.(*v1alpha1.ArtifactRepository))
+	})
+}
+
+// secretNames are the Secrets that a spec names.
+func secretNames(obj *v1alpha1.ArtifactRepository) (names []string) {
+	refs := []*meta.LocalObjectReference{obj.Spec.SecretRef, obj.Spec.CertSecretRef, obj.Spec.ProxySecretRef}
+	if verify := obj.Spec.Verify; verify != nil {
+		refs = append(refs, verify.SecretRef, verify.TrustedRootSecretRef)
+	}
+	for _, ref := range refs {
+		if name := nameOf(ref); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // SetupWithManager watches whatever decides about a policy.
@@ -90,7 +114,20 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 		Watches(&imagev1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
 		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
+		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret), builder.OnlyMetadata).
 		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
+		WithOptions(options).
+		Complete(r)
+}
+
+// SetupWithManager watches TrustPolicies, and the Secrets that they name. Only
+// the leader writes their status.
+func (r *TrustPolicyReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("trustpolicy").
+		For(&v1alpha1.TrustPolicy{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret), builder.OnlyMetadata).
 		WithOptions(options).
 		Complete(r)
 }
@@ -191,6 +228,49 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 
 func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj client.Object) []ctrl.Request {
 	return listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(obj.GetName()))
+}
+
+// ofTrustPolicy asks for all sources of the namespaces that a policy governs. Of
+// an update both the old and the new policy are given.
+func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
+	policies := trust.NewPolicies(parsePolicy(obj.(*v1alpha1.TrustPolicy)))
+	var namespaces corev1.NamespaceList
+	if err := r.Client.List(ctx, &namespaces, client.UnsafeDisableDeepCopy); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range namespaces.Items {
+		if policies.Governs(namespaces.Items[i].Labels) {
+			requests = append(requests, r.ofNamespace(ctx, &namespaces.Items[i])...)
+		}
+	}
+	return requests
+}
+
+// ofSecret asks for the sources that a Secret decides about: those that name it
+// in its namespace and, where it is the controller's, those whose policies do.
+func (r *ArtifactRepositoryReconciler) ofSecret(ctx context.Context, obj client.Object) []ctrl.Request {
+	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsBySecret: obj.GetName()})
+	if obj.GetNamespace() != r.Trust.Namespace {
+		return requests
+	}
+	for _, policy := range r.Trust.naming(ctx, obj.GetName()) {
+		requests = append(requests, r.ofTrustPolicy(ctx, policy)...)
+	}
+	return requests
+}
+
+// ofSecret asks for the policies that name a Secret of the controller's namespace.
+func (r *TrustPolicyReconciler) ofSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
+	if obj.GetNamespace() != r.Trust.Namespace {
+		return nil
+	}
+	for _, policy := range r.Trust.naming(ctx, obj.GetName()) {
+		requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(policy)})
+	}
+	return requests
 }
 
 // drifted asks for a repair where an ExternalArtifact does not say what the

@@ -83,6 +83,7 @@ func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
 	if err != nil {
 		return out, err
 	}
+	out.Proof, out.Bytes = verified, content.bytes
 	out.Format, out.VerifiedBy, out.SkippedLinks = content.format, verified.By(), content.skippedLinks
 	out.chartVersion = content.chartVersion
 	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)

@@ -56,9 +56,11 @@ type contentID struct {
 	settings string
 }
 
-// flightID keeps work in progress inside one access key.
+// flightID keeps work in progress inside one access key, and among those who
+// admit the same: what one must not pull fails for nobody else.
 type flightID struct {
 	access string
+	terms  string
 	contentID
 }
 
@@ -66,6 +68,7 @@ type flightID struct {
 type content struct {
 	sha256       string
 	format       string
+	bytes        int64 // that were fetched
 	skippedLinks int
 	// chartVersion is that of format.Content.
 	chartVersion string
@@ -99,12 +102,18 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 		if err := mayRead(ctx, r.Repository, made); err != nil {
 			return content{}, store.Stored{}, err
 		}
+		if err := made.admitted(r.Terms); err != nil {
+			return content{}, store.Stored{}, err
+		}
 		if stored, ok, err := b.store.Link(ctx, r.Key, made.sha256); ok || err != nil {
 			return made, stored, err
 		}
 		b.contents.made.Remove(id)
 	}
 	made, err := b.convertOnce(ctx, r, id, manifest)
+	if err == nil {
+		err = made.admitted(r.Terms)
+	}
 	if err != nil {
 		return content{}, store.Stored{}, err
 	}
@@ -120,7 +129,7 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 // is begun again: the shortest timeout of many must not decide for all.
 func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manifest *format.Manifest) (content, error) {
 	for {
-		made, shared, err := b.contents.flights.Do(ctx, flightID{access: r.Repository.Key(), contentID: id}, func(ctx context.Context) (content, error) {
+		made, shared, err := b.contents.flights.Do(ctx, flightID{access: r.Repository.Key(), terms: r.Terms.Fingerprint(), contentID: id}, func(ctx context.Context) (content, error) {
 			if made, ok := b.contents.get(id); ok && mayRead(ctx, r.Repository, made) == nil { // another flight has just landed
 				return made, nil
 			}
@@ -134,6 +143,12 @@ func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manif
 			return made, err
 		}
 	}
+}
+
+// admitted tells whether terms let content be published.
+func (c content) admitted(terms trust.Terms) error {
+	_, err := terms.Admit(trust.Content{Format: c.format, Bytes: c.bytes})
+	return err
 }
 
 // mayRead proves that the credentials of a repository open what was read with
@@ -159,23 +174,26 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 	}
 	defer remove()
 	limit := cmp.Or(r.Content.Limits.ArtifactBytes, format.DefaultLimits().ArtifactBytes)
-	blobs := &spool{repository: r.Repository, dir: scratch, left: limit}
+	blobs := &spool{repository: r.Repository, dir: scratch, limit: limit, terms: r.Terms}
 	read, err := format.Convert(ctx, manifest, blobs, r.Content, scratch)
 	if err != nil {
 		return content{}, err
 	}
-	file := store.File{Path: read.Path, SHA256: read.Digest.Hex, Size: read.Size}
-	if _, err := b.store.Put(ctx, r.Key, file); err != nil {
-		return content{}, err
-	}
-	return content{
+	made := content{
 		sha256:       read.Digest.Hex,
 		format:       read.Format,
+		bytes:        blobs.bytes,
 		skippedLinks: read.SkippedLinks,
 		chartVersion: read.ChartVersion,
 		origin:       r.Repository.Name(),
 		blobs:        blobs.pulled,
-	}, nil
+	}
+	if err := made.admitted(r.Terms); err != nil {
+		return content{}, err
+	}
+	file := store.File{Path: read.Path, SHA256: read.Digest.Hex, Size: read.Size}
+	_, err = b.store.Put(ctx, r.Key, file)
+	return made, err
 }
 
 // spool is format.Blobs over a repository: each blob is pulled to its end into
@@ -183,7 +201,9 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 type spool struct {
 	repository Repository
 	dir        string
-	left       int64
+	limit      int64 // of bytes, by the platform
+	terms      trust.Terms
+	bytes      int64
 	pulled     []v1.Hash
 }
 
@@ -210,10 +230,13 @@ func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) 
 	if slices.Contains(s.pulled, desc.Digest) {
 		return reopen(path, desc)
 	}
-	if desc.Size > s.left {
+	if left := s.limit - s.bytes; desc.Size > left {
 		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded,
 			"the artifact is larger than allowed: its blob %s has %d bytes where %d are left of the limit: publish less, or raise --max-artifact-bytes",
-			desc.Digest, desc.Size, s.left)
+			desc.Digest, desc.Size, left)
+	}
+	if err := s.terms.AdmitBytes(s.bytes + desc.Size); err != nil {
+		return nil, err
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // a digest in a folder of our own
 	if err != nil {
@@ -222,7 +245,7 @@ func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) 
 	if err := s.pull(ctx, desc, file); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	s.left -= desc.Size
+	s.bytes += desc.Size
 	s.pulled = append(s.pulled, desc.Digest)
 	return file, nil
 }

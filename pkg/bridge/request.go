@@ -78,6 +78,9 @@ type Request struct {
 	Content format.Options
 	// Verifier holds the demands on the image.
 	Verifier trust.Verifier
+	// Terms are the demands on its format and size. Whether they refuse the image
+	// altogether is for the Verifier to say.
+	Terms trust.Terms
 	// Published is what stands now; nil when nothing does.
 	Published *Published
 	// Refused is the last failure that only another digest or other settings
@@ -151,6 +154,12 @@ type Outcome struct {
 	Content string
 	// VerifiedBy names who verified the image; empty when nobody was asked to.
 	VerifiedBy string
+	// Proof is what the Verifier returned; its zero value when it was not asked,
+	// because what was published stands.
+	Proof trust.Verified
+	// Bytes that were fetched of the image, as they are in the registry; 0 when
+	// what was published stands.
+	Bytes int64
 	// SkippedLinks counts symbolic links that were left out.
 	SkippedLinks int
 

@@ -101,6 +101,21 @@ func parsePolicyImages(policy Policy) parsedPolicy {
 	return parsed
 }
 
+// Unreadable says why a policy of a name cannot be read; empty when it can.
+func (p *Policies) Unreadable(name string) string {
+	for _, policy := range p.all {
+		if policy.Name == name {
+			return policy.Unreadable
+		}
+	}
+	return ""
+}
+
+// Governs tells whether any policy governs namespaces with some labels.
+func (p *Policies) Governs(of map[string]string) bool {
+	return slices.ContainsFunc(p.all, func(policy parsedPolicy) bool { return policy.governs(of) })
+}
+
 func (p parsedPolicy) governs(of map[string]string) bool {
 	return p.Namespaces != nil && p.Namespaces.Matches(labels.Set(of))
 }
@@ -223,18 +238,18 @@ func (t Terms) Refused() error {
 		switch {
 		case refusal.Warn:
 		case !refusal.Unknown:
-			return termf(Rejected, t.Rulings(), "%s", refusal.title()+refusal.Words)
+			return denyByTerms(Rejected, t.Rulings(), refusal.title()+refusal.Words)
 		case unknown == nil:
-			unknown = termf(Unknown, t.Rulings(), "%s", refusal.title()+refusal.Words)
+			unknown = denyByTerms(Unknown, t.Rulings(), refusal.title()+refusal.Words)
 		}
 	}
 	return unknown
 }
 
-// termf returns a denial that only another policy, or another label of the
+// denyByTerms returns a denial that only another policy, or another label of the
 // namespace, takes back. Both are announced.
-func termf(verdict Verdict, rulings []Ruling, format string, args ...any) error {
-	denial := &Denial{Verdict: verdict, Rulings: rulings, words: fmt.Sprintf(format, args...)}
+func denyByTerms(verdict Verdict, rulings []Ruling, words string) error {
+	denial := &Denial{Verdict: verdict, Rulings: rulings, words: words}
 	return fault.Waitf(v1alpha1.ReasonVerificationError, "%w", denial)
 }
 
@@ -299,7 +314,7 @@ func (t Terms) AdmitBytes(bytes int64) error {
 	for _, term := range t.Policies {
 		if words := term.tooLarge(bytes); words != "" && !term.Warn {
 			ruling := Ruling{Rule: PolicyTitle(term.Policy), Policy: term.Policy, Verdict: Rejected, Words: words}
-			return termf(Rejected, []Ruling{ruling}, "%s", ruling)
+			return denyByTerms(Rejected, []Ruling{ruling}, ruling.String())
 		}
 	}
 	return nil
@@ -315,7 +330,7 @@ func (t Terms) Admit(c Content) (warnings []string, err error) {
 		case ruling.Warn:
 			warnings = append(warnings, ruling.String())
 		case err == nil:
-			err = termf(Rejected, rulings, "%s", ruling)
+			err = denyByTerms(Rejected, rulings, ruling.String())
 		}
 	}
 	return warnings, err
