@@ -69,7 +69,7 @@ func TestAFirstPublication(t *testing.T) {
 		ContainSubstring(artifact.Revision), ContainSubstring(s.image("app")), ContainSubstring("Flux")))
 	g.Expect(obj.Status.LatestRef).To(Equal(&imagev1.ImageRef{Name: s.image("app"), Tag: "1.0.0", Digest: manifest.String()}))
 	g.Expect(obj.Status.Format).To(Equal(v1alpha1.FormatFlux))
-	g.Expect(obj.Status.Record).To(Equal(&v1alpha1.Recipe{Image: s.image("app"), Digest: manifest.String(), ArchiveVersion: format.ArchiveVersion}))
+	g.Expect(obj.Status.Record).To(Equal(&v1alpha1.Recipe{Image: s.image("app"), Digest: manifest.String(), ArchiveVersion: format.ArchiveVersion, Size: *artifact.Size}))
 	g.Expect(obj.Status.ObservedContent).To(Equal(format.ContentHash(format.Options{})))
 	g.Expect(obj.Status.History).To(HaveLen(1))
 	g.Expect(obj.Status.History[0]).To(Equal(v1alpha1.Publication{

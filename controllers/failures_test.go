@@ -166,10 +166,12 @@ func failures() map[string]failure {
 			reason: v1alpha1.ReasonFetchFailed, class: fault.Retry, words: []string{"spec.timeout (500ms)"},
 			heal: (*scene).answers,
 		},
-		"a verification that names neither keys nor identities": {
+		"a verification by identities that cannot be read": {
 			fail: func(s *scene) {
 				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
-					obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"}
+					obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{
+						Provider: "cosign", MatchOIDCIdentity: []sourcev1.OIDCIdentityMatch{{Issuer: "(", Subject: "x"}},
+					}
 				})
 			},
 			reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"verify"},

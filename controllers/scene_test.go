@@ -163,6 +163,13 @@ type running struct {
 // them answer for the artifact server.
 func (s *scene) start() {
 	s.Helper()
+	s.startUnsynced()
+	NewWithT(s).Expect(s.running.manager.GetCache().WaitForCacheSync(s.Context())).To(BeTrue())
+}
+
+// startUnsynced is start without waiting for anything.
+func (s *scene) startUnsynced() {
+	s.Helper()
 	s.running = s.launch(s.storage)
 }
 
@@ -195,7 +202,6 @@ func (s *scene) launch(storage string) *running {
 			s.Errorf("the controllers ended with %v", err)
 		}
 	}
-	g.Expect(r.manager.GetCache().WaitForCacheSync(ctx)).To(BeTrue())
 	return r
 }
 

@@ -1,0 +1,660 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// policyName is the name of a scene's TrustPolicy in the cluster.
+func (s *scene) policyName(name string) string { return s.namespace + "-" + name }
+
+// govern creates a TrustPolicy that governs the scene's namespace and lists all
+// images of its registry.
+func (s *scene) govern(name string, mods ...func(*v1alpha1.TrustPolicySpec)) {
+	s.Helper()
+	policy := &v1alpha1.TrustPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: s.policyName(name), Labels: map[string]string{sceneLabel: s.namespace}},
+		Spec: v1alpha1.TrustPolicySpec{
+			NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.namespace}},
+			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(s.registry.Host() + "/team/**")},
+		},
+	}
+	for _, mod := range mods {
+		mod(&policy.Spec)
+	}
+	s.create(policy)
+	s.Cleanup(func() { _ = s.client.Delete(s.T.Context(), policy) })
+}
+
+// regovern changes a TrustPolicy as its administrator does.
+func (s *scene) regovern(name string, mods ...func(*v1alpha1.TrustPolicySpec)) {
+	s.Helper()
+	g := NewWithT(s)
+	policy := &v1alpha1.TrustPolicy{}
+	g.Expect(s.client.Get(s.Context(), client.ObjectKey{Name: s.policyName(name)}, policy)).To(Succeed())
+	before := policy.DeepCopy()
+	for _, mod := range mods {
+		mod(&policy.Spec)
+	}
+	g.Expect(s.client.Patch(s.Context(), policy, client.MergeFrom(before))).To(Succeed())
+}
+
+func (s *scene) ungovern(name string) {
+	s.Helper()
+	NewWithT(s).Expect(s.client.Delete(s.Context(), &v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: s.policyName(name)}})).To(Succeed())
+}
+
+type change = func(*v1alpha1.TrustPolicySpec)
+
+// signedBy adds an authority whose keys are in the Secret of its name.
+func signedBy(names ...string) change {
+	return func(spec *v1alpha1.TrustPolicySpec) {
+		for _, name := range names {
+			spec.Authorities = append(spec.Authorities, v1alpha1.TrustAuthority{Name: name, Verify: sourcev1.OCIRepositoryVerification{
+				Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: name},
+			}})
+		}
+	}
+}
+
+func listing(images ...string) change {
+	return func(spec *v1alpha1.TrustPolicySpec) {
+		spec.Images = nil
+		for _, image := range images {
+			spec.Images = append(spec.Images, v1alpha1.ImagePattern(image))
+		}
+	}
+}
+
+func formats(formats ...v1alpha1.TrustFormat) change {
+	return func(spec *v1alpha1.TrustPolicySpec) { spec.Formats = formats }
+}
+
+func atMost(size string) change {
+	return func(spec *v1alpha1.TrustPolicySpec) { spec.MaxArtifactBytes = new(resource.MustParse(size)) }
+}
+
+func mode(mode v1alpha1.Mode) change {
+	return func(spec *v1alpha1.TrustPolicySpec) { spec.Mode = mode }
+}
+
+func allowing(spec *v1alpha1.TrustPolicySpec) { spec.NoMatch = v1alpha1.NoMatchAllow }
+
+func inProduction(spec *v1alpha1.TrustPolicySpec) {
+	spec.NamespaceSelector.MatchLabels["env"] = "prod"
+}
+
+// platformKeys writes a Secret with keys into the controllers' namespace.
+func (s *scene) platformKeys(name string, signers ...*publish.Signer) {
+	s.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.platform, Name: name}, Data: map[string][]byte{}}
+	for i, signer := range signers {
+		secret.Data[string(rune('a'+i))+".pub"] = signer.PublicKey
+	}
+	err := s.client.Update(s.Context(), secret)
+	if client.IgnoreNotFound(err) == nil && err != nil {
+		err = s.client.Create(s.Context(), secret)
+	}
+	NewWithT(s).Expect(err).NotTo(HaveOccurred())
+}
+
+// checked waits until a TrustPolicy's status speaks of its spec, and returns it
+// when it has a status, with words in its message.
+func (s *scene) checked(name string, status metav1.ConditionStatus, reason string, words ...string) *v1alpha1.TrustPolicy {
+	s.Helper()
+	policy := &v1alpha1.TrustPolicy{}
+	s.eventually(func(g Gomega) {
+		g.Expect(s.client.Get(s.Context(), client.ObjectKey{Name: s.policyName(name)}, policy)).To(Succeed())
+		g.Expect(policy.Status.ObservedGeneration).To(Equal(policy.Generation))
+		g.Expect(policy).To(haveCondition(meta.ReadyCondition, status, reason))
+		for _, word := range words {
+			g.Expect(conditions.GetMessage(policy, meta.ReadyCondition)).To(ContainSubstring(word))
+		}
+	})
+	return policy
+}
+
+// withdrawn waits until what was published is taken away, and asserts that
+// consumers and people are told.
+func (s *scene) withdrawn(name string, words ...string) {
+	s.Helper()
+	g := NewWithT(s)
+	s.eventually(func(g Gomega) {
+		obj := get[v1alpha1.ArtifactRepository](g, s, name)
+		g.Expect(obj.Status.Artifact).To(BeNil(), "the record names no artifact")
+		g.Expect(obj.Status.Record).To(BeNil())
+		g.Expect(obj.Status.ObservedTrust).To(BeEmpty())
+		external := get[sourcev1.ExternalArtifact](g, s, name)
+		g.Expect(external.Status.Artifact).To(BeNil(), "consumers find no artifact")
+	})
+	obj := s.waitFailed(name, v1alpha1.ReasonVerificationError, words...)
+	g.Expect(obj).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionFalse, v1alpha1.ReasonVerificationError))
+	s.eventually(func(g Gomega) {
+		for _, kind := range []string{v1alpha1.ArtifactRepositoryKind, sourcev1.ExternalArtifactKind} {
+			g.Expect(s.events(kind, name)).To(haveEvent(v1alpha1.ReasonVerificationError, "no longer published: "), kind)
+		}
+	})
+}
+
+// governed starts a scene whose policy demands the signature of the key release,
+// which an annotated source carries.
+func governed(t *testing.T, mods ...change) (s *scene, signer *publish.Signer) {
+	t.Helper()
+	s = newScene(t)
+	s.start()
+	signer = newSigner(t)
+	s.platformKeys("release", signer)
+	s.govern("policy", append([]change{signedBy("release")}, mods...)...)
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1.0.0\n"})
+	s.sign("app:1.0.0", signer)
+	s.imageRepository("app")
+	s.imagePolicy("app", annotated)
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	s.waitPublished("app", "1.0.0@")
+	return s, signer
+}
+
+func TestAnAnnotatedSourceNeedsTheSignatureThatAPolicyDemands(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	g := NewWithT(t)
+	signer := newSigner(t)
+	s.platformKeys("release", signer)
+	s.govern("policy", signedBy("release"))
+	s.source("app", "1.0.0")
+	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, s.policyName("policy"), "release: it is not signed")
+	g.Expect(obj.Status.Artifact).To(BeNil())
+	g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(BeZero(), "%v", s.registry.Requests())
+	g.Expect(s.stored()).To(BeEmpty())
+
+	s.sign("app:1.0.0", newSigner(t))
+	s.reconciled("app")
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "a.pub")
+	s.sign("app:1.0.0", signer)
+	external := s.waitPublished("app", "1.0.0@")
+	obj = s.record("app")
+	by := obj.Status.History[0].VerifiedBy
+	g.Expect(by).To(And(HavePrefix(`TrustPolicy "`+s.policyName("policy")+`" (release): key a.pub (sha256:`), HaveSuffix("by a legacy cosign signature")))
+	g.Expect(external.Status.Artifact.Metadata).To(HaveKeyWithValue(v1alpha1.MetadataVerifiedBy, by))
+	for _, object := range []conditions.Getter{obj, external} {
+		g.Expect(object).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
+		g.Expect(conditions.GetMessage(object, v1alpha1.SourceVerifiedCondition)).To(And(ContainSubstring(by), ContainSubstring(obj.Status.Record.Digest)))
+	}
+	s.eventually(func(g Gomega) {
+		g.Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).To(haveEvent(v1alpha1.ReasonSucceeded, by))
+		for verdict, n := range map[string]int{"rejected": 2, "accepted": 1} {
+			g.Expect(s.verdicts("policy", verdict, v1alpha1.ModeEnforce)).To(BeNumerically(">=", n), verdict)
+		}
+	})
+}
+
+// verdicts is the metric of the verdicts of a policy.
+func (s *scene) verdicts(policy, verdict string, mode v1alpha1.Mode) int {
+	families, err := s.running.metrics.Gather()
+	NewWithT(s).Expect(err).NotTo(HaveOccurred())
+	want := map[string]string{"policy": s.policyName(policy), "verdict": verdict, "mode": string(mode)}
+	for _, family := range families {
+		if family.GetName() != "image_source_trust_verdicts_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			matches := 0
+			for _, label := range metric.GetLabel() {
+				if want[label.GetName()] == label.GetValue() {
+					matches++
+				}
+			}
+			if matches == len(want) {
+				return int(metric.GetCounter().GetValue())
+			}
+		}
+	}
+	return 0
+}
+
+func TestAllPoliciesHaveToBeMetAndOneAuthorityOfEach(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	one, two, three := newSigner(t), newSigner(t), newSigner(t)
+	s.platformKeys("one", one)
+	s.platformKeys("two", two)
+	s.platformKeys("three", three)
+	s.govern("a", signedBy("one", "two"))
+	s.govern("b", signedBy("three"))
+	s.keys(newSigner(t))
+	s.source("app", "1.0.0")
+	s.sign("app:1.0.0", two)
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, s.policyName("b"))
+	s.sign("app:1.0.0", three)
+	s.waitPublished("app", "1.0.0@")
+	by := s.record("app").Status.History[0].VerifiedBy
+	NewWithT(t).Expect(by).To(And(ContainSubstring(`(two): key`), ContainSubstring(`(three): key`)))
+
+	// What a tenant asks for comes on top of it.
+	edit(s, "app", signed)
+	s.withdrawn("app", "spec.verify")
+}
+
+func TestAnImageThatNoPolicyListsIsRefusedUnasked(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	g := NewWithT(t)
+	s.govern("policy", listing("ghcr.io/org/**"))
+	s.source("app", "1.0.0")
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "no TrustPolicy that enforces lists the image "+s.image("app"))
+	g.Expect(s.registry.Requests()).NotTo(ContainElement(HavePrefix("GET ")), "nothing is fetched")
+	g.Expect(s.registry.Requests()).NotTo(ContainElement(HavePrefix("HEAD ")), "nothing is asked")
+
+	s.govern("other", listing("quay.io/org/**"), allowing)
+	s.regovern("policy", allowing)
+	s.waitPublished("app", "1.0.0@")
+	g.Expect(s.record("app")).To(haveNoCondition(v1alpha1.SourceVerifiedCondition))
+	s.regovern("other", func(spec *v1alpha1.TrustPolicySpec) { spec.NoMatch = v1alpha1.NoMatchRefuse })
+	s.withdrawn("app", s.policyName("other"))
+	s.ungovern("other")
+	s.waitPublished("app", "1.0.0@")
+}
+
+func TestAnotherSpellingOfAnImageIsNoWayAroundAPolicy(t *testing.T) {
+	s, _ := governed(t)
+	port := s.registry.Host()[strings.LastIndex(s.registry.Host(), ":"):]
+	for name, image := range map[string]string{"localhost": "localhost" + port + "/team/app", "capitals": "LOCALHOST" + port + "/team/app"} {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name},
+			Spec:       v1alpha1.ArtifactRepositorySpec{Image: image, Tag: "1.0.0", Insecure: true},
+		})
+		obj := s.waitFailed(name, v1alpha1.ReasonVerificationError, "no TrustPolicy that enforces lists the image localhost"+port)
+		NewWithT(t).Expect(obj.Status.Artifact).To(BeNil())
+	}
+}
+
+func TestAPolicyThatWarnsPublishesAndSaysWhatItWouldRefuse(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	g := NewWithT(t)
+	s.platformKeys("release", newSigner(t))
+	s.govern("policy", signedBy("release"), formats("Helm"), mode(v1alpha1.ModeWarn))
+	s.source("app", "1.0.0")
+	external := s.waitPublished("app", "1.0.0@")
+	words := []string{s.policyName("policy"), "it is not signed", `the format "Flux" is not allowed`}
+	for _, object := range []conditions.Getter{s.record("app"), external} {
+		g.Expect(object).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionFalse, v1alpha1.ReasonVerificationError))
+		for _, word := range words {
+			g.Expect(conditions.GetMessage(object, v1alpha1.SourceVerifiedCondition)).To(ContainSubstring(word))
+			g.Expect(conditions.GetMessage(object, meta.ReadyCondition)).To(ContainSubstring(word))
+		}
+	}
+	g.Expect(external.Status.Artifact.Metadata).NotTo(HaveKey(v1alpha1.MetadataVerifiedBy))
+	g.Expect(s.verdicts("policy", "rejected", v1alpha1.ModeWarn)).To(Equal(1))
+	s.reconciled("app")
+	s.reconciled("app")
+	g.Expect(s.record("app")).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionFalse, v1alpha1.ReasonVerificationError))
+	s.eventually(func(g Gomega) {
+		g.Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).To(haveEvent(v1alpha1.ReasonVerificationError, "if it were enforced"))
+	})
+	for _, event := range s.events(v1alpha1.ArtifactRepositoryKind, "app") {
+		g.Expect(event.Type == corev1.EventTypeWarning && event.Count > 1).To(BeFalse(), "%s was said %d times", event.Message, event.Count)
+	}
+
+	s.regovern("policy", mode(v1alpha1.ModeEnforce))
+	s.withdrawn("app", s.policyName("policy"))
+}
+
+func TestFormatsAndSizesArePartOfAPolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		tight, wide change
+		words       string
+		fetches     bool
+	}{
+		"formats": {tight: formats("Helm", "Kyverno"), wide: formats("Flux"), words: `the format "Flux" is not allowed`, fetches: true},
+		"sizes":   {tight: atMost("10"), wide: atMost("1Mi"), words: "it allows at most 10"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.start()
+			g := NewWithT(t)
+			s.govern("policy", c.tight)
+			s.source("app", "1.0.0")
+			obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, s.policyName("policy"), c.words)
+			g.Expect(obj.Status.Artifact).To(BeNil())
+			g.Expect(s.stored()).To(BeEmpty(), "no bytes are published")
+			if !c.fetches {
+				g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(BeZero(), "what is too large is not pulled")
+			}
+			s.regovern("policy", c.wide)
+			s.waitPublished("app", "1.0.0@")
+			g.Expect(s.record("app").Status.Record.Size).To(BeNumerically(">", 10))
+
+			// It holds for what is published, and for bytes that others brought in.
+			s.registry.Forget()
+			s.regovern("policy", c.tight)
+			s.withdrawn("app", c.words)
+			g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(BeZero())
+			s.stop()
+			s.start()
+			s.reconciled("app")
+			g.Expect(s.waitFailed("app", v1alpha1.ReasonVerificationError, c.words).Status.Artifact).To(BeNil())
+		})
+	}
+}
+
+func TestAPolicyMayBeRequired(t *testing.T) {
+	s := newScene(t)
+	s.rules.RequireTrustPolicy = true
+	s.start()
+	s.source("app", "1.0.0")
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "--require-trust-policy")
+	s.govern("policy", mode(v1alpha1.ModeWarn))
+	s.reconciled("app")
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "--require-trust-policy")
+	s.regovern("policy", mode(v1alpha1.ModeEnforce))
+	s.waitPublished("app", "1.0.0@")
+	s.ungovern("policy")
+	s.withdrawn("app", "--require-trust-policy")
+}
+
+func TestAPolicyIsTightened(t *testing.T) {
+	for name, tighten := range map[string]struct {
+		how   func(*scene)
+		words string
+	}{
+		"another key": {func(s *scene) {
+			s.platformKeys("other", newSigner(s.T))
+			s.regovern("policy", func(spec *v1alpha1.TrustPolicySpec) { spec.Authorities = nil }, signedBy("other"))
+		}, "other"},
+		"a Secret with another key": {func(s *scene) { s.platformKeys("release", newSigner(s.T)) }, "release"},
+		"a Secret without a key":    {func(s *scene) { s.platformKeys("release") }, "no usable public key"},
+		"a further policy": {func(s *scene) {
+			s.platformKeys("other", newSigner(s.T))
+			s.govern("further", signedBy("other"))
+		}, "-further"},
+		"the image is no longer listed": {func(s *scene) { s.regovern("policy", listing("ghcr.io/org/**")) }, "no TrustPolicy that enforces lists"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := governed(t)
+			tighten.how(s)
+			s.withdrawn("app", tighten.words)
+		})
+	}
+}
+
+func TestTheLabelsOfANamespaceDecideWhoGoverns(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	s.platformKeys("release", newSigner(t))
+	s.govern("policy", signedBy("release"), inProduction)
+	s.publishes("app", "1.0.0")
+	s.labels(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled, "env": "prod"})
+	s.withdrawn("app", s.policyName("policy"))
+	s.labels(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled, "env": "test"})
+	s.waitPublished("app", "1.0.0@")
+}
+
+func TestAMissingSecretOfAPolicyWithdrawsNothing(t *testing.T) {
+	s, signer := governed(t)
+	before := s.record("app")
+	NewWithT(t).Expect(s.client.Delete(s.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.platform, Name: "release"}})).To(Succeed())
+	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, "release: the Secret "+s.platform+"/release does not exist", "still published: 1.0.0@")
+	NewWithT(t).Expect(obj.Status.Artifact).To(Equal(before.Status.Artifact))
+	s.checked("policy", metav1.ConditionFalse, v1alpha1.ReasonVerificationError, "authority release: the Secret "+s.platform+"/release does not exist")
+	s.platformKeys("release", signer)
+	s.waitPublished("app", "1.0.0@")
+	s.checked("policy", metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
+}
+
+func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
+	s, signer := governed(t)
+	other := newSigner(t)
+	before := s.record("app")
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		down := strings.Contains(r.URL.Path, "sha256-") || strings.Contains(r.URL.Path, "/referrers/")
+		if down {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return down
+	})
+	s.platformKeys("release", other)
+	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, "still published: 1.0.0@")
+	NewWithT(t).Expect(obj.Status.Artifact).To(Equal(before.Status.Artifact))
+	// The same digest under another name is no reason to believe in it.
+	s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.0\n"})
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
+	s.reconciled("app")
+	NewWithT(t).Expect(s.record("app").Status.ObservedTrust).To(Equal(before.Status.ObservedTrust))
+	s.registry.Answer(nil)
+	s.withdrawn("app", "release")
+	s.platformKeys("release", signer)
+	s.waitPublished("app", "1.0.1@")
+}
+
+func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
+	for name, hold := range map[string]func(*scene){
+		"by suspending the source": func(s *scene) {
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = true })
+			s.eventually(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+			})
+		},
+		"by suspending the policy that it follows": func(s *scene) {
+			edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.Suspend = true })
+			s.eventually(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+			})
+		},
+		"by a verify of his own that cannot be read": func(s *scene) {
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+				obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", MatchOIDCIdentity: []sourcev1.OIDCIdentityMatch{{Issuer: "(", Subject: "x"}}}
+			})
+			s.waitFailed("app", v1alpha1.ReasonInvalidSpec, "still published")
+		},
+		"by a verify of his own whose Secret is missing": func(s *scene) {
+			edit(s, "app", signed)
+			s.waitFailed("app", v1alpha1.ReasonVerificationError, "does not exist", "still published")
+		},
+		"by deleting the policy that it follows": func(s *scene) {
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.OwnerReferences = nil })
+			remove[imagev1.ImagePolicy](s, "app")
+			s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "still published")
+		},
+		"by an image that cannot be reached": func(s *scene) {
+			edit(s, "app", func(obj *imagev1.ImageRepository) { obj.Spec.Image = "127.0.0.1:1/team/app" })
+			s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "still published")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := governed(t)
+			hold(s)
+			s.regovern("policy", formats("Helm"))
+			s.eventually(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
+				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact).To(BeNil())
+			})
+		})
+	}
+}
+
+// A policy that is tightened while an image is on its way counts for that image.
+func TestAPolicyThatIsTightenedWhileAnImageIsPulled(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	s.govern("policy")
+	pulling, tightened := make(chan struct{}), make(chan struct{})
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			select {
+			case pulling <- struct{}{}:
+				<-tightened
+			default:
+			}
+		}
+		return false
+	})
+	changes, err := s.client.Watch(s.Context(), &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(s.namespace))
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	defer changes.Stop()
+	s.source("app", "1.0.0")
+	<-pulling
+	s.regovern("policy", formats("Helm"))
+	s.eventually(func(g Gomega) {
+		var seen v1alpha1.TrustPolicy
+		g.Expect(s.running.manager.GetCache().Get(s.Context(), client.ObjectKey{Name: s.policyName("policy")}, &seen)).To(Succeed())
+		g.Expect(seen.Spec.Formats).NotTo(BeEmpty())
+	})
+	close(tightened)
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "is not allowed")
+	for {
+		select {
+		case change := <-changes.ResultChan():
+			NewWithT(t).Expect(change.Object.(*v1alpha1.ArtifactRepository).Status.Artifact).To(BeNil(), "it was published for a moment")
+			continue
+		default:
+		}
+		return
+	}
+}
+
+// heldUp keeps requests with a part in their path from the API server until it
+// is let go.
+type heldUp struct {
+	http.RoundTripper
+
+	part string
+	free <-chan struct{}
+}
+
+func (h heldUp) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.Path, h.part) {
+		select {
+		case <-h.free:
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	}
+	return h.RoundTripper.RoundTrip(r)
+}
+
+func TestNothingIsPublishedBeforePoliciesAreKnown(t *testing.T) {
+	for name, part := range map[string]string{"TrustPolicies": "/trustpolicies", "Namespaces": "/api/v1/namespaces", "Secrets": "/secrets"} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			g := NewWithT(t)
+			s.platformKeys("release", newSigner(t))
+			s.govern("policy", signedBy("release"))
+			s.source("app", "1.0.0")
+			s.artifactRepository("explicit", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.ImagePolicyRef.Name = "app" })
+			free := make(chan struct{})
+			s.transport = func(next http.RoundTripper) http.RoundTripper { return heldUp{next, part, free} }
+			s.startUnsynced()
+			// The registry is what an attempt would ask: nobody does.
+			g.Consistently(func() []string { return s.registry.Requests() }, "1s").ShouldNot(ContainElement(ContainSubstring("/blobs/")))
+			g.Expect(s.record("explicit").Status.Artifact).To(BeNil())
+			g.Expect(s.record("explicit").Status.Conditions).To(BeEmpty(), "no attempt was made")
+			close(free)
+			s.waitFailed("explicit", v1alpha1.ReasonVerificationError, s.policyName("policy"))
+			s.waitFailed("app", v1alpha1.ReasonVerificationError, s.policyName("policy"))
+		})
+	}
+}
+
+func TestTheStatusOfATrustPolicy(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	g := NewWithT(t)
+	s.platformKeys("good", newSigner(t))
+	s.govern("plain")
+	plain := s.checked("plain", metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "enforced", "no signature is demanded")
+	g.Expect(plain).To(And(haveNoCondition(meta.ReconcilingCondition), haveNoCondition(meta.StalledCondition)))
+
+	s.govern("keys", signedBy("good", "missing", "empty"))
+	s.platformKeys("empty")
+	s.checked("keys", metav1.ConditionFalse, v1alpha1.ReasonVerificationError,
+		"authority missing: the Secret "+s.platform+"/missing does not exist", "authority empty: ", "no usable public key")
+	s.platformKeys("missing", newSigner(t))
+	s.platformKeys("empty", newSigner(t))
+	s.checked("keys", metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "good or missing or empty")
+
+	s.govern("identities", func(spec *v1alpha1.TrustPolicySpec) {
+		spec.Authorities = []v1alpha1.TrustAuthority{{Name: "workflow", Verify: sourcev1.OCIRepositoryVerification{
+			Provider: "cosign", MatchOIDCIdentity: []sourcev1.OIDCIdentityMatch{{Issuer: "(", Subject: "x"}},
+		}}}
+	})
+	bad := s.checked("identities", metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec, "authority workflow: ")
+	g.Expect(bad).To(haveCondition(meta.StalledCondition, metav1.ConditionTrue, v1alpha1.ReasonInvalidSpec))
+
+	s.ungovern("keys")
+	s.ungovern("identities")
+	// A selector that no server can read governs everybody, and lets nothing new pass.
+	s.publishes("app", "1.0.0")
+	s.regovern("plain", func(spec *v1alpha1.TrustPolicySpec) {
+		spec.NamespaceSelector.MatchLabels = map[string]string{"no key!": "x"}
+	})
+	s.checked("plain", metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec, "spec.namespaceSelector cannot be read")
+	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, "spec.namespaceSelector cannot be read", "still published")
+	g.Expect(obj.Status.Artifact).NotTo(BeNil())
+}
+
+func TestNothingOfASecretIsKept(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	s.create(&corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.platform, Name: "applied", Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: "the bytes"}},
+		Data:       map[string][]byte{"password": []byte("the bytes")},
+	})
+	kept := controllers.SecretMetadata()
+	s.eventually(func(g Gomega) {
+		g.Expect(s.running.manager.GetCache().Get(s.Context(), client.ObjectKey{Namespace: s.platform, Name: "applied"}, kept)).To(Succeed())
+	})
+	NewWithT(t).Expect(kept.Annotations).To(BeEmpty())
+	NewWithT(t).Expect(kept.ManagedFields).To(BeEmpty())
+}
+
+func TestALabelledSecretOfATenantCountsAtOnce(t *testing.T) {
+	s := newScene(t)
+	s.watchSecrets = true
+	s.start()
+	signer, other := newSigner(t), newSigner(t)
+	s.keys(signer)
+	edit(s, "keys", func(secret *corev1.Secret) {
+		secret.Labels = map[string]string{meta.LabelKeyWatch: meta.LabelValueWatchEnabled}
+	})
+	s.picked("app", "1.0.0")
+	s.sign("app:1.0.0", signer)
+	s.artifactRepository("app", signed)
+	s.waitPublished("app", "1.0.0@")
+	s.rotate(other)
+	s.withdrawn("app", "spec.verify")
+	s.rotate(signer)
+	s.waitPublished("app", "1.0.0@")
+}
