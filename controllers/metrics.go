@@ -74,6 +74,9 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			return nil, err
 		}
 	}
+	for _, verdict := range []trust.Verdict{trust.Accepted, trust.Rejected, trust.Unknown} {
+		m.verdicts.WithLabelValues("", verdict.String(), string(v1alpha1.ModeEnforce)) // begins at 0, so that the first is an increase
+	}
 	return m, nil
 }
 
