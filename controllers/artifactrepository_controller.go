@@ -24,9 +24,11 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -94,7 +96,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 		return ctrl.Result{}, r.forget(ctx, req)
 	}
 	if obj.DeletionTimestamp != nil {
-		return ctrl.Result{}, nil
+		return r.retire(ctx, obj)
 	}
 	if r.attention.outdated(req.NamespacedName, obj.ResourceVersion) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
@@ -448,6 +450,32 @@ func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.Arti
 		delay = max(delay, failure.RetryAfter)
 	}
 	return delay
+}
+
+// retire withdraws what an object published that is deleted but held by a
+// finalizer: nobody judges it any more, so it must not stay. Whoever deleted the
+// object and asked for its dependents to be orphaned keeps the ExternalArtifact.
+func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1.ArtifactRepository) (ctrl.Result, error) {
+	if obj.Status.Artifact == nil || controllerutil.ContainsFinalizer(obj, metav1.FinalizerOrphanDependents) {
+		return ctrl.Result{}, nil
+	}
+	external, err := get(ctx, r.Client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	before := obj.DeepCopy()
+	clearPublished(&obj.Status)
+	if err = r.deliver(ctx, obj, external, Plan{Action: Withdraw}, false); err == nil {
+		err = r.patchStatus(ctx, before, obj)
+	}
+	switch {
+	case isGone(err):
+		return ctrl.Result{}, nil
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
+	default:
+		return ctrl.Result{}, err
+	}
 }
 
 // forget removes what is known and stored of an object that is gone.

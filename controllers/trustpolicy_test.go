@@ -17,6 +17,7 @@ limitations under the License.
 package controllers_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -460,49 +461,95 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 }
 
 func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
-	for name, hold := range map[string]func(*scene){
-		"by suspending the source": func(s *scene) {
+	suspended := func(s *scene) {
+		s.eventually(func(g Gomega) {
+			g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+		})
+	}
+	keys := func(s *scene) { s.platformKeys("release", newSigner(s.T)) }
+	content := func(s *scene) { s.regovern("policy", formats("Helm")) }
+	for name, c := range map[string]struct {
+		hold func(*scene)
+		// tightened is what the platform does then: where the way to the
+		// registry is cut off, nobody can look for signatures.
+		tightened []func(*scene)
+	}{
+		"by suspending the source": {func(s *scene) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = true })
-			s.eventually(func(g Gomega) {
-				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
-			})
-		},
-		"by suspending the policy that it follows": func(s *scene) {
+			suspended(s)
+		}, []func(*scene){keys, content}},
+		"by suspending the policy that it follows": {func(s *scene) {
 			edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.Suspend = true })
-			s.eventually(func(g Gomega) {
-				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
-			})
-		},
-		"by a verify of his own that cannot be read": func(s *scene) {
+			suspended(s)
+		}, []func(*scene){keys, content}},
+		"by a verify of his own that cannot be read": {func(s *scene) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
 				obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", MatchOIDCIdentity: []sourcev1.OIDCIdentityMatch{{Issuer: "(", Subject: "x"}}}
 			})
 			s.waitFailed("app", v1alpha1.ReasonInvalidSpec, "still published")
-		},
-		"by a verify of his own whose Secret is missing": func(s *scene) {
+		}, []func(*scene){keys, content}},
+		"by a verify of his own whose Secret is missing": {func(s *scene) {
 			edit(s, "app", signed)
 			s.waitFailed("app", v1alpha1.ReasonVerificationError, "does not exist", "still published")
-		},
-		"by deleting the policy that it follows": func(s *scene) {
+		}, []func(*scene){keys, content}},
+		"by deleting the policy that it follows": {func(s *scene) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.OwnerReferences = nil })
 			remove[imagev1.ImagePolicy](s, "app")
 			s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "still published")
-		},
-		"by an image that cannot be reached": func(s *scene) {
+		}, []func(*scene){content}},
+		"by an image that cannot be reached": {func(s *scene) {
 			edit(s, "app", func(obj *imagev1.ImageRepository) { obj.Spec.Image = "127.0.0.1:1/team/app" })
 			s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "still published")
-		},
+		}, []func(*scene){content}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s, _ := governed(t)
-			hold(s)
-			s.regovern("policy", formats("Helm"))
-			s.eventually(func(g Gomega) {
-				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
-				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact).To(BeNil())
+		for i, tighten := range c.tightened {
+			t.Run(fmt.Sprint(name, " ", i), func(t *testing.T) {
+				s, _ := governed(t)
+				c.hold(s)
+				tighten(s)
+				s.eventually(func(g Gomega) {
+					g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
+					g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact).To(BeNil())
+				})
 			})
-		})
+		}
 	}
+}
+
+// What a tenant may ask for himself, that signatures are looked at and not
+// minded, is no signature to the platform.
+func TestATrustPolicyOfNotationThatOnlyLogsIsNotEnough(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	logs := map[string][]byte{
+		"trustpolicy.json": []byte(`{"version": "1.0", "trustPolicies": [{"name": "all", "registryScopes": ["*"], "signatureVerification": {"level": "skip"}}]}`),
+	}
+	byNotation := sourcev1.OCIRepositoryVerification{Provider: "notation", SecretRef: &meta.LocalObjectReference{Name: "notary"}}
+	for _, namespace := range []string{s.namespace, s.platform} {
+		s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "notary"}, Data: logs})
+	}
+	s.picked("app", "1.0.0")
+	s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = &byNotation })
+	s.waitPublished("app", "1.0.0@")
+	s.govern("policy", func(spec *v1alpha1.TrustPolicySpec) {
+		spec.Authorities = []v1alpha1.TrustAuthority{{Name: "notary", Verify: byNotation}}
+	})
+	s.withdrawn("app", "notary: the level", "only logs")
+}
+
+// Nobody judges an object that is deleted: a finalizer must not keep what it
+// published.
+func TestAFinalizerKeepsNothingPublished(t *testing.T) {
+	s, _ := governed(t)
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = []string{"example.com/hold"} })
+	remove[v1alpha1.ArtifactRepository](s, "app")
+	s.eventually(gone[sourcev1.ExternalArtifact](s, "app"))
+	s.eventually(func(g Gomega) {
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
+		g.Expect(s.stored()).To(BeEmpty())
+	})
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = nil })
+	s.waitPublished("app", "1.0.0@") // the annotation makes it again
 }
 
 // A policy that is tightened while an image is on its way counts for that image.

@@ -1,0 +1,109 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package bridge_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// termsOf are those of one policy that lists every image.
+func termsOf(change func(*trust.Policy)) trust.Terms {
+	policy := trust.Policy{Name: "policy", Namespaces: labels.Everything(), Images: []string{"**"}}
+	change(&policy)
+	return trust.NewPolicies(policy).Decide(trust.Question{Namespace: "apps", Repository: "example.com/app"})
+}
+
+func TestTermsDecideWhatIsStored(t *testing.T) {
+	for name, c := range map[string]struct {
+		terms func(*trust.Policy)
+		words string
+		pulls int
+	}{
+		"a format that is not allowed": {func(p *trust.Policy) { p.Formats = []string{"Helm"} }, `the format "Flux" is not allowed`, 1},
+		"a size that is not allowed":   {func(p *trust.Policy) { p.MaxBytes = 10 }, "it allows at most 10", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, g := newBench(t), NewWithT(t)
+			b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+			refused := b.request("refused", "team/app:1.0.0", nobody)
+			refused.Terms = termsOf(c.terms)
+			expectRefused := func() {
+				t.Helper()
+				out, err := b.bridge.Publish(t.Context(), refused)
+				g.Expect(err).To(MatchError(ContainSubstring(c.words)))
+				g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected))
+				g.Expect(out.Artifact.Path).To(BeEmpty())
+				g.Expect(b.stored()).NotTo(ContainElement(ContainSubstring("/refused/")))
+				g.Expect(b.leftovers()).To(BeEmpty())
+			}
+			expectRefused()
+			g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(c.pulls))
+
+			// Another source of the same access is not refused for it, and what that
+			// one brought in is no way in for the first.
+			out := b.publish(b.request("free", "team/app:1.0.0", nobody))
+			g.Expect(out.Bytes).To(Equal(*out.Artifact.Size), "a clean layer is all that was fetched")
+			expectRefused()
+
+			// What only warns stops nothing.
+			refused.Terms = termsOf(func(p *trust.Policy) { c.terms(p); p.Warn = true })
+			b.publish(refused)
+		})
+	}
+}
+
+// Two who ask for the same at the same time share a pull only if they admit the
+// same: what the one must not pull fails for nobody else.
+func TestAPullThatTermsEndIsNotShared(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	pulling, free := make(chan struct{}, 1), make(chan struct{})
+	b.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			pulling <- struct{}{}
+			<-free
+		}
+		return false
+	})
+	type result struct {
+		out bridge.Outcome
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		out, err := b.bridge.Publish(t.Context(), b.request("free", "team/app:1.0.0", nobody))
+		done <- result{out, err}
+	}()
+	<-pulling
+	refused := b.request("refused", "team/app:1.0.0", nobody)
+	refused.Terms = termsOf(func(p *trust.Policy) { p.MaxBytes = 10 })
+	_, err := b.bridge.Publish(t.Context(), refused)
+	g.Expect(err).To(MatchError(ContainSubstring("it allows at most 10")))
+	close(free)
+	first := <-done
+	g.Expect(first.err).NotTo(HaveOccurred())
+	g.Expect(b.stored()).NotTo(ContainElement(ContainSubstring("/refused/")))
+}
