@@ -97,7 +97,7 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	}
 	// What was not verified anew keeps the demands that it was accepted by.
 	if _, ok := made.Proof.Subject(); ok {
-		status.ObservedTrust = a.met.fingerprint
+		status.ObservedTrust = a.met.observed(made.Proof)
 		status.TrustWarnings = a.met.warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
 		size = made.Bytes
 	}

@@ -333,6 +333,35 @@ func TestAPolicyThatWarnsPublishesAndSaysWhatItWouldRefuse(t *testing.T) {
 	s.withdrawn("app", s.policyName("policy"))
 }
 
+// What a policy that only warns could not find out stops nothing, and is asked
+// again.
+func TestAPolicyThatWarnsIsHeardLater(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	signer := newSigner(t)
+	s.platformKeys("release", signer)
+	s.govern("policy", signedBy("release"), mode(v1alpha1.ModeWarn))
+	s.registry.Answer(unsignable)
+	s.source("app", "1.0.0")
+	s.waitPublished("app", "1.0.0@")
+	g := NewWithT(t)
+	g.Expect(s.record("app").Status.TrustWarnings).To(ConsistOf(ContainSubstring("503")))
+	s.registry.Answer(nil)
+	s.sign("app:1.0.0", signer)
+	obj := s.reconciled("app")
+	g.Expect(obj.Status.TrustWarnings).To(BeEmpty())
+	g.Expect(obj.Status.ObservedTrust).NotTo(BeEmpty())
+}
+
+// unsignable answers for a registry that shows no signatures.
+func unsignable(w http.ResponseWriter, r *http.Request) bool {
+	down := strings.Contains(r.URL.Path, "sha256-") || strings.Contains(r.URL.Path, "/referrers/")
+	if down {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	return down
+}
+
 func TestFormatsAndSizesArePartOfAPolicy(t *testing.T) {
 	for name, c := range map[string]struct {
 		tight, wide change
@@ -439,13 +468,7 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	s, signer := governed(t)
 	other := newSigner(t)
 	before := s.record("app")
-	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
-		down := strings.Contains(r.URL.Path, "sha256-") || strings.Contains(r.URL.Path, "/referrers/")
-		if down {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		return down
-	})
+	s.registry.Answer(unsignable)
 	s.platformKeys("release", other)
 	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, "still published: 1.0.0@")
 	NewWithT(t).Expect(obj.Status.Artifact).To(Equal(before.Status.Artifact))

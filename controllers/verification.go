@@ -84,6 +84,17 @@ func (d demands) warnings(proof trust.Verified, content trust.Content) []string 
 	return warnings[:min(len(warnings), maxTrustWarnings)]
 }
 
+// observed is the fingerprint to record of demands that an image met. Where a
+// policy that only warns could not be heard, there is none yet: it is asked again.
+func (d demands) observed(proof trust.Verified) string {
+	for _, ruling := range proof.Rulings() {
+		if ruling.Verdict == trust.Unknown {
+			return ""
+		}
+	}
+	return d.fingerprint
+}
+
 // maxTrustWarnings bounds status.trustWarnings, as its schema does.
 const maxTrustWarnings = 10
 
@@ -210,7 +221,7 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 		return judged(err)
 	}
 	r.Metrics.observeRulings(proof.Rulings(), asked.terms.Judge(content), asked.terms.Rulings())
-	return &judgement{by: proof.By(), fingerprint: asked.fingerprint, warnings: asked.warnings(proof, content)}
+	return &judgement{by: proof.By(), fingerprint: asked.observed(proof), warnings: asked.warnings(proof, content)}
 }
 
 // verifyPublished looks for the signatures of what is published. It goes by the
