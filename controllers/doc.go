@@ -21,5 +21,7 @@ limitations under the License.
 // keeps an ArtifactRepository for it. The ArtifactRepository controller does
 // all the work: it observes objects, plans, has the image carried through
 // pkg/bridge, records the outcome, and publishes the record as an
-// ExternalArtifact. Conditions are marked in one place (status.go).
+// ExternalArtifact. What the platform demands of it (TrustPolicies) is part of
+// each of its decisions; the TrustPolicy controller only says in the status of a
+// policy whether it can be applied. Conditions are marked in one place (status.go).
 package controllers
