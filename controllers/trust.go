@@ -243,8 +243,8 @@ func secretState(obj client.Object) string {
 	return string(obj.GetUID()) + "/" + obj.GetResourceVersion()
 }
 
-// readSecret reads a Secret past the caches. One that does not exist waits
-// where its namespace is watched, and is retried elsewhere.
+// readSecret reads a Secret past the caches. One that does not exist may come to
+// be at any time, which nobody may announce: it is a retry.
 func readSecret(ctx context.Context, live client.Reader, key types.NamespacedName) (*corev1.Secret, error) {
 	secret, err := get(ctx, live, key, &corev1.Secret{})
 	switch {
