@@ -604,14 +604,12 @@ func TestAPolicyThatIsTightenedWhileAnImageIsPulled(t *testing.T) {
 	})
 	close(tightened)
 	s.waitFailed("app", v1alpha1.ReasonVerificationError, "is not allowed")
-	for {
-		select {
-		case change := <-changes.ResultChan():
-			NewWithT(t).Expect(change.Object.(*v1alpha1.ArtifactRepository).Status.Artifact).To(BeNil(), "it was published for a moment")
-			continue
-		default:
+	for last := s.record("app").ResourceVersion; ; {
+		seen := (<-changes.ResultChan()).Object.(*v1alpha1.ArtifactRepository)
+		NewWithT(t).Expect(seen.Status.Artifact).To(BeNil(), "it was published for a moment")
+		if seen.ResourceVersion == last {
+			return
 		}
-		return
 	}
 }
 

@@ -107,12 +107,13 @@ func (n *governed) regovern(do func(*v1alpha1.TrustPolicySpec)) {
 func (n *governed) withdrawn(name string) {
 	n.Helper()
 	const moments = 10 * time.Second
-	external := &sourcev1.ExternalArtifact{}
+	external, record := &sourcev1.ExternalArtifact{}, &v1alpha1.ArtifactRepository{}
 	n.Eventually(func(g Gomega) {
 		g.Expect(env.Client.Get(n.Context(), n.key(name), external)).To(Succeed())
 		g.Expect(external.Status.Artifact).To(BeNil(), "it is still published")
+		g.Expect(env.Client.Get(n.Context(), n.key(name), record)).To(Succeed())
+		g.Expect(record.Status.Artifact).To(BeNil(), "it is still recorded")
 	}, moments, poll).Should(Succeed())
-	n.Expect(get(n.tenant, name, &v1alpha1.ArtifactRepository{}).Status.Artifact).To(BeNil())
 }
 
 // rarely scans so seldom, that nothing happens during a test but by an event.
@@ -195,7 +196,7 @@ func TestAShardIsGovernedFromItsStart(t *testing.T) {
 		g.Expect(get(n.tenant, "app", &imagev1.ImagePolicy{}).Status.LatestRef.Tag).To(Equal("1.1.0"))
 	})
 	n.rotate(n.newSigner())
-	startShard(t, n.namespace, quickAPI...)
+	n.Expect(controller.Restart(t.Context())).To(Succeed())
 	n.withdrawn("app")
 	n.rotate(n.signer)
 	n.sign("app", "1.1.0", n.signer)
