@@ -162,7 +162,8 @@ func (f *apiServerFiles) arguments(address, etcd string) []string {
 }
 
 // startControllerManager starts the parts of kube-controller-manager without
-// which nothing is garbage-collected and no namespace ever goes.
+// which nothing is garbage-collected, no namespace ever goes, roles are not
+// aggregated and the types in admission policies are not checked.
 func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
 	data, err := cp.dataDir(ControllerManager)
 	if err != nil {
@@ -179,11 +180,17 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
 			Path: cp.path(ControllerManager),
 			Args: []string{
 				"--kubeconfig=" + cp.kubeconfig,
-				"--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,clusterrole-aggregation-controller",
+				"--controllers=" + strings.Join([]string{
+					"garbage-collector-controller", "namespace-controller", "serviceaccount-controller",
+					"clusterrole-aggregation-controller", "validatingadmissionpolicy-status-controller",
+				}, ","),
 				"--bind-address=" + host,
 				"--secure-port=" + port,
 				"--cert-dir=" + data,
 				"--leader-elect=false",
+				// Each with its own account, as on a real cluster: admission policies
+				// and roles meet them as they are.
+				"--use-service-account-credentials=true",
 				"--kube-api-qps=200",
 				"--kube-api-burst=400",
 				"--profiling=false",
