@@ -253,7 +253,7 @@ func onImageObjects() map[string]attack {
 	} {
 		attacks[name] = attack{try: func(a *assault) error { return editPick(a, a.attacker, ref(a)) }, undo: undoPick}
 	}
-	for _, value := range []string{"True", "", " true", "all", "false ", "http://attacker.invalid/", strings.Repeat("x", 8192)} {
+	for _, value := range []string{"True", " true", "all", "false ", "http://attacker.invalid/", strings.Repeat("x", 8192)} {
 		attacks["the annotation says "+value[:min(len(value), 32)]] = attack{
 			try: func(a *assault) error {
 				return edit(a, a.attacker, &imagev1.ImagePolicy{}, func(obj *imagev1.ImagePolicy) { mark(obj, value) })
