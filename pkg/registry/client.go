@@ -99,7 +99,7 @@ type Options struct {
 	// SharedTimeout bounds a request whose answer several callers wait for:
 	// ping, token, manifest. Each caller's own deadline holds besides. Default 60s.
 	SharedTimeout time.Duration
-	// ProofAge is how long an answer of HasManifest and HasBlob is believed. Default 10m.
+	// ProofAge is how long an answer of HasBlob is believed. Default 10m.
 	ProofAge time.Duration
 	// ForgetAfter is how long connections, tokens and answers of an access key
 	// that nobody uses are kept. Default 1h.
@@ -132,11 +132,12 @@ type Client struct {
 	sessions  *cache[sessionKey, *session]
 	tags      *cache[tagKey, tagAnswer]
 	manifests *cache[digestKey, *Manifest]
-	proofs    *cache[proofKey, time.Time]
+	proofs    *cache[digestKey, time.Time] // of blobs
 
 	resolving flight.Group[tagFlight, *Manifest]
 	fetching  flight.Group[digestKey, *Manifest]
-	proving   flight.Group[proofKey, struct{}]
+	proving   flight.Group[digestKey, struct{}]
+	reading   flight.Group[readKey, reply]
 
 	unshared atomic.Uint64
 	flights  atomic.Uint64
@@ -173,7 +174,7 @@ func NewClient(options Options) (*Client, error) {
 			entries: maxManifests, clock: clock,
 			weight: maxManifestBytes, weigh: func(m *Manifest) int64 { return int64(len(m.Body)) },
 		}),
-		proofs: newCache[proofKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
+		proofs: newCache[digestKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
 	}, nil
 }
 

@@ -170,7 +170,10 @@ func TestHeadAndGetThatDifferAreRefused(t *testing.T) {
 	_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Retry)
 	g.Expect(err.Error()).To(ContainSubstring(claimed.String()))
-	expectFault(t, repo.HasManifest(t.Context(), descriptorOf([]byte("else")).Digest), v1alpha1.ReasonInvalidArtifact, fault.Retry)
+	s.answerTo("/blobs/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Docker-Content-Digest", claimed.String())
+	})
+	expectFault(t, repo.HasBlob(t.Context(), descriptorOf([]byte("else")).Digest), v1alpha1.ReasonInvalidArtifact, fault.Retry)
 }
 
 func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {

@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -340,33 +339,6 @@ func TestASecretInAShortAnswerIsRedacted(t *testing.T) {
 	_, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Resolve(t.Context(), registry.Query{Tag: "1"})
 	expectFault(t, err, v1alpha1.ReasonAuthenticationFailed, fault.Retry)
 	NewWithT(t).Expect(err.Error()).To(ContainSubstring("you sent *** or *** and that is Basic ***"))
-}
-
-func TestAnotherLibraryLogsInThroughTheGuard(t *testing.T) {
-	g := NewWithT(t)
-	a := newAuthority(t)
-	s := serveTLS(t, a, "registry.example.com", "auth.example.org")
-	digest, _ := s.putImage(t, "app:1", "x")
-	k := &tokens{user: "user", password: password, realm: "https://registry.example.com:" + s.port() + "/token"}
-	s.demandToken(k)
-	options := quick()
-	options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "auth.example.org": "127.0.0.1"})
-	access := user("u")
-	access.TLS = a.trust()
-	image := repository(t, "registry.example.com:"+s.port()+"/app")
-	repo := newClient(t, options).Repository(image, access)
-	head := func() error {
-		desc, err := remote.Head(image.Tag("1"), remote.WithAuth(repo.Auth()), remote.WithTransport(repo.RoundTripper()),
-			remote.WithRetryBackoff(remote.Backoff{Steps: 1}))
-		if err == nil {
-			g.Expect(desc.Digest).To(Equal(digest))
-		}
-		return err
-	}
-	g.Expect(head()).To(Succeed())
-	k.realm = "https://auth.example.org:" + s.port() + "/token"
-	k.expire()
-	g.Expect(head()).To(MatchError(ContainSubstring("refused to send credentials")))
 }
 
 func TestAClientCertificateOpensTheRegistry(t *testing.T) {

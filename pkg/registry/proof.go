@@ -27,30 +27,14 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// proofKey is one thing that one access was seen to have.
-type proofKey struct {
-	access    accessKey
-	kind, ref string
-}
-
-// HasManifest returns nil if the registry shows this access the manifest: its
-// own credentials got 200 for it by digest, now or not longer than
-// Options.ProofAge ago. Any refusal ends what was proven.
-func (r *Repository) HasManifest(ctx context.Context, digest v1.Hash) error {
-	return r.has(ctx, "manifests", digest)
-}
-
-// HasBlob returns nil if the registry shows this access the blob, as
-// HasManifest does.
+// HasBlob returns nil if the registry shows this access the blob: its own
+// credentials got 200 for it, now or not longer than Options.ProofAge ago. Any
+// refusal ends what was proven.
 func (r *Repository) HasBlob(ctx context.Context, digest v1.Hash) error {
-	return r.has(ctx, "blobs", digest)
-}
-
-func (r *Repository) has(ctx context.Context, kind string, digest v1.Hash) error {
 	if err := checkDigest(digest); err != nil {
 		return err
 	}
-	key := proofKey{access: r.access, kind: kind, ref: digest.String()}
+	key := digestKey{access: r.access, digest: digest}
 	if r.proven(key) {
 		return nil
 	}
@@ -60,26 +44,23 @@ func (r *Repository) has(ctx context.Context, kind string, digest v1.Hash) error
 		}
 		return struct{}{}, r.seek(ctx, key)
 	}))
-	return r.failure("look for "+key.ref+" in "+r.name, err)
+	return r.failure("look for "+digest.String()+" in "+r.name, err)
 }
 
-func (r *Repository) proven(key proofKey) bool {
+func (r *Repository) proven(key digestKey) bool {
 	at, ok := r.client.proofs.get(key)
 	return ok && r.client.options.Clock().Sub(at) < r.client.options.ProofAge
 }
 
-func (r *Repository) prove(key proofKey) {
+func (r *Repository) prove(key digestKey) {
 	r.client.proofs.put(key, r.client.options.Clock())
 }
 
-// seek asks for the header of a thing: by HEAD, and by GET, whose body is not
+// seek asks for the header of a blob: by HEAD, and by GET, whose body is not
 // read, where HEAD is not supported or storage behind the registry refuses it,
 // as it does when the redirect that it was sent is signed for GET.
-func (r *Repository) seek(ctx context.Context, key proofKey) error {
-	a := ask{method: http.MethodHead, kind: key.kind, ref: key.ref}
-	if key.kind == "manifests" {
-		a.accept = acceptManifests
-	}
+func (r *Repository) seek(ctx context.Context, key digestKey) error {
+	a := ask{method: http.MethodHead, kind: "blobs", ref: key.digest.String()}
 	answer, err := r.send(ctx, a)
 	var failed *answerError
 	if unanswered(err) || (errors.As(err, &failed) && failed.host != r.access.host) {
@@ -87,12 +68,12 @@ func (r *Repository) seek(ctx context.Context, key proofKey) error {
 		answer, err = r.send(ctx, a)
 	}
 	if err != nil {
-		return r.failure("look for "+key.ref+" in "+r.name, err)
+		return r.failure("look for "+key.digest.String()+" in "+r.name, err)
 	}
 	_ = answer.Body.Close() // only the header matters
-	if claim, err := v1.NewHash(answer.Header.Get(digestHeader)); err == nil && claim.String() != key.ref {
+	if claim, err := v1.NewHash(answer.Header.Get(digestHeader)); err == nil && claim != key.digest {
 		return fault.Retryf(v1alpha1.ReasonInvalidArtifact,
-			"cannot look for %s in %s: the answer is about %s", key.ref, r.name, claim)
+			"cannot look for %s in %s: the answer is about %s", key.digest, r.name, claim)
 	}
 	r.prove(key)
 	return nil

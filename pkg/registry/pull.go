@@ -56,7 +56,7 @@ func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) 
 	if err := r.copyBlob(doing, desc, answer.Body, w); err != nil {
 		return err
 	}
-	r.prove(proofKey{access: r.access, kind: "blobs", ref: desc.Digest.String()})
+	r.prove(digestKey{access: r.access, digest: desc.Digest})
 	return nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Repository is one repository as one access sees it. It is safe for
@@ -43,42 +44,38 @@ func (r *Repository) Name() string { return r.name }
 // things. It is 64 hexadecimal digits and reveals nothing.
 func (r *Repository) Key() string { return r.access.String() }
 
-// RoundTripper returns the guarded connection to the registry without any
-// credential, for clients that log in by themselves, such as
-// go-containerregistry's remote package together with Auth. Its rules on
-// addresses, redirects and realms hold for them too.
-func (r *Repository) RoundTripper() http.RoundTripper { return r.session.link }
-
-// Auth returns the credential of the access; authn.Anonymous when it has none.
-func (r *Repository) Auth() authn.Authenticator { return r.auth }
-
 // ask is a request to the repository.
 type ask struct {
 	method string
-	kind   string // manifests or blobs
+	kind   string // manifests, blobs or referrers
 	ref    string // a tag or a digest, checked by whoever makes the ask
+	query  string // without its question mark
 	accept string
 }
 
-// send returns the answer if it is 200. An expired token is refreshed once.
-// Who gets an answer closes it.
+// send returns the answer if it is 200. Who gets an answer closes it.
 func (r *Repository) send(ctx context.Context, a ask) (*http.Response, error) {
+	answer, err := r.exchange(ctx, a)
+	if err != nil || answer.StatusCode == http.StatusOK {
+		return answer, err
+	}
+	defer drain(answer)
+	return nil, newAnswerError(answer, r.client.options.Clock())
+}
+
+// exchange returns the answer, whatever it says. An expired token is refreshed
+// once.
+func (r *Repository) exchange(ctx context.Context, a ask) (*http.Response, error) {
 	answer, err := r.attempt(ctx, a)
 	if err == nil && answer.StatusCode == http.StatusUnauthorized && answer.Request.URL.Host == r.access.host &&
 		r.session.refused(r.access.repository, answer) {
 		drain(answer)
 		answer, err = r.attempt(ctx, a)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && answer.Request.URL.Host == r.access.host {
+		r.noteRefusal(a, answer.StatusCode)
 	}
-	if answer.StatusCode == http.StatusOK {
-		return answer, nil
-	}
-	defer drain(answer)
-	failed := newAnswerError(answer, r.client.options.Clock())
-	r.noteRefusal(a, failed)
-	return nil, failed
+	return answer, err
 }
 
 func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error) {
@@ -90,7 +87,7 @@ func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	target := &url.URL{Scheme: e.scheme, Host: r.access.host, Path: "/v2/" + r.access.repository + "/" + a.kind + "/" + a.ref}
+	target := &url.URL{Scheme: e.scheme, Host: r.access.host, Path: "/v2/" + r.access.repository + "/" + a.kind + "/" + a.ref, RawQuery: a.query}
 	request, err := http.NewRequestWithContext(ctx, a.method, target.String(), http.NoBody)
 	if err != nil {
 		return nil, err
@@ -105,18 +102,17 @@ func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error)
 	return answer, err
 }
 
-// noteRefusal forgets what a refusal makes doubtful.
-func (r *Repository) noteRefusal(a ask, failed *answerError) {
-	if failed.host != r.access.host {
-		return
-	}
-	switch failed.code {
+// noteRefusal forgets what a refusal by the registry makes doubtful.
+func (r *Repository) noteRefusal(a ask, code int) {
+	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		r.session.tokens.remove(r.access.repository)
-		r.client.proofs.removeAll(func(k proofKey) bool { return k.access == r.access })
+		r.client.proofs.removeAll(func(k digestKey) bool { return k.access == r.access })
 		r.client.tags.removeAll(func(k tagKey) bool { return k.access == r.access })
 	case http.StatusNotFound:
-		r.client.proofs.remove(proofKey{access: r.access, kind: a.kind, ref: a.ref})
+		if digest, err := v1.NewHash(a.ref); err == nil {
+			r.client.proofs.remove(digestKey{access: r.access, digest: digest})
+		}
 		r.client.tags.remove(tagKey{access: r.access, tag: a.ref})
 	}
 }

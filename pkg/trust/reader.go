@@ -32,19 +32,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
-	// maxManifest bounds a manifest or a page of referrers, in bytes: what the
-	// Distribution Specification says registries should accept.
-	maxManifest = 4 << 20
-	// maxEnvelope bounds a bundle, a payload or a signature, in bytes, as it is
-	// sent and again unpacked.
+	// maxEnvelope bounds a manifest, a page of referrers, a bundle, a payload or
+	// a signature, in bytes, as it is sent and again unpacked.
 	maxEnvelope = 4 << 20
 	// maxPages bounds how far a list of referrers is followed.
 	maxPages = 10
@@ -57,46 +53,39 @@ const (
 type Repository interface {
 	// Name is the canonical name of the repository.
 	Name() string
-	// RoundTripper is the connection to the registry, without credentials. It
-	// must refuse plain HTTP where that is not allowed: it is tried where HTTPS
-	// gets no answer.
-	RoundTripper() http.RoundTripper
-	// Auth is the credential.
-	Auth() authn.Authenticator
+	// Do sends a GET whose URL is relative to the repository, and returns its
+	// answer, whatever the status. Bodies are bounded, and need not be closed.
+	Do(request *http.Request) (*http.Response, error)
+	// Describe returns size and media type of a manifest.
+	Describe(ctx context.Context, digest v1.Hash) (v1.Descriptor, error)
 }
 
 // reader reads the signatures of one repository. It speaks to nobody but the
 // registry, with nothing but what the repository gives it.
 type reader struct {
-	source     Repository
-	repository name.Repository
-	client     *http.Client // once logged in
+	source Repository
 }
 
-func newReader(source Repository) (*reader, error) {
-	// Insecure makes the ping try plain HTTP; the connection decides whether it may.
-	repository, err := name.NewRepository(source.Name(), name.Insecure)
-	if err != nil {
-		return nil, denyf(Unknown, "%s is not the name of a repository", quote(source.Name()))
-	}
-	return &reader{source: source, repository: repository}, nil
-}
-
-// answerError is an HTTP answer that is not what was asked for.
+// answerError is an HTTP answer that is not what was asked for, or the lack of one.
 type answerError struct {
-	code       int
+	code       int // 0: there was none, because of err
+	err        error
 	retryAfter time.Duration
 }
 
-func (e *answerError) Error() string { return "the answer is " + status(e.code) }
+func (e *answerError) Error() string {
+	if e.code == 0 {
+		return plain(e.err.Error())
+	}
+	return "the answer is " + strings.TrimSpace(strconv.Itoa(e.code)+" "+http.StatusText(e.code))
+}
+
+func (e *answerError) Unwrap() error { return e.err }
 
 // answered tells whether an error is an answer with one of the codes.
 func answered(err error, codes ...int) bool {
 	var answer *answerError
-	if !errors.As(err, &answer) {
-		return false
-	}
-	return slices.Contains(codes, answer.code)
+	return errors.As(err, &answer) && slices.Contains(codes, answer.code)
 }
 
 // unreadError is what keeps us from knowing what a registry holds.
@@ -105,7 +94,14 @@ type unreadError struct {
 	err   error
 }
 
-func (e *unreadError) Error() string { return "cannot " + e.doing + ": " + explain(e.err) }
+func (e *unreadError) Error() string {
+	// A fault says by itself what failed, and is fit for a condition as it is.
+	if f, ok := errors.AsType[*fault.Error](e.err); ok {
+		return f.Error()
+	}
+	return "cannot " + e.doing + ": " + plain(e.err.Error())
+}
+
 func (e *unreadError) Unwrap() error { return e.err }
 
 var (
@@ -120,49 +116,29 @@ type page struct {
 	next      string
 }
 
-// login connects once. The ping and the token are this reader's own.
-func (r *reader) login(ctx context.Context) error {
-	if r.client != nil {
-		return nil
-	}
-	connection, err := transport.NewWithContext(ctx, r.repository.Registry, r.source.Auth(),
-		r.source.RoundTripper(), []string{r.repository.Scope(transport.PullScope)})
-	if err != nil {
-		return err
-	}
-	r.client = &http.Client{Transport: connection}
-	return nil
-}
-
 // ask is a request for something in the repository.
 type ask struct {
-	path   string // below the repository
+	target url.URL // below the repository
 	accept string
-	limit  int64 // of the answer, in bytes
 }
 
 func (r *reader) get(ctx context.Context, a ask) (page, error) {
-	if err := r.login(ctx); err != nil {
-		return page{}, err
-	}
-	// The connection replaces the scheme by that of the ping.
-	target := "https://" + r.repository.RegistryStr() + "/v2/" + r.repository.RepositoryStr() + "/" + a.path
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.target.String(), http.NoBody)
 	if err != nil {
 		return page{}, err
 	}
 	if a.accept != "" {
 		request.Header.Set("Accept", a.accept)
 	}
-	answer, err := r.client.Do(request)
+	answer, err := r.source.Do(request)
 	if err != nil {
-		return page{}, err
+		return page{}, noAnswer(err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		return page{}, &answerError{code: answer.StatusCode, retryAfter: retryAfter(answer.Header)}
 	}
-	body, err := readUpTo(answer.Body, a.limit)
+	body, err := readUpTo(answer.Body, maxEnvelope)
 	if err != nil {
 		return page{}, err
 	}
@@ -173,13 +149,22 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	return page{body: body, mediaType: mediaType, next: nextPage(answer.Header)}, nil
 }
 
+// noAnswer keeps how long the registry wants to be left alone.
+func noAnswer(err error) error {
+	failed := &answerError{err: err}
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		failed.retryAfter = f.RetryAfter
+	}
+	return failed
+}
+
 // retryAfter reads the seconds of RFC 9110 section 10.2.3.
 func retryAfter(header http.Header) time.Duration {
 	seconds, err := strconv.Atoi(header.Get("Retry-After"))
 	if err != nil || seconds < 0 {
 		return 0
 	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 }
 
 // nextPage reads the query of a Link header with rel="next" (RFC 8288). Its
@@ -212,13 +197,8 @@ func readUpTo(body io.Reader, limit int64) ([]byte, error) {
 // Specification 1.1, "Listing Referrers"). supported is false when the registry
 // has no such list, and complete is false when it goes on for too long.
 func (r *reader) referrers(ctx context.Context, digest v1.Hash) (found []v1.Descriptor, complete bool, err error) {
-	path := "referrers/" + digest.String()
 	for query, pages := "", 0; pages < maxPages; pages++ {
-		asked := path
-		if query != "" {
-			asked += "?" + query
-		}
-		answer, err := r.get(ctx, ask{path: asked, accept: string(types.OCIImageIndex), limit: maxManifest})
+		answer, err := r.get(ctx, ask{target: url.URL{Path: "referrers/" + digest.String(), RawQuery: query}, accept: string(types.OCIImageIndex)})
 		if answered(err, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable) {
 			return found, true, nil // not supported, says the specification
 		}
@@ -246,7 +226,7 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) (found []v1.Desc
 func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]v1.Descriptor, error) {
 	tag := fallbackTag(digest)
 	doing := "get the tag " + tag
-	answer, err := r.get(ctx, ask{path: "manifests/" + tag, accept: string(types.OCIImageIndex), limit: maxManifest})
+	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}, accept: string(types.OCIImageIndex)})
 	if answered(err, http.StatusNotFound) {
 		return nil, nil
 	}
@@ -277,9 +257,9 @@ type manifest struct {
 	Layers       []v1.Descriptor `json:"layers"`
 }
 
-// manifestByDigest returns a manifest's bytes and media type.
+// manifestByDigest returns a manifest.
 func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, error) {
-	answer, err := r.get(ctx, ask{path: "manifests/" + digest.String(), accept: acceptManifests, limit: maxManifest})
+	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + digest.String()}, accept: acceptManifests})
 	if err == nil {
 		err = check(answer.body, digest)
 	}
@@ -293,7 +273,7 @@ func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, er
 // SIGNATURE_SPEC.md; ok is false when there is none.
 func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byte, ok bool, err error) {
 	tag := fallbackTag(digest) + ".sig"
-	answer, err := r.get(ctx, ask{path: "manifests/" + tag, accept: acceptManifests, limit: maxManifest})
+	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}, accept: acceptManifests})
 	if answered(err, http.StatusNotFound) {
 		return nil, false, nil
 	}
@@ -310,8 +290,12 @@ var acceptManifests = strings.Join([]string{
 // blob returns a blob of at most maxEnvelope bytes.
 func (r *reader) blob(ctx context.Context, descriptor v1.Descriptor) ([]byte, error) {
 	doing := "get blob " + descriptor.Digest.String()
-	answer, err := r.get(ctx, ask{path: "blobs/" + descriptor.Digest.String(), limit: min(descriptor.Size, maxEnvelope)})
-	if err == nil {
+	answer, err := r.get(ctx, ask{target: url.URL{Path: "blobs/" + descriptor.Digest.String()}})
+	switch {
+	case err != nil:
+	case int64(len(answer.body)) > descriptor.Size:
+		err = errTooLong
+	default:
 		err = check(answer.body, descriptor.Digest)
 	}
 	if err != nil {

@@ -134,7 +134,7 @@ func (p *PublicRoot) usable(last *publicRoot) (root.TrustedMaterial, error) {
 	if last.material != nil && p.options.Clock().Sub(last.got) < maxRootAge {
 		return last.material, nil
 	}
-	return nil, denyf(Unknown, "cannot get the public root of trust: %s", explain(last.err))
+	return nil, denyf(Unknown, "cannot get the public root of trust: %s", plain(last.err.Error()))
 }
 
 func (p *PublicRoot) refreshed(last *publicRoot) *publicRoot {

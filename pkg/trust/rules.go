@@ -126,11 +126,7 @@ func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
 	for _, rule := range r.rules {
 		hearings = append(hearings, open(ctx, rule, subject))
 	}
-	reader, err := newReader(r.repository)
-	if err != nil {
-		return Verified{}, err
-	}
-	search := &search{reader: reader, subject: subject, hearings: hearings, seen: map[string]bool{}}
+	search := &search{reader: &reader{source: r.repository}, subject: subject, hearings: hearings, seen: map[string]bool{}}
 	search.run(ctx)
 	return conclude(subject, hearings)
 }

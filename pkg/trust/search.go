@@ -303,11 +303,11 @@ func (s *search) describe(ctx context.Context) (ocispec.Descriptor, error) {
 	if s.target != nil {
 		return *s.target, nil
 	}
-	answer, err := s.reader.manifestByDigest(ctx, s.subject.Digest)
+	described, err := s.reader.source.Describe(ctx, s.subject.Digest)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, &unreadError{doing: "describe " + s.subject.Digest.String(), err: noAnswer(err)}
 	}
-	s.target = &ocispec.Descriptor{MediaType: answer.mediaType, Digest: digest.Digest(s.subject.Digest.String()), Size: int64(len(answer.body))}
+	s.target = &ocispec.Descriptor{MediaType: string(described.MediaType), Digest: digest.Digest(s.subject.Digest.String()), Size: described.Size}
 	return *s.target, nil
 }
 

@@ -17,6 +17,7 @@ limitations under the License.
 package trust_test
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -308,15 +309,21 @@ func (s *sigstore) certificateTimestamp(t *testing.T, of *x509.Certificate) pkix
 	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: value}
 }
 
-// lists is what a trusted root lists beside authorities for certificates.
-type lists struct{ log, stamps, certificates bool }
+// lists is what a trusted root lists beside authorities for certificates, and
+// where all of them are.
+type lists struct {
+	log, stamps, certificates bool
+
+	url string // empty: where there is nobody
+}
 
 // trustedRoot is the root as people write it to a Secret.
 func (s *sigstore) trustedRoot(t *testing.T, has lists) []byte {
 	t.Helper()
 	g := NewWithT(t)
+	url := cmp.Or(has.url, "https://sigstore.example.com")
 	authorities := []root.CertificateAuthority{&root.FulcioCertificateAuthority{
-		Root: s.root, Intermediates: []*x509.Certificate{s.intermediate}, URI: "https://fulcio.example.com",
+		Root: s.root, Intermediates: []*x509.Certificate{s.intermediate}, URI: url,
 		ValidityPeriodStart: s.root.NotBefore, ValidityPeriodEnd: s.root.NotAfter,
 	}}
 	logs, certificateLogs := map[string]*root.TransparencyLog{}, map[string]*root.TransparencyLog{}
@@ -326,7 +333,7 @@ func (s *sigstore) trustedRoot(t *testing.T, has lists) []byte {
 		for id, log := range logs {
 			raw, err := hex.DecodeString(id)
 			g.Expect(err).NotTo(HaveOccurred())
-			log.ID = raw
+			log.ID, log.BaseURL = raw, url
 		}
 	}
 	if has.stamps {
@@ -337,7 +344,7 @@ func (s *sigstore) trustedRoot(t *testing.T, has lists) []byte {
 		g.Expect(err).NotTo(HaveOccurred())
 		id := sha256.Sum256(encoded)
 		certificateLogs[hex.EncodeToString(id[:])] = &root.TransparencyLog{
-			BaseURL: "https://ctfe.example.com", ID: id[:], HashFunc: crypto.SHA256, SignatureHashFunc: crypto.SHA256,
+			BaseURL: url, ID: id[:], HashFunc: crypto.SHA256, SignatureHashFunc: crypto.SHA256,
 			PublicKey: s.certificateLog.Public(), ValidityPeriodStart: time.Now().Add(-time.Hour), ValidityPeriodEnd: time.Now().Add(time.Hour),
 		}
 	}

@@ -23,8 +23,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -314,7 +314,7 @@ func TestBoundsOfWhatIsRead(t *testing.T) {
 			return true
 		})
 		_, err := i.verify(t, demand)
-		expectDenied(g, err, trust.Unknown, "too long")
+		expectDenied(g, err, trust.Unknown, "larger than 4194304 bytes")
 	})
 	t.Run("a blob with other bytes than its digest says is nothing to judge by", func(t *testing.T) {
 		g := NewWithT(t)
@@ -429,71 +429,74 @@ func TestATokenIsAskedForOnce(t *testing.T) {
 	g.Expect(tokens).To(Equal(1))
 }
 
-// refusing connects to one address and nobody else.
-type refusing struct {
-	address string
-	asked   []string
-}
-
-func (r *refusing) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if address != r.address {
-		r.asked = append(r.asked, address)
-		return nil, errors.New("refused to connect to " + address)
-	}
-	return (&net.Dialer{}).DialContext(ctx, network, address)
-}
-
-// TestNobodyButTheRegistryIsContacted holds that with keys, or with a root of
-// one's own, a verification needs nothing but the registry.
+// TestNobodyButTheRegistryIsContacted holds that with keys, with a root of one's
+// own and with a trust policy, a verification needs nothing but the registry,
+// whatever it comes to: not those whom the root and the certificates name, who
+// are here and answer, and not the public Sigstore.
 func TestNobodyButTheRegistryIsContacted(t *testing.T) {
+	stranger := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s was asked", r.Method, r.URL)
+	}))
+	t.Cleanup(stranger.Close)
 	s := newSigstore(t)
-	by := newNotary(t, "release")
+	everything := lists{log: true, stamps: true, url: stranger.URL}
+	trusted := newPair(t)
+	key := func(demand trust.Demand) trust.Demand {
+		demand.Secret = &trust.Secret{Name: "keys", Data: map[string][]byte{"cosign.pub": trusted.pem(t)}}
+		return demand
+	}
+	byIdentity := func(t *testing.T, i *image, seen witness) {
+		t.Helper()
+		by := s.leaf(t, leafOptions{})
+		i.attachBundle(t, s.identityBundle(t, by, statement(t, i.digest, signPredicate), seen))
+		s.attachIdentityLegacy(t, i, by, claim(t, i, i.digest), seen)
+	}
+	notary := newNotary(t, "release").signer(t, "release", stranger.URL)
+	byNotary := func(t *testing.T, i *image) {
+		t.Helper()
+		i.attachNotation(t, notary.sign(t, notationOptions{target: i.descriptor}), "")
+	}
+	unsigned := func(*testing.T, *image) {}
 	for name, c := range map[string]struct {
-		demand func(*image) trust.Demand
-		sign   func(*image)
+		demand  trust.Demand
+		sign    func(*testing.T, *image)
+		verdict trust.Verdict
 	}{
-		"keys": {
-			func(i *image) trust.Demand { return keys(map[string][]byte{"cosign.pub": newPair(t).pem(t)}) },
-			func(i *image) { i.signLegacy(t, newPair(t)); i.signBundle(t, newPair(t)) },
-		},
-		"a trusted root": {
-			func(*image) trust.Demand { return s.identities(t, lists{log: true}) },
-			func(i *image) {
-				// Without an entry in the log, which others would look up there.
-				i.attachBundle(t, s.identityBundle(t, s.leaf(t, leafOptions{}), statement(t, i.digest, signPredicate), witness{}))
-				s.attachIdentityLegacy(t, i, s.leaf(t, leafOptions{}), claim(t, i, i.digest), witness{})
-			},
-		},
-		"keys and a trusted root": {
-			func(*image) trust.Demand {
-				demand := s.identities(t, lists{log: true})
-				demand.Secret = &trust.Secret{Name: "keys", Data: map[string][]byte{"cosign.pub": newPair(t).pem(t)}}
-				return demand
-			},
-			func(i *image) { i.signLegacy(t, newPair(t)); i.signBundle(t, newPair(t)) },
-		},
-		"Notation": {
-			func(*image) trust.Demand { return by.demand(policy(t, "strict", nil)) },
-			func(i *image) { i.attachNotation(t, by.sign(t, notationOptions{target: i.descriptor}), "") },
-		},
+		"a key, signed":         {key(trust.Demand{Provider: trust.ProviderCosign}), func(t *testing.T, i *image) { t.Helper(); i.signBundle(t, trusted) }, trust.Accepted},
+		"a key, signed as ever": {key(trust.Demand{Provider: trust.ProviderCosign}), func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, trusted) }, trust.Accepted},
+		"a key, unsigned":       {key(trust.Demand{Provider: trust.ProviderCosign}), unsigned, trust.Rejected},
+		"a key, by a stranger": {key(trust.Demand{Provider: trust.ProviderCosign}), func(t *testing.T, i *image) {
+			t.Helper()
+			i.signLegacy(t, newPair(t))
+			i.signBundle(t, newPair(t))
+		}, trust.Rejected},
+		"a root, signed and logged":    {s.identities(t, everything), func(t *testing.T, i *image) { t.Helper(); byIdentity(t, i, witness{log: time.Now()}) }, trust.Accepted},
+		"a root, signed and stamped":   {s.identities(t, lists{stamps: true, url: stranger.URL}), func(t *testing.T, i *image) { t.Helper(); byIdentity(t, i, witness{stamp: true}) }, trust.Accepted},
+		"a root, and no entry for it":  {s.identities(t, everything), func(t *testing.T, i *image) { t.Helper(); byIdentity(t, i, witness{}) }, trust.Rejected},
+		"a root, unsigned":             {s.identities(t, everything), unsigned, trust.Rejected},
+		"a key and a root, not logged": {key(s.identities(t, everything)), func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, trusted); i.signBundle(t, trusted) }, trust.Rejected},
+		"Notation, unsigned":           {notary.demand(policy(t, "strict", nil)), unsigned, trust.Rejected},
+		"Notation, strict":             {notary.demand(policy(t, "strict", nil)), byNotary, trust.Unknown},
+		"Notation, and nobody asks":    {notary.demand(policy(t, "strict", override("revocation", "skip"))), byNotary, trust.Accepted},
+		"Notation, permissive":         {notary.demand(policy(t, "permissive", nil)), byNotary, trust.Accepted},
+		"Notation, audit":              {notary.demand(policy(t, "audit", nil)), byNotary, trust.Accepted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			registry := serve(t, true)
-			i := push(t, registry, name)
-			c.sign(i)
-			dialer := &refusing{address: registry.Listener.Addr().String()}
-			transport := &http.Transport{DialContext: dialer.dial}
-			t.Cleanup(transport.CloseIdleConnections)
-			authority, err := trust.NewAuthority(c.demand(i), trust.Options{PublicRoot: forbiddenRoot(t)})
+			i := push(t, serve(t, true), name)
+			c.sign(t, i)
+			var asked []string
+			client, err := registry.NewClient(registry.Options{Observe: func(o registry.Observation) { asked = append(asked, o.Host) }})
 			g.Expect(err).NotTo(HaveOccurred())
-			_, err = trust.NewRules(anonymous{image: i, by: transport}, rule(authority)).Verify(t.Context(), i.subject())
-			if name != "Notation" {
-				expectDenied(g, err, trust.Rejected)
-			} else {
+			authority, err := trust.NewAuthority(c.demand, trust.Options{PublicRoot: forbiddenRoot(t)})
+			g.Expect(err).NotTo(HaveOccurred())
+			_, err = trust.NewRules(client.Repository(i.repository, registry.Access{}), rule(authority)).Verify(t.Context(), i.subject())
+			if c.verdict == trust.Accepted {
 				g.Expect(err).NotTo(HaveOccurred())
+			} else {
+				expectDenied(g, err, c.verdict)
 			}
-			g.Expect(dialer.asked).To(BeEmpty())
+			g.Expect(asked).To(HaveEach(i.repository.RegistryStr()))
 			expectNoStrangers(g)
 		})
 	}

@@ -32,7 +32,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -58,17 +57,25 @@ var strangers struct {
 }
 
 // TestMain takes the network away from every library: names are looked up
-// nowhere, which is noted, and of addresses only loopback has anybody.
+// nowhere, and what shares the connections of net/http finds nobody but on
+// loopback. Both is noted.
 func TestMain(m *testing.M) {
 	for _, variable := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "COSIGN_REPOSITORY", "SIGSTORE_NO_CACHE"} {
 		_ = os.Unsetenv(variable) // never fails for such names
 	}
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(_ context.Context, _, address string) (net.Conn, error) {
+	refuse := func(_ context.Context, _, address string) (net.Conn, error) {
 		strangers.Lock()
 		defer strangers.Unlock()
 		strangers.asked = append(strangers.asked, address)
 		return nil, errors.New("there is no network")
-	}}
+	}
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: refuse}
+	http.DefaultTransport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if strings.HasPrefix(address, "127.0.0.1:") {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}
+		return refuse(ctx, network, address)
+	}
 	home, err := os.MkdirTemp("", "trust")
 	if err != nil {
 		panic(err)
@@ -281,13 +288,3 @@ func expectDenied(g *WithT, err error, verdict trust.Verdict, words ...string) {
 	g.Expect(trust.VerdictOf(err).String()).To(Equal(verdict.String()), err.Error())
 	g.Expect(trust.VerdictOf(fmt.Errorf("wrapped: %w", err))).To(Equal(verdict))
 }
-
-// anonymous is a repository with a connection of one's own.
-type anonymous struct {
-	image *image
-	by    http.RoundTripper
-}
-
-func (a anonymous) Name() string                    { return a.image.repository.Name() }
-func (a anonymous) RoundTripper() http.RoundTripper { return a.by }
-func (a anonymous) Auth() authn.Authenticator       { return authn.Anonymous }

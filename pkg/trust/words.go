@@ -17,16 +17,11 @@ limitations under the License.
 package trust
 
 import (
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 const (
@@ -66,28 +61,6 @@ func cut(text string) string {
 
 // quote repeats a value that somebody else chose.
 func quote(value string) string { return strconv.Quote(plain(value)) }
-
-// explain says why a registry was of no help, without the text of its answer:
-// that may hold anything.
-func explain(err error) string {
-	var answer *answerError
-	var refusal *transport.Error
-	var request *url.Error
-	switch {
-	case errors.As(err, &answer):
-		return answer.Error()
-	case errors.As(err, &refusal):
-		return "the answer is " + status(refusal.StatusCode)
-	case errors.As(err, &request):
-		return plain(request.Err.Error())
-	default:
-		return plain(err.Error())
-	}
-}
-
-func status(code int) string {
-	return strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))
-}
 
 // list joins what was found, at most maxSaid of it, and what is equal once.
 func list(said []string) string {

@@ -1,0 +1,119 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// readKey is a question to which equal ones at the same time get one answer.
+type readKey struct {
+	access                    accessKey
+	kind, ref, query, accepts string
+}
+
+// reply is an answer that was read to its end.
+type reply struct {
+	code   int
+	header http.Header
+	body   []byte
+}
+
+// Do sends a GET for what has no method of its own here, such as the list of
+// referrers. The URL of the request is relative to the repository, as in
+// referrers/sha256:<hex>?artifactType=x or manifests/<tag>, and of its header
+// only Accept is sent. Login, rules, bounds and deadlines are those of everything
+// else that this client asks; equal requests at the same time are one.
+//
+// The answer is returned whatever its status. It was read to its end: the body
+// of a 200 has at most MaxManifest bytes, and others, whose text could hold
+// anything, are empty. It need not be closed.
+//
+// Errors: those of Resolve, when there is no answer; LimitExceeded for one that
+// is too long.
+func (r *Repository) Do(request *http.Request) (*http.Response, error) {
+	kind, ref, _ := strings.Cut(request.URL.Path, "/")
+	key := readKey{access: r.access, kind: kind, ref: ref, query: request.URL.RawQuery, accepts: request.Header.Get("Accept")}
+	doing, err := key.doing(request.Method)
+	if err != nil {
+		return nil, err
+	}
+	doing += " of " + r.name
+	answer, err := share(request.Context(), &r.client.reading, key, bounded(r.client, func(ctx context.Context) (reply, error) {
+		return r.read(ctx, key, doing)
+	}))
+	if err != nil {
+		return nil, r.failure(doing, err)
+	}
+	return &http.Response{
+		StatusCode: answer.code, Header: answer.header.Clone(), Request: request,
+		Body: io.NopCloser(bytes.NewReader(answer.body)), ContentLength: int64(len(answer.body)),
+	}, nil
+}
+
+// doing says what the request does, and refuses those that are not for
+// something in the repository.
+func (k readKey) doing(method string) (string, error) {
+	words, known := map[string]string{
+		"manifests": "get manifest ", "blobs": "get blob ", "referrers": "list the referrers of ",
+	}[k.kind]
+	_, err := v1.NewHash(k.ref)
+	if method != http.MethodGet || !known || (err != nil && !tagPattern.MatchString(k.ref)) {
+		return "", fault.Stallf(v1alpha1.ReasonInvalidSpec,
+			"refused to send %s %q: it must be a GET for manifests, blobs or referrers by tag or digest", method, cut(k.kind+"/"+k.ref))
+	}
+	return words + k.ref, nil
+}
+
+func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply, error) {
+	answer, err := r.exchange(ctx, ask{method: http.MethodGet, kind: key.kind, ref: key.ref, query: key.query, accept: key.accepts})
+	if err != nil {
+		return reply{}, err
+	}
+	defer drain(answer)
+	got := reply{code: answer.StatusCode, header: answer.Header}
+	if got.code != http.StatusOK {
+		return got, nil
+	}
+	got.body, err = readUpTo(answer.Body, MaxManifest)
+	if errors.Is(err, errTooLong) {
+		return reply{}, tooLarge(doing)
+	}
+	return got, err
+}
+
+// Describe returns size and media type of a manifest. One that was resolved
+// before is not asked for.
+//
+// Errors: those of Resolve.
+func (r *Repository) Describe(ctx context.Context, digest v1.Hash) (v1.Descriptor, error) {
+	m, err := r.Resolve(ctx, Query{Digest: digest})
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return v1.Descriptor{MediaType: m.MediaType, Size: int64(len(m.Body)), Digest: m.Digest}, nil
+}

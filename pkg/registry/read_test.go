@@ -1,0 +1,212 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
+)
+
+const referrers = "referrers/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// read is an answer to a GET for something in a repository.
+type read struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+func do(ctx context.Context, t *testing.T, repo *registry.Repository, target string) (read, error) {
+	t.Helper()
+	g := NewWithT(t)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	g.Expect(err).NotTo(HaveOccurred())
+	request.Header.Set("Accept", string(types.OCIImageIndex))
+	answer, err := repo.Do(request)
+	if err != nil {
+		return read{}, err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	return read{code: answer.StatusCode, header: answer.Header, body: string(body)}, err
+}
+
+func TestAnyAnswerOfARegistryIsReturned(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+	s.answerTo("/referrers/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Accept"))
+		w.Header().Set("Link", "<?last=y>; rel=next")
+		_, _ = io.WriteString(w, "last "+r.URL.Query().Get("last"))
+	})
+	answer, err := do(t.Context(), t, repo, referrers+"?last=x")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(answer.body).To(Equal("last x"))
+	g.Expect(answer.code).To(Equal(http.StatusOK))
+	g.Expect(answer.header.Get("Content-Type")).To(Equal(string(types.OCIImageIndex)))
+	g.Expect(answer.header.Get("Link")).To(Equal("<?last=y>; rel=next"))
+
+	for _, refusal := range []int{http.StatusNotFound, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		s.answerTo("/referrers/", code(refusal, "a secret", "Retry-After", "7"))
+		answer, err = do(t.Context(), t, repo, referrers)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(answer.code).To(Equal(refusal))
+		g.Expect(answer.header.Get("Retry-After")).To(Equal("7"))
+		g.Expect(answer.body).To(BeEmpty(), "nobody is to repeat it")
+	}
+}
+
+func TestAReadUsesTheLoginOfEverythingElse(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	digest, _ := s.putImage(t, "app:1", "x")
+	k := &tokens{user: "user", password: password}
+	s.demandToken(k)
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u"))
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.asked()).To(Equal([]string{"GET /v2/", "GET /token", "GET /v2/app/manifests/1"}))
+
+	ask := func() {
+		answer, err := do(t.Context(), t, repo, "manifests/"+digest.String())
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(answer.code).To(Equal(http.StatusOK))
+	}
+	ask()
+	g.Expect(s.asked()).To(Equal([]string{"GET /v2/app/manifests/" + digest.String()}))
+	k.expire()
+	ask()
+	g.Expect(s.asked()).To(Equal([]string{"GET /v2/app/manifests/" + digest.String(), "GET /token", "GET /v2/app/manifests/" + digest.String()}), "a token is refreshed once")
+	described, err := repo.Describe(t.Context(), digest)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(described.Digest).To(Equal(digest))
+	g.Expect(described.MediaType).To(Equal(types.OCIManifestSchema1))
+	g.Expect(described.Size).To(BeNumerically(">", 0))
+	g.Expect(s.asked()).To(BeEmpty(), "what was resolved is not asked for")
+}
+
+func TestWhatIsNoAnswerToAReadIsAFailure(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answers map[string]http.HandlerFunc // by a part of the path
+		reason  string
+		class   fault.Class
+		words   string
+	}{
+		"a ping that finds nothing":   {map[string]http.HandlerFunc{"/v2/": code(http.StatusNotFound, "")}, v1alpha1.ReasonFetchFailed, fault.Retry, "404 Not Found"},
+		"a ping that fails":           {map[string]http.HandlerFunc{"/v2/": code(http.StatusServiceUnavailable, "", "Retry-After", "7")}, v1alpha1.ReasonFetchFailed, fault.Retry, "503"},
+		"a body that never ends":      {map[string]http.HandlerFunc{"/referrers/": write(strings.Repeat("x", registry.MaxManifest+1))}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than"},
+		"a body that is cut":          {map[string]http.HandlerFunc{"/referrers/": raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")}, v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
+		"a redirect to the metadata":  {map[string]http.HandlerFunc{"/referrers/": redirect("http://169.254.169.254/latest")}, v1alpha1.ReasonFetchFailed, fault.Retry, "never allowed"},
+		"a redirect to a file":        {map[string]http.HandlerFunc{"/referrers/": redirect("file:///etc/passwd")}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused"},
+		"a realm that is not its own": {map[string]http.HandlerFunc{"/v2/": code(http.StatusUnauthorized, "", "WWW-Authenticate", `Bearer realm="http://attacker.example.com/token"`)}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused to send credentials"},
+		"a header that does not come": {map[string]http.HandlerFunc{"/referrers/": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }}, v1alpha1.ReasonFetchFailed, fault.Retry, "too long"},
+		"a body that makes no advance": {map[string]http.HandlerFunc{"/referrers/": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush() // the client sees what comes
+			<-r.Context().Done()
+		}}, v1alpha1.ReasonFetchFailed, fault.Retry, "no progress"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t)
+			for part, answer := range tc.answers {
+				s.answerTo(part, answer)
+			}
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u"))
+			_, err := do(t.Context(), t, repo, referrers)
+			expectFault(t, err, tc.reason, tc.class)
+			NewWithT(t).Expect(err.Error()).To(And(ContainSubstring(tc.words), Not(ContainSubstring(password))))
+		})
+	}
+}
+
+func TestAReadStaysInItsRepository(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+	for _, target := range []string{"", "tags/list", "manifests/", "manifests/../../other/manifests/1", "blobs/uploads/", "http://example.com/x", "/v2/other/manifests/1", "manifests/a%2fb"} {
+		_, err := do(t.Context(), t, repo, target)
+		expectFault(t, err, v1alpha1.ReasonInvalidSpec, fault.Stall)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, referrers, http.NoBody)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = repo.Do(request) //nolint:bodyclose // there is none
+	expectFault(t, err, v1alpha1.ReasonInvalidSpec, fault.Stall)
+	g.Expect(s.asked()).To(BeEmpty())
+}
+
+func TestEqualReadsAtTheSameTimeAreOneRequest(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	c := newClient(t, registry.Options{})
+	arrived, release := make(chan struct{}, 10), make(chan struct{})
+	s.answerTo("/referrers/", func(w http.ResponseWriter, _ *http.Request) {
+		arrived <- struct{}{}
+		<-release
+		_, _ = io.WriteString(w, "listed")
+	})
+	ask := func(ctx context.Context, access registry.Access) (string, error) {
+		answer, err := do(ctx, t, c.Repository(repository(t, s.host()+"/app"), access), referrers)
+		return answer.body, err
+	}
+	var all, joined sync.WaitGroup
+	bodies := make([]string, 20)
+	for i := range bodies {
+		joined.Add(1)
+		all.Go(func() {
+			bodies[i], _ = ask(&announcing{Context: t.Context(), joined: joined.Done}, registry.Access{})
+		})
+	}
+	joined.Wait()
+	<-arrived
+	all.Go(func() { _, _ = ask(t.Context(), user("another")) })
+	<-arrived // the answer for one access is none for another
+	close(release)
+	all.Wait()
+	g.Expect(bodies).To(HaveEach("listed"))
+	count := 0
+	for _, request := range s.asked() {
+		if strings.Contains(request, "/referrers/") {
+			count++
+		}
+	}
+	g.Expect(count).To(Equal(2))
+	_, err := ask(t.Context(), registry.Access{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.asked()).To(HaveLen(1), "an answer serves those who wait for it, and nobody later")
+}
+
+func TestAReadEndsWithItsCaller(t *testing.T) {
+	s := serve(t)
+	s.answerTo("/referrers/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := do(ctx, t, newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}), referrers)
+	NewWithT(t).Expect(err).To(MatchError(context.DeadlineExceeded))
+}
