@@ -17,6 +17,15 @@ limitations under the License.
 package trust_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -25,6 +34,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/sigstore/cosign/v3/cmd/cosign/cli/options"
 	"github.com/sigstore/cosign/v3/cmd/cosign/cli/sign"
+	"github.com/sigstore/cosign/v3/pkg/cosign"
 
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
@@ -46,14 +56,7 @@ func TestWhatTheCosignCommandSigns(t *testing.T) {
 			g := NewWithT(t)
 			i := push(t, serve(t, c.referrers), name)
 			pair := cosignPair(t)
-			file := filepath.Join(t.TempDir(), "cosign.key")
-			g.Expect(os.WriteFile(file, pair.PrivateBytes, 0o600)).To(Succeed())
-			run := func(bundle bool) {
-				err := sign.SignCmd(t.Context(), &options.RootOptions{Timeout: time.Minute},
-					options.KeyOpts{KeyRef: file, PassFunc: func(bool) ([]byte, error) { return []byte("secret"), nil }, SkipConfirmation: true, NewBundleFormat: bundle},
-					options.SignOptions{Upload: true, NewBundleFormat: bundle, TlogUpload: false}, []string{i.repository.Digest(i.digest.String()).String()})
-				g.Expect(err).NotTo(HaveOccurred())
-			}
+			run := func(bundle bool) { i.cosignSign(t, pair, bundle) }
 			demand := keys(map[string][]byte{"cosign.pub": pair.PublicBytes})
 			_, err := i.verify(t, demand)
 			expectDenied(g, err, trust.Rejected, "not signed")
@@ -68,6 +71,54 @@ func TestWhatTheCosignCommandSigns(t *testing.T) {
 			_, err = i.verify(t, keys(map[string][]byte{"cosign.pub": cosignPair(t).PublicBytes}))
 			expectDenied(g, err, trust.Rejected, "by another key")
 		})
+	}
+	expectNoStrangers(NewWithT(t))
+}
+
+// cosignSign signs an image as the command does.
+func (i *image) cosignSign(t *testing.T, pair *cosign.KeysBytes, bundle bool) {
+	t.Helper()
+	g := NewWithT(t)
+	file := filepath.Join(t.TempDir(), "cosign.key")
+	g.Expect(os.WriteFile(file, pair.PrivateBytes, 0o600)).To(Succeed())
+	g.Expect(sign.SignCmd(t.Context(), &options.RootOptions{Timeout: time.Minute},
+		options.KeyOpts{KeyRef: file, PassFunc: cosignPassword, SkipConfirmation: true, NewBundleFormat: bundle},
+		options.SignOptions{Upload: true, NewBundleFormat: bundle, TlogUpload: false}, []string{i.repository.Digest(i.digest.String()).String()})).To(Succeed())
+}
+
+// TestKeysThatTheCosignCommandImports holds that what cosign signs with keys of
+// other kinds than its own is accepted: it has a hash for each.
+func TestKeysThatTheCosignCommandImports(t *testing.T) {
+	generate := func(curve elliptic.Curve) func() (crypto.Signer, error) {
+		return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
+	}
+	for name, newKey := range map[string]func() (crypto.Signer, error){
+		"P-256":   generate(elliptic.P256()),
+		"P-384":   generate(elliptic.P384()),
+		"P-521":   generate(elliptic.P521()),
+		"RSA":     func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) },
+		"Ed25519": func() (crypto.Signer, error) { _, key, err := ed25519.GenerateKey(rand.Reader); return key, err },
+	} {
+		for _, bundle := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, bundle %t", name, bundle), func(t *testing.T) {
+				g := NewWithT(t)
+				key, err := newKey()
+				g.Expect(err).NotTo(HaveOccurred())
+				encoded, err := x509.MarshalPKCS8PrivateKey(key)
+				g.Expect(err).NotTo(HaveOccurred())
+				file := filepath.Join(t.TempDir(), "private.pem")
+				g.Expect(os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}), 0o600)).To(Succeed())
+				pair, err := cosign.ImportKeyPair(file, cosignPassword)
+				g.Expect(err).NotTo(HaveOccurred())
+
+				i := push(t, serve(t, true), name)
+				i.cosignSign(t, pair, bundle)
+				_, err = i.verify(t, keys(map[string][]byte{"cosign.pub": pair.PublicBytes}))
+				g.Expect(err).NotTo(HaveOccurred())
+				_, err = i.verify(t, keys(map[string][]byte{"cosign.pub": newPair(t).pem(t)}))
+				expectDenied(g, err, trust.Rejected, "by another key")
+			})
+		}
 	}
 	expectNoStrangers(NewWithT(t))
 }

@@ -24,6 +24,9 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/notaryproject/notation-core-go/signature/cose"
+	"github.com/notaryproject/notation-core-go/signature/jws"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -33,6 +36,7 @@ import (
 type place struct {
 	name      string
 	referrers bool // the registry keeps a list of them
+	tag       bool // it is noted under the fallback tag
 	legacy    bool
 	format    trust.Format
 }
@@ -40,8 +44,8 @@ type place struct {
 func places() []place {
 	return []place{
 		{name: "bundle by referrers", referrers: true, format: trust.BundleReferrer},
-		{name: "bundle by fallback tag", format: trust.BundleTag},
-		{name: "bundle by fallback tag, of a registry with referrers", referrers: true, format: trust.BundleTag},
+		{name: "bundle by fallback tag", tag: true, format: trust.BundleTag},
+		{name: "bundle by fallback tag, of a registry with referrers", referrers: true, tag: true, format: trust.BundleTag},
 		{name: "legacy", legacy: true, format: trust.Legacy},
 		{name: "legacy, of a registry with referrers", referrers: true, legacy: true, format: trust.Legacy},
 	}
@@ -50,7 +54,7 @@ func places() []place {
 // store keeps a bundle in a place of such signatures.
 func (p place) store(t *testing.T, i *image, bundle []byte) {
 	t.Helper()
-	if p.referrers && p.format == trust.BundleTag {
+	if p.referrers && p.tag {
 		i.tagBundle(t, bundle)
 		return
 	}
@@ -66,7 +70,7 @@ type signatures struct {
 	digest    func(t *testing.T, i *image) // of another image
 	predicate func(t *testing.T, i *image) // that says something else
 	malformed func(t *testing.T, i *image)
-	expired   func(t *testing.T, i *image) // nil: does not expire
+	expired   func(t *testing.T, i *image) // nil for keys, which have no time to be valid in
 }
 
 const attestation = "https://slsa.dev/provenance/v1"
@@ -153,40 +157,54 @@ func identitySignatures(t *testing.T, p place) signatures {
 	}
 }
 
-func notationSignatures(t *testing.T) signatures {
+func notationSignatures(t *testing.T, p place) signatures {
 	t.Helper()
 	trusted := newNotary(t, "release")
 	evil := trusted.signer(t, "somebody")
+	mediaType := jws.MediaTypeEnvelope
+	if p.format == trust.NotationCOSE {
+		mediaType = cose.MediaTypeEnvelope
+	}
+	store := func(t *testing.T, i *image, envelope []byte) {
+		t.Helper()
+		manifest := i.notationManifest(t, envelope, types.MediaType(mediaType))
+		if p.referrers && p.tag {
+			i.putUnderTag(t, manifest, notationArtifact)
+			return
+		}
+		i.put(t, manifest)
+	}
+	sign := func(t *testing.T, i *image, by *notary, options notationOptions) {
+		t.Helper()
+		options.target, options.mediaType = i.descriptor, mediaType
+		store(t, i, by.sign(t, options))
+	}
 	return signatures{
 		demand: trusted.demand(policy(t, "strict", nil)),
 		by:     "spec.verify: CN=release,O=Notary,ST=WA,C=US (issuer CN=root,O=Notary,ST=WA,C=US)",
-		good: func(t *testing.T, i *image) {
-			t.Helper()
-			i.attachNotation(t, trusted.sign(t, notationOptions{target: i.descriptor}), "")
-		},
-		other: func(t *testing.T, i *image) {
-			t.Helper()
-			i.attachNotation(t, evil.sign(t, notationOptions{target: i.descriptor}), "")
-		},
+		good:   func(t *testing.T, i *image) { t.Helper(); sign(t, i, trusted, notationOptions{}) },
+		other:  func(t *testing.T, i *image) { t.Helper(); sign(t, i, evil, notationOptions{}) },
 		digest: func(t *testing.T, i *image) {
 			t.Helper()
 			other := i.descriptor
 			other.Digest = otherDigest(t)
-			i.attachNotation(t, trusted.sign(t, notationOptions{target: other}), "")
+			store(t, i, trusted.sign(t, notationOptions{target: other, mediaType: mediaType}))
 		},
-		expired: func(t *testing.T, i *image) {
+		predicate: func(t *testing.T, i *image) {
 			t.Helper()
-			i.attachNotation(t, trusted.sign(t, notationOptions{target: i.descriptor, expired: true}), "")
+			sign(t, i, trusted, notationOptions{payloadType: "application/vnd.example+json"})
 		},
-		malformed: func(t *testing.T, i *image) {
-			t.Helper()
-			i.attachNotation(t, []byte("{}"), "")
-		},
+		expired:   func(t *testing.T, i *image) { t.Helper(); sign(t, i, trusted, notationOptions{expired: true}) },
+		malformed: func(t *testing.T, i *image) { t.Helper(); store(t, i, []byte("{}")) },
 	}
 }
 
 // TestMatrix is every kind of signature in every place, as good and as bad as
 // signatures get, with real keys, a real registry, and no network.
+//
+// Two kinds of cells do not exist: the Notary Project has no signatures under a
+// tag of their own, as cosign's legacy ones are, and a key has no time to be
+// valid in, so that what it signed does not expire.
 func TestMatrix(t *testing.T) {
 	for _, p := range places() {
 		t.Run("key, "+p.name, func(t *testing.T) {
@@ -195,10 +213,14 @@ func TestMatrix(t *testing.T) {
 		t.Run("keyless with a private root, "+p.name, func(t *testing.T) {
 			testSignatures(t, p, identitySignatures(t, p), "by another identity: "+strconv.Quote(stranger)+" of issuer "+strconv.Quote(issuer))
 		})
-		if p.format == trust.BundleReferrer || p.format == trust.BundleTag && !p.referrers {
-			t.Run("Notation, "+p.name, func(t *testing.T) {
-				p.format = trust.NotationJWS
-				testSignatures(t, p, notationSignatures(t), `by "CN=somebody,O=Notary,ST=WA,C=US", whom the trust policy "all" does not trust`)
+		if p.legacy {
+			continue
+		}
+		for _, envelope := range []trust.Format{trust.NotationJWS, trust.NotationCOSE} {
+			t.Run(string(envelope)+", "+p.name, func(t *testing.T) {
+				p := p
+				p.format = envelope
+				testSignatures(t, p, notationSignatures(t, p), `by "CN=somebody,O=Notary,ST=WA,C=US", whom the trust policy "all" does not trust`)
 			})
 		}
 	}
@@ -213,6 +235,10 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 	if strings.Contains(otherWords, "another key") {
 		other = trust.OtherKey
 	}
+	malformed := trust.Malformed
+	if p.legacy {
+		malformed = "" // no bytes are malformed as a payload; they are by nobody known
+	}
 	for name, c := range map[string]struct {
 		sign    func(*testing.T, *image)
 		verdict trust.Verdict
@@ -225,7 +251,7 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 		"signature of another digest":     {s.digest, trust.Rejected, []string{bad, "of another image", otherDigest(t).String()}, trust.OtherDigest},
 		"other predicate":                 {s.predicate, trust.Rejected, []string{bad, "does not say the image is signed"}, trust.OtherPredicate},
 		"expired":                         {s.expired, trust.Rejected, []string{bad, "valid"}, trust.Expired},
-		"malformed":                       {s.malformed, trust.Rejected, []string{bad}, ""},
+		"malformed":                       {s.malformed, trust.Rejected, []string{bad}, malformed},
 		"malformed among good":            {both(s.malformed, s.good), trust.Accepted, nil, ""},
 		"a stranger's beside a good one":  {both(s.other, s.good), trust.Accepted, nil, ""},
 		"a good one beside a stranger's":  {both(s.good, s.other), trust.Accepted, nil, ""},
@@ -234,7 +260,7 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.sign == nil {
-				return // such signatures are not of this kind
+				return // there is no such cell, says TestMatrix
 			}
 			g := NewWithT(t)
 			i := push(t, serve(t, p.referrers), name)

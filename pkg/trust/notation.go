@@ -32,6 +32,7 @@ import (
 	"github.com/notaryproject/notation-core-go/revocation/crl"
 	"github.com/notaryproject/notation-core-go/revocation/purpose"
 	"github.com/notaryproject/notation-core-go/revocation/result"
+	"github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	"github.com/notaryproject/notation-go"
@@ -43,6 +44,8 @@ import (
 
 const (
 	notationType = "application/vnd.cncf.notary.signature"
+	// payloadType is what an envelope holds that signs an image.
+	payloadType = "application/vnd.cncf.notary.payload.v1+json"
 	// trustPolicyEntry is the entry of a Secret that holds a trust policy.
 	trustPolicyEntry = "trustpolicy.json"
 	// revocationTimeout bounds one question to a server of a certificate authority.
@@ -62,6 +65,20 @@ func (n *notationSignature) format() Format {
 		return NotationCOSE
 	}
 	return NotationJWS
+}
+
+// payloadType returns the type of what an envelope holds, if the envelope
+// matches what it brings along.
+func (n *notationSignature) payloadType() (string, error) {
+	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
+	if err != nil {
+		return "", err
+	}
+	content, err := envelope.Verify()
+	if err != nil {
+		return "", err
+	}
+	return content.Payload.ContentType, nil
 }
 
 // notationMethod demands a signature that a trust policy accepts.
@@ -247,6 +264,9 @@ func (j *notationJudge) verify(ctx context.Context, n *notationSignature, status
 func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.VerificationOutcome, refusal error) (what *found, unclear bool) {
 	format := n.format()
 	if outcome == nil || outcome.EnvelopeContent == nil {
+		if kind, err := guarded(n.payloadType); err == nil && kind != payloadType {
+			return foundf(OtherPredicate, "a %s that does not say the image is signed, but is of type %s", format, quote(kind)), false
+		}
 		return foundf(Malformed, "a %s that cannot be read: %s", format, plain(refusal.Error())), false
 	}
 	signer := "nobody"

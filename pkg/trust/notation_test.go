@@ -17,6 +17,7 @@ limitations under the License.
 package trust_test
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -32,7 +33,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	coresignature "github.com/notaryproject/notation-core-go/signature"
-	"github.com/notaryproject/notation-core-go/signature/cose"
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	. "github.com/onsi/gomega"
 
@@ -63,14 +63,23 @@ func newNotary(t *testing.T, common string) *notary {
 // was revoked.
 func (n *notary) signer(t *testing.T, common string, servers ...string) *notary {
 	t.Helper()
+	return n.certified(t, func(template *x509.Certificate) {
+		template.Subject.CommonName, template.OCSPServer = common, servers
+	})
+}
+
+// certified returns a signer whose certificate is as odd as it is made.
+func (n *notary) certified(t *testing.T, change func(*x509.Certificate)) *notary {
+	t.Helper()
 	other := &notary{root: n.root, top: n.top, pair: newPair(t)}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(3),
-		Subject:      pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Notary"}, CommonName: common},
+		Subject:      pkix.Name{Country: []string{"US"}, Province: []string{"WA"}, Organization: []string{"Notary"}, CommonName: "release"},
 		NotBefore:    time.Now().Add(-12 * time.Hour), NotAfter: time.Now().Add(12 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		BasicConstraintsValid: true, OCSPServer: servers,
+		BasicConstraintsValid: true,
 	}
+	change(template)
 	other.leaf = issue(t, template, n.root, other.pair.private.Public(), n.top)
 	return other
 }
@@ -105,9 +114,11 @@ func (n *notary) demand(policy []byte) trust.Demand {
 
 // notationOptions say what is unusual about a signature.
 type notationOptions struct {
-	mediaType string // empty: JWS
-	target    v1.Descriptor
-	expired   bool
+	mediaType   string // empty: JWS
+	target      v1.Descriptor
+	expired     bool
+	payloadType string    // empty: that of signatures
+	at          time.Time // zero: now
 }
 
 // sign makes an envelope.
@@ -121,8 +132,8 @@ func (n *notary) sign(t *testing.T, options notationOptions) []byte {
 	}})
 	g.Expect(err).NotTo(HaveOccurred())
 	request := &coresignature.SignRequest{
-		Payload: coresignature.Payload{ContentType: "application/vnd.cncf.notary.payload.v1+json", Content: content},
-		Signer:  signer, SigningTime: time.Now(), SigningScheme: coresignature.SigningSchemeX509,
+		Payload: coresignature.Payload{ContentType: cmp.Or(options.payloadType, "application/vnd.cncf.notary.payload.v1+json"), Content: content},
+		Signer:  signer, SigningTime: cmp.Or(options.at, time.Now()), SigningScheme: coresignature.SigningSchemeX509,
 	}
 	if options.expired {
 		request.SigningTime = time.Now().Add(-time.Hour)
@@ -141,13 +152,19 @@ func (n *notary) sign(t *testing.T, options notationOptions) []byte {
 // attachNotation stores an envelope as the notation command does.
 func (i *image) attachNotation(t *testing.T, envelope []byte, mediaType types.MediaType) {
 	t.Helper()
+	i.put(t, i.notationManifest(t, envelope, mediaType))
+}
+
+// notationManifest is the manifest of an envelope.
+func (i *image) notationManifest(t *testing.T, envelope []byte, mediaType types.MediaType) map[string]any {
+	t.Helper()
 	if mediaType == "" {
 		mediaType = jws.MediaTypeEnvelope
 	}
 	manifest := i.referrer(t, "", i.blob(t, envelope, mediaType))
 	delete(manifest, "artifactType")
 	manifest["config"] = i.blob(t, []byte("{}"), notationArtifact)
-	i.put(t, manifest)
+	return manifest
 }
 
 func TestLevelsOfATrustPolicy(t *testing.T) {
@@ -216,14 +233,18 @@ func scope(repository string) func(map[string]any) {
 	return func(statement map[string]any) { statement["registryScopes"] = []string{repository} }
 }
 
-func TestEnvelopesInCBOR(t *testing.T) {
+// TestACertificateThatHasExpired holds that what was signed while a certificate
+// was valid is refused when it is not any more: without a timestamp nobody knows
+// when that was.
+func TestACertificateThatHasExpired(t *testing.T) {
 	g := NewWithT(t)
-	by := newNotary(t, "release")
-	i := push(t, serve(t, false), "cose")
-	i.attachNotation(t, by.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), cose.MediaTypeEnvelope)
-	verified, err := i.verify(t, by.demand(policy(t, "strict", nil)))
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.NotationCOSE))
+	by := newNotary(t, "release").certified(t, func(template *x509.Certificate) { template.NotAfter = time.Now().Add(-time.Hour) })
+	i := push(t, serve(t, true), "expired")
+	i.attachNotation(t, by.sign(t, notationOptions{target: i.descriptor, at: time.Now().Add(-2 * time.Hour)}), "")
+	_, err := i.verify(t, by.demand(policy(t, "strict", nil)))
+	expectDenied(g, err, trust.Rejected, "that is not valid any more")
+	_, err = i.verify(t, by.demand(policy(t, "permissive", nil)))
+	g.Expect(err).NotTo(HaveOccurred(), "that level only logs it")
 }
 
 func TestRevocationIsAskedForOnlyWhereThatIsAllowed(t *testing.T) {

@@ -160,10 +160,16 @@ func (i *image) attachBundle(t *testing.T, bundle []byte) {
 // tagBundle stores a bundle where only the fallback tag leads to it.
 func (i *image) tagBundle(t *testing.T, bundle []byte) {
 	t.Helper()
-	manifest := i.referrer(t, bundleMediaType, i.blob(t, bundle, bundleMediaType))
+	i.putUnderTag(t, i.referrer(t, bundleMediaType, i.blob(t, bundle, bundleMediaType)), bundleMediaType)
+}
+
+// putUnderTag stores a manifest of a signature where only the fallback tag
+// leads to it.
+func (i *image) putUnderTag(t *testing.T, manifest map[string]any, artifactType string) {
+	t.Helper()
 	delete(manifest, "subject")
 	stored := i.put(t, manifest)
-	stored.ArtifactType = bundleMediaType
+	stored.ArtifactType = artifactType
 	i.tagged = append(i.tagged, stored)
 	i.putTag(t, "sha256-"+i.digest.Hex, map[string]any{"schemaVersion": 2, "mediaType": types.OCIImageIndex, "manifests": i.tagged})
 }
@@ -479,7 +485,9 @@ func otherDigest(t *testing.T) v1.Hash {
 // cosignPair is a key pair as the command makes it, with a password.
 func cosignPair(t *testing.T) *cosign.KeysBytes {
 	t.Helper()
-	made, err := cosign.GenerateKeyPair(func(bool) ([]byte, error) { return []byte("secret"), nil })
+	made, err := cosign.GenerateKeyPair(cosignPassword)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	return made
 }
+
+func cosignPassword(bool) ([]byte, error) { return []byte("secret"), nil }
