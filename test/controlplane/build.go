@@ -79,6 +79,17 @@ func Assets(ctx context.Context) (string, error) {
 	})
 }
 
+// Executable builds a program if it is missing or not up to date, and returns
+// its path. Progress goes to standard error.
+func Executable(ctx context.Context, program string) (string, error) {
+	dir, err := dirOrDefault("")
+	if err != nil {
+		return "", err
+	}
+	err = Build(ctx, BuildOptions{Dir: dir, Programs: []string{program}, Progress: os.Stderr})
+	return filepath.Join(dir, program), err
+}
+
 // places are the directories of a build.
 type places struct {
 	programs string // the pinned modules

@@ -34,6 +34,7 @@ const (
 	KustomizeController      = "kustomize-controller"
 	SourceController         = "source-controller"
 	HelmController           = "helm-controller"
+	Cosign                   = "cosign" // a client, built only on request
 )
 
 // recipe says how one program is built.
@@ -78,7 +79,7 @@ func recipes() []recipe {
 		// Clients, built only on request.
 		{name: "kustomize", module: "kustomize", pkg: "sigs.k8s.io/kustomize/kustomize/v5", about: 30 * time.Second, onRequest: true},
 		{name: "helm", module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", about: 2 * time.Minute, onRequest: true},
-		{name: "cosign", module: "cosign", pkg: "github.com/sigstore/cosign/v3/cmd/cosign", about: 3 * time.Minute, onRequest: true},
+		{name: Cosign, module: "cosign", pkg: "github.com/sigstore/cosign/v3/cmd/cosign", about: 2 * time.Minute, onRequest: true},
 		{name: "crane", module: "crane", pkg: "github.com/google/go-containerregistry/cmd/crane", about: 30 * time.Second, onRequest: true},
 	}
 }

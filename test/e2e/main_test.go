@@ -100,6 +100,10 @@ func (e *environment) setUp(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Not while other tests wait for what happens on a busy machine.
+	if err := controlplane.Build(ctx, controlplane.BuildOptions{Programs: []string{controlplane.Cosign}, Progress: os.Stderr}); err != nil {
+		return err
+	}
 	options := controlplane.All()
 	options.Progress = os.Stderr
 	// The garbage collector looks for new kinds every 30 seconds: it is to know

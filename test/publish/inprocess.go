@@ -43,9 +43,15 @@ type InProcess struct {
 // registry answer.
 type Instead func(http.ResponseWriter, *http.Request) bool
 
-// Serve starts a registry. Whoever starts it closes it.
-func Serve() *InProcess {
-	r := &InProcess{shelf: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+// Serve starts a registry without the list of referrers of the Distribution
+// Specification 1.1. Whoever starts it closes it.
+func Serve() *InProcess { return serve(false) }
+
+// ServeReferrers starts a registry that has that list.
+func ServeReferrers() *InProcess { return serve(true) }
+
+func serve(referrers bool) *InProcess {
+	r := &InProcess{shelf: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers))}
 	r.Server = httptest.NewServer(r)
 	return r
 }
