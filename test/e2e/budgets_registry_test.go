@@ -17,13 +17,16 @@ limitations under the License.
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,6 +36,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/controlplane"
+	"github.com/image-source/image-source-controller/test/publish"
 )
 
 // demandToken makes a registry behind a gate want a token for each repository,
@@ -55,9 +59,9 @@ func (g *gate) spent(n *tenant, image string) []string {
 	var spent []string
 	for _, p := range g.seen(byUs) {
 		path := strings.TrimPrefix(p.Path, "/v2/"+n.image(image))
-		for _, kind := range []string{"/blobs/sha256:", "/manifests/sha256:"} {
-			if strings.HasPrefix(path, kind) {
-				path = kind
+		for _, kind := range []string{"/blobs/sha256:", "/manifests/sha256:", "/manifests/sha256-", "/referrers/sha256:"} {
+			if hash, ok := strings.CutPrefix(path, kind); ok {
+				path = kind + hash[min(len(hash), 64):]
 			}
 		}
 		spent = append(spent, p.Method+" "+path)
@@ -95,6 +99,57 @@ func TestRequestsOfOneSource(t *testing.T) {
 	n.push(app, "1.2.0", configMap(n.namespace, "moved"))
 	n.published(app, "1.2.0")
 	n.Expect(gate.spent(n, app)).To(Equal([]string{"GET /manifests/1.2.0"}), "another tag of the same content")
+}
+
+// To verify a new version costs the requests for its signatures besides, and no
+// other login.
+func TestRequestsOfAVerifiedSource(t *testing.T) {
+	t.Parallel()
+	listed := publish.ServeReferrers()
+	t.Cleanup(listed.Close)
+	const list, tag, legacy, manifest, blob = "GET /referrers/sha256:", "GET /manifests/sha256-", "GET /manifests/sha256-.sig", "GET /manifests/sha256:", "GET /blobs/sha256:"
+	for name, test := range map[string]struct {
+		registry string
+		sign     func(publish.Registry, context.Context, string, *publish.Signer) error
+		costs    []string
+	}{
+		"a bundle that the registry lists": {listed.URL, publish.Registry.SignBundle, []string{list, manifest, blob}},
+		"a bundle under the fallback tag":  {env.Registry().URL(), publish.Registry.SignBundle, []string{list, tag, manifest, blob}},
+		"a legacy signature":               {env.Registry().URL(), publish.Registry.Sign, []string{list, tag, legacy, blob}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+			gate := newGate(t, test.registry)
+			gate.demandToken()
+			registry := publish.Registry{Host: strings.TrimPrefix(test.registry, "http://")}
+			signer, err := publish.NewSigner()
+			n.Expect(err).NotTo(HaveOccurred())
+			n.secret("keys", corev1.SecretTypeOpaque, map[string]string{"cosign.pub": string(signer.PublicKey)})
+			push := func(version string) {
+				image := n.image(app) + ":" + version
+				n.pushTo(registry, image, configMap(n.namespace, version))
+				n.Expect(test.sign(registry, n.Context(), image, signer)).To(Succeed())
+			}
+			push("1.0.0")
+			obj := named(n, app, &v1alpha1.ArtifactRepository{})
+			obj.Spec.Image, obj.Spec.Tag, obj.Spec.Insecure = gate.host()+"/"+n.image(app), "1.0.0", true
+			obj.Spec.Interval = &metav1.Duration{Duration: time.Hour}
+			obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
+			n.create(obj)
+			n.published(app, "1.0.0")
+			costs := func(resolved ...string) []string { return slices.Concat(resolved, test.costs, []string{blob}) }
+			n.Expect(gate.spent(n, app)).To(Equal(costs("GET /v2/", "GET /token", "GET /manifests/1.0.0")), "the first version")
+
+			push("1.1.0")
+			change(n, obj, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "1.1.0" })
+			n.published(app, "1.1.0")
+			n.Expect(gate.spent(n, app)).To(Equal(costs("GET /manifests/1.1.0")), "a new version")
+
+			n.reconciled(app)
+			n.Expect(gate.spent(n, app)).To(Equal([]string{"HEAD /manifests/1.1.0"}), "a request, when nothing changed")
+		})
+	}
 }
 
 // When nothing changes, a tag costs one HEAD for each interval, and a digest
