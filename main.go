@@ -348,7 +348,7 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	}
 	p.trust = &controllers.Trust{
 		Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader(),
-		Namespace: o.namespace, Options: trust.Options{PublicRoot: publicRoot},
+		Namespace: o.namespace, Options: trust.Options{PublicRoot: publicRoot, Revocation: p.registry.Authorities()},
 	}
 	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
 	return &p, nil

@@ -64,10 +64,11 @@ type Access struct {
 // Observation is one HTTP request that was sent, or that could not be.
 type Observation struct {
 	// Host is that of the registry, also when the request went to the host of
-	// a login realm or of a redirect: registries must not choose labels.
+	// a login realm or of a redirect: registries must not choose labels. It is
+	// empty for what went to no registry.
 	Host string
 	// Operation is ping, token, head-manifest, get-manifest, head-blob,
-	// get-blob, or get-referrers.
+	// get-blob, get-referrers, or revocation.
 	Operation string
 	// Code is the HTTP status; 0 when there was no answer.
 	Code int

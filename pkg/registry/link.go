@@ -124,11 +124,17 @@ func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Res
 }
 
 // RoundTrip implements http.RoundTripper. It refuses requests that a redirect
-// or realm must not cause, observes the others, and gives up on bodies that stall.
+// or realm must not cause, and sends the others.
 func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err := l.judge(request); err != nil {
 		return nil, err
 	}
+	return l.send(request, operation(request))
+}
+
+// send sends a request that was judged, observes it as the operation, and gives
+// up on bodies that stall.
+func (l *link) send(request *http.Request, operation string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(request.Context())
 	request = request.Clone(ctx)
 	request.Header.Set("User-Agent", l.client.options.UserAgent)
@@ -137,7 +143,7 @@ func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
 	started := l.client.options.Clock()
 	observe := func(code int, bytes int64) {
 		l.client.options.Observe(Observation{
-			Host: l.host, Operation: operation(request), Code: code, Bytes: bytes,
+			Host: l.host, Operation: operation, Code: code, Bytes: bytes,
 			Duration: l.client.options.Clock().Sub(started),
 		})
 	}

@@ -119,19 +119,15 @@ func TestWhatIsNoAnswerToAReadIsAFailure(t *testing.T) {
 		class   fault.Class
 		words   string
 	}{
-		"a ping that finds nothing":   {map[string]http.HandlerFunc{"/v2/": code(http.StatusNotFound, "")}, v1alpha1.ReasonFetchFailed, fault.Retry, "404 Not Found"},
-		"a ping that fails":           {map[string]http.HandlerFunc{"/v2/": code(http.StatusServiceUnavailable, "", "Retry-After", "7")}, v1alpha1.ReasonFetchFailed, fault.Retry, "503"},
-		"a body that never ends":      {map[string]http.HandlerFunc{"/referrers/": write(strings.Repeat("x", registry.MaxManifest+1))}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than"},
-		"a body that is cut":          {map[string]http.HandlerFunc{"/referrers/": raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")}, v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
-		"a redirect to the metadata":  {map[string]http.HandlerFunc{"/referrers/": redirect("http://169.254.169.254/latest")}, v1alpha1.ReasonFetchFailed, fault.Retry, "never allowed"},
-		"a redirect to a file":        {map[string]http.HandlerFunc{"/referrers/": redirect("file:///etc/passwd")}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused"},
-		"a realm that is not its own": {map[string]http.HandlerFunc{"/v2/": code(http.StatusUnauthorized, "", "WWW-Authenticate", `Bearer realm="http://attacker.example.com/token"`)}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused to send credentials"},
-		"a header that does not come": {map[string]http.HandlerFunc{"/referrers/": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }}, v1alpha1.ReasonFetchFailed, fault.Retry, "too long"},
-		"a body that makes no advance": {map[string]http.HandlerFunc{"/referrers/": func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusOK)
-			_ = http.NewResponseController(w).Flush() // the client sees what comes
-			<-r.Context().Done()
-		}}, v1alpha1.ReasonFetchFailed, fault.Retry, "no progress"},
+		"a ping that finds nothing":    {map[string]http.HandlerFunc{"/v2/": code(http.StatusNotFound, "")}, v1alpha1.ReasonFetchFailed, fault.Retry, "404 Not Found"},
+		"a ping that fails":            {map[string]http.HandlerFunc{"/v2/": code(http.StatusServiceUnavailable, "", "Retry-After", "7")}, v1alpha1.ReasonFetchFailed, fault.Retry, "503"},
+		"a body that never ends":       {map[string]http.HandlerFunc{"/referrers/": write(strings.Repeat("x", registry.MaxManifest+1))}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than"},
+		"a body that is cut":           {map[string]http.HandlerFunc{"/referrers/": raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")}, v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
+		"a redirect to the metadata":   {map[string]http.HandlerFunc{"/referrers/": redirect("http://169.254.169.254/latest")}, v1alpha1.ReasonFetchFailed, fault.Retry, "never allowed"},
+		"a redirect to a file":         {map[string]http.HandlerFunc{"/referrers/": redirect("file:///etc/passwd")}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused"},
+		"a realm that is not its own":  {map[string]http.HandlerFunc{"/v2/": code(http.StatusUnauthorized, "", "WWW-Authenticate", `Bearer realm="http://attacker.example.com/token"`)}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused to send credentials"},
+		"a header that does not come":  {map[string]http.HandlerFunc{"/referrers/": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }}, v1alpha1.ReasonFetchFailed, fault.Retry, "too long"},
+		"a body that makes no advance": {map[string]http.HandlerFunc{"/referrers/": stall}, v1alpha1.ReasonFetchFailed, fault.Retry, "no progress"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t)

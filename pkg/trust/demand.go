@@ -65,8 +65,8 @@ type Options struct {
 	// root along; nothing else makes it contact anybody.
 	PublicRoot *PublicRoot
 	// Revocation reaches the OCSP and CRL servers that the certificates of Notation
-	// signatures name, where the level of the trust policy wants that. Without it
-	// nobody is asked, and the status of such a certificate is unknown.
+	// signatures name, where the trust policy enforces revocation. Without it nobody
+	// is asked, and the status of such a certificate is unknown.
 	Revocation http.RoundTripper
 }
 

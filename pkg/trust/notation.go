@@ -239,14 +239,23 @@ func (j *notationJudge) judge(ctx context.Context, s signed) (Signer, *found, er
 	return Signer{}, what, nil
 }
 
+// authorities is the connection to those who know what was revoked. Where the
+// level only logs that, the answer would change nothing, and nobody is asked.
+func (j *notationJudge) authorities() http.RoundTripper {
+	if j.method.revocation == nil || j.level.Enforcement[trustpolicy.TypeRevocation] != trustpolicy.ActionEnforce {
+		return nobody{}
+	}
+	return j.method.revocation
+}
+
 // verify makes a verifier of its own, to learn what became of its question for
 // the status of certificates.
 func (j *notationJudge) verify(ctx context.Context, n *notationSignature, status *statusCheck) (*notation.VerificationOutcome, error) {
-	signing, err := status.validator(j.method.revocation, purpose.CodeSigning)
+	signing, err := status.validator(j.authorities(), purpose.CodeSigning)
 	if err != nil {
 		return nil, err
 	}
-	stamping, err := status.validator(j.method.revocation, purpose.Timestamping)
+	stamping, err := status.validator(j.authorities(), purpose.Timestamping)
 	if err != nil {
 		return nil, err
 	}
@@ -284,8 +293,10 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 			return foundf(OtherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, quote(j.statement.Name)), false
 		case trustpolicy.TypeExpiry, trustpolicy.TypeAuthenticTimestamp:
 			return foundf(Expired, "a %s by %s that is not valid any more: %s", format, signer, plain(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
+		case trustpolicy.TypeRevocation:
+			return foundf(Revoked, "a %s by %s: %s", format, signer, plain(check.Error.Error())), true
 		default:
-			return foundf(Unproven, "a %s by %s: %s", format, signer, plain(check.Error.Error())), true
+			return foundf(Unproven, "a %s by %s: %s", format, signer, plain(check.Error.Error())), false
 		}
 	}
 	var payload struct {
@@ -302,9 +313,6 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 type statusCheck struct{ unknown bool }
 
 func (c *statusCheck) validator(through http.RoundTripper, of purpose.Purpose) (revocation.Validator, error) {
-	if through == nil {
-		through = nobody{}
-	}
 	client := &http.Client{Transport: through, Timeout: revocationTimeout}
 	fetcher, err := crl.NewHTTPFetcher(client)
 	if err != nil {

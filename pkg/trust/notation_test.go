@@ -24,9 +24,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
-	"net/http"
-	"net/http/httptest"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,39 +242,6 @@ func TestACertificateThatHasExpired(t *testing.T) {
 	expectDenied(g, err, trust.Rejected, "that is not valid any more")
 	_, err = i.verify(t, by.demand(policy(t, "permissive", nil)))
 	g.Expect(err).NotTo(HaveOccurred(), "that level only logs it")
-}
-
-func TestRevocationIsAskedForOnlyWhereThatIsAllowed(t *testing.T) {
-	asked := &atomic.Int32{}
-	ocsp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		asked.Add(1)
-		w.WriteHeader(http.StatusInternalServerError)
-	}))
-	t.Cleanup(ocsp.Close)
-	by := newNotary(t, "release").signer(t, "release", ocsp.URL)
-	i := push(t, serve(t, true), "revocation")
-	i.attachNotation(t, by.sign(t, notationOptions{target: i.descriptor}), "")
-
-	t.Run("nobody is asked, and the status is unknown", func(t *testing.T) {
-		g := NewWithT(t)
-		_, err := i.verify(t, by.demand(policy(t, "strict", nil)))
-		expectDenied(g, err, trust.Unknown, "revoked is unknown")
-		g.Expect(asked.Load()).To(BeZero())
-	})
-	t.Run("a policy that skips the question accepts", func(t *testing.T) {
-		g := NewWithT(t)
-		_, err := i.verify(t, by.demand(policy(t, "strict", override("revocation", "skip"))))
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(asked.Load()).To(BeZero())
-	})
-	t.Run("the server is asked through the given connection, and its outage is unknown", func(t *testing.T) {
-		g := NewWithT(t)
-		authority, err := trust.NewAuthority(by.demand(policy(t, "strict", nil)), trust.Options{Revocation: http.DefaultTransport})
-		g.Expect(err).NotTo(HaveOccurred())
-		_, err = i.verifyBy(t, rule(authority))
-		expectDenied(g, err, trust.Unknown, "revoked is unknown")
-		g.Expect(asked.Load()).To(BeNumerically(">", 0))
-	})
 }
 
 func TestWhatATrustPolicyMustBring(t *testing.T) {

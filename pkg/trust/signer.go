@@ -81,6 +81,8 @@ const (
 	OtherPredicate Finding = "other predicate"
 	// Expired was made when its certificate was not valid, or is too old itself.
 	Expired Finding = "expired"
+	// Revoked is by a certificate that its authority took back.
+	Revoked Finding = "revoked"
 	// Unproven misses what has to come along: an entry in a log, a timestamp.
 	Unproven Finding = "unproven"
 )
