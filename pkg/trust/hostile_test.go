@@ -17,11 +17,21 @@ limitations under the License.
 package trust_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
 
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -32,6 +42,117 @@ func TestASignatureThatBreaksItsReaderEndsNothing(t *testing.T) {
 	n, err := trust.Guarded(func() (int, error) { return 7, nil })
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(n).To(Equal(7))
+}
+
+// TestHostileRegistriesOfSignatures holds that a registry which misbehaves where
+// signatures are read gets us nowhere, and nobody a verdict: what it hides is
+// unknown, however it does so.
+func TestHostileRegistriesOfSignatures(t *testing.T) {
+	const secret = "hunter22"
+	var led []string
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		led = append(led, r.Method+" "+r.URL.Path)
+	}))
+	t.Cleanup(elsewhere.Close)
+	endless := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", string(types.OCIImageIndex))
+		for r.Context().Err() == nil {
+			if _, err := w.Write(bytes.Repeat([]byte(" "), 64<<10)); err != nil {
+				return
+			}
+		}
+	}
+	stalls := func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush() // the client sees what comes
+		<-r.Context().Done()
+	}
+	short := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", string(types.OCIImageIndex))
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte("{")) // the test reads it
+	}
+	to := func(target string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, target, http.StatusTemporaryRedirect)
+		}
+	}
+	realm := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+elsewhere.URL+`/token"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	text := func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = fmt.Fprintf(w, `{"errors":[{"code":"UNKNOWN","message":"\u001b[31mAuthorization: Bearer %s"}]}`, secret) // the test reads it
+	}
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		words  string
+	}{
+		"an answer without end":            {endless, "larger than 4194304 bytes"},
+		"an answer that stalls":            {stalls, "no progress"},
+		"an answer that ends early":        {short, "ended in the middle"},
+		"a redirect to a metadata service": {to("http://169.254.169.254/latest"), "never allowed"},
+		"a redirect in a circle":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, "more than 5 redirects"},
+		"a redirect to another protocol":   {to("file:///etc/passwd"), "refused"},
+		"a login realm on another host":    {realm, "refused to send credentials"},
+		"an error text with a secret":      {text, "500 Internal Server Error"},
+	} {
+		for _, part := range []string{"/referrers/", "/manifests/sha256:", "/blobs/", "/manifests/sha256-"} {
+			t.Run(name+" for "+part, func(t *testing.T) {
+				g := NewWithT(t)
+				s := serve(t, true)
+				i, by, demand := keyed(t, s)
+				if part != "/manifests/sha256-" {
+					i.signBundle(t, by)
+				}
+				s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+					if strings.Contains(r.URL.Path, part) {
+						c.answer(w, r)
+						return true
+					}
+					return false
+				})
+				client, err := registry.NewClient(registry.Options{IdleTimeout: 200 * time.Millisecond})
+				g.Expect(err).NotTo(HaveOccurred())
+				access := registry.Access{Auth: &authn.Basic{Username: "tenant", Password: secret}, Fingerprint: "tenant"}
+				authority, err := trust.NewAuthority(demand, trust.Options{})
+				g.Expect(err).NotTo(HaveOccurred())
+				_, err = trust.NewRules(client.Repository(i.repository, access), rule(authority)).Verify(t.Context(), i.subject())
+				expectDenied(g, err, trust.Unknown, c.words)
+				g.Expect(err.Error()).NotTo(Or(ContainSubstring(secret), ContainSubstring("\x1b")))
+			})
+		}
+	}
+	g := NewWithT(t)
+	g.Expect(led).To(BeEmpty(), "nobody was led elsewhere")
+	expectNoStrangers(g)
+}
+
+// TestTheNextPageIsOfTheSameList holds that a link to another host, or to
+// another list, is read for its query only.
+func TestTheNextPageIsOfTheSameList(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, by, demand := keyed(t, s)
+	stored := i.attach(t, bundleMediaType, i.blob(t, keyBundle(t, by, statement(t, i.digest, signPredicate)), bundleMediaType))
+	stored.ArtifactType = bundleMediaType
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/referrers/") {
+			return false
+		}
+		index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+		if r.URL.RawQuery == "last=x" {
+			index.Manifests = []v1.Descriptor{stored}
+		}
+		w.Header().Set("Link", `<http://elsewhere.example.com/v2/other/referrers/sha256:aa?last=x>; rel="next"`)
+		w.Header().Set("Content-Type", string(types.OCIImageIndex))
+		_ = json.NewEncoder(w).Encode(index) // the test reads it
+		return true
+	})
+	_, err := i.verify(t, demand)
+	g.Expect(err).NotTo(HaveOccurred())
+	expectNoStrangers(g)
 }
 
 // FuzzBundle pushes bundles of any bytes to a registry: the verdict is never
