@@ -161,7 +161,7 @@ func TestEqualReadsAtTheSameTimeAreOneRequest(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)
 	c := newClient(t, registry.Options{})
-	arrived, release := make(chan struct{}, 10), make(chan struct{})
+	arrived, release := make(chan struct{}, 64), make(chan struct{})
 	s.answerTo("/referrers/", func(w http.ResponseWriter, _ *http.Request) {
 		arrived <- struct{}{}
 		<-release
