@@ -37,15 +37,9 @@ const askTimeout = 30 * time.Second
 // cloud returns a login that asks a cloud provider for credentials. What can be
 // found wrong without asking it is found here.
 func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
-	provider, err := authutils.ProviderByName[auth.ArtifactRegistryCredentialsProvider](request.Provider)
+	provider, err := providerOf(request.Provider, request.repository)
 	if err != nil {
-		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-			"provider is %q, expected generic, aws, azure or gcp", request.Provider)
-	}
-	if _, err := provider.ParseArtifactRepository(request.repository.Name()); err != nil {
-		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-			"provider %s gives no credentials for the registry %q; set provider: generic, or name a registry of that cloud: %w",
-			request.Provider, request.repository.RegistryStr(), err)
+		return login{}, err
 	}
 	from := request.serviceAccount(request.ServiceAccountName, "serviceAccountName")
 	if from.Name == "" {
@@ -59,6 +53,21 @@ func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
 		auth:     &live{provider: provider, repository: request.repository, account: from, options: r.ask(request, from)},
 		identity: append([]string{"cloud", request.Provider, request.repository.RegistryStr()}, identity...),
 	}, nil
+}
+
+// providerOf returns the cloud of a name, which must be that of the registry.
+func providerOf(cloud string, repository name.Repository) (auth.ArtifactRegistryCredentialsProvider, error) {
+	provider, err := authutils.ProviderByName[auth.ArtifactRegistryCredentialsProvider](cloud)
+	if err != nil {
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+			"provider is %q, expected generic, aws, azure or gcp", cloud)
+	}
+	if _, err := provider.ParseArtifactRepository(repository.Name()); err != nil {
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+			"provider %s gives no credentials for the registry %q; set provider: generic, or name a registry of that cloud: %w",
+			cloud, repository.RegistryStr(), err)
+	}
+	return provider, nil
 }
 
 // identity returns what makes up the caller whom a provider will see: a

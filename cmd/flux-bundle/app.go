@@ -1,0 +1,279 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+	"sigs.k8s.io/yaml"
+
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
+)
+
+// Exit codes.
+const (
+	exitOK = 0
+	// exitFailure is for everything that went wrong, and for what diff found.
+	exitFailure = 1
+	// exitTrouble is how diff tells that it could not compare, as diff(1) does.
+	exitTrouble = 2
+)
+
+const (
+	programName = "flux-bundle"
+	// maxErrorBytes bounds the line that says what went wrong.
+	maxErrorBytes = 2000
+)
+
+// streams are what a person or a pipe is behind.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// app is what all verbs share.
+type app struct {
+	streams
+	flags globalFlags
+	// registries is made when the flags are known.
+	registries *registry.Client
+	// cancel ends the time that --timeout gives.
+	cancel context.CancelFunc
+}
+
+// globalFlags are the flags that every verb has.
+type globalFlags struct {
+	insecure     bool
+	provider     string
+	timeout      time.Duration
+	authRealms   []string
+	allowedCIDRs []string
+	limits       format.Limits
+}
+
+// bind adds the flags to a set.
+func (f *globalFlags) bind(fs *pflag.FlagSet) {
+	f.limits = format.DefaultLimits()
+	fs.BoolVar(&f.insecure, "insecure-registry", false, "allow plain HTTP where the registry does not speak HTTPS")
+	fs.StringVar(&f.provider, "provider", "generic", "where registry credentials come from: generic (Docker config and its helpers), aws, azure or gcp")
+	fs.DurationVar(&f.timeout, "timeout", 5*time.Minute, "time after which to give up")
+	fs.StringSliceVar(&f.authRealms, "registry-auth-realms", nil,
+		"hosts that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain")
+	fs.StringSliceVar(&f.allowedCIDRs, "registry-allowed-cidrs", nil, "private networks that public registries may redirect to")
+	fs.Int64Var(&f.limits.ArtifactBytes, "max-artifact-bytes", f.limits.ArtifactBytes, "largest artifact, in bytes, as the controller's flag of that name")
+	fs.Int64Var(&f.limits.UncompressedBytes, "max-uncompressed-bytes", f.limits.UncompressedBytes, "most bytes that an artifact may unpack to, as the controller's flag of that name")
+	fs.IntVar(&f.limits.Entries, "max-entries", f.limits.Entries, "most files and folders of an artifact, as the controller's flag of that name")
+}
+
+// start checks the flags and prepares what the verbs use.
+func (a *app) start(cmd *cobra.Command, _ []string) error {
+	var networks []netip.Prefix
+	for _, cidr := range a.flags.allowedCIDRs {
+		network, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return fmt.Errorf("--registry-allowed-cidrs: %w", err)
+		}
+		networks = append(networks, network)
+	}
+	if a.flags.timeout <= 0 {
+		return fmt.Errorf("--timeout is %s, expected more than nothing", a.flags.timeout)
+	}
+	client, err := registry.NewClient(registry.Options{
+		UserAgent:    programName + "/" + version,
+		AuthRealms:   a.flags.authRealms,
+		AllowedCIDRs: networks,
+	})
+	if err != nil {
+		return err
+	}
+	a.registries = client
+	var ctx context.Context
+	ctx, a.cancel = context.WithTimeoutCause(cmd.Context(), a.flags.timeout, errTimeout{a.flags.timeout})
+	cmd.SetContext(ctx)
+	return nil
+}
+
+// reference reads a reference as people write it, with or without oci://.
+func (a *app) reference(text string) (name.Reference, error) {
+	ref, err := name.ParseReference(strings.TrimPrefix(text, "oci://"), a.nameOptions()...)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no reference to an artifact, expected one such as ghcr.io/org/app-deploy:v1.0.0: %w", text, err)
+	}
+	return ref, nil
+}
+
+func (a *app) nameOptions() []name.Option {
+	if a.flags.insecure {
+		return []name.Option{name.Insecure}
+	}
+	return nil
+}
+
+// access returns the way to the repository of a reference with the credentials
+// of this machine: those of the Docker config and its helpers, or of a cloud.
+func (a *app) access(ctx context.Context, ref name.Reference) (*registry.Repository, error) {
+	granted, err := credentials.Local(ctx, ref.Context(), a.flags.provider)
+	if err != nil {
+		return nil, err
+	}
+	granted.Insecure = a.flags.insecure
+	return a.registries.Repository(ref.Context(), granted), nil
+}
+
+// warnf says something on standard error that stops nothing.
+func (a *app) warnf(format string, args ...any) {
+	fmt.Fprintf(a.err, "warning: "+format+"\n", args...)
+}
+
+// statusf tells on standard error what was done.
+func (a *app) statusf(format string, args ...any) {
+	fmt.Fprintf(a.err, format+"\n", args...)
+}
+
+// isTerminal tells whether a person is behind a stream.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// output is the flag of verbs whose result can be read by programs.
+type output struct{ format string }
+
+// bind adds -o to the flags of a verb.
+func (o *output) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.format, "output", "o", "text", "format of the result on standard output: text, json or yaml")
+	complete(cmd, "output", "text", "json", "yaml")
+}
+
+// check refuses what is no format, before any work is done.
+func (o *output) check() error {
+	switch o.format {
+	case "text", "json", "yaml":
+		return nil
+	default:
+		return fmt.Errorf("--output is %q, expected text, json or yaml", o.format)
+	}
+}
+
+// print writes a result to w: as JSON or YAML where that is asked for, else as
+// text writes it.
+func (o *output) print(w io.Writer, result any, text func(w io.Writer) error) error {
+	switch o.format {
+	case "json":
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(result)
+	case "yaml":
+		body, err := yaml.Marshal(result)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(body)
+		return err
+	default:
+		return text(w)
+	}
+}
+
+// complete offers values for a flag to the shell.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // there is no such flag: a mistake in this program
+	}
+}
+
+// exitError is an error that ends the process with a code of its own. Without
+// a cause nothing is printed: the result said it all.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// errTimeout is the cause of the end of --timeout.
+type errTimeout struct{ after time.Duration }
+
+func (e errTimeout) Error() string { return fmt.Sprintf("gave up after %s (--timeout)", e.after) }
+func (errTimeout) Timeout() bool   { return true }
+func (errTimeout) Unwrap() error   { return context.DeadlineExceeded }
+
+// fail prints an error as one line and returns the code to exit with.
+func (a *app) fail(ctx context.Context, err error) int {
+	code := exitFailure
+	var exit *exitError
+	if errors.As(err, &exit) {
+		code = exit.code
+		if exit.err == nil {
+			return code
+		}
+	}
+	var expired errTimeout
+	if errors.Is(err, context.DeadlineExceeded) && errors.As(context.Cause(ctx), &expired) && !errors.As(err, &expired) {
+		err = fmt.Errorf("%w: %w", expired, err)
+	}
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintf(a.err, "error: %s\n", oneLine(err.Error()))
+	return code
+}
+
+// oneLine makes what may have come from anywhere fit for a line of a terminal.
+func oneLine(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		line = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) || r == unicode.ReplacementChar {
+				return -1
+			}
+			return r
+		}, line)
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	text = strings.Join(lines, "; ")
+	if len(text) > maxErrorBytes {
+		text = strings.ToValidUTF8(text[:maxErrorBytes], "") + "..."
+	}
+	return text
+}

@@ -1,0 +1,71 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+// run is the command: it carries out args and returns the exit code.
+func run(ctx context.Context, s streams, args []string) int {
+	a := &app{streams: s, cancel: func() {}}
+	root := newRoot(a)
+	root.SetArgs(args)
+	executed, err := root.ExecuteContextC(ctx)
+	defer func() { a.cancel() }()
+	if err != nil {
+		return a.fail(executed.Context(), err)
+	}
+	return exitOK
+}
+
+// newRoot returns the command with all verbs. Without a verb it pushes.
+func newRoot(a *app) *cobra.Command {
+	push := newPush(a)
+	root := &cobra.Command{
+		Use:               programName,
+		Short:             "Package, sign and push what Flux deploys",
+		Long:              rootLong,
+		Example:           push.Example,
+		Args:              cobra.NoArgs,
+		Version:           version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.start,
+		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: "flux bundle"},
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	a.flags.bind(root.PersistentFlags())
+	complete(root, "provider", "generic", "aws", "azure", "gcp")
+	root.AddCommand(push)
+	root.AddCommand(verbs(a)...)
+	return root
+}
+
+// verbs are what the command can do beside pushing.
+func verbs(_ *app) []*cobra.Command {
+	return []*cobra.Command{}
+}
+
+const rootLong = `flux bundle packages a folder of manifests as an OCI artifact, signs it and pushes it; and it shows, pulls, verifies and compares
+artifacts exactly as image-source-controller will read them.
+
+Without a verb it pushes: flux bundle -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0 is flux bundle push with the same flags.`

@@ -1,0 +1,72 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package credentials
+
+import (
+	"context"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/fluxcd/pkg/auth"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
+)
+
+// Local returns the access that the machine of a person, or of a CI job, has to
+// a repository: for aws, azure and gcp that of the cloud identity which is
+// logged in here, and for generic, or an empty provider, that of the Docker
+// config and the credential helpers it names. The credential is fetched now,
+// once, and is good for the run of a command.
+//
+// Errors: AuthenticationFailed (retry).
+func Local(ctx context.Context, repository name.Repository, provider string) (registry.Access, error) {
+	config, err := local(ctx, repository, provider)
+	if err != nil || *config == (authn.AuthConfig{}) {
+		return registry.Access{}, err
+	}
+	return registry.Access{Auth: authn.FromConfig(*config)}, nil
+}
+
+func local(ctx context.Context, repository name.Repository, provider string) (*authn.AuthConfig, error) {
+	if provider == "" || provider == "generic" {
+		found, err := authn.Resolve(ctx, authn.DefaultKeychain, repository)
+		if err != nil {
+			return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "the Docker config gives no credentials for %q: %w", repository.RegistryStr(), err)
+		}
+		return reveal(ctx, found, repository)
+	}
+	cloud, err := providerOf(provider, repository)
+	if err != nil {
+		return nil, err
+	}
+	found, err := auth.GetArtifactRegistryCredentials(ctx, cloud, repository.Name())
+	if err != nil {
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "provider %s gave no credentials for %q: %w", provider, repository.RegistryStr(), err)
+	}
+	return reveal(ctx, found, repository)
+}
+
+func reveal(ctx context.Context, found authn.Authenticator, repository name.Repository) (*authn.AuthConfig, error) {
+	config, err := authn.Authorization(ctx, found)
+	if err != nil {
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot get credentials for %q: %w", repository.RegistryStr(), err)
+	}
+	return config, nil
+}
