@@ -86,9 +86,21 @@ func create(scratch *os.Root, name string) (*os.File, error) {
 type archiveOf struct {
 	scratch *os.Root
 	limit   int64
+	// watch sees the archive before it is compressed; nil: nobody does.
+	watch io.Writer
 }
 
-func writeArchive(ctx context.Context, to archiveOf, nodes []*node, spool io.ReaderAt) (*Content, error) {
+// contents opens the content of a file, which has exactly its node's size.
+type contents func(n *node) (io.ReadCloser, error)
+
+// spooled returns the contents of files that lie in a spool.
+func spooled(ctx context.Context, spool io.ReaderAt) contents {
+	return func(n *node) (io.ReadCloser, error) {
+		return io.NopCloser(&source{ctx, io.NewSectionReader(spool, n.offset, n.size)}), nil
+	}
+}
+
+func writeArchive(to archiveOf, nodes []*node, open contents) (*Content, error) {
 	file, err := create(to.scratch, archiveName)
 	if err != nil {
 		return nil, err
@@ -102,8 +114,12 @@ func writeArchive(ctx context.Context, to archiveOf, nodes []*node, spool io.Rea
 	}
 	// The rest of the header is fixed: no name, the operating system unknown.
 	compressed.ModTime = time.Unix(0, 0)
-	archive := tar.NewWriter(compressed)
-	if err := writeNodes(ctx, archive, nodes, spool); err != nil {
+	var uncompressed io.Writer = compressed
+	if to.watch != nil {
+		uncompressed = io.MultiWriter(to.watch, compressed)
+	}
+	archive := tar.NewWriter(uncompressed)
+	if err := writeNodes(archive, nodes, open); err != nil {
 		return nil, err
 	}
 	for _, finish := range []func() error{archive.Close, compressed.Close, buffered.Flush, file.Close} {
@@ -115,7 +131,7 @@ func writeArchive(ctx context.Context, to archiveOf, nodes []*node, spool io.Rea
 	return &Content{Digest: digest, Size: out.written}, nil
 }
 
-func writeNodes(ctx context.Context, archive *tar.Writer, nodes []*node, spool io.ReaderAt) error {
+func writeNodes(archive *tar.Writer, nodes []*node, open contents) error {
 	buf := make([]byte, bufferBytes)
 	for _, n := range nodes {
 		if err := archive.WriteHeader(headerOf(n)); err != nil {
@@ -124,8 +140,13 @@ func writeNodes(ctx context.Context, archive *tar.Writer, nodes []*node, spool i
 		if n.folder {
 			continue
 		}
-		content := &source{ctx, io.NewSectionReader(spool, n.offset, n.size)}
-		if _, err := io.CopyBuffer(onlyWriter{archive}, content, buf); err != nil {
+		content, err := open(n)
+		if err != nil {
+			return err
+		}
+		_, err = io.CopyBuffer(onlyWriter{archive}, content, buf)
+		content.Close() //nolint:gosec // it was only read
+		if err != nil {
 			return writing(err)
 		}
 	}

@@ -170,7 +170,7 @@ func (a *assembly) write(ctx context.Context) (*Content, error) {
 	if err := a.out.Flush(); err != nil {
 		return nil, err
 	}
-	content, err := writeArchive(ctx, archiveOf{a.scratch, a.in.Options.Limits.ArtifactBytes}, a.tree.kept(), a.spool)
+	content, err := writeArchive(archiveOf{scratch: a.scratch, limit: a.in.Options.Limits.ArtifactBytes}, a.tree.kept(), spooled(ctx, a.spool))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,307 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/fluxcd/pkg/sourceignore"
+	"github.com/fluxcd/pkg/sourceignore/gitignore"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Media types of what Pack makes a layer for.
+const (
+	FluxConfigMediaType  types.MediaType = fluxConfig
+	FluxContentMediaType types.MediaType = fluxContent
+)
+
+// PackOptions say what of a folder is packed.
+type PackOptions struct {
+	// Ignore are patterns in the format of .sourceignore of what is left out,
+	// beside what the .sourceignore files of the folder match or, where there is
+	// none, what Flux leaves out by default.
+	Ignore string
+	// Limits bound what is packed: what they forbid could not be read again. A
+	// zero field means its default.
+	Limits Limits
+}
+
+// Packed is a folder as the layer of a Flux artifact.
+type Packed struct {
+	// Path of the archive.
+	Path string
+	// Digest is the sha256 of the archive, and DiffID that of the tar in it.
+	Digest, DiffID v1.Hash
+	// Size of the archive in bytes.
+	Size int64
+	// Files is how many files are in it, and FileBytes what they hold together.
+	Files     int
+	FileBytes int64
+	// SkippedLinks are the symbolic links that were left out.
+	SkippedLinks []string
+}
+
+// Pack writes the files of a folder as an archive into scratch, which the
+// caller owns and removes. Its bytes depend on the paths, the contents and the
+// executable bits of the files, and on ArchiveVersion, alone.
+//
+// What Flux leaves out of a source is left out, so that whoever reads the
+// artifact finds nothing to leave out and serves the layer's own bytes. Symbolic
+// links are left out too, because no consumer unpacks them; where they lead is
+// never looked at.
+//
+// Errors: InvalidArtifact (stall) for a folder without files or with something
+// that is no file, LimitExceeded (stall), StorageOperationFailed (retry).
+func Pack(ctx context.Context, from *os.Root, scratch string, o PackOptions) (*Packed, error) {
+	p := &packing{ctx: ctx, from: from, limits: o.Limits.withDefaults(), packed: &Packed{}}
+	p.tree = newTree(p.limits)
+	if err := p.collect(o.Ignore); err != nil {
+		return nil, err
+	}
+	if err := p.settle(); err != nil {
+		return nil, err
+	}
+	return p.packed, p.write(scratch)
+}
+
+// packing is a folder on its way into an archive.
+type packing struct {
+	ctx    context.Context //nolint:containedctx // it lives for one call of Pack
+	from   *os.Root
+	limits Limits
+	tree   *tree
+	packed *Packed
+	// ignored is how many files the patterns matched.
+	ignored int
+}
+
+// collect adds to the tree what no pattern matches.
+func (p *packing) collect(ignore string) error {
+	rules, err := newIgnoreRules(likeFlux, nil)
+	if err != nil {
+		return err
+	}
+	err = p.walk(func(name string, d fs.DirEntry) error {
+		if path.Base(name) != sourceignore.IgnoreFile || !d.Type().IsRegular() {
+			return nil
+		}
+		return p.note(rules, name)
+	})
+	if err != nil {
+		return err
+	}
+	flux := rules.matcher(rules.patterns())
+	more := sourceignore.NewMatcher(sourceignore.ReadPatterns(strings.NewReader(ignore), nil))
+	return p.walk(func(name string, d fs.DirEntry) error {
+		elements := strings.Split(name, "/")
+		for _, m := range []gitignore.Matcher{flux, more} {
+			if m.Match(elements, d.IsDir()) {
+				if !d.IsDir() {
+					p.ignored++
+				}
+				return nil
+			}
+		}
+		return p.add(name, d)
+	})
+}
+
+// walk visits what is below the folder, in lexical order. Repositories of Git
+// are never looked into.
+func (p *packing) walk(visit func(name string, d fs.DirEntry) error) error {
+	return fs.WalkDir(p.from.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return reading(name, err)
+		case p.ctx.Err() != nil:
+			return p.ctx.Err()
+		case name == ".":
+			return nil
+		case d.IsDir() && d.Name() == ".git":
+			return fs.SkipDir
+		}
+		return visit(name, d)
+	})
+}
+
+func (p *packing) note(rules *ignoreRules, name string) error {
+	file, err := p.from.Open(name)
+	if err != nil {
+		return reading(name, err)
+	}
+	defer file.Close()
+	return rules.note(entry{path: name}, &source{p.ctx, file})
+}
+
+func (p *packing) add(name string, d fs.DirEntry) error {
+	if d.Type()&fs.ModeSymlink != 0 {
+		p.packed.SkippedLinks = append(p.packed.SkippedLinks, name)
+		return nil
+	}
+	if !d.IsDir() && !d.Type().IsRegular() {
+		return invalid("%s is neither a file nor a folder; list it in %s or remove it", quote(name), sourceignore.IgnoreFile)
+	}
+	if err := checkName(name, p.limits); err != nil {
+		return err
+	}
+	info, err := d.Info()
+	if err != nil {
+		return reading(name, err)
+	}
+	if err := p.tree.add(entry{path: name, folder: d.IsDir(), executable: info.Mode()&0o111 != 0}); err != nil {
+		return err
+	}
+	p.tree.get(name).size = info.Size()
+	return nil
+}
+
+// settle leaves out what a reader of the archive would: without a .sourceignore
+// file that the patterns matched, others hold for the files beside it.
+func (p *packing) settle() error {
+	for {
+		rules, err := newIgnoreRules(likeFlux, nil)
+		if err != nil {
+			return err
+		}
+		for _, n := range p.tree.nodes {
+			if path.Base(n.path) == sourceignore.IgnoreFile && !n.folder {
+				if err := p.note(rules, n.path); err != nil {
+					return err
+				}
+			}
+		}
+		files, _, err := rules.apply(p.ctx, p.tree)
+		if err != nil {
+			return err
+		}
+		before := 0
+		for key, n := range p.tree.nodes {
+			if n.folder {
+				continue
+			}
+			before++
+			if n.dropped {
+				delete(p.tree.nodes, key)
+				p.ignored++
+			}
+		}
+		switch {
+		case files == 0 && p.ignored+len(p.packed.SkippedLinks) > 0:
+			return invalid("the folder has no file to pack: all %d are left out by %s or by Flux's defaults, or are symbolic links",
+				p.ignored+len(p.packed.SkippedLinks), sourceignore.IgnoreFile)
+		case files == 0:
+			return invalid("the folder has no file")
+		case files == before:
+			return nil
+		}
+	}
+}
+
+func (p *packing) write(scratch string) error {
+	root, err := os.OpenRoot(scratch)
+	if err != nil {
+		return disk("open the scratch folder", err)
+	}
+	defer root.Close()
+	watch := &tarMeter{hash: sha256.New(), limit: p.limits.UncompressedBytes}
+	content, err := writeArchive(archiveOf{scratch: root, limit: p.limits.ArtifactBytes, watch: watch}, p.tree.kept(), p.open)
+	if err != nil {
+		return err
+	}
+	p.packed.Path = filepath.Join(scratch, archiveName)
+	p.packed.Digest, p.packed.Size = content.Digest, content.Size
+	p.packed.DiffID = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(watch.hash.Sum(nil))}
+	return nil
+}
+
+// open opens a file as it was when the folder was walked.
+func (p *packing) open(n *node) (io.ReadCloser, error) {
+	file, err := p.from.Open(n.path)
+	if err != nil {
+		return nil, reading(n.path, err)
+	}
+	info, err := file.Stat()
+	if err == nil && (!info.Mode().IsRegular() || info.Size() != n.size) {
+		err = errChanged
+	}
+	if err != nil {
+		return nil, errors.Join(reading(n.path, err), file.Close())
+	}
+	p.packed.Files++
+	p.packed.FileBytes += n.size
+	return &exact{ctx: p.ctx, File: file, name: n.path, left: n.size}, nil
+}
+
+var errChanged = errors.New("it changes while it is read")
+
+// exact reads a file that must have as many bytes as were announced.
+type exact struct {
+	ctx context.Context //nolint:containedctx // a reader has no other way to end with its attempt
+	*os.File
+	name string
+	left int64
+}
+
+// Read implements io.Reader.
+func (e *exact) Read(b []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := e.File.Read(b)
+	e.left -= int64(n)
+	if e.left < 0 || (e.left > 0 && errors.Is(err, io.EOF)) {
+		return 0, reading(e.name, errChanged)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, reading(e.name, err)
+	}
+	return n, err
+}
+
+// reading names the file of the folder that cannot be read.
+func reading(name string, err error) error {
+	if settled(err) {
+		return err
+	}
+	return disk("read "+quote(name), err)
+}
+
+// tarMeter hashes and bounds an archive before it is compressed.
+type tarMeter struct {
+	hash           hash.Hash
+	written, limit int64
+}
+
+// Write implements io.Writer.
+func (m *tarMeter) Write(b []byte) (int, error) {
+	if m.written += int64(len(b)); m.written > m.limit {
+		return 0, exceeded("--max-uncompressed-bytes", "the files of the folder make an archive of more than %d bytes", m.limit)
+	}
+	return m.hash.Write(b)
+}

@@ -1,0 +1,292 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package format_test
+
+import (
+	"archive/tar"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	fluxtar "github.com/fluxcd/pkg/tar"
+	"github.com/klauspost/compress/gzip"
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+// folderOf writes files, by their path, to a folder; one that ends in a slash is
+// a folder without files.
+func folderOf(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "/") {
+			if err := os.MkdirAll(path, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func pack(t *testing.T, dir string, o format.PackOptions) (*format.Packed, error) {
+	t.Helper()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	return format.Pack(t.Context(), root, t.TempDir(), o)
+}
+
+// packedNames lists what is in an archive.
+func packedNames(t *testing.T, p *format.Packed) []string {
+	t.Helper()
+	file, err := os.Open(p.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	plain, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for archive := tar.NewReader(plain); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, header.Name)
+	}
+}
+
+// readPacked reads a packed folder as the controller reads the artifact.
+func readPacked(t *testing.T, p *format.Packed) *format.Content {
+	t.Helper()
+	body, err := os.ReadFile(p.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := convert(t, body, format.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func TestWhatIsPackedIsServedAsItIs(t *testing.T) {
+	for name, c := range map[string]struct {
+		files  map[string]string
+		ignore string
+		want   []string
+	}{
+		"a folder of manifests": {
+			files: map[string]string{"b.yaml": "b", "a/c.yaml": "c", "empty/": ""},
+			want:  []string{"a/", "a/c.yaml", "b.yaml", "empty/"},
+		},
+		"what Flux leaves out by default": {
+			files: map[string]string{"a.yaml": "a", "logo.png": "p", ".github/ci.yaml": "c", ".gitignore": "x", ".git/config": "g"},
+			want:  []string{"a.yaml"},
+		},
+		"a .sourceignore file in place of the defaults": {
+			files: map[string]string{"a.yaml": "a", "logo.png": "p", "README.md": "r", ".sourceignore": "*.md\n", "sub/x.md": "x", "sub/y.yaml": "y"},
+			want:  []string{".sourceignore", "a.yaml", "logo.png", "sub/", "sub/y.yaml"},
+		},
+		"a .sourceignore file that leaves itself out": {
+			files: map[string]string{"a.yaml": "a", "logo.png": "p", "b.txt": "b", ".sourceignore": ".sourceignore\n*.txt\n"},
+			want:  []string{"a.yaml"},
+		},
+		"patterns beside the defaults": {
+			files:  map[string]string{"a.yaml": "a", "logo.png": "p", "b.txt": "b"},
+			ignore: "*.txt",
+			want:   []string{"a.yaml"},
+		},
+		"patterns that match the .sourceignore file": {
+			files:  map[string]string{"a.yaml": "a", "logo.png": "p", "x.md": "x", ".sourceignore": "*.md"},
+			ignore: ".sourceignore",
+			want:   []string{"a.yaml"},
+		},
+		"a file that is let in again": {
+			files: map[string]string{"a.yaml": "a", "drop/b.yaml": "b", "drop/keep.yaml": "k", ".sourceignore": "drop/*\n!drop/keep.yaml\n"},
+			want:  []string{".sourceignore", "a.yaml", "drop/", "drop/keep.yaml"},
+		},
+		"long names and names beyond ASCII": {
+			files: map[string]string{strings.Repeat("long/", 30) + "a.yaml": "a", "äöü.yaml": "u"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := folderOf(t, c.files)
+			packed, err := pack(t, dir, format.PackOptions{Ignore: c.ignore})
+			g.Expect(err).NotTo(HaveOccurred())
+			if c.want != nil {
+				g.Expect(packedNames(t, packed)).To(Equal(c.want))
+			}
+			content := readPacked(t, packed)
+			g.Expect(content.Digest).To(Equal(packed.Digest))
+			g.Expect(content.Verbatim).To(BeTrue())
+
+			again, err := pack(t, folderOf(t, c.files), format.PackOptions{Ignore: c.ignore})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(again.Digest).To(Equal(packed.Digest))
+			g.Expect(again.DiffID).To(Equal(packed.DiffID))
+		})
+	}
+}
+
+// TestPackedBytes holds the digest of a packed folder: with another one, every
+// folder that was ever pushed is pushed again, as the same content with another
+// digest.
+func TestPackedBytes(t *testing.T) {
+	g := NewWithT(t)
+	dir := folderOf(t, map[string]string{"kustomization.yaml": "resources: [app/deploy.yaml]\n", "app/deploy.yaml": strings.Repeat("kind: Deployment\n", 1000), "app/run.sh": "#!/bin/sh\n"})
+	g.Expect(os.Chmod(filepath.Join(dir, "app/run.sh"), 0o755)).To(Succeed())
+	packed, err := pack(t, dir, format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(packed.Files).To(Equal(3))
+	g.Expect(packed.FileBytes).To(BeEquivalentTo(17029 + 10))
+	g.Expect(packed.Digest.String()).To(Equal("sha256:64f86069d0d3e294d4411d495fd24e352b3e8e5e8dfe1ebecaf5b29ef1e7cbbd"))
+	g.Expect(packed.DiffID.String()).To(Equal("sha256:c339f03b5f5d45b9a805b1c91cc10cebcbf32516878c56833bfb722a82788317"))
+}
+
+// TestModesTimesAndOwnersDoNotCount changes all that a copy of a folder may have
+// other than the folder.
+func TestModesTimesAndOwnersDoNotCount(t *testing.T) {
+	g := NewWithT(t)
+	files := map[string]string{"a/b.yaml": "b", "run.sh": "r"}
+	one, two := folderOf(t, files), folderOf(t, files)
+	g.Expect(os.Chmod(filepath.Join(one, "run.sh"), 0o700)).To(Succeed())
+	g.Expect(os.Chmod(filepath.Join(two, "run.sh"), 0o755)).To(Succeed())
+	g.Expect(os.Chmod(filepath.Join(two, "a/b.yaml"), 0o640)).To(Succeed())
+	g.Expect(os.Chmod(filepath.Join(two, "a"), 0o700)).To(Succeed())
+	first, err := pack(t, one, format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	second, err := pack(t, two, format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(second.Digest).To(Equal(first.Digest))
+
+	g.Expect(os.Chmod(filepath.Join(two, "run.sh"), 0o644)).To(Succeed())
+	third, err := pack(t, two, format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(third.Digest).NotTo(Equal(first.Digest), "a file that can no longer be run is another content")
+}
+
+func TestSymbolicLinksAreLeftOutAndTold(t *testing.T) {
+	g := NewWithT(t)
+	dir := folderOf(t, map[string]string{"a.yaml": "a"})
+	g.Expect(os.Symlink("/etc/passwd", filepath.Join(dir, "passwd"))).To(Succeed())
+	g.Expect(os.Symlink("a.yaml", filepath.Join(dir, "b.yaml"))).To(Succeed())
+	packed, err := pack(t, dir, format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(packedNames(t, packed)).To(Equal([]string{"a.yaml"}))
+	g.Expect(packed.SkippedLinks).To(ConsistOf("passwd", "b.yaml"))
+}
+
+func TestWhatCannotBePacked(t *testing.T) {
+	for name, c := range map[string]struct {
+		files  map[string]string
+		spoil  func(dir string) error
+		limits format.Limits
+		reason string
+		words  string
+	}{
+		"an empty folder": {
+			reason: v1alpha1.ReasonInvalidArtifact, words: "the folder has no file",
+		},
+		"a folder of which nothing is left": {
+			files: map[string]string{"a.png": "a", "b.zip": "b"}, reason: v1alpha1.ReasonInvalidArtifact, words: "all 2 are left out",
+		},
+		"a FIFO": {
+			files: map[string]string{"a": "a"}, spoil: func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600) },
+			reason: v1alpha1.ReasonInvalidArtifact, words: `"pipe" is neither a file nor a folder`,
+		},
+		"a name that a consumer could not create": {
+			files: map[string]string{"a\\b": "a"}, reason: v1alpha1.ReasonInvalidArtifact, words: "backslash",
+		},
+		"names that differ in case only": {
+			files: map[string]string{"a": "a", "A": "b"}, reason: v1alpha1.ReasonInvalidArtifact, words: "differ in case only",
+		},
+		"more files than are read": {
+			files: map[string]string{"a": "a", "b": "b"}, limits: format.Limits{Entries: 1}, reason: v1alpha1.ReasonLimitExceeded, words: "--max-entries",
+		},
+		"more bytes than are unpacked": {
+			files: map[string]string{"a": strings.Repeat("a", 10_000)}, limits: format.Limits{UncompressedBytes: 10_000},
+			reason: v1alpha1.ReasonLimitExceeded, words: "--max-uncompressed-bytes",
+		},
+		"more bytes than are pulled": {
+			files: map[string]string{"a": "some bytes"}, limits: format.Limits{ArtifactBytes: 10}, reason: v1alpha1.ReasonLimitExceeded, words: "--max-artifact-bytes",
+		},
+		"a .sourceignore file that is too large": {
+			files:  map[string]string{"a": "a", ".sourceignore": strings.Repeat("x\n", 100_000)},
+			reason: v1alpha1.ReasonLimitExceeded, words: ".sourceignore",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := folderOf(t, c.files)
+			if c.spoil != nil {
+				g.Expect(c.spoil(dir)).To(Succeed())
+			}
+			_, err := pack(t, dir, format.PackOptions{Limits: c.limits})
+			g.Expect(err).To(MatchError(ContainSubstring(c.words)))
+			g.Expect(fault.Of(err, "").Reason).To(Equal(c.reason))
+		})
+	}
+}
+
+// TestFluxUnpacksWhatIsPacked compares the tree that Flux's own code unpacks.
+func TestFluxUnpacksWhatIsPacked(t *testing.T) {
+	g := NewWithT(t)
+	files := map[string]string{"kustomization.yaml": "k", "app/deploy.yaml": "d", "app/deep/er/x.json": "{}"}
+	packed, err := pack(t, folderOf(t, files), format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	archive, err := os.Open(packed.Path)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer archive.Close()
+	out := t.TempDir()
+	g.Expect(fluxtar.Untar(archive, out)).To(Succeed())
+	got := map[string]string{}
+	g.Expect(filepath.WalkDir(out, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		body, err := os.ReadFile(path)
+		name, _ := filepath.Rel(out, path)
+		got[name] = string(body)
+		return err
+	})).To(Succeed())
+	g.Expect(got).To(Equal(files))
+}
