@@ -28,7 +28,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
-	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // Bridge carries images to the store. One serves a whole process, so that
@@ -70,7 +69,7 @@ func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
 			return out, err
 		}
 	}
-	verified, err := r.Verifier.Verify(ctx, trust.Subject{Repository: out.Image.Repository, Digest: out.Image.Digest})
+	verified, err := verify(ctx, r, out.Image)
 	if err != nil {
 		return out, err
 	}

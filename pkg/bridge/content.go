@@ -17,7 +17,6 @@ limitations under the License.
 package bridge
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -95,7 +94,7 @@ func (c *contents) get(id contentID) (content, bool) {
 func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified, manifest *format.Manifest) (content, store.Stored, error) {
 	subject, ok := verified.Subject()
 	if !ok {
-		return content{}, store.Stored{}, errors.New("an image that nobody verified must not be pulled")
+		return content{}, store.Stored{}, errUnverified
 	}
 	id := contentID{digest: subject.Digest, settings: format.ContentHash(r.Content)}
 	if made, ok := b.contents.get(id); ok {
@@ -173,9 +172,7 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 		return content{}, err
 	}
 	defer remove()
-	limit := cmp.Or(r.Content.Limits.ArtifactBytes, format.DefaultLimits().ArtifactBytes)
-	blobs := &spool{repository: r.Repository, dir: scratch, limit: limit, terms: r.Terms}
-	read, err := format.Convert(ctx, manifest, blobs, r.Content, scratch)
+	read, blobs, err := unpack(ctx, r, manifest, scratch)
 	if err != nil {
 		return content{}, err
 	}

@@ -45,7 +45,7 @@ func newCosign(d Demand, o Options) (*Authority, error) {
 			return nil, err
 		}
 		if _, err = timesOf(material); err != nil {
-			return nil, denyf(Rejected, "Secret %s: %s", quote(d.TrustedRoot.Name), err)
+			return nil, denyf(Rejected, "%s: %s", d.TrustedRoot, err)
 		}
 		prints = append(prints, "root", bytesPrint(d.TrustedRoot.Data[trustedRootEntry]))
 	}
@@ -68,7 +68,7 @@ func newKeyed(d Demand, log root.TrustedMaterial, prints []string) (*Authority, 
 		if len(notes) > 0 {
 			why = list(notes)
 		}
-		return nil, denyf(Rejected, "Secret %s has no usable public key: %s", quote(d.Secret.Name), why)
+		return nil, denyf(Rejected, "%s has no usable public key: %s", d.Secret, why)
 	}
 	if len(d.Identities) > 0 {
 		notes = append(notes, "matchOIDCIdentity is not used, because secretRef names keys")

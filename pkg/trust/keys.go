@@ -35,19 +35,39 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/options"
 )
 
-// Secret is a Secret of Kubernetes as far as it matters here.
+// Secret is a Secret of Kubernetes as far as it matters here, or what stands in
+// for one where there is no cluster: files.
 type Secret struct {
 	// Name as people should read it, with or without a namespace.
 	Name string
 	// Data by entry.
 	Data map[string][]byte
+	// Files tells that the entries are files, by their names: each that has no
+	// meaning by its name is what is looked for, whatever its suffix.
+	Files bool
+}
+
+// String names the Secret in a message.
+func (s *Secret) String() string {
+	if s.Files {
+		return s.Name
+	}
+	return "Secret " + quote(s.Name)
+}
+
+// entry names an entry in a message.
+func (s *Secret) entry(name string) string {
+	if s.Files {
+		return "file " + quote(name)
+	}
+	return fmt.Sprintf("entry %s of %s", quote(name), s)
 }
 
 // entries returns the names of the entries with one of the suffixes, in order.
 func (s *Secret) entries(suffixes ...string) []string {
 	var names []string
 	for name := range s.Data {
-		if slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
+		if s.Files && name != trustPolicyEntry || slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
 			names = append(names, name)
 		}
 	}
@@ -76,7 +96,7 @@ func parseKeys(secret *Secret) (keys []key, notes []string) {
 	for _, entry := range secret.entries(".pub") {
 		parsed, err := parseEntry(entry, secret.Data[entry])
 		if err != nil {
-			notes = append(notes, fmt.Sprintf("entry %s of Secret %s is not used: %s", quote(entry), quote(secret.Name), err))
+			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
 			continue
 		}
 		keys = append(keys, parsed...)

@@ -115,7 +115,7 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 		if len(notes) > 0 {
 			why = list(notes)
 		}
-		return nil, denyf(Rejected, "Secret %s has no usable certificate: %s", quote(d.Secret.Name), why)
+		return nil, denyf(Rejected, "%s has no usable certificate: %s", d.Secret, why)
 	}
 	if len(d.Identities) > 0 || d.TrustedRoot != nil {
 		notes = append(notes, "matchOIDCIdentity and trustedRootSecretRef are not used: they are for cosign")
@@ -136,11 +136,11 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 	text, ok := secret.Data[trustPolicyEntry]
 	if !ok {
-		return nil, denyf(Rejected, "Secret %s has no entry %s", quote(secret.Name), trustPolicyEntry)
+		return nil, denyf(Rejected, "%s has no entry %s", secret, trustPolicyEntry)
 	}
 	policy := &trustpolicy.Document{}
 	if err := json.Unmarshal(text, policy); err != nil {
-		return nil, denyf(Rejected, "entry %s of Secret %s is not a trust policy: %s", trustPolicyEntry, quote(secret.Name), plain(err.Error()))
+		return nil, denyf(Rejected, "%s is not a trust policy: %s", secret.entry(trustPolicyEntry), plain(err.Error()))
 	}
 	// What a statement that skips everything says of trust is of no use, and not
 	// worth a failure.
@@ -150,7 +150,7 @@ func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 		}
 	}
 	if err := policy.Validate(); err != nil {
-		return nil, denyf(Rejected, "entry %s of Secret %s is not a valid trust policy: %s", trustPolicyEntry, quote(secret.Name), plain(err.Error()))
+		return nil, denyf(Rejected, "%s is not a valid trust policy: %s", secret.entry(trustPolicyEntry), plain(err.Error()))
 	}
 	return policy, nil
 }
@@ -160,7 +160,7 @@ func parseCertificates(secret *Secret) (trusted certificates, notes []string) {
 	for _, entry := range secret.entries(".crt", ".pem") {
 		parsed, err := parseChain(secret.Data[entry])
 		if err != nil {
-			notes = append(notes, fmt.Sprintf("entry %s of Secret %s is not used: %s", quote(entry), quote(secret.Name), err))
+			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
 			continue
 		}
 		trusted = append(trusted, parsed...)

@@ -165,11 +165,11 @@ const trustedRootEntry = "trusted_root.json"
 func parseRoot(secret *Secret) (root.TrustedMaterial, error) {
 	text, ok := secret.Data[trustedRootEntry]
 	if !ok {
-		return nil, denyf(Rejected, "Secret %s has no entry %s", quote(secret.Name), trustedRootEntry)
+		return nil, denyf(Rejected, "%s has no entry %s", secret, trustedRootEntry)
 	}
 	material, err := root.NewTrustedRootFromJSON(text)
 	if err != nil {
-		return nil, denyf(Rejected, "entry %s of Secret %s is not a trusted root of Sigstore: %s", trustedRootEntry, quote(secret.Name), plain(err.Error()))
+		return nil, denyf(Rejected, "%s is not a trusted root of Sigstore: %s", secret.entry(trustedRootEntry), plain(err.Error()))
 	}
 	return material, nil
 }

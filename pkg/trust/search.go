@@ -106,6 +106,8 @@ func (t *trial) reads() kind {
 		return 0
 	case *notationJudge:
 		return forNotation
+	case *onlooker:
+		return forBoth
 	default:
 		return forCosign
 	}

@@ -1,0 +1,146 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trust
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/notaryproject/notation-core-go/signature"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+)
+
+// Sighting is a signature as it describes itself. Nothing of it is verified:
+// whoever may write to the repository may have written it.
+type Sighting struct {
+	// Format in which it is kept; empty for what cannot be read.
+	Format Format
+	// Key is the sha256 of the public key (of its PKIX encoding), in hexadecimal,
+	// where a bundle hints at it in the way of cosign, and else the hint itself.
+	// Legacy signatures hint at no key.
+	Key string
+	// Subject and Issuer are those of the certificate that comes with it, as in
+	// Signer.
+	Subject, Issuer string
+	// Predicate is the type of what it states, such as that of an attestation.
+	// It is empty for a signature, which states that the image is signed.
+	Predicate string
+	// Digests are those of the images that it is about.
+	Digests []string
+	// Times are when it was made, as a log or the signer says it.
+	Times []time.Time
+	// Malformed says why it cannot be read.
+	Malformed string
+}
+
+// Look lists the signatures and attestations of a subject, wherever a Verifier
+// would look for them, and within the same bounds. It verifies nothing.
+//
+// The error says what could not be read. The list is of what could.
+func Look(ctx context.Context, repository Repository, subject Subject) ([]Sighting, error) {
+	seen := &onlooker{}
+	watching := &trial{judge: seen}
+	search := &search{
+		reader: &reader{source: repository}, subject: subject, seen: map[string]bool{},
+		hearings: []*hearing{{trials: []*trial{watching}}},
+	}
+	search.run(ctx)
+	for _, what := range watching.found {
+		seen.sightings = append(seen.sightings, Sighting{Malformed: what.words})
+	}
+	return seen.sightings, errors.Join(watching.unknown...)
+}
+
+// onlooker is a judge who looks at every signature and has no opinion.
+type onlooker struct{ sightings []Sighting }
+
+func (o *onlooker) judge(_ context.Context, s signed) (Signer, *found, error) {
+	sighting, err := guarded(func() (Sighting, error) {
+		if s.notation != nil {
+			return s.notation.describe()
+		}
+		return describe(s.cosign), nil
+	})
+	if err != nil {
+		return Signer{}, foundf(Malformed, "a signature that cannot be read: %s", plain(err.Error())), nil
+	}
+	o.sightings = append(o.sightings, sighting)
+	return Signer{}, nil, nil
+}
+
+func describe(c candidate) Sighting {
+	s := Sighting{Format: c.format(), Times: c.times()}
+	if s.Predicate, s.Digests = c.statement(); s.Predicate == ctypes.CosignSignPredicateType {
+		s.Predicate = ""
+	}
+	if cert := c.certificate(); cert != nil {
+		issuer, subjects := identityOf(cert)
+		s.Issuer, s.Subject = issuer, strings.Join(subjects, ", ")
+	}
+	if bundle, ok := c.(*sigstoreBundle); ok {
+		s.Key = bundle.keyHint()
+	}
+	slices.Sort(s.Digests)
+	return s
+}
+
+// keyHint returns what a bundle says of the key that signed it.
+func (b *sigstoreBundle) keyHint() string {
+	content, err := b.VerificationContent()
+	if err != nil || content.PublicKey() == nil {
+		return ""
+	}
+	hint := content.PublicKey().Hint()
+	// cosign hints by the sha256 of the key.
+	if sum, err := base64.StdEncoding.DecodeString(hint); err == nil && len(sum) == 32 {
+		return hex.EncodeToString(sum)
+	}
+	return hint
+}
+
+func (n *notationSignature) describe() (Sighting, error) {
+	s := Sighting{Format: n.format()}
+	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
+	if err != nil {
+		return s, err
+	}
+	content, err := envelope.Content()
+	if err != nil {
+		return s, err
+	}
+	if chain := content.SignerInfo.CertificateChain; len(chain) > 0 {
+		s.Subject, s.Issuer = chain[0].Subject.String(), chain[0].Issuer.String()
+	}
+	if at := content.SignerInfo.SignedAttributes.SigningTime; !at.IsZero() {
+		s.Times = []time.Time{at}
+	}
+	var payload struct {
+		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
+	}
+	if err := json.Unmarshal(content.Payload.Content, &payload); err != nil {
+		return s, err
+	}
+	s.Digests = []string{payload.TargetArtifact.Digest.String()}
+	return s, nil
+}
