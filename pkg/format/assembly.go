@@ -151,6 +151,7 @@ func (a *assembly) finish(ctx context.Context) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.in.Options.Report.omitDropped(a.tree)
 	if files == 0 {
 		return nil, noFiles(dropped, a.links)
 	}

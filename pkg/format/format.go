@@ -191,6 +191,7 @@ func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch s
 		}
 		in.Manifest = labelled
 	}
+	o.Report.recognise(in.Manifest, o)
 	f, err := Detect(in.Manifest, in.Options)
 	if err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ func (i image) Read(ctx context.Context, in Input) (*Content, error) {
 	}
 	defer a.close()
 	o := newOverlay(in.Options.Limits)
+	o.report = in.Options.Report
 	for number, desc := range in.Manifest.Layers {
 		if err := i.apply(ctx, a, o, desc); err != nil {
 			return nil, inLayer(number, in.Manifest.Layers, err)

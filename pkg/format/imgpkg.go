@@ -76,6 +76,9 @@ func (imgpkg) unpack(ctx context.Context, a *assembly, l *layer) error {
 		if e.path != imgpkgFolder && !strings.HasPrefix(e.path, imgpkgFolder+"/") {
 			return a.add(e, content)
 		}
+		if !e.folder {
+			a.in.Options.Report.omit(e.path, LockFile)
+		}
 		if e.path == imgpkgLock && !e.folder {
 			locked = true
 			if err := checkLock(content); err != nil {

@@ -39,6 +39,8 @@ const (
 // child is a manifest of an index that may be the one to publish.
 type child struct {
 	*Manifest
+	// digest that the index lists it by.
+	digest v1.Hash
 	// platform as its descriptor says it, else as that of the index that it is
 	// in; nil when neither does.
 	platform *v1.Platform
@@ -100,10 +102,12 @@ func choose(ctx context.Context, in Input) (*Manifest, error) {
 		return nil, err
 	}
 	if only, ok := theOnly(candidates); ok {
+		o.Report.choose(only)
 		return only.Manifest, nil
 	}
 	for _, c := range candidates {
 		if c.platform != nil && c.platform.Satisfies(*platform) {
+			o.Report.choose(c)
 			return c.Manifest, nil
 		}
 	}
@@ -188,19 +192,23 @@ func (l *lister) list(ctx context.Context, index *v1.IndexManifest, platform *v1
 		if err != nil {
 			return err
 		}
-		if err := l.add(ctx, m, cmp.Or(desc.Platform, platform)); err != nil {
+		desc.Platform = cmp.Or(desc.Platform, platform)
+		if err := l.add(ctx, m, desc); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *lister) add(ctx context.Context, m *Manifest, platform *v1.Platform) error {
+// add takes in a manifest that an index lists by a descriptor.
+func (l *lister) add(ctx context.Context, m *Manifest, desc v1.Descriptor) error {
 	switch {
 	case m.Index != nil:
-		return l.list(ctx, m.Index, platform)
+		return l.list(ctx, m.Index, desc.Platform)
 	case !isReferrer(m):
-		l.children = append(l.children, child{m, platform, find(m, l.in.Options.settings().Format)})
+		l.children = append(l.children, child{
+			Manifest: m, digest: desc.Digest, platform: desc.Platform, row: find(m, l.in.Options.settings().Format),
+		})
 	}
 	return nil
 }

@@ -74,6 +74,8 @@ type layer struct {
 	sum v1.Hash
 	// ofImage says that links are handed over too.
 	ofImage bool
+	// report is told about the links that are skipped; nil: nobody is.
+	report *Report
 	// before is what was read of other layers of the artifact, which counts
 	// towards the limits.
 	before amount
@@ -184,6 +186,7 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 	}
 	if header.Typeflag == tar.TypeSymlink && !l.ofImage {
 		l.links++
+		l.report.omit(path.Clean(header.Name), SymbolicLink)
 		l.normal = false
 		return nil
 	}

@@ -53,6 +53,9 @@ type Options struct {
 	// AlwaysRearchive turns verbatim publication off: for a store whose digest
 	// algorithm is not sha256, so that no layer's digest can be the artifact's.
 	AlwaysRearchive bool
+	// Report is filled by Convert; nil when nobody wants to know. It belongs to
+	// one conversion.
+	Report *Report
 }
 
 // Limits bound one artifact. Only Entries and IndexBytes cost memory; the

@@ -32,6 +32,8 @@ const (
 // it says: no symbolic link is ever followed.
 type overlay struct {
 	limits Limits
+	// report is told about the links that are left out; nil: nobody is.
+	report *Report
 	root   *item
 	// layer is the number of the layer that is applied, from 1.
 	layer int
@@ -182,6 +184,7 @@ func (o *overlay) put(e entry) (*item, error) {
 		name := path[start:end]
 		if known := at.children[name]; known != nil && known.symlink {
 			o.displaced++
+			o.report.omit(known.path, SymbolicLink)
 		}
 		var err error
 		if at, err = o.make(at, name, node{path: path[:end], folder: true}); err != nil {
@@ -243,6 +246,7 @@ func (o *overlay) flatten() (*tree, int, error) {
 		for _, i := range in.children {
 			if i.symlink {
 				links++
+				o.report.omit(i.path, SymbolicLink)
 				continue
 			}
 			if err := t.insert(&i.node); err != nil {

@@ -45,7 +45,7 @@ func (t tarball) open(ctx context.Context, in Input) (*layer, error) {
 		return nil, err
 	}
 	l := newLayer(file, cmp.Or(t.as, t.desc.MediaType), in.Options.Limits)
-	l.under, l.sum = t.under, t.sum
+	l.under, l.sum, l.report = t.under, t.sum, in.Options.Report
 	return l, nil
 }
 
@@ -81,6 +81,7 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 	if err != nil {
 		return nil, err
 	}
+	in.Options.Report.omitDropped(t)
 	if files == 0 {
 		return nil, noFiles(dropped, l.links)
 	}
