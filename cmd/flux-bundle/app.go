@@ -18,7 +18,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +31,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
-	"sigs.k8s.io/yaml"
 
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/format"
@@ -54,10 +52,11 @@ const (
 	maxErrorBytes = 2000
 )
 
-// streams are what a person or a pipe is behind.
+// streams are what a person or a pipe is behind, and their environment.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	getenv   func(name string) string
 }
 
 // app is what all verbs share.
@@ -187,22 +186,20 @@ func (o *output) check() error {
 // print writes a result to w: as JSON or YAML where that is asked for, else as
 // text writes it.
 func (o *output) print(w io.Writer, result any, text func(w io.Writer) error) error {
+	encode := encodeJSON
 	switch o.format {
 	case "json":
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(result)
 	case "yaml":
-		body, err := yaml.Marshal(result)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(body)
-		return err
+		encode = encodeYAML
 	default:
 		return text(w)
 	}
+	body, err := encode(result)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(body)
+	return err
 }
 
 // complete offers values for a flag to the shell.

@@ -1,0 +1,118 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"sigs.k8s.io/yaml"
+)
+
+// What stands in an artifact was written by somebody else, and a terminal obeys
+// what it is shown: nothing of it is printed that could be a command to one, or
+// that makes text look like other text.
+
+// isPlain tells whether a character does nothing to a terminal but show itself.
+func isPlain(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r) && isJoiner(r))
+}
+
+// isJoiner tells the format characters that belong into words and emoji from
+// those that turn the order of text around.
+func isJoiner(r rune) bool { return r == '\u200c' || r == '\u200d' }
+
+// printable returns text with escapes, as those of Go, in place of what is not
+// plain.
+func printable(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool { return !isPlain(r) }) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case isPlain(r):
+			b.WriteString(text[:size])
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[0])
+		default:
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		text = text[size:]
+	}
+	return b.String()
+}
+
+// encodeJSON encodes a result with all escapes that keep a terminal safe, which
+// programs undo.
+func encodeJSON(result any) ([]byte, error) {
+	return encodeWith(result, func(r rune) string {
+		high, low := utf16.EncodeRune(r)
+		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+	})
+}
+
+// encodeWith encodes a result as JSON, with the escapes of a language for
+// characters that take more than 16 bits.
+func encodeWith(result any, long func(rune) string) ([]byte, error) {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(result); err != nil {
+		return nil, err
+	}
+	if isHarmless(body.Bytes()) {
+		return body.Bytes(), nil
+	}
+	// What is not plain stands in strings only.
+	var out bytes.Buffer
+	for _, r := range body.String() {
+		switch {
+		case r == '\n' || isPlain(r):
+			out.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		default:
+			out.WriteString(long(r))
+		}
+	}
+	return out.Bytes(), nil
+}
+
+func isHarmless(body []byte) bool {
+	return bytes.IndexFunc(body, func(r rune) bool { return r != '\n' && !isPlain(r) }) < 0
+}
+
+// encodeYAML encodes a result as YAML. What YAML would print as it is although a
+// terminal might obey it, or would refuse, is printed as JSON, which YAML
+// includes but for the escapes of characters that take more than 16 bits.
+func encodeYAML(result any) ([]byte, error) {
+	body, err := yaml.Marshal(result)
+	if err == nil && isHarmless(body) {
+		return body, nil
+	}
+	return encodeWith(result, func(r rune) string { return fmt.Sprintf(`\U%08x`, r) })
+}
