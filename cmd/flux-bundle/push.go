@@ -17,14 +17,363 @@ limitations under the License.
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
+
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/sign"
 )
 
-func newPush(_ *app) *cobra.Command {
-	return &cobra.Command{
-		Use:  "push",
-		RunE: func(*cobra.Command, []string) error { return errors.New("not yet") },
+const pushExample = `  # push a folder
+  flux bundle -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0
+
+  # push and sign it, under two tags; nobody who follows a tag ever sees it unsigned
+  flux bundle -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0 -t ghcr.io/org/app-deploy:latest -s cosign.key
+
+  # in CI: refuse to move a tag, and keep the digest
+  digest=$(COSIGN_PASSWORD="$PASSWORD" flux bundle push -f ./deploy -t "ghcr.io/org/app-deploy:$VERSION" -s cosign.key --immutable)
+
+  # see what would be pushed
+  flux bundle -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0 --dry-run -o yaml`
+
+const pushLong = `Packages a folder, or a single file, as an artifact of the format of flux push artifact and pushes it.
+
+What is left out: what .sourceignore files say or, without one, what Flux leaves out by default, and symbolic links. The same files
+give the same layer on every machine, and image-source-controller serves that layer as it is.
+
+What is checked first: every YAML file parses, and every kustomization builds, without network and without access to files outside of the
+folder. Of what is packed, that is: a file that is left out is missing there, too. Templates of Helm charts are not checked.
+
+Annotations come from git where the folder is in a repository: source, revision (branch@sha1:commit) and created, the time of the commit.
+SOURCE_DATE_EPOCH replaces that time. A folder with changes that are not committed gets neither revision nor time.
+
+The order: upload by digest, sign, and only then set the tags. What is already there is not uploaded or signed again.
+
+Standard output has the reference with the digest and nothing else.`
+
+// push is one run of the verb.
+type push struct {
+	app *app
+
+	path        string
+	tags        []string
+	key         string
+	legacy      bool
+	tlog        bool
+	rekor       string
+	ignore      []string
+	annotations []string
+	source      string
+	revision    string
+	noValidate  bool
+	remoteBases bool
+	immutable   bool
+	dryRun      bool
+	output      output
+}
+
+func newPush(a *app) *cobra.Command {
+	p := &push{app: a}
+	cmd := &cobra.Command{
+		Use:     "push -f PATH -t REFERENCE",
+		Short:   "Package a folder, sign it and push it",
+		Long:    pushLong,
+		Example: pushExample,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 	}
+	p.bind(cmd)
+	return cmd
+}
+
+// pushByDefault lets a command without a verb push.
+func pushByDefault(a *app, cmd *cobra.Command) {
+	p := &push{app: a}
+	p.bind(cmd)
+	cmd.Example = pushExample
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().NFlag() == 0 {
+			return cmd.Help()
+		}
+		return p.run(cmd.Context())
+	}
+}
+
+func (p *push) bind(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringVarP(&p.path, "path", "f", "", "folder, or file, to push")
+	fs.StringArrayVarP(&p.tags, "tag", "t", nil, "where to push: registry/repository:tag; may be repeated")
+	fs.StringVarP(&p.key, "sign-key", "s", "", "file of the private key to sign with (cosign.key); its password is in COSIGN_PASSWORD or is asked for")
+	fs.BoolVar(&p.legacy, "legacy-signature", false, "sign in the format that cosign had before bundles as well (the tag sha256-<hex>.sig)")
+	fs.BoolVar(&p.tlog, "tlog", false, "record the signature in a transparency log, where it is public for ever")
+	fs.StringVar(&p.rekor, "rekor-url", sign.PublicLog, "transparency log that --tlog means")
+	fs.StringSliceVar(&p.ignore, "ignore-paths", nil, "patterns of further files to leave out, in the format of .sourceignore")
+	fs.StringArrayVarP(&p.annotations, "annotation", "a", nil, "annotation as key=value; may be repeated; an empty value removes one that comes from git")
+	fs.StringVar(&p.source, "source", "", "address of the source (default: the address of git's remote origin)")
+	fs.StringVar(&p.revision, "revision", "", "revision of the source, as branch@sha1:commit (default: what git has checked out)")
+	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses and that kustomizations build")
+	fs.BoolVar(&p.remoteBases, "remote-bases", false, "build kustomizations that fetch bases over the network, too")
+	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest")
+	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")
+	p.output.bind(cmd)
+	for _, err := range []error{
+		cmd.MarkFlagFilename("sign-key", "key"),
+		cmd.RegisterFlagCompletionFunc("tag", cobra.NoFileCompletions),
+	} {
+		if err != nil {
+			panic(err) // there is no such flag: a mistake in this program
+		}
+	}
+}
+
+// pushed is the result, for programs to read. What names the first tag has the
+// names of what flux push artifact prints.
+type pushed struct {
+	URL         string            `json:"url"`
+	Repository  string            `json:"repository"`
+	Tag         string            `json:"tag"`
+	Digest      string            `json:"digest"`
+	Tags        []string          `json:"tags"`
+	Layer       packedLayer       `json:"layer"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Signed      bool              `json:"signed"`
+	DryRun      bool              `json:"dryRun,omitempty"`
+}
+
+type packedLayer struct {
+	Digest string `json:"digest"`
+	// Size in bytes, packed and unpacked.
+	Size      int64 `json:"size"`
+	Files     int   `json:"files"`
+	FileBytes int64 `json:"fileBytes"`
+}
+
+func (p *push) run(ctx context.Context) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	tags, err := p.references()
+	if err != nil {
+		return err
+	}
+	annotations, err := p.annotate(ctx)
+	if err != nil {
+		return err
+	}
+	var key *sign.Key
+	if p.key != "" {
+		if key, err = p.app.openKey(p.key); err != nil {
+			return err
+		}
+	}
+	scratch, err := os.MkdirTemp("", programName+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	packed, err := p.pack(ctx, scratch)
+	if err != nil {
+		return err
+	}
+	made, err := newArtifact(packed, annotations)
+	if err != nil {
+		return err
+	}
+	if !p.dryRun {
+		u := &upload{app: p.app, artifact: made, key: key, legacy: p.legacy, immutable: p.immutable}
+		if p.tlog {
+			u.log = p.rekor
+		}
+		if err := u.run(ctx, tags); err != nil {
+			return err
+		}
+	}
+	return p.print(tags, made)
+}
+
+// check refuses flags that make no sense together.
+func (p *push) check() error {
+	switch {
+	case p.path == "" || len(p.tags) == 0:
+		return errors.New("what to push and where is not said: -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0")
+	case p.key == "" && (p.legacy || p.tlog):
+		return errors.New("--legacy-signature and --tlog say how to sign, but there is no --sign-key to sign with")
+	}
+	return p.output.check()
+}
+
+// references reads the tags to push to.
+func (p *push) references() ([]name.Tag, error) {
+	var tags []name.Tag
+	for _, text := range p.tags {
+		ref, err := p.app.reference(text)
+		if err != nil {
+			return nil, err
+		}
+		tag, ok := ref.(name.Tag)
+		if !ok || !strings.HasSuffix(text, ":"+tag.TagStr()) {
+			return nil, fmt.Errorf("%q names no tag, expected one such as %s:v1.0.0", text, ref.Context().Name())
+		}
+		if !slices.Contains(tags, tag) {
+			tags = append(tags, tag)
+		}
+	}
+	return tags, nil
+}
+
+// annotate returns the annotations of the artifact: from git, then from the
+// flags, the more specific last.
+func (p *push) annotate(ctx context.Context) (map[string]string, error) {
+	if _, err := os.Stat(p.path); err != nil {
+		return nil, fmt.Errorf("--path: %w", err)
+	}
+	known, err := gather(ctx, p.path)
+	if err != nil {
+		p.app.warnf("source, revision and time are not known: %s", oneLine(err.Error()))
+	}
+	if known.dirty && p.revision == "" {
+		p.app.warnf("%s has changes that are not committed, so the artifact names no revision; commit them, or say --revision", p.path)
+	}
+	created, set, err := sourceDate()
+	if err != nil {
+		return nil, err
+	}
+	if !set {
+		created = known.committed
+	}
+	annotations := map[string]string{sourceAnnotation: cmp.Or(p.source, known.source), revisionAnnotation: cmp.Or(p.revision, known.revision)}
+	if set || !created.IsZero() {
+		annotations[createdAnnotation] = created.Format(time.RFC3339)
+	}
+	for _, text := range p.annotations {
+		key, value, found := strings.Cut(text, "=")
+		if !found || key == "" {
+			return nil, fmt.Errorf("--annotation is %q, expected key=value", text)
+		}
+		annotations[key] = value
+	}
+	maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
+	if text, found := annotations[createdAnnotation]; found {
+		if _, err := time.Parse(time.RFC3339, text); err != nil {
+			return nil, fmt.Errorf("the annotation %s is %q, expected a time such as 2026-01-02T15:04:05Z", createdAnnotation, text)
+		}
+	}
+	return annotations, nil
+}
+
+// pack packs the folder and checks what was packed.
+func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error) {
+	folder, remove, err := p.folder()
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	packed, err := format.Pack(ctx, root, scratch, format.PackOptions{Ignore: strings.Join(p.ignore, "\n"), Limits: p.app.flags.limits})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.path, err)
+	}
+	if n := len(packed.SkippedLinks); n > 0 {
+		p.app.warnf("%d symbolic links are left out, as no consumer unpacks them: %s", n, some(packed.SkippedLinks))
+	}
+	p.app.statusf("packed %d files (%s) as %s (%s)", packed.Files, bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
+	if p.noValidate {
+		return packed, nil
+	}
+	v := &validation{app: p.app, shown: p.path, remoteBases: p.remoteBases}
+	if folder != p.path {
+		v.shown = filepath.Dir(p.path)
+	}
+	return packed, v.validate(ctx, packed.Path)
+}
+
+// folder returns the folder to pack: a file goes into one of its own.
+func (p *push) folder() (path string, remove func(), err error) {
+	info, err := os.Stat(p.path)
+	if err != nil {
+		return "", nil, fmt.Errorf("--path: %w", err)
+	}
+	if info.IsDir() {
+		return p.path, func() {}, nil
+	}
+	if !info.Mode().IsRegular() {
+		return "", nil, fmt.Errorf("--path: %s is neither a folder nor a file", p.path)
+	}
+	own, err := os.MkdirTemp("", programName+"-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(own) } // the system removes what is left
+	if err := copyFile(filepath.Join(own, filepath.Base(p.path)), p.path); err != nil {
+		remove()
+		return "", nil, err
+	}
+	return own, remove, nil
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+func (p *push) print(tags []name.Tag, made *artifact) error {
+	digest := made.manifest.digest.String()
+	first := tags[0].Context().Digest(digest)
+	result := pushed{
+		URL: "oci://" + first.Name(), Repository: first.Context().Name(), Tag: tags[0].TagStr(), Digest: digest,
+		Layer: packedLayer{
+			Digest: made.packed.Digest.String(), Size: made.packed.Size,
+			Files: made.packed.Files, FileBytes: made.packed.FileBytes,
+		},
+		Annotations: annotationsOf(made), Signed: p.key != "" && !p.dryRun, DryRun: p.dryRun,
+	}
+	for _, tag := range tags {
+		result.Tags = append(result.Tags, tag.Name())
+	}
+	return p.output.print(p.app.out, result, func(w io.Writer) error {
+		for _, repository := range repositories(tags) {
+			if _, err := fmt.Fprintln(w, repository.Digest(digest).Name()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// some lists a few names.
+func some(names []string) string {
+	const few = 3
+	if len(names) > few {
+		return strings.Join(names[:few], ", ") + fmt.Sprintf(" and %d more", len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }

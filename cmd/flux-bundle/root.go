@@ -37,12 +37,10 @@ func run(ctx context.Context, s streams, args []string) int {
 
 // newRoot returns the command with all verbs. Without a verb it pushes.
 func newRoot(a *app) *cobra.Command {
-	push := newPush(a)
 	root := &cobra.Command{
 		Use:               programName,
 		Short:             "Package, sign and push what Flux deploys",
 		Long:              rootLong,
-		Example:           push.Example,
 		Args:              cobra.NoArgs,
 		Version:           version,
 		SilenceErrors:     true,
@@ -55,14 +53,17 @@ func newRoot(a *app) *cobra.Command {
 	root.SetErr(a.err)
 	a.flags.bind(root.PersistentFlags())
 	complete(root, "provider", "generic", "aws", "azure", "gcp")
-	root.AddCommand(push)
+	pushByDefault(a, root)
 	root.AddCommand(verbs(a)...)
 	return root
 }
 
-// verbs are what the command can do beside pushing.
-func verbs(_ *app) []*cobra.Command {
-	return []*cobra.Command{}
+// verbs are what the command can do. Without one it pushes.
+func verbs(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newPush(a),
+		newGenerateKeyPair(a),
+	}
 }
 
 const rootLong = `flux bundle packages a folder of manifests as an OCI artifact, signs it and pushes it; and it shows, pulls, verifies and compares

@@ -1,0 +1,201 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// facts are what is known about where a folder comes from. A fact that is not
+// known is empty.
+type facts struct {
+	// source is the address of the repository, without credentials.
+	source string
+	// revision in Flux's form: branch or tag, @, algorithm and commit.
+	revision string
+	// committed is the time of the commit.
+	committed time.Time
+	// dirty tells that the folder is not what was committed: then neither the
+	// revision nor the time is about it.
+	dirty bool
+}
+
+// gather asks git about the folder of a path. The git command is asked rather
+// than a library, because only it reads every repository that it wrote: linked
+// working trees, other ref formats, filters, and who may be trusted.
+// It returns no facts where there is no repository.
+func gather(ctx context.Context, path string) (facts, error) {
+	folder, err := folderOf(path)
+	if err != nil || !isInRepository(folder) {
+		return facts{}, err
+	}
+	g := git{ctx, folder}
+	commit, err := g.ask("rev-parse", "--verify", "HEAD")
+	if err != nil {
+		return facts{}, err
+	}
+	status, err := g.ask("status", "--porcelain", "--untracked-files=all", "--", path2spec(path))
+	if err != nil {
+		return facts{}, err
+	}
+	found := facts{dirty: status != ""}
+	if address, err := g.ask("config", "--get", "remote.origin.url"); err == nil {
+		found.source = withoutPassword(address)
+	}
+	if found.dirty {
+		return found, nil
+	}
+	found.revision = g.name() + algorithmOf(commit) + ":" + commit
+	seconds, err := g.ask("show", "--no-patch", "--no-show-signature", "--format=%ct", "HEAD")
+	if err != nil {
+		return facts{}, err
+	}
+	found.committed, err = epoch(seconds)
+	return found, err
+}
+
+// git is the git command in a folder.
+type git struct {
+	ctx    context.Context //nolint:containedctx // it lives for one call of gather
+	folder string
+}
+
+// ask returns what git says. Programs that the configuration of a repository
+// names are not run.
+func (g git) ask(args ...string) (string, error) {
+	command := exec.CommandContext(g.ctx, "git", append([]string{"-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull}, args...)...) //nolint:gosec // all arguments are ours but a path after --
+	command.Dir = g.folder
+	command.Env = append(os.Environ(), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0")
+	var said bytes.Buffer
+	command.Stderr = &said
+	out, err := command.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return "", fmt.Errorf("git %s: %s", args[0], oneLine(said.String()))
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// name returns the branch or the tag that is checked out, and @; nothing when
+// there is none.
+func (g git) name() string {
+	if branch, err := g.ask("symbolic-ref", "--quiet", "--short", "HEAD"); err == nil {
+		return branch + "@"
+	}
+	if tag, err := g.ask("describe", "--tags", "--exact-match", "HEAD"); err == nil {
+		return tag + "@"
+	}
+	return ""
+}
+
+func algorithmOf(commit string) string {
+	const sha256Digits = 64
+	if len(commit) == sha256Digits {
+		return "sha256"
+	}
+	return "sha1"
+}
+
+// folderOf returns the folder of a path that may be a file.
+func folderOf(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.IsDir() {
+		return path, nil
+	}
+	return filepath.Dir(path), nil
+}
+
+// path2spec names the path within its folder.
+func path2spec(path string) string {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return ":(literal)" + filepath.Base(path)
+	}
+	return "."
+}
+
+// isInRepository spares folders outside of a repository the question, and the
+// need for git.
+func isInRepository(folder string) bool {
+	folder, err := filepath.Abs(folder)
+	if err != nil {
+		return false
+	}
+	for {
+		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {
+			return true
+		}
+		parent := filepath.Dir(folder)
+		if parent == folder {
+			return os.Getenv("GIT_DIR") != ""
+		}
+		folder = parent
+	}
+}
+
+// withoutPassword drops what logs in from the address of a repository: CI jobs
+// clone with a token in it.
+func withoutPassword(address string) string {
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Scheme == "" || parsed.User == nil {
+		return address // git@host:path, or a path
+	}
+	if parsed.Scheme == "ssh" {
+		parsed.User = url.User(parsed.User.Username())
+	} else {
+		parsed.User = nil
+	}
+	return parsed.String()
+}
+
+// sourceDate is the time that SOURCE_DATE_EPOCH says, and false when it says
+// none: https://reproducible-builds.org/specs/source-date-epoch/.
+func sourceDate() (time.Time, bool, error) {
+	text, found := os.LookupEnv("SOURCE_DATE_EPOCH")
+	if !found || text == "" {
+		return time.Time{}, false, nil
+	}
+	date, err := epoch(text)
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("SOURCE_DATE_EPOCH is %q, expected seconds since 1970", text)
+	}
+	return date, true, nil
+}
+
+func epoch(text string) (time.Time, error) {
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	date := time.Unix(seconds, 0).UTC()
+	if date.Year() < 0 || date.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("%s is in no year that can be written", text)
+	}
+	return date, nil
+}

@@ -1,0 +1,109 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/image-source/image-source-controller/pkg/sign"
+)
+
+func newGenerateKeyPair(a *app) *cobra.Command {
+	var prefix string
+	cmd := &cobra.Command{
+		Use:     "generate-key-pair",
+		Aliases: []string{"keygen"},
+		Short:   "Make a key pair to sign with",
+		Long: `Makes a key pair as cosign does: cosign.key, encrypted with a password, and cosign.pub. The password is asked for on a terminal, or
+read from COSIGN_PASSWORD. Files that exist are never overwritten.
+
+cosign.key signs, here with --sign-key or with cosign itself: keep it where nobody else reads it. cosign.pub verifies: put it into the
+Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.`,
+		Example: `  # make cosign.key and cosign.pub, and give the public key to the cluster
+  flux bundle generate-key-pair
+  kubectl -n apps create secret generic release-keys --from-file=cosign.pub
+
+  # in CI, with another name
+  COSIGN_PASSWORD="$PASSWORD" flux bundle generate-key-pair --output-key-prefix release`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return a.generateKeyPair(prefix) },
+	}
+	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "name of the two files, before .key and .pub")
+	return cmd
+}
+
+func (a *app) generateKeyPair(prefix string) error {
+	private, public := prefix+".key", prefix+".pub"
+	for _, path := range []string{private, public} {
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s exists and is not overwritten: what it signed could not be verified any more", path)
+		}
+	}
+	password, err := a.newPassword(private)
+	if err != nil {
+		return err
+	}
+	pair, err := sign.GenerateKeyPair(password)
+	if err != nil {
+		return err
+	}
+	const secret, anybody = 0o600, 0o644
+	if err := create(private, pair.Private, secret); err != nil {
+		return err
+	}
+	if err := create(public, pair.Public, anybody); err != nil {
+		return errors.Join(err, os.Remove(private))
+	}
+	a.statusf("%s holds the private key: keep it secret, and its password", private)
+	a.statusf("%s holds the public key: it verifies what the other signs", public)
+	return nil
+}
+
+// newPassword asks twice where it asks.
+func (a *app) newPassword(private string) ([]byte, error) {
+	password, err := a.password("Password to encrypt " + private + " with: ")
+	if err != nil {
+		return nil, err
+	}
+	if _, found := os.LookupEnv(passwordVariable); found {
+		return password, nil
+	}
+	again, err := a.password("The same again: ")
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(password, again) {
+		return nil, errors.New("the two passwords differ")
+	}
+	return password, nil
+}
+
+// create writes a file that must not exist.
+func create(path string, content []byte, mode os.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, bytes.NewReader(content))
+	return errors.Join(err, file.Close())
+}

@@ -1,0 +1,82 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/term"
+
+	"github.com/image-source/image-source-controller/pkg/sign"
+)
+
+// passwordVariable is where cosign looks for the password of a key.
+const passwordVariable = "COSIGN_PASSWORD"
+
+// maxKeyBytes bounds the file of a key.
+const maxKeyBytes = 64 << 10
+
+// openKey reads the private key of a file, and the password from the environment
+// or from the person at the terminal. It is never taken from the arguments, which
+// everybody on a machine can see.
+func (a *app) openKey(path string) (*sign.Key, error) {
+	text, err := readKeyFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	if err := sign.CheckKey(text); err != nil {
+		return nil, fmt.Errorf("key %s: %w", path, err)
+	}
+	password, err := a.password("Password for " + filepath.Base(path) + ": ")
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", path, err)
+	}
+	key, err := sign.OpenKey(text, password)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+func readKeyFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() || info.Size() > maxKeyBytes {
+		return nil, fmt.Errorf("%s is no key file: it is a folder or has more than %d bytes", path, maxKeyBytes)
+	}
+	return os.ReadFile(path)
+}
+
+// password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.
+func (a *app) password(prompt string) ([]byte, error) {
+	if password, found := os.LookupEnv(passwordVariable); found {
+		return []byte(password), nil
+	}
+	file, ok := a.in.(*os.File)
+	if !ok || !isTerminal(a.in) {
+		return nil, errors.New("a password is needed: set " + passwordVariable + ", or run on a terminal")
+	}
+	fmt.Fprint(a.err, prompt)
+	password, err := term.ReadPassword(int(file.Fd()))
+	fmt.Fprintln(a.err)
+	return password, err
+}

@@ -1,0 +1,270 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/sign"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// upload brings an artifact to its tags: uploaded by digest everywhere, then
+// signed everywhere, and only then tagged, so that no tag ever leads to what is
+// not signed.
+type upload struct {
+	app      *app
+	artifact *artifact
+	// key signs; nil: nobody does.
+	key *sign.Key
+	// legacy asks for the older format as well.
+	legacy bool
+	// log is the address of the log to record signatures in; empty: none.
+	log string
+	// immutable refuses to move a tag.
+	immutable bool
+}
+
+// destination is a repository to push to.
+type destination struct {
+	name    name.Repository
+	tags    []name.Tag
+	access  *registry.Repository
+	options []remote.Option
+	pusher  *remote.Pusher
+}
+
+func (u *upload) run(ctx context.Context, tags []name.Tag) error {
+	var all []*destination
+	for _, repository := range repositories(tags) {
+		d, err := u.open(ctx, repository, tags)
+		if err != nil {
+			return err
+		}
+		all = append(all, d)
+	}
+	for _, step := range []struct {
+		do func(ctx context.Context, d *destination) error
+		// unless says how things stand when it fails.
+		unless string
+	}{
+		{u.guard, "nothing was pushed"},
+		{u.push, "no tag was set"},
+		{u.sign, "it is pushed, but not signed, and no tag was set"},
+		{u.tag, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
+	} {
+		for _, d := range all {
+			if err := step.do(ctx, d); err != nil {
+				return fmt.Errorf("%w: %s", err, step.unless)
+			}
+		}
+	}
+	return nil
+}
+
+func (u *upload) andSigned() string {
+	if u.key == nil {
+		return ""
+	}
+	return " and signed"
+}
+
+// repositories returns those of tags, each once.
+func repositories(tags []name.Tag) []name.Repository {
+	var all []name.Repository
+	for _, tag := range tags {
+		if !slices.Contains(all, tag.Context()) {
+			all = append(all, tag.Context())
+		}
+	}
+	return all
+}
+
+func (u *upload) open(ctx context.Context, repository name.Repository, tags []name.Tag) (*destination, error) {
+	d := &destination{name: repository}
+	for _, tag := range tags {
+		if tag.Context() == repository {
+			d.tags = append(d.tags, tag)
+		}
+	}
+	var err error
+	if d.access, err = u.app.access(ctx, d.tags[0]); err != nil {
+		return nil, err
+	}
+	d.options = []remote.Option{
+		remote.WithTransport(d.access.RoundTripper()),
+		remote.WithAuth(d.access.Auth()),
+		remote.WithUserAgent(programName + "/" + version),
+	}
+	d.pusher, err = remote.NewPusher(append(d.options, remote.WithContext(ctx))...)
+	return d, err
+}
+
+// guard fails where a tag that must not move has another digest.
+func (u *upload) guard(ctx context.Context, d *destination) error {
+	if !u.immutable {
+		return nil
+	}
+	for _, tag := range d.tags {
+		found, err := remote.Head(tag, append(d.options, remote.WithContext(ctx))...)
+		switch {
+		case isNotFound(err):
+		case err != nil:
+			return failed("look for "+tag.Name(), err)
+		case found.Digest != u.artifact.manifest.digest:
+			return fmt.Errorf("%s exists as %s, and --immutable forbids to move it to %s", tag.Name(), found.Digest, u.artifact.manifest.digest)
+		}
+	}
+	return nil
+}
+
+// push uploads what is not there, the manifest last.
+func (u *upload) push(ctx context.Context, d *destination) error {
+	doing := "push to " + d.name.Name()
+	packed := u.artifact.packed
+	shown := &progress{app: u.app, what: "layer " + short(packed.Digest), size: packed.Size}
+	err := d.pusher.Upload(ctx, d.name, &layer{packed: packed, reading: shown.start})
+	shown.end(err)
+	if err != nil {
+		return failed(doing, err)
+	}
+	if err := d.pusher.Upload(ctx, d.name, u.artifact.config); err != nil {
+		return failed(doing, err)
+	}
+	digest := d.name.Digest(u.artifact.manifest.digest.String())
+	if err := d.pusher.Push(ctx, digest, u.artifact.manifest); err != nil {
+		return failed(doing, err)
+	}
+	return nil
+}
+
+// sign signs what was pushed, unless this key has signed it before. What is to
+// be recorded in a log is always signed again: nobody can tell from here whether
+// the log has it.
+func (u *upload) sign(ctx context.Context, d *destination) error {
+	if u.key == nil {
+		return nil
+	}
+	subject := d.name.Digest(u.artifact.manifest.digest.String())
+	o := sign.Options{Remote: d.options, Log: u.log}
+	if u.log == "" && u.isSigned(ctx, d) {
+		u.app.statusf("%s is already signed by this key", short(u.artifact.manifest.digest))
+	} else {
+		if err := u.key.Attach(ctx, subject, o); err != nil {
+			return failed("sign "+subject.Name(), err)
+		}
+		u.app.statusf("signed %s", short(u.artifact.manifest.digest))
+	}
+	if !u.legacy {
+		return nil
+	}
+	if err := u.key.AttachLegacy(ctx, subject, o); err != nil {
+		return failed("sign "+subject.Name()+" in the older format", err)
+	}
+	u.app.statusf("signed %s in the older format", short(u.artifact.manifest.digest))
+	return nil
+}
+
+// isSigned tells whether there is a bundle that the controller would accept for
+// the key. What cannot be read counts as none: then there is one more.
+func (u *upload) isSigned(ctx context.Context, d *destination) bool {
+	authority, err := trust.NewAuthority(trust.Demand{
+		Provider: trust.ProviderCosign,
+		Secret:   &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": u.key.PublicKey()}},
+	}, trust.Options{})
+	if err != nil {
+		return false
+	}
+	verified, err := trust.NewRules(d.access, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
+		Verify(ctx, trust.Subject{Repository: d.access.Name(), Digest: u.artifact.manifest.digest})
+	return err == nil && slices.ContainsFunc(verified.Rulings(), func(r trust.Ruling) bool { return r.Signer.Format != trust.Legacy })
+}
+
+// tag sets the tags, once more with a look at those that must not move.
+func (u *upload) tag(ctx context.Context, d *destination) error {
+	if err := u.guard(ctx, d); err != nil {
+		return err
+	}
+	for _, tag := range d.tags {
+		if err := d.pusher.Push(ctx, tag, u.artifact.manifest); err != nil {
+			return failed("set the tag "+tag.Name(), err)
+		}
+		u.app.statusf("%s is %s", tag.Name(), short(u.artifact.manifest.digest))
+	}
+	return nil
+}
+
+func annotationsOf(made *artifact) map[string]string {
+	m, err := v1.ParseManifest(strings.NewReader(string(made.manifest.body)))
+	if err != nil {
+		return nil
+	}
+	return m.Annotations
+}
+
+func isNotFound(err error) bool {
+	var refusal *transport.Error
+	return errors.As(err, &refusal) && refusal.StatusCode == http.StatusNotFound
+}
+
+// failed says what could not be done, and why, without the address of a request:
+// uploads carry what authorises them in it.
+func failed(doing string, err error) error {
+	var refusal *transport.Error
+	var request *url.Error
+	switch {
+	case errors.As(err, &refusal):
+		return fmt.Errorf("cannot %s: %w", doing, answer{refusal})
+	case errors.As(err, &request):
+		return fmt.Errorf("cannot %s: %w", doing, request.Err)
+	default:
+		return fmt.Errorf("cannot %s: %w", doing, err)
+	}
+}
+
+// answer is what a registry refuses with, in words for a person.
+type answer struct{ refusal *transport.Error }
+
+func (a answer) Unwrap() error { return a.refusal }
+
+func (a answer) Error() string {
+	const maxSaid = 200
+	said := fmt.Sprintf("the registry answers %d %s", a.refusal.StatusCode, http.StatusText(a.refusal.StatusCode))
+	if len(a.refusal.Errors) > 0 {
+		words := oneLine(fmt.Sprintf("%s: %s", a.refusal.Errors[0].Code, a.refusal.Errors[0].Message))
+		said += fmt.Sprintf(" (%s)", words[:min(len(words), maxSaid)])
+	}
+	switch a.refusal.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		said += "; log in with docker login or choose a --provider, and see that this account may push there"
+	case http.StatusNotFound:
+		said += "; see that the repository exists and that this account may push there"
+	}
+	return said
+}

@@ -1,0 +1,282 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fluxcd/pkg/kustomize"
+	fluxtar "github.com/fluxcd/pkg/tar"
+	"go.yaml.in/yaml/v3"
+	"sigs.k8s.io/kustomize/api/konfig"
+)
+
+// validation checks what was packed, not the folder that it was packed of: a
+// file that is left out is missing in the cluster too.
+type validation struct {
+	app *app
+	// shown is the folder as the person named it.
+	shown string
+	// remoteBases lets kustomize fetch over the network.
+	remoteBases bool
+
+	unpacked string
+	root     *os.Root
+	files    []string
+}
+
+// validate unpacks an archive as kustomize-controller does and checks that all
+// YAML in it parses and that all its kustomizations build.
+func (v *validation) validate(ctx context.Context, archive string) error {
+	unpacked, err := os.MkdirTemp("", programName+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(unpacked)
+	// What kustomize resolves is the real path.
+	if v.unpacked, err = filepath.EvalSymlinks(unpacked); err != nil {
+		return err
+	}
+	if err := v.unpack(archive); err != nil {
+		return err
+	}
+	if v.root, err = os.OpenRoot(v.unpacked); err != nil {
+		return err
+	}
+	defer v.root.Close()
+	if v.files, err = v.list(); err != nil {
+		return err
+	}
+	for _, file := range v.files {
+		if ext := path.Ext(file); ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		if err := errors.Join(ctx.Err(), v.parse(file)); err != nil {
+			return err
+		}
+	}
+	return v.build(ctx)
+}
+
+func (v *validation) unpack(archive string) error {
+	file, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return fluxtar.Untar(file, v.unpacked, fluxtar.WithMaxUntarSize(fluxtar.UnlimitedUntarSize), fluxtar.WithSkipSymlinks())
+}
+
+// list returns the files to check. The templates of Helm charts are no YAML
+// before Helm has rendered them.
+func (v *validation) list() ([]string, error) {
+	var files []string
+	err := fs.WalkDir(v.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path.Base(name) == "templates" && v.exists(path.Join(path.Dir(name), "Chart.yaml")):
+			return fs.SkipDir
+		case !d.IsDir():
+			files = append(files, name)
+		}
+		return nil
+	})
+	return files, err
+}
+
+func (v *validation) exists(name string) bool {
+	_, err := v.root.Lstat(name)
+	return err == nil
+}
+
+// parse reads the documents of a file one after the other.
+func (v *validation) parse(name string) error {
+	file, err := v.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for decoder := yaml.NewDecoder(file); ; {
+		var document any
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			line, words := lineOf(err)
+			return fmt.Errorf("%s:%d: %s", v.show(name), line, words)
+		}
+	}
+}
+
+var yamlLine = regexp.MustCompile(`line (\d+): `)
+
+// lineOf takes the line out of the words of the YAML parser, which names none
+// for the first.
+func lineOf(err error) (int, string) {
+	words := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:")
+	found := yamlLine.FindStringSubmatchIndex(words)
+	if found == nil {
+		return 1, oneLine(words)
+	}
+	line, _ := strconv.Atoi(words[found[2]:found[3]])
+	return max(line, 1), oneLine(words[:found[0]] + words[found[1]:])
+}
+
+func (v *validation) show(name string) string {
+	return filepath.Join(v.shown, filepath.FromSlash(name))
+}
+
+// build builds every kustomization as kustomize-controller does, and with as
+// little access: nothing outside of the folder can be read, no plugin runs, and
+// the network is asked only where that is allowed. Components are built by
+// whoever uses them.
+func (v *validation) build(ctx context.Context) error {
+	all, err := v.kustomizations()
+	if err != nil {
+		return err
+	}
+	for _, k := range all {
+		if k.kind == "Component" {
+			continue
+		}
+		if !v.remoteBases {
+			if remote := fetches(all, k); remote != "" {
+				v.app.warnf("%s is not built, because it needs %q from the network; --remote-bases allows that", v.show(k.file), remote)
+				continue
+			}
+		}
+		if _, err := kustomize.SecureBuild(v.unpacked, filepath.Join(v.unpacked, filepath.FromSlash(k.folder)), v.remoteBases); err != nil {
+			return v.explain(k, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kustomization is what is read of one before it is built.
+type kustomization struct {
+	file, folder, kind string
+	// document as it is written.
+	document *yaml.Node
+	// folders of this tree that it uses, and what it would fetch.
+	uses, remote []string
+}
+
+func (v *validation) kustomizations() ([]kustomization, error) {
+	var all []kustomization
+	for _, file := range v.files {
+		if !slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(file)) {
+			continue
+		}
+		k, err := v.kustomization(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, k)
+	}
+	return all, nil
+}
+
+func (v *validation) kustomization(file string) (kustomization, error) {
+	body, err := v.root.ReadFile(file)
+	if err != nil {
+		return kustomization{}, err
+	}
+	k := kustomization{file: file, folder: path.Dir(file), document: &yaml.Node{}}
+	var read struct {
+		Kind                         string
+		Resources, Bases, Components []string
+	}
+	// A file without the extension of YAML was not parsed before.
+	for _, into := range []any{k.document, &read} {
+		if err := yaml.Unmarshal(body, into); err != nil {
+			line, words := lineOf(err)
+			return k, fmt.Errorf("%s:%d: %s", v.show(file), line, words)
+		}
+	}
+	k.kind = read.Kind
+	for _, entry := range slices.Concat(read.Resources, read.Bases, read.Components) {
+		switch local := path.Join(k.folder, entry); {
+		case v.exists(local):
+			k.uses = append(k.uses, local)
+		case isRemote(entry):
+			k.remote = append(k.remote, entry)
+		}
+	}
+	return k, nil
+}
+
+// isRemote tells whether kustomize would fetch what is not in the tree:
+// https://github.com/kubernetes-sigs/kustomize/blob/master/examples/remoteBuild.md.
+func isRemote(entry string) bool {
+	host, rest, found := strings.Cut(entry, "/")
+	return strings.Contains(entry, "://") || strings.Contains(entry, "?ref=") || strings.HasPrefix(entry, "git@") || strings.HasPrefix(entry, "git::") ||
+		(found && rest != "" && strings.Contains(strings.Trim(host, "."), "."))
+}
+
+// fetches returns what a kustomization, or one that it uses, would fetch.
+func fetches(all []kustomization, k kustomization) string {
+	seen := map[string]bool{}
+	for next := []kustomization{k}; len(next) > 0; next = next[1:] {
+		if len(next[0].remote) > 0 {
+			return next[0].remote[0]
+		}
+		for _, used := range next[0].uses {
+			i := slices.IndexFunc(all, func(other kustomization) bool { return other.folder == used })
+			if i >= 0 && !seen[used] {
+				seen[used] = true
+				next = append(next, all[i])
+			}
+		}
+	}
+	return ""
+}
+
+// explain says where in which file kustomize stumbled. It names paths of the
+// unpacked tree and seldom a line, so the line is that of the longest value of
+// the file that it speaks of.
+func (v *validation) explain(k kustomization, err error) error {
+	words := strings.NewReplacer(v.unpacked+string(filepath.Separator), "", v.unpacked, ".").Replace(err.Error())
+	best := &yaml.Node{Line: 1}
+	var look func(n *yaml.Node)
+	look = func(n *yaml.Node) {
+		const meaningful = 3 // shorter values are in any text
+		if n.Kind == yaml.ScalarNode && len(n.Value) >= max(meaningful, len(best.Value)+1) && strings.Contains(words, n.Value) {
+			best = n
+		}
+		for _, child := range n.Content {
+			look(child)
+		}
+	}
+	look(k.document)
+	return fmt.Errorf("%s:%d: kustomize cannot build it: %s", v.show(k.file), best.Line, oneLine(words))
+}
