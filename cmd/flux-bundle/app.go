@@ -56,7 +56,8 @@ const (
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
-	getenv   func(name string) string
+	// lookupEnv returns a variable of the environment, and whether it is set.
+	lookupEnv func(name string) (string, bool)
 }
 
 // app is what all verbs share.
@@ -146,6 +147,12 @@ func (a *app) access(ctx context.Context, ref name.Reference) (*registry.Reposit
 	}
 	granted.Insecure = a.flags.insecure
 	return a.registries.Repository(ref.Context(), granted), nil
+}
+
+// getenv returns a variable of the environment, empty when it is not set.
+func (a *app) getenv(name string) string {
+	value, _ := a.lookupEnv(name)
+	return value
 }
 
 // warnf says something on standard error that stops nothing.

@@ -153,7 +153,7 @@ func isInRepository(folder string) bool {
 		}
 		parent := filepath.Dir(folder)
 		if parent == folder {
-			return os.Getenv("GIT_DIR") != ""
+			return false
 		}
 		folder = parent
 	}
@@ -176,8 +176,8 @@ func withoutPassword(address string) string {
 
 // sourceDate is the time that SOURCE_DATE_EPOCH says, and false when it says
 // none: https://reproducible-builds.org/specs/source-date-epoch/.
-func sourceDate() (time.Time, bool, error) {
-	text, found := os.LookupEnv("SOURCE_DATE_EPOCH")
+func (a *app) sourceDate() (time.Time, bool, error) {
+	text, found := a.lookupEnv("SOURCE_DATE_EPOCH")
 	if !found || text == "" {
 		return time.Time{}, false, nil
 	}

@@ -85,7 +85,7 @@ func (a *app) newPassword(private string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, found := os.LookupEnv(passwordVariable); found {
+	if _, found := a.lookupEnv(passwordVariable); found {
 		return password, nil
 	}
 	again, err := a.password("The same again: ")

@@ -68,7 +68,7 @@ func readKeyFile(path string) ([]byte, error) {
 
 // password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.
 func (a *app) password(prompt string) ([]byte, error) {
-	if password, found := os.LookupEnv(passwordVariable); found {
+	if password, found := a.lookupEnv(passwordVariable); found {
 		return []byte(password), nil
 	}
 	file, ok := a.in.(*os.File)

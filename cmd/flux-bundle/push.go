@@ -246,7 +246,7 @@ func (p *push) annotate(ctx context.Context) (map[string]string, error) {
 	if known.dirty && p.revision == "" {
 		p.app.warnf("%s has changes that are not committed, so the artifact names no revision; commit them, or say --revision", p.path)
 	}
-	created, set, err := sourceDate()
+	created, set, err := p.app.sourceDate()
 	if err != nil {
 		return nil, err
 	}
@@ -290,9 +290,9 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 		return nil, fmt.Errorf("%s: %w", p.path, err)
 	}
 	if n := len(packed.SkippedLinks); n > 0 {
-		p.app.warnf("%d symbolic links are left out, as no consumer unpacks them: %s", n, some(packed.SkippedLinks))
+		p.app.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))
 	}
-	p.app.statusf("packed %d files (%s) as %s (%s)", packed.Files, bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
+	p.app.statusf("packed %s (%s) as %s (%s)", counted(packed.Files, "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
 	if p.noValidate {
 		return packed, nil
 	}
@@ -367,6 +367,14 @@ func (p *push) print(tags []name.Tag, made *artifact) error {
 		}
 		return nil
 	})
+}
+
+// counted writes an amount of things.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // some lists a few names.

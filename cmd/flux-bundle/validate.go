@@ -137,8 +137,8 @@ func (v *validation) parse(name string) error {
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
-// lineOf takes the line out of the words of the YAML parser, which names none
-// for the first.
+// lineOf takes the line out of the words of the YAML parser. It names none for
+// the first, and counts from zero where it is its grammar that is not met.
 func lineOf(err error) (int, string) {
 	words := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:")
 	found := yamlLine.FindStringSubmatchIndex(words)
@@ -146,7 +146,11 @@ func lineOf(err error) (int, string) {
 		return 1, oneLine(words)
 	}
 	line, _ := strconv.Atoi(words[found[2]:found[3]])
-	return max(line, 1), oneLine(words[:found[0]] + words[found[1]:])
+	words = oneLine(words[:found[0]] + words[found[1]:])
+	if strings.HasPrefix(words, "did not find expected") {
+		line++
+	}
+	return max(line, 1), words
 }
 
 func (v *validation) show(name string) string {
