@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	intoto "github.com/in-toto/attestation/go/v1"
 	"github.com/sigstore/cosign/v3/pkg/cosign/bundle"
+	cosignremote "github.com/sigstore/cosign/v3/pkg/cosign/remote"
 	"github.com/sigstore/cosign/v3/pkg/oci/mutate"
 	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
 	"github.com/sigstore/cosign/v3/pkg/oci/static"
@@ -102,7 +103,8 @@ func statementOf(digest string) ([]byte, error) {
 }
 
 // AttachLegacy signs as cosign did before bundles: a simple signing claim under
-// the tag sha256-<hex>.sig, beside those that are there.
+// the tag sha256-<hex>.sig, beside those that are there. A signature of this key
+// that is there already is left as it is, unless a log has to know of it.
 func (k *Key) AttachLegacy(ctx context.Context, subject name.Digest, o Options) error {
 	claim, err := payload.Cosign{Image: subject}.MarshalJSON()
 	if err != nil {
@@ -113,7 +115,10 @@ func (k *Key) AttachLegacy(ctx context.Context, subject name.Digest, o Options) 
 		return err
 	}
 	var with []static.Option
-	if o.Log != "" {
+	var known []mutate.SignOption
+	if o.Log == "" {
+		known = append(known, mutate.WithDupeDetector(cosignremote.NewDupeDetector(k.signer)))
+	} else {
 		entry, err := k.record(ctx, signed, claim, o.Log)
 		if err != nil {
 			return err
@@ -128,7 +133,7 @@ func (k *Key) AttachLegacy(ctx context.Context, subject name.Digest, o Options) 
 	if err != nil {
 		return err
 	}
-	if entity, err = mutate.AttachSignatureToEntity(entity, attached); err != nil {
+	if entity, err = mutate.AttachSignatureToEntity(entity, attached, known...); err != nil {
 		return err
 	}
 	return ociremote.WriteSignatures(subject.Repository, entity, o.remote(ctx))

@@ -1,0 +1,277 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package sign_test
+
+import (
+	"context"
+	"crypto"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-openapi/runtime"
+	"github.com/go-openapi/strfmt"
+	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	. "github.com/onsi/gomega"
+	"github.com/sigstore/cosign/v3/pkg/cosign"
+	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
+	"github.com/sigstore/rekor/pkg/generated/models"
+	rekortypes "github.com/sigstore/rekor/pkg/types"
+	"github.com/sigstore/sigstore-go/pkg/testing/ca"
+	"github.com/sigstore/sigstore-go/pkg/tlog"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/image-source/image-source-controller/pkg/sign"
+)
+
+var password = []byte("correct horse")
+
+// pushed returns an image in a registry of this process.
+func pushed(t *testing.T, referrers bool) name.Digest {
+	t.Helper()
+	g := NewWithT(t)
+	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(referrers)))
+	t.Cleanup(server.Close)
+	image, err := random.Image(100, 1)
+	g.Expect(err).NotTo(HaveOccurred())
+	repository, err := name.NewRepository(server.Listener.Addr().String() + "/org/app")
+	g.Expect(err).NotTo(HaveOccurred())
+	digest, err := image.Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	at := repository.Digest(digest.String())
+	g.Expect(remote.Write(at, image)).To(Succeed())
+	return at
+}
+
+func newKey(t *testing.T) *sign.Key {
+	t.Helper()
+	g := NewWithT(t)
+	pair, err := sign.GenerateKeyPair(password)
+	g.Expect(err).NotTo(HaveOccurred())
+	key, err := sign.OpenKey(pair.Private, password)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(key.PublicKey()).To(Equal(pair.Public))
+	return key
+}
+
+// demand is what cosign checks signatures by.
+func demand(t *testing.T, key *sign.Key) *cosign.CheckOpts {
+	t.Helper()
+	g := NewWithT(t)
+	public, err := cryptoutils.UnmarshalPEMToPublicKey(key.PublicKey())
+	g.Expect(err).NotTo(HaveOccurred())
+	verifier, err := signature.LoadVerifier(public, crypto.SHA256)
+	g.Expect(err).NotTo(HaveOccurred())
+	return &cosign.CheckOpts{SigVerifier: verifier, IgnoreTlog: true, Offline: true, ClaimVerifier: cosign.SimpleClaimVerifier}
+}
+
+// bundlesVerify tells what cosign makes of the bundles of a digest.
+func bundlesVerify(t *testing.T, of name.Digest, demand *cosign.CheckOpts) error {
+	t.Helper()
+	bundles, hash, err := cosign.GetBundles(t.Context(), of, []ociremote.Option{ociremote.WithRemoteOptions(remote.WithContext(t.Context()))})
+	if err != nil {
+		return err
+	}
+	digest, err := hex.DecodeString(hash.Hex)
+	if err != nil {
+		return err
+	}
+	failed := errors.New("there are no bundles")
+	for _, bundle := range bundles {
+		if _, failed = cosign.VerifyNewBundle(t.Context(), demand, verify.WithArtifactDigest(hash.Algorithm, digest), bundle); failed == nil {
+			return nil
+		}
+	}
+	return failed
+}
+
+func legacyVerifies(t *testing.T, of name.Digest, demand *cosign.CheckOpts) error {
+	t.Helper()
+	demand.RegistryClientOpts = []ociremote.Option{ociremote.WithRemoteOptions(remote.WithContext(t.Context()))}
+	_, _, err := cosign.VerifyImageSignatures(t.Context(), of, demand)
+	return err
+}
+
+func TestCosignAcceptsWhatIsSigned(t *testing.T) {
+	for name, referrers := range map[string]bool{"by a registry that lists referrers": true, "by one that does not": false} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			of, key, other := pushed(t, referrers), newKey(t), newKey(t)
+			g.Expect(bundlesVerify(t, of, demand(t, key))).NotTo(Succeed())
+			g.Expect(key.Attach(t.Context(), of, sign.Options{})).To(Succeed())
+			g.Expect(bundlesVerify(t, of, demand(t, key))).To(Succeed())
+			g.Expect(bundlesVerify(t, of, demand(t, other))).NotTo(Succeed())
+
+			g.Expect(other.Attach(t.Context(), of, sign.Options{})).To(Succeed())
+			g.Expect(bundlesVerify(t, of, demand(t, key))).To(Succeed(), "a second signature hides the first")
+			g.Expect(bundlesVerify(t, of, demand(t, other))).To(Succeed())
+
+			g.Expect(legacyVerifies(t, of, demand(t, key))).NotTo(Succeed())
+			g.Expect(key.AttachLegacy(t.Context(), of, sign.Options{})).To(Succeed())
+			g.Expect(legacyVerifies(t, of, demand(t, key))).To(Succeed())
+			g.Expect(legacyVerifies(t, of, demand(t, other))).NotTo(Succeed())
+			g.Expect(other.AttachLegacy(t.Context(), of, sign.Options{})).To(Succeed())
+			g.Expect(legacyVerifies(t, of, demand(t, key))).To(Succeed(), "a second signature replaces the first")
+		})
+	}
+}
+
+func TestALegacySignatureIsStoredOnce(t *testing.T) {
+	g := NewWithT(t)
+	of, key := pushed(t, true), newKey(t)
+	for range 3 {
+		g.Expect(key.AttachLegacy(t.Context(), of, sign.Options{})).To(Succeed())
+	}
+	entity, err := ociremote.SignedEntity(of)
+	g.Expect(err).NotTo(HaveOccurred())
+	signatures, err := entity.Signatures()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(signatures.Get()).To(HaveLen(1))
+}
+
+// rekor is a transparency log with the keys of a Sigstore of the test: it reads
+// entries, makes them canonical and signs them as Rekor does.
+type rekor struct {
+	*ca.VirtualSigstore
+	t *testing.T
+}
+
+// ServeHTTP implements POST /api/v1/log/entries.
+func (r rekor) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	entry, err := r.enter(request.Context(), request.Body)
+	if err != nil || request.URL.Path != "/api/v1/log/entries" {
+		r.t.Errorf("%s %s: %v", request.Method, request.URL.Path, err)
+		http.Error(w, "bad entry", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", "an-entry")
+	w.WriteHeader(http.StatusCreated)
+	if err := json.NewEncoder(w).Encode(models.LogEntry{"an-entry": entry}); err != nil {
+		r.t.Error(err)
+	}
+}
+
+func (r rekor) enter(ctx context.Context, body io.Reader) (models.LogEntryAnon, error) {
+	var none models.LogEntryAnon
+	proposed, err := models.UnmarshalProposedEntry(body, runtime.JSONConsumer())
+	if err != nil {
+		return none, err
+	}
+	entry, err := rekortypes.UnmarshalEntry(proposed)
+	if err != nil {
+		return none, err
+	}
+	canonical, err := rekortypes.CanonicalizeEntry(ctx, entry)
+	if err != nil {
+		return none, err
+	}
+	id, err := r.RekorLogID()
+	if err != nil {
+		return none, err
+	}
+	encoded, now, index := base64.StdEncoding.EncodeToString(canonical), time.Now().Unix(), int64(0)
+	promise, err := r.RekorSignPayload(tlog.RekorPayload{Body: encoded, IntegratedTime: now, LogIndex: index, LogID: id})
+	if err != nil {
+		return none, err
+	}
+	proof, err := r.GetInclusionProof(canonical)
+	if err != nil {
+		return none, err
+	}
+	return models.LogEntryAnon{
+		Body: encoded, IntegratedTime: &now, LogIndex: &index, LogID: &id,
+		Verification: &models.LogEntryAnonVerification{SignedEntryTimestamp: strfmt.Base64(promise), InclusionProof: proof},
+	}, nil
+}
+
+func TestSignaturesCarryTheEntryOfALog(t *testing.T) {
+	g := NewWithT(t)
+	virtual, err := ca.NewVirtualSigstore()
+	g.Expect(err).NotTo(HaveOccurred())
+	server := httptest.NewServer(rekor{virtual, t})
+	defer server.Close()
+	logged := func(key *sign.Key) *cosign.CheckOpts {
+		checks := demand(t, key)
+		checks.IgnoreTlog, checks.TrustedMaterial = false, virtual
+		return checks
+	}
+	of, key := pushed(t, true), newKey(t)
+	g.Expect(key.Attach(t.Context(), of, sign.Options{})).To(Succeed())
+	g.Expect(key.AttachLegacy(t.Context(), of, sign.Options{})).To(Succeed())
+	g.Expect(bundlesVerify(t, of, logged(key))).NotTo(Succeed(), "what no log knows counts where a log has to")
+	g.Expect(legacyVerifies(t, of, logged(key))).NotTo(Succeed())
+
+	g.Expect(key.Attach(t.Context(), of, sign.Options{Log: server.URL})).To(Succeed())
+	g.Expect(bundlesVerify(t, of, logged(key))).To(Succeed())
+	g.Expect(key.AttachLegacy(t.Context(), of, sign.Options{Log: server.URL})).To(Succeed())
+	g.Expect(legacyVerifies(t, of, logged(key))).To(Succeed())
+}
+
+func TestALogThatRefusesFailsTheSignature(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	of, key := pushed(t, true), newKey(t)
+	g.Expect(key.Attach(t.Context(), of, sign.Options{Log: server.URL})).NotTo(Succeed())
+	g.Expect(bundlesVerify(t, of, demand(t, key))).NotTo(Succeed(), "something was attached")
+}
+
+func TestKeysThatCannotBeOpened(t *testing.T) {
+	pair, err := sign.GenerateKeyPair(password)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	for name, c := range map[string]struct {
+		text     []byte
+		password string
+		words    string
+	}{
+		"the wrong password": {pair.Private, "wrong", "the password does not open the key"},
+		"no password":        {pair.Private, "", "the password does not open the key"},
+		"the public key":     {pair.Public, string(password), "it holds a public key"},
+		"some text":          {[]byte("hello"), "", "no PEM block"},
+		"another key":        {[]byte("-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n"), "", `"EC PRIVATE KEY"`},
+		"a damaged key":      {[]byte(strings.Replace(string(pair.Private), "e", "f", 5)), string(password), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			_, err := sign.OpenKey(c.text, []byte(c.password))
+			g.Expect(err).To(MatchError(ContainSubstring(c.words)))
+			g.Expect(err.Error()).NotTo(ContainSubstring(string(password)))
+		})
+	}
+}
+
+func TestAnEmptyPasswordOpensWhatItEncrypted(t *testing.T) {
+	g := NewWithT(t)
+	pair, err := sign.GenerateKeyPair(nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = sign.OpenKey(pair.Private, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+}
