@@ -63,6 +63,10 @@ func verbs(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newPush(a),
 		newGenerateKeyPair(a),
+		newInspect(a),
+		newPull(a),
+		newVerify(a),
+		newDiff(a),
 	}
 }
 

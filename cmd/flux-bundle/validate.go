@@ -267,20 +267,34 @@ func fetches(all []kustomization, k kustomization) string {
 
 // explain says where in which file kustomize stumbled. It names paths of the
 // unpacked tree and seldom a line, so the line is that of the longest value of
-// the file that it speaks of.
+// the file that it speaks of or, without one, of the longest key.
 func (v *validation) explain(k kustomization, err error) error {
 	words := strings.NewReplacer(v.unpacked+string(filepath.Separator), "", v.unpacked, ".").Replace(err.Error())
-	best := &yaml.Node{Line: 1}
-	var look func(n *yaml.Node)
-	look = func(n *yaml.Node) {
-		const meaningful = 3 // shorter values are in any text
-		if n.Kind == yaml.ScalarNode && len(n.Value) >= max(meaningful, len(best.Value)+1) && strings.Contains(words, n.Value) {
-			best = n
-		}
-		for _, child := range n.Content {
-			look(child)
+	line := 1
+	keys, values := scalars(k.document)
+	for _, named := range [][]*yaml.Node{keys, values} {
+		longest := 2 // what is shorter is in any text
+		for _, n := range named {
+			if len(n.Value) > longest && strings.Contains(words, n.Value) {
+				longest, line = len(n.Value), n.Line
+			}
 		}
 	}
-	look(k.document)
-	return fmt.Errorf("%s:%d: kustomize cannot build it: %s", v.show(k.file), best.Line, oneLine(words))
+	return fmt.Errorf("%s:%d: kustomize cannot build it: %s", v.show(k.file), line, oneLine(words))
+}
+
+// scalars lists the keys and the values of a document.
+func scalars(n *yaml.Node) (keys, values []*yaml.Node) {
+	for i, child := range n.Content {
+		switch {
+		case child.Kind != yaml.ScalarNode:
+			moreKeys, moreValues := scalars(child)
+			keys, values = append(keys, moreKeys...), append(values, moreValues...)
+		case n.Kind == yaml.MappingNode && i%2 == 0:
+			keys = append(keys, child)
+		default:
+			values = append(values, child)
+		}
+	}
+	return keys, values
 }

@@ -1,0 +1,480 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fluxcd/pkg/oci"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/crane"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	. "github.com/onsi/gomega"
+	"sigs.k8s.io/yaml"
+
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// raw returns the manifest of a reference.
+func raw(t *testing.T, ref string) ([]byte, v1.Manifest) {
+	t.Helper()
+	g := NewWithT(t)
+	body, err := crane.Manifest(ref)
+	g.Expect(err).NotTo(HaveOccurred())
+	var m v1.Manifest
+	g.Expect(json.Unmarshal(body, &m)).To(Succeed())
+	return body, m
+}
+
+// TestFluxPullsWhatIsPushed unpacks with the library of flux pull artifact and of
+// source-controller.
+func TestFluxPullsWhatIsPushed(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	dir := manifests(t)
+	write(t, dir, map[string]string{"bin/run.sh": "#!/bin/sh\n", ".sourceignore": "*.md\n", "README.md": "left out", "logo.png": "kept, as .sourceignore stands in for the defaults"})
+	ref := r.Host() + "/org/app:v1"
+	out := must(t, "-f", dir, "-t", ref, "--source", "https://github.com/org/app", "--revision", "main@sha1:0123")
+
+	_, m := raw(t, ref)
+	g.Expect(string(m.MediaType)).To(Equal("application/vnd.oci.image.manifest.v1+json"))
+	g.Expect(m.Config.MediaType).To(Equal(oci.CanonicalConfigMediaType))
+	g.Expect(m.Layers).To(HaveLen(1))
+	g.Expect(m.Layers[0].MediaType).To(Equal(oci.CanonicalContentMediaType))
+
+	unpacked := t.TempDir()
+	pulled, err := oci.NewClient(oci.DefaultOptions()).Pull(t.Context(), ref, unpacked)
+	g.Expect(err).NotTo(HaveOccurred())
+	want := treeOf(t, dir)
+	delete(want, "README.md")
+	g.Expect(treeOf(t, unpacked)).To(Equal(want))
+	g.Expect(pulled.Source).To(Equal("https://github.com/org/app"))
+	g.Expect(pulled.Revision).To(Equal("main@sha1:0123"))
+	g.Expect(out).To(Equal(r.Host()+"/org/app@"+pulled.Digest[strings.Index(pulled.Digest, "sha256:"):]+"\n"), "standard output is the reference alone")
+}
+
+func TestTheSameFolderHasTheSameDigest(t *testing.T) {
+	g := NewWithT(t)
+	one, two := serve(t), serve(t)
+	first := must(t, "-f", manifests(t), "-t", one.Host()+"/org/app:v1", "-a", "x=y")
+	other := manifests(t)
+	g.Expect(os.Chmod(filepath.Join(other, "app"), 0o700)).To(Succeed())
+	second := must(t, "push", "--path", other, "--tag", two.Host()+"/team/other:v7", "--annotation", "x=y")
+	g.Expect(after(second, "@")).To(Equal(after(first, "@")))
+
+	third := must(t, "-f", other, "-t", two.Host()+"/team/other:v7", "-a", "x=z")
+	g.Expect(after(third, "@")).NotTo(Equal(after(first, "@")))
+	_, m1 := raw(t, strings.TrimSpace(first))
+	_, m3 := raw(t, strings.TrimSpace(third))
+	g.Expect(m3.Layers).To(Equal(m1.Layers), "annotations do not change the layer")
+}
+
+func after(text, separator string) string {
+	_, rest, _ := strings.Cut(text, separator)
+	return rest
+}
+
+func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	dir, ref := manifests(t), r.Host()+"/org/app:v1"
+	key, _ := keyPair(t, "secret")
+	signed := environment{passwordVariable: "secret"}
+	g.Expect(signed.flux(t, "-f", dir, "-t", ref, "-s", key, "--legacy-signature").code).To(Equal(exitOK))
+	r.Forget()
+	again := signed.flux(t, "-f", dir, "-t", ref, "-s", key, "--legacy-signature")
+	g.Expect(again.code).To(Equal(exitOK), again.err)
+	g.Expect(again.err).To(And(ContainSubstring("is already there"), ContainSubstring("is already signed by this key")))
+	for _, request := range r.Requests() {
+		if strings.HasPrefix(request, http.MethodPost) || strings.HasPrefix(request, http.MethodPatch) {
+			g.Expect(request).To(BeEmpty(), "a blob was uploaded")
+		}
+	}
+	g.Expect(r.Count(http.MethodPut, "/manifests/v1")).To(BeZero())
+
+	// Another key signs what is there, and nothing else is uploaded.
+	other, _ := keyPair(t, "secret")
+	r.Forget()
+	resigned := signed.flux(t, "-f", dir, "-t", ref, "-s", other)
+	g.Expect(resigned.err).To(And(ContainSubstring("is already there"), ContainSubstring("\nsigned sha256:")))
+}
+
+func TestSeveralTags(t *testing.T) {
+	g := NewWithT(t)
+	one, two := serve(t), serve(t)
+	tags := []string{one.Host() + "/org/app:v1", "oci://" + one.Host() + "/org/app:latest", two.Host() + "/mirror/app:v1"}
+	out := must(t, "-f", manifests(t), "-t", tags[0], "-t", tags[1], "-t", tags[2])
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	g.Expect(lines).To(HaveLen(2), "one reference for each repository")
+	for _, tag := range tags {
+		digest, err := crane.Digest(strings.TrimPrefix(tag, "oci://"))
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(out).To(ContainSubstring(digest))
+	}
+}
+
+func TestResultsForPrograms(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	ref := r.Host() + "/org/app:v1"
+	var fromJSON, fromYAML pushed
+	g.Expect(json.Unmarshal([]byte(must(t, "-f", manifests(t), "-t", ref, "-o", "json", "-a", "team=a")), &fromJSON)).To(Succeed())
+	g.Expect(yaml.Unmarshal([]byte(must(t, "-f", manifests(t), "-t", ref, "-o", "yaml", "-a", "team=a")), &fromYAML)).To(Succeed())
+	g.Expect(fromYAML).To(Equal(fromJSON))
+	digest, err := crane.Digest(ref)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(fromJSON.Digest).To(Equal(digest))
+	g.Expect(fromJSON.URL).To(Equal("oci://" + r.Host() + "/org/app@" + digest))
+	g.Expect(fromJSON.Repository + ":" + fromJSON.Tag).To(Equal(ref))
+	g.Expect(fromJSON.Annotations).To(Equal(map[string]string{"team": "a"}))
+	_, m := raw(t, ref)
+	g.Expect(fromJSON.Layer.Digest).To(Equal(m.Layers[0].Digest.String()))
+	g.Expect(fromJSON.Layer.Files).To(Equal(2))
+}
+
+func TestADryRunPushesNothing(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	ref := r.Host() + "/org/app:v1"
+	dry := must(t, "-f", manifests(t), "-t", ref, "--dry-run")
+	g.Expect(r.Requests()).To(BeEmpty())
+	g.Expect(must(t, "-f", manifests(t), "-t", ref)).To(Equal(dry), "the digest is that of the push")
+}
+
+func TestASingleFile(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	ref := r.Host() + "/org/app:v1"
+	must(t, "-f", filepath.Join(manifests(t), "app/config.yaml"), "-t", ref)
+	unpacked := t.TempDir()
+	_, err := oci.NewClient(oci.DefaultOptions()).Pull(t.Context(), ref, unpacked)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(treeOf(t, unpacked)).To(HaveKey("config.yaml"))
+	g.Expect(treeOf(t, unpacked)).To(HaveLen(1))
+}
+
+// verifies tells what the controller makes of the signatures of a reference.
+func verifies(t *testing.T, ref, public string) (trust.Verified, error) {
+	t.Helper()
+	g := NewWithT(t)
+	pem, err := os.ReadFile(public)
+	g.Expect(err).NotTo(HaveOccurred())
+	authority, err := trust.NewAuthority(trust.Demand{Provider: trust.ProviderCosign, Secret: &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": pem}}}, trust.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	client, err := registry.NewClient(registry.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	a := &app{registries: client}
+	parsed, err := a.reference(ref)
+	g.Expect(err).NotTo(HaveOccurred())
+	text, err := crane.Digest(ref)
+	g.Expect(err).NotTo(HaveOccurred())
+	digest, err := v1.NewHash(text)
+	g.Expect(err).NotTo(HaveOccurred())
+	repository := client.Repository(parsed.Context(), registry.Access{Auth: authn.Anonymous})
+	return trust.NewRules(repository, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
+		Verify(t.Context(), trust.Subject{Repository: repository.Name(), Digest: digest})
+}
+
+func TestTheControllerAcceptsWhatIsSigned(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	key, public := keyPair(t, "")
+	_, stranger := keyPair(t, "")
+	signed, changed := r.Host()+"/org/app:v1", r.Host()+"/org/app:v2"
+	run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", signed, "-s", key)
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	verified, err := verifies(t, signed, public)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(verified.Rulings()[0].Signer.Format).NotTo(Equal(trust.Legacy))
+	_, err = verifies(t, signed, stranger)
+	g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected))
+
+	dir := manifests(t)
+	write(t, dir, map[string]string{"app/config.yaml": strings.Replace(treeOf(t, dir)["app/config.yaml"], "hello", "hellp", 1)})
+	must(t, "-f", dir, "-t", changed)
+	_, err = verifies(t, changed, public)
+	g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected), "a changed byte is accepted")
+}
+
+// TestNoTagLeadsToWhatIsNotSigned looks at the order of what is written.
+func TestNoTagLeadsToWhatIsNotSigned(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	key, _ := keyPair(t, "secret")
+	signed := environment{passwordVariable: "secret"}
+	run := signed.flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1", "-s", key, "--legacy-signature")
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	var puts []string
+	for _, request := range r.Requests() {
+		if strings.HasPrefix(request, http.MethodPut) && strings.Contains(request, "/manifests/") {
+			puts = append(puts, after(request, "/manifests/"))
+		}
+	}
+	g.Expect(len(puts)).To(BeNumerically(">=", 4), "artifact, bundle, legacy signature and tag")
+	g.Expect(puts[0]).To(HavePrefix("sha256:"), "the artifact goes by its digest")
+	g.Expect(slices.Index(puts, "v1")).To(Equal(len(puts)-1), "%v: the tag comes last", puts)
+}
+
+func TestHalfOfAPushIsToldAndSetsNoTag(t *testing.T) {
+	key, _ := keyPair(t, "secret")
+	for name, c := range map[string]struct {
+		refuse func(request *http.Request) bool
+		words  []string
+	}{
+		"the registry takes no blobs": {
+			refuse: func(request *http.Request) bool { return request.Method == http.MethodPost },
+			words:  []string{"cannot push to", "403 Forbidden", "docker login", "no tag was set"},
+		},
+		"the registry takes no signature": {
+			refuse: func(request *http.Request) bool {
+				if request.Method != http.MethodPut || !strings.Contains(request.URL.Path, "/manifests/") {
+					return false
+				}
+				body, err := io.ReadAll(request.Body)
+				request.Body = io.NopCloser(strings.NewReader(string(body)))
+				return err != nil || strings.Contains(string(body), "sigstore.bundle")
+			},
+			words: []string{"cannot sign", "403 Forbidden", "it is pushed, but not signed, and no tag was set"},
+		},
+		"the registry sets no tag": {
+			refuse: func(request *http.Request) bool {
+				return request.Method == http.MethodPut && strings.HasSuffix(request.URL.Path, "/manifests/v1")
+			},
+			words: []string{"cannot set the tag", "403 Forbidden", "it is pushed and signed, but not under all of its tags"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+				if c.refuse(request) {
+					http.Error(w, `{"errors":[{"code":"DENIED","message":"not\nyou \u001b[31m"}]}`, http.StatusForbidden)
+					return true
+				}
+				return false
+			})
+			ref := r.Host() + "/org/app:v1"
+			run := environment{passwordVariable: "secret"}.flux(t, "-f", manifests(t), "-t", ref, "-s", key)
+			g.Expect(run.code).To(Equal(exitFailure))
+			g.Expect(run.out).To(BeEmpty())
+			expectOneError(g, run, c.words...)
+			r.Answer(nil)
+			_, err := crane.Digest(ref)
+			g.Expect(err).To(HaveOccurred(), "the tag is set")
+		})
+	}
+}
+
+// expectOneError asserts that the last line of standard error is the only error,
+// and what it says.
+func expectOneError(g *WithT, r result, words ...string) {
+	g.THelper()
+	g.Expect(strings.Count(r.err, "error: ")).To(Equal(1), r.err)
+	lines := strings.Split(strings.TrimSuffix(r.err, "\n"), "\n")
+	g.Expect(lines[len(lines)-1]).To(HavePrefix("error: "))
+	g.Expect(r.err).NotTo(ContainSubstring("\x1b"))
+	for _, word := range words {
+		g.Expect(lines[len(lines)-1]).To(ContainSubstring(word))
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	r := serve(t)
+	ref := r.Host() + "/org/app:v1"
+	key, public := keyPair(t, "secret")
+	good := manifests(t)
+	for name, c := range map[string]struct {
+		files map[string]string // nil: the good folder
+		args  []string          // after the folder
+		env   environment
+		words []string
+	}{
+		"no such folder":   {args: []string{"-f", filepath.Join(good, "nope"), "-t", ref}, words: []string{"nope", "no such file or directory"}},
+		"an empty folder":  {files: map[string]string{}, args: []string{"-t", ref}, words: []string{"the folder has no file"}},
+		"nothing but pngs": {files: map[string]string{"a.png": ""}, args: []string{"-t", ref}, words: []string{"the folder has no file to pack"}},
+		"no tag at all":    {words: []string{"-t ghcr.io/org/app-deploy:v1.0.0"}},
+		"broken YAML": {
+			files: map[string]string{"sub/a.yaml": "a: 1\nb: [\nc: 2\n"}, args: []string{"-t", ref}, words: []string{"sub/a.yaml:2: did not find expected ',' or ']'"},
+		},
+		"broken YAML in a later document": {
+			files: map[string]string{"a.yml": "a: 1\n---\nb: 1\nc: d: e\n"}, args: []string{"-t", ref}, words: []string{"a.yml:4: mapping values are not allowed"},
+		},
+		"a key that is there twice": {
+			files: map[string]string{"a.yaml": "a: 1\n\na: 2\n"}, args: []string{"-t", ref}, words: []string{`a.yaml:3: mapping key "a" already defined at line 1`},
+		},
+		"a kustomization whose file is missing": {
+			files: map[string]string{"over/kustomization.yaml": "namePrefix: a-\nresources:\n- gone.yaml\n"}, args: []string{"-t", ref},
+			words: []string{"over/kustomization.yaml:3: ", "gone.yaml: no such file"},
+		},
+		"a kustomization whose file is left out": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- a.yaml\n", "a.yaml": "a: 1\n", ".sourceignore": "a.yaml\n"}, args: []string{"-t", ref},
+			words: []string{"kustomization.yaml:2: ", "a.yaml: no such file"},
+		},
+		"a kustomization that leads out of the folder": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- ../../etc\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:2: "},
+		},
+		"a kustomization with an unknown field": {
+			files: map[string]string{"kustomization.yaml": "resourcez: []\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:1: ", `unknown field "resourcez"`},
+		},
+		"a kustomization that is no YAML": {
+			files: map[string]string{"Kustomization": "a: [\n"}, args: []string{"-t", ref}, words: []string{"Kustomization:2: "},
+		},
+		"a reference that is none":      {args: []string{"-t", r.Host() + "/ORG/app:v1"}, words: []string{"/ORG/app:v1", "is no reference"}},
+		"a reference without a tag":     {args: []string{"-t", r.Host() + "/org/app"}, words: []string{"names no tag"}},
+		"a reference with a digest":     {args: []string{"-t", r.Host() + "/org/app@sha256:" + strings.Repeat("0", 64)}, words: []string{"names no tag"}},
+		"a key that is not there":       {args: []string{"-t", ref, "-s", "nope.key"}, words: []string{"nope.key", "no such file"}},
+		"a key that is a folder":        {args: []string{"-t", ref, "-s", good}, words: []string{"is no key file"}},
+		"the public key":                {args: []string{"-t", ref, "-s", public}, words: []string{"it holds a public key"}},
+		"the wrong password of the key": {args: []string{"-t", ref, "-s", key}, env: environment{passwordVariable: "wrong"}, words: []string{"the password does not open the key"}},
+		"no password and no terminal":   {args: []string{"-t", ref, "-s", key}, words: []string{"set COSIGN_PASSWORD, or run on a terminal"}},
+		"how to sign without a key":     {args: []string{"-t", ref, "--tlog"}, words: []string{"--sign-key"}},
+		"an annotation without a value": {args: []string{"-t", ref, "-a", "x"}, words: []string{`--annotation is "x"`}},
+		"a time that is none":           {args: []string{"-t", ref, "-a", "org.opencontainers.image.created=today"}, words: []string{`"today"`}},
+		"SOURCE_DATE_EPOCH is a date":   {args: []string{"-t", ref}, env: environment{"SOURCE_DATE_EPOCH": "2026-01-01"}, words: []string{"SOURCE_DATE_EPOCH"}},
+		"an output that there is not":   {args: []string{"-t", ref, "-o", "xml"}, words: []string{`--output is "xml"`}},
+		"a provider that there is not":  {args: []string{"-t", ref, "--provider", "ibm"}, words: []string{`provider is "ibm"`}},
+		"the provider of another cloud": {args: []string{"-t", ref, "--provider", "aws"}, words: []string{"provider aws gives no credentials"}},
+		"a registry that is not there":  {args: []string{"-t", "127.0.0.1:1/org/app:v1"}, words: []string{"cannot push to 127.0.0.1:1/org/app", "connection refused"}},
+		"no time at all":                {args: []string{"-t", ref, "--timeout", "0s"}, words: []string{"--timeout is 0s"}},
+		"a network that is none":        {args: []string{"-t", ref, "--registry-allowed-cidrs", "x"}, words: []string{"--registry-allowed-cidrs"}},
+		"a verb that there is not":      {args: []string{"bogus"}, words: []string{`unknown command "bogus"`}},
+		"a flag that there is not":      {args: []string{"--bogus"}, words: []string{"unknown flag: --bogus"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := good
+			if c.files != nil {
+				dir = folder(t, c.files)
+			}
+			run := c.env.flux(t, append([]string{"-f", dir}, c.args...)...)
+			g.Expect(run.code).To(Equal(exitFailure), run.out+run.err)
+			g.Expect(run.out).To(BeEmpty())
+			expectOneError(g, run, c.words...)
+			_, err := crane.Digest(ref)
+			g.Expect(err).To(HaveOccurred(), "something is under the tag")
+		})
+	}
+}
+
+func TestTheRegistryWantsAnotherPassword(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	r.Answer(publish.DemandBasic(map[string]string{"me": "right-password"}))
+	login := func(password string) {
+		auths := map[string]any{"auths": map[string]any{r.Host(): map[string]string{"username": "me", "password": password}}}
+		body, err := json.Marshal(auths)
+		g.Expect(err).NotTo(HaveOccurred())
+		home := t.TempDir()
+		write(t, home, map[string]string{"config.json": string(body)})
+		t.Setenv("DOCKER_CONFIG", home)
+	}
+	ref := r.Host() + "/org/app:v1"
+	for _, password := range []string{"", "wrong-password"} {
+		if password != "" {
+			login(password)
+		}
+		run := flux(t, "-f", manifests(t), "-t", ref)
+		g.Expect(run.code).To(Equal(exitFailure))
+		expectOneError(g, run, "cannot push to "+r.Host()+"/org/app", "401 Unauthorized", "docker login")
+		g.Expect(run.err).NotTo(ContainSubstring("wrong-password"))
+	}
+	login("right-password")
+	must(t, "-f", manifests(t), "-t", ref)
+}
+
+func TestATagThatMustNotMove(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	dir, ref := manifests(t), r.Host()+"/org/app:v1"
+	first := must(t, "-f", dir, "-t", ref, "--immutable")
+	g.Expect(must(t, "-f", dir, "-t", ref, "--immutable")).To(Equal(first), "the same again is no move")
+
+	write(t, dir, map[string]string{"more.yaml": "a: 1\n"})
+	r.Forget()
+	run := flux(t, "-f", dir, "-t", ref, "-t", r.Host()+"/org/app:v2", "--immutable")
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, ref+" exists as "+strings.TrimSpace(after(first, "@")), "--immutable", "nothing was pushed")
+	g.Expect(r.Count(http.MethodPost, "") + r.Count(http.MethodPut, "")).To(BeZero())
+
+	must(t, "-f", dir, "-t", ref)
+}
+
+func TestWhatIsNotChecked(t *testing.T) {
+	r := serve(t)
+	for name, c := range map[string]struct {
+		files map[string]string
+		args  []string
+		words string
+	}{
+		"broken YAML with --no-validate": {files: map[string]string{"a.yaml": "a: [\n"}, args: []string{"--no-validate"}},
+		"templates of a Helm chart": {
+			files: map[string]string{"charts/app/Chart.yaml": "name: app\n", "charts/app/templates/a.yaml": "{{ if .Values.a }}\na: {{ . }}\n{{ end }}\n"},
+		},
+		"a component by itself": {
+			files: map[string]string{"kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n- patch: |-\n    - op: remove\n      path: /spec\n  target: {kind: Deployment, name: a}\n"},
+		},
+		"what kustomize would fetch": {
+			files: map[string]string{
+				"base/kustomization.yaml": "resources:\n- https://127.0.0.1:1/org/repo//base?ref=v1\n",
+				"over/kustomization.yaml": "resources:\n- ../base\n",
+			},
+			words: "--remote-bases",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			run := flux(t, append(c.args, "-f", folder(t, c.files), "-t", r.Host()+"/org/app:"+fmt.Sprint(len(name)))...)
+			g.Expect(run.code).To(Equal(exitOK), run.err)
+			g.Expect(run.err).To(ContainSubstring(c.words))
+		})
+	}
+}
+
+func TestRemoteBasesAreFetchedWhenAsked(t *testing.T) {
+	g := NewWithT(t)
+	dir := folder(t, map[string]string{"kustomization.yaml": "resources:\n- http://127.0.0.1:1/nothing.yaml\n"})
+	run := flux(t, "-f", dir, "-t", "127.0.0.1:1/org/app:v1", "--remote-bases")
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, "kustomization.yaml:2: ", "connection refused")
+}
+
+func TestShellCompletion(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(must(t, "__complete", "-f", ".", "--output", "")).To(And(ContainSubstring("json\n"), ContainSubstring("yaml\n")))
+	g.Expect(must(t, "__complete", "pu")).To(ContainSubstring("push"))
+	g.Expect(must(t, "__complete", "push", "--provider", "a")).To(And(ContainSubstring("aws\n"), ContainSubstring("azure\n")))
+	g.Expect(must(t, "completion", "bash")).To(ContainSubstring("flux-bundle"))
+}
+
+func TestHelpHasAnExampleForEachVerb(t *testing.T) {
+	g := NewWithT(t)
+	for _, verb := range verbs(&app{}) {
+		g.Expect(verb.Example).To(ContainSubstring("flux bundle "+verb.Name()), "help of %s", verb.Name())
+		g.Expect(verb.Short).NotTo(BeEmpty())
+		g.Expect(must(t, verb.Name(), "--help")).To(ContainSubstring("flux bundle " + verb.Name()))
+	}
+}
