@@ -111,6 +111,13 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 		UserAgent:    programName + "/" + version,
 		AuthRealms:   a.flags.authRealms,
 		AllowedCIDRs: networks,
+		Hints: registry.Hints{
+			Authority:   "add its CA certificate to those that this machine trusts, or name a file of trusted ones in SSL_CERT_FILE",
+			Plain:       "give --insecure-registry if that is intended",
+			Certificate: "client certificates are not supported here",
+			Proxy:       "check user and password in HTTPS_PROXY or HTTP_PROXY",
+			Credentials: "log in with docker login, or name the cloud that the registry is of with --provider",
+		},
 	})
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ limitations under the License.
 package registry
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -78,6 +79,30 @@ type Observation struct {
 	Duration time.Duration
 }
 
+// Hints say what helps, to whoever reads the errors of a client.
+type Hints struct {
+	// Authority is for a certificate of an authority that is not trusted.
+	Authority string
+	// Plain is for a registry that speaks plain HTTP only.
+	Plain string
+	// Certificate is for a registry that wants a client certificate.
+	Certificate string
+	// Proxy is for a proxy that wants a login.
+	Proxy string
+	// Credentials is for a registry that wants a login.
+	Credentials string
+}
+
+func (h Hints) withDefaults() Hints {
+	return Hints{
+		Authority:   cmp.Or(h.Authority, "add the CA certificate as ca.crt to the Secret that certSecretRef names"),
+		Plain:       cmp.Or(h.Plain, "set insecure: true if that is intended"),
+		Certificate: cmp.Or(h.Certificate, "set tls.crt and tls.key in the Secret that certSecretRef names"),
+		Proxy:       cmp.Or(h.Proxy, "check username and password in the Secret that proxySecretRef names"),
+		Credentials: cmp.Or(h.Credentials, "check that secretRef or serviceAccountName gives credentials for this repository"),
+	}
+}
+
 // Options configure a Client. A zero duration stands for its default.
 type Options struct {
 	// UserAgent is sent with each request.
@@ -88,6 +113,9 @@ type Options struct {
 	// AllowedCIDRs are private or loopback networks that redirects and login
 	// realms may lead to. Link-local and metadata addresses are never allowed.
 	AllowedCIDRs []netip.Prefix
+	// Hints are what errors advise; those that are empty advise on the fields of
+	// Flux's objects.
+	Hints Hints
 	// Observe is called after each HTTP request, concurrently; it may be nil.
 	Observe func(Observation)
 
@@ -240,6 +268,7 @@ func (o Options) withDefaults() Options {
 	if o.UserAgent == "" {
 		o.UserAgent = "image-source-controller"
 	}
+	o.Hints = o.Hints.withDefaults()
 	if o.Observe == nil {
 		o.Observe = func(Observation) {}
 	}

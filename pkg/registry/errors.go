@@ -262,22 +262,22 @@ func (r *Repository) explain(err error) string {
 	for errors.As(err, &location) { // its words are the URL, query and all
 		err = location.Err
 	}
-	known := r.session.secrets(r.access.repository)
+	known, hints := r.session.secrets(r.access.repository), r.client.options.Hints
 	switch {
 	case errors.As(err, &address), errors.As(err, &rule):
 		return clean(firstOf(address, rule).Error(), known...)
 	case errors.As(err, &answer):
-		return explainAnswer(answer, known)
+		return explainAnswer(answer, hints, known)
 	case errors.As(err, &authority):
-		return "its certificate is signed by an unknown authority: add the CA certificate as ca.crt to the Secret that certSecretRef names"
+		return "its certificate is signed by an unknown authority: " + hints.Authority
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("its certificate is not valid for the name %q", hostname.Host)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "its certificate has expired or is not yet valid"
 	case isPlainHTTP(err):
-		return "it answers HTTPS with plain HTTP: set insecure: true if that is intended"
+		return "it answers HTTPS with plain HTTP: " + hints.Plain
 	case isAlert(err) && strings.Contains(err.Error(), "certificate"):
-		return "it does not accept our client certificate: set tls.crt and tls.key in the Secret that certSecretRef names"
+		return "it does not accept our client certificate: " + hints.Certificate
 	case errors.As(err, &lookup) && lookup.IsNotFound:
 		return fmt.Sprintf("there is no host %q", lookup.Name)
 	case errors.Is(err, errStalled):
@@ -289,7 +289,7 @@ func (r *Repository) explain(err error) string {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "the connection ended in the middle of the answer"
 	case errors.As(err, &proxy) && proxy.code == http.StatusProxyAuthRequired:
-		return proxy.Error() + proxyHint
+		return fmt.Sprintf("%s (%s)", proxy, hints.Proxy)
 	default:
 		return clean(err.Error(), known...)
 	}
@@ -307,24 +307,22 @@ func isPlainHTTP(err error) bool {
 	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record)
 }
 
-const proxyHint = " (check username and password in the Secret that proxySecretRef names)"
-
 // isAlert tells whether the other side ended the TLS handshake; the type of
 // that error is not exported.
 func isAlert(err error) bool { return strings.Contains(err.Error(), "remote error: tls: ") }
 
-func explainAnswer(answer *answerError, known []string) string {
+func explainAnswer(answer *answerError, hints Hints, known []string) string {
 	said := answer.Error()
 	if words := clean(words(answer.text), known...); words != "" {
 		said += fmt.Sprintf(": %q", words)
 	}
 	switch {
 	case answer.code == http.StatusProxyAuthRequired:
-		return said + proxyHint
+		return fmt.Sprintf("%s (%s)", said, hints.Proxy)
 	case answer.ping:
 		return said + " (it should serve the API of a registry at /v2/)"
 	case answer.code == http.StatusUnauthorized:
-		return said + " (check that secretRef or serviceAccountName gives credentials for this repository)"
+		return fmt.Sprintf("%s (%s)", said, hints.Credentials)
 	default:
 		return said
 	}

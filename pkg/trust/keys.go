@@ -42,14 +42,15 @@ type Secret struct {
 	Name string
 	// Data by entry.
 	Data map[string][]byte
-	// Files tells that the entries are files, by their names: each that has no
-	// meaning by its name is what is looked for, whatever its suffix.
-	Files bool
+	// Files are the paths of the files that stand in for it, by entry; nil for a
+	// Secret. An entry that has no meaning by its name is what is looked for then,
+	// whatever its suffix.
+	Files map[string]string
 }
 
 // String names the Secret in a message.
 func (s *Secret) String() string {
-	if s.Files {
+	if s.Files != nil {
 		return s.Name
 	}
 	return "Secret " + quote(s.Name)
@@ -57,8 +58,8 @@ func (s *Secret) String() string {
 
 // entry names an entry in a message.
 func (s *Secret) entry(name string) string {
-	if s.Files {
-		return "file " + quote(name)
+	if path, ok := s.Files[name]; ok {
+		return "file " + quote(path)
 	}
 	return fmt.Sprintf("entry %s of %s", quote(name), s)
 }
@@ -67,7 +68,7 @@ func (s *Secret) entry(name string) string {
 func (s *Secret) entries(suffixes ...string) []string {
 	var names []string
 	for name := range s.Data {
-		if s.Files && name != trustPolicyEntry || slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
+		if s.Files != nil && name != trustPolicyEntry || slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
 			names = append(names, name)
 		}
 	}

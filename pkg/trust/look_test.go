@@ -109,13 +109,17 @@ func TestFilesInPlaceOfASecret(t *testing.T) {
 	pair := newPair(t)
 	i.attachBundle(t, keyBundle(t, pair, statement(t, i.digest, signPredicate)))
 	files := func(entries map[string][]byte) trust.Demand {
-		return trust.Demand{Provider: trust.ProviderCosign, Secret: &trust.Secret{Name: "--key", Data: entries, Files: true}}
+		paths := map[string]string{}
+		for entry := range entries {
+			paths[entry] = "keys/" + entry
+		}
+		return trust.Demand{Provider: trust.ProviderCosign, Secret: &trust.Secret{Name: "--key", Data: entries, Files: paths}}
 	}
 	verified, err := i.verify(t, files(map[string][]byte{"release.pem": pair.pem(t), "old": []byte("none")}))
 	g.Expect(err).NotTo(HaveOccurred(), "a key is one whatever its file is called")
 	g.Expect(verified.By()).To(Equal("spec.verify: key release.pem (sha256:" + pair.fingerprint(t) + ")"))
-	g.Expect(verified.Rulings()[0].Words).To(Equal(`file "old" is not used: it is not a public key in PEM format`))
+	g.Expect(verified.Rulings()[0].Words).To(Equal(`file "keys/old" is not used: it is not a public key in PEM format`))
 
 	_, err = trust.NewAuthority(files(map[string][]byte{"old": []byte("none")}), trust.Options{})
-	g.Expect(err).To(MatchError(`--key has no usable public key: file "old" is not used: it is not a public key in PEM format`))
+	g.Expect(err).To(MatchError(`--key has no usable public key: file "keys/old" is not used: it is not a public key in PEM format`))
 }

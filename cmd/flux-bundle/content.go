@@ -1,0 +1,134 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/cobra"
+
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// contentFlags say how an artifact becomes content, as the fields of an
+// ArtifactRepository do.
+type contentFlags struct {
+	format, platform string
+	layerType        string
+	layerOperation   string
+	ignorePaths      []string
+}
+
+// bind adds the flags to a verb.
+func (f *contentFlags) bind(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringVar(&f.format, "format", v1alpha1.FormatAuto, "format that the artifact must have, as spec.format")
+	fs.StringVar(&f.platform, "platform", format.DefaultPlatform, "manifest of an index to read, as spec.platform")
+	fs.StringVar(&f.layerType, "layer-media-type", "", "media type of the one layer to read, as spec.layerSelector.mediaType")
+	fs.StringVar(&f.layerOperation, "layer-operation", "", "what to do with that layer, extract or copy, as spec.layerSelector.operation")
+	fs.StringSliceVar(&f.ignorePaths, "ignore-paths", nil, "patterns of files to leave out, in the format of .sourceignore, as spec.ignore")
+	complete(cmd, "format", v1alpha1.FormatAuto, v1alpha1.FormatFlux, v1alpha1.FormatHelm, v1alpha1.FormatTekton, v1alpha1.FormatImgpkg,
+		v1alpha1.FormatFiles, v1alpha1.FormatKyverno, v1alpha1.FormatImage)
+	complete(cmd, "platform", "linux/amd64", "linux/arm64")
+	complete(cmd, "layer-operation", sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
+}
+
+// options are the flags as the code of the controller takes them.
+func (f *contentFlags) options(limits format.Limits) format.Options {
+	o := format.Options{Format: f.format, Platform: f.platform, Limits: limits}
+	if f.layerType != "" || f.layerOperation != "" {
+		o.LayerSelector = &sourcev1.OCILayerSelector{MediaType: f.layerType, Operation: f.layerOperation}
+	}
+	if len(f.ignorePaths) > 0 {
+		patterns := f.patterns()
+		o.Ignore = &patterns
+	}
+	return o
+}
+
+// patterns are the lines of a .sourceignore file.
+func (f *contentFlags) patterns() string { return strings.Join(f.ignorePaths, "\n") }
+
+// origin is an artifact in a registry.
+type origin struct {
+	repository *registry.Repository
+	tag        string
+	digest     v1.Hash
+}
+
+// open opens the repository of a reference. With a digest, the tag beside it
+// only names what the digest is called.
+func (a *app) open(ctx context.Context, text string) (origin, error) {
+	ref, err := a.reference(text)
+	if err != nil {
+		return origin{}, err
+	}
+	r := origin{}
+	switch ref := ref.(type) {
+	case name.Tag:
+		r.tag = ref.TagStr()
+	case name.Digest:
+		if r.digest, err = v1.NewHash(ref.DigestStr()); err != nil {
+			return origin{}, fmt.Errorf("%q has no digest that can be read: %w", text, err)
+		}
+		named, _, _ := strings.Cut(strings.TrimPrefix(text, ociScheme), "@")
+		if tag, err := name.NewTag(named, append(a.nameOptions(), name.WithDefaultTag(""))...); err == nil {
+			r.tag = tag.TagStr()
+		}
+	}
+	r.repository, err = a.access(ctx, ref)
+	return r, err
+}
+
+// ociScheme may stand before a reference, as everywhere in Flux.
+const ociScheme = "oci://"
+
+// request is what the controller would be asked for.
+func (r origin) request(content format.Options, by trust.Verifier) bridge.Request {
+	return bridge.Request{Repository: r.repository, Tag: r.tag, Digest: r.digest, Content: content, Verifier: by}
+}
+
+// baseName is the last element of the repository's name.
+func (r origin) baseName() string { return path.Base(r.repository.Name()) }
+
+// inScratch runs work with a folder of its own, and removes it.
+func inScratch(work func(dir string) error) error {
+	dir, err := os.MkdirTemp("", programName+"-")
+	if err != nil {
+		return fmt.Errorf("cannot make a temporary folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	return work(dir)
+}
+
+// isFile tells whether what is published is a file as it is, not the archive of
+// a tree.
+func isFile(content *format.Content, o format.Options) bool {
+	return content.ChartVersion != "" || o.LayerSelector != nil && o.LayerSelector.Operation == sourcev1.OCILayerCopy
+}

@@ -1,0 +1,480 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/aymanbagabas/go-udiff"
+	"github.com/spf13/cobra"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+const diffLong = `diff compares what image-source-controller would publish of A and B: files added, removed and changed, with a unified diff of text, and sizes and digests
+of the rest. Permissions count as far as a file is executable or not.
+
+Each of A and B is a reference, or a folder or file, of which that counts which flux bundle push would push. What is there, or begins like a path (with / or a
+dot), is a folder or file; everything else is a reference, and so is all that begins with oci://.
+
+The exit code is 0 when there is no difference, 1 when there is, and 2 when something went wrong, as that of diff(1).`
+
+const diffExample = `  # show what a push of a folder would change
+  flux bundle diff ghcr.io/org/app-deploy:v1.0.0 ./deploy
+
+  # show what changed from one version to the next
+  flux bundle diff ghcr.io/org/app-deploy:v1.0.0 ghcr.io/org/app-deploy:v1.1.0
+
+  # push only what is different
+  flux bundle diff ghcr.io/org/app-deploy:latest ./deploy >/dev/null || flux bundle push -f ./deploy -t ghcr.io/org/app-deploy:latest`
+
+func newDiff(a *app) *cobra.Command {
+	var content contentFlags
+	var out output
+	cmd := &cobra.Command{
+		Use:     "diff A B",
+		Short:   "Compare what would be published of two artifacts or folders",
+		Long:    diffLong,
+		Example: diffExample,
+		Args:    func(cmd *cobra.Command, args []string) error { return trouble(cobra.ExactArgs(2)(cmd, args)) },
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			return trouble(a.start(cmd, args))
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return trouble(err)
+			}
+			return trouble(a.diff(cmd.Context(), [2]string(args), content, out))
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return trouble(err) })
+	content.bind(cmd)
+	out.bind(cmd)
+	return cmd
+}
+
+// errDifferent ends diff with the code for a difference, and in silence: the
+// result says it.
+var errDifferent = &exitError{code: exitFailure}
+
+// trouble gives every error but a difference the exit code of diff for it.
+func trouble(err error) error {
+	if err == nil || errors.Is(err, errDifferent) {
+		return err
+	}
+	return &exitError{code: exitTrouble, err: err}
+}
+
+func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, out output) error {
+	return inScratch(func(scratch string) error {
+		var sides [2]*side
+		for i, text := range names {
+			s, err := a.newSide(ctx, text, sideOptions{content: content, scratch: filepath.Join(scratch, fmt.Sprint(i))})
+			if err != nil {
+				return fmt.Errorf("%s: %w", text, err)
+			}
+			defer s.root.Close()
+			sides[i] = s
+		}
+		c := compare(sides[0], sides[1])
+		var err error
+		if out.format == "text" {
+			err = c.text(ctx, a.out, newPaint(isTerminal(a.out), a.getenv("NO_COLOR") == ""))
+		} else {
+			err = c.encode(ctx, out, a.out)
+		}
+		if err != nil {
+			return err
+		}
+		if c.Identical {
+			return nil
+		}
+		a.statusf("%s", c.summary())
+		return errDifferent
+	})
+}
+
+// side is one of two things to compare, unpacked.
+type side struct {
+	shown sideShown
+	root  *os.Root
+	tree  *tree
+}
+
+// sideShown is what the result says of a side.
+type sideShown struct {
+	// Path or Reference, as it was given.
+	Path      string `json:"path,omitempty"`
+	Reference string `json:"reference,omitempty"`
+	// Digest of the manifest behind a reference.
+	Digest string `json:"digest,omitempty"`
+	// Published is the digest of the file that would be published.
+	Published string `json:"published"`
+	Format    string `json:"format"`
+}
+
+// sideOptions say how a side is read.
+type sideOptions struct {
+	content contentFlags
+	// scratch is a folder for this side alone, which is not there yet.
+	scratch string
+}
+
+func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, error) {
+	unpacked := filepath.Join(o.scratch, "tree")
+	if err := os.MkdirAll(unpacked, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(unpacked)
+	if err != nil {
+		return nil, err
+	}
+	s := &side{root: root}
+	local, err := isLocal(text)
+	switch {
+	case err != nil:
+	case local:
+		err = a.readLocal(ctx, s, text, o)
+	default:
+		err = a.readReference(ctx, s, text, o)
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return s, nil
+}
+
+// isLocal tells a folder or file from a reference.
+func isLocal(text string) (bool, error) {
+	if strings.HasPrefix(text, ociScheme) {
+		return false, nil
+	}
+	switch _, err := os.Stat(text); {
+	case err == nil:
+		return true, nil
+	case filepath.IsAbs(text), strings.HasPrefix(text, "."):
+		return false, pathless(err)
+	case !strings.ContainsAny(text, "/:@"):
+		return false, errors.New("there is no such folder, and it is no reference to an artifact, such as ghcr.io/org/app-deploy:v1.0.0")
+	}
+	return false, nil
+}
+
+// pathless leaves out the path, where an error says it already.
+func pathless(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err
+	}
+	return err
+}
+
+// readLocal packs a folder or file as a push would, and unpacks that.
+func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions) error {
+	folder, remove, err := (&push{app: a, path: path}).folder()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	from, err := os.OpenRoot(folder)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	packed, err := format.Pack(ctx, from, o.scratch, format.PackOptions{Ignore: o.content.patterns(), Limits: a.flags.limits})
+	if err != nil {
+		return err
+	}
+	s.shown = sideShown{Path: path, Published: packed.Digest.String(), Format: v1alpha1.FormatFlux}
+	s.tree, err = readTree(ctx, packed.Path, s.root)
+	return err
+}
+
+func (a *app) readReference(ctx context.Context, s *side, text string, o sideOptions) error {
+	from, err := a.open(ctx, text)
+	if err != nil {
+		return err
+	}
+	options := o.content.options(a.flags.limits)
+	reading, err := bridge.Read(ctx, from.request(options, trust.NoDemands{}), o.scratch)
+	if err != nil {
+		return err
+	}
+	s.shown = sideShown{
+		Reference: text, Digest: reading.Image.Digest.String(),
+		Published: reading.Content.Digest.String(), Format: reading.Content.Format,
+	}
+	s.tree, err = unpackContent(ctx, reading.Content, unpacking{name: from.baseName(), options: options, into: s.root})
+	return err
+}
+
+// comparison is the result of diff, with stable names.
+type comparison struct {
+	A         sideShown `json:"a"`
+	B         sideShown `json:"b"`
+	Identical bool      `json:"identical"`
+	Changes   []change  `json:"changes"`
+
+	from, to *side
+}
+
+// change is a file that differs.
+type change struct {
+	Path string `json:"path"`
+	// Kind is added, removed or changed.
+	Kind string     `json:"kind"`
+	Old  *shownFile `json:"old,omitempty"`
+	New  *shownFile `json:"new,omitempty"`
+	// Diff is a unified diff of text; empty for what is not text or too large.
+	Diff string `json:"diff,omitempty"`
+}
+
+// Kinds of changes.
+const (
+	added   = "added"
+	removed = "removed"
+	changed = "changed"
+)
+
+func compare(a, b *side) *comparison {
+	c := &comparison{A: a.shown, B: b.shown, Changes: []change{}, from: a, to: b}
+	before, after := byPath(a.tree), byPath(b.tree)
+	for path, old := range before {
+		switch now, ok := after[path]; {
+		case !ok:
+			c.Changes = append(c.Changes, change{Path: path, Kind: removed, Old: &old})
+		case old != now:
+			c.Changes = append(c.Changes, change{Path: path, Kind: changed, Old: &old, New: &now})
+		}
+	}
+	for path, now := range after {
+		if _, ok := before[path]; !ok {
+			c.Changes = append(c.Changes, change{Path: path, Kind: added, New: &now})
+		}
+	}
+	slices.SortFunc(c.Changes, func(a, b change) int { return cmp.Compare(a.Path, b.Path) })
+	c.Identical = len(c.Changes) == 0
+	return c
+}
+
+func byPath(t *tree) map[string]shownFile {
+	files := map[string]shownFile{}
+	for _, f := range t.files {
+		files[f.path] = shownFile{Path: f.path, Size: f.size, SHA256: f.digest, Executable: f.executable()}
+	}
+	return files
+}
+
+func (c *comparison) summary() string {
+	count := map[string]int{}
+	for _, change := range c.Changes {
+		count[change.Kind]++
+	}
+	var parts []string
+	for _, kind := range []string{added, removed, changed} {
+		if n := count[kind]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, kind))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+const (
+	// maxDiffedBytes bounds a file whose changes are shown.
+	maxDiffedBytes = 1 << 20
+	// maxEncodedBytes bounds all diffs that one result holds.
+	maxEncodedBytes = 32 << 20
+)
+
+// diffOf returns a unified diff of a change; ok is false when it is not one of
+// text, or of too much.
+func (c *comparison) diffOf(change change) (text string, ok bool, err error) {
+	old, readable, err := textOf(c.from.root, change.Old)
+	if !readable || err != nil {
+		return "", false, err
+	}
+	now, readable, err := textOf(c.to.root, change.New)
+	if !readable || err != nil {
+		return "", false, err
+	}
+	before, after := "a/"+change.Path, "b/"+change.Path
+	if change.Old == nil {
+		before = os.DevNull
+	}
+	if change.New == nil {
+		after = os.DevNull
+	}
+	text, err = udiff.ToUnified(printable(before), printable(after), old, udiff.Lines(old, now), udiff.DefaultContextLines)
+	return text, err == nil, err
+}
+
+// textOf returns the content of a file, empty for none.
+func textOf(root *os.Root, file *shownFile) (text string, readable bool, err error) {
+	switch {
+	case file == nil:
+		return "", true, nil
+	case file.Size > maxDiffedBytes:
+		return "", false, nil
+	}
+	body, err := fs.ReadFile(root.FS(), file.Path)
+	return string(body), err == nil && isText(body), err
+}
+
+// isText tells text from the rest. What a terminal might obey is not text.
+func isText(body []byte) bool {
+	return utf8.Valid(body) && bytes.IndexFunc(body, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r'
+	}) < 0
+}
+
+// encode prints the comparison for a program.
+func (c *comparison) encode(ctx context.Context, out output, w io.Writer) error {
+	left := maxEncodedBytes
+	for i, change := range c.Changes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		text, _, err := c.diffOf(change)
+		if err != nil {
+			return err
+		}
+		if left -= len(text); left < 0 {
+			break
+		}
+		c.Changes[i].Diff = text
+	}
+	return out.print(w, c, nil)
+}
+
+// text prints the comparison for a person, and for patch(1).
+func (c *comparison) text(ctx context.Context, w io.Writer, p paint) error {
+	for _, change := range c.Changes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		text, ok, err := c.diffOf(change)
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(w, p.diff(change.head(ok)+text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// head is what stands before a diff, or in place of one.
+func (c change) head(hasDiff bool) string {
+	name, head := printable(c.Path), ""
+	if c.Old != nil && c.New != nil && c.Old.Executable != c.New.Executable {
+		mode := "executable"
+		if c.Old.Executable {
+			mode = "not executable any more"
+		}
+		head = fmt.Sprintf("File %s is %s\n", name, mode)
+	}
+	switch {
+	case c.Kind == added && !hasDiff:
+		head += fmt.Sprintf("File %s is added: %s\n", name, c.New)
+	case c.Kind == removed && !hasDiff:
+		head += fmt.Sprintf("File %s is removed: %s\n", name, c.Old)
+	case c.Kind == changed && !hasDiff && c.Old.SHA256 != c.New.SHA256:
+		head += fmt.Sprintf("File %s is changed: %s -> %s\n", name, c.Old, c.New)
+	case c.Kind == added && c.New.Size == 0:
+		head += fmt.Sprintf("File %s is added: empty\n", name)
+	case c.Kind == removed && c.Old.Size == 0:
+		head += fmt.Sprintf("File %s is removed: empty\n", name)
+	}
+	return head
+}
+
+// String describes the content on one line.
+func (f *shownFile) String() string {
+	return fmt.Sprintf("%s sha256:%s", bytesText(f.Size), f.SHA256)
+}
+
+// paint shows a diff on a terminal, or as it is.
+type paint struct{ terminal, colour bool }
+
+func newPaint(terminal, colour bool) paint {
+	return paint{terminal: terminal, colour: terminal && colour}
+}
+
+// Colours of the lines of a diff, as those of git.
+const (
+	bold  = "\x1b[1m"
+	red   = "\x1b[31m"
+	green = "\x1b[32m"
+	cyan  = "\x1b[36m"
+	reset = "\x1b[m"
+)
+
+// diff shows what passed isText: for a terminal the few characters are escaped
+// that would make it show something else than what stands there.
+func (p paint) diff(text string) string {
+	if !p.terminal {
+		return text
+	}
+	var b strings.Builder
+	header := true
+	for line := range strings.Lines(text) {
+		line, end := strings.CutSuffix(line, "\n")
+		header = header && !strings.HasPrefix(line, "@@")
+		cells := strings.Split(line, "\t")
+		for i := range cells {
+			cells[i] = printable(cells[i])
+		}
+		line = strings.Join(cells, "\t")
+		if colour := colourOf(line, header); p.colour && colour != "" {
+			line = colour + line + reset
+		}
+		b.WriteString(line)
+		if end {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+func colourOf(line string, header bool) string {
+	switch {
+	case header:
+		return bold
+	case strings.HasPrefix(line, "@@"):
+		return cyan
+	case strings.HasPrefix(line, "+"):
+		return green
+	case strings.HasPrefix(line, "-"):
+		return red
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,188 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+const pullLong = `pull writes what image-source-controller would publish of an artifact into a folder: the same files with the same permissions, or the chart as the one file
+that it is. What the controller leaves out is left out, and what it refuses is refused.
+
+Nothing is ever written outside of the folder, and when anything goes wrong the folder is as it was. Files that are there already are overwritten after a
+question, or with --force; other files are left alone. With --key and the other flags of verify, nothing is pulled that does not verify.
+
+The digest reference of what was pulled is printed.`
+
+const pullExample = `  # pull what a cluster would get
+  flux bundle pull ghcr.io/org/app-deploy:v1.0.0 -o ./deploy
+
+  # pull only what is signed with a key
+  flux bundle pull ghcr.io/org/app-deploy:v1.0.0 -o ./deploy --key cosign.pub
+
+  # pull a chart
+  flux bundle pull ghcr.io/stefanprodan/charts/podinfo:6.9.2 -o .`
+
+func newPull(a *app) *cobra.Command {
+	var content contentFlags
+	var demand demandFlags
+	var dir string
+	var force bool
+	cmd := &cobra.Command{
+		Use:               "pull REFERENCE",
+		Short:             "Write what would be published of an artifact into a folder",
+		Long:              pullLong,
+		Example:           pullExample,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dir == "" {
+				return errors.New("--output is empty; name the folder to write to, such as . for this one")
+			}
+			return a.pull(cmd.Context(), args[0], pullOptions{content: content.options(a.flags.limits), demand: demand, dir: dir, force: force})
+		},
+	}
+	content.bind(cmd)
+	demand.bind(cmd)
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "folder to write to, which is made when it is not there")
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite files without a question")
+	for _, err := range []error{cmd.MarkFlagRequired("output"), cmd.MarkFlagDirname("output")} {
+		if err != nil {
+			panic(err) // there is no such flag: a mistake in this program
+		}
+	}
+	return cmd
+}
+
+// pullOptions say what is pulled, and where to.
+type pullOptions struct {
+	content format.Options
+	demand  demandFlags
+	dir     string
+	force   bool
+}
+
+func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
+	by, err := a.authority(o.demand)
+	if err != nil {
+		return err
+	}
+	from, err := a.open(ctx, reference)
+	if err != nil {
+		return err
+	}
+	return inScratch(func(scratch string) error {
+		reading, err := bridge.Read(ctx, from.request(o.content, rulesOf(from, by)), scratch)
+		if err != nil {
+			return err
+		}
+		stage, err := newStage(o.dir)
+		if err != nil {
+			return err
+		}
+		defer stage.close()
+		pulled, err := unpackContent(ctx, reading.Content, unpacking{name: from.baseName(), options: o.content, into: stage.fresh})
+		if err != nil {
+			return err
+		}
+		if err := a.place(ctx, stage, pulled, o); err != nil {
+			return err
+		}
+		for _, r := range reading.Verified.Rulings() {
+			a.statusf("%s", printable(newSigner(r.Signer).String()))
+		}
+		a.statusf("pulled %s (%s) to %s", counted(len(pulled.files), "file"), bytesText(pulled.size()), printable(o.dir))
+		_, err = fmt.Fprintf(a.out, "%s@%s\n", reading.Image.Repository, reading.Image.Digest)
+		return err
+	})
+}
+
+// unpacking says where content goes.
+type unpacking struct {
+	// name is that of a file which is copied as it is.
+	name    string
+	options format.Options
+	into    *os.Root
+}
+
+// unpackContent writes content as consumers get it: the files of a tree, or the
+// one file that a chart is.
+func unpackContent(ctx context.Context, content *format.Content, u unpacking) (*tree, error) {
+	switch {
+	case !isFile(content, u.options):
+		return readTree(ctx, content.Path, u.into)
+	case content.ChartVersion != "":
+		return fileTree(ctx, content.Path, u.name+"-"+content.ChartVersion+".tgz", u.into)
+	default:
+		return fileTree(ctx, content.Path, u.name, u.into)
+	}
+}
+
+// place moves what was unpacked to where it belongs, after a question where that
+// overwrites anything.
+func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) error {
+	plan, err := s.plan(ctx, pulled)
+	if err != nil {
+		return err
+	}
+	if n := len(plan.overwritten); n > 0 && !o.force {
+		question := fmt.Sprintf("%d of %d files in %q are there already and differ, such as %q", n, len(pulled.files), o.dir, plan.overwritten[0])
+		if err := a.confirm(ctx, question); err != nil {
+			return err
+		}
+	}
+	if err := s.carryOut(ctx, plan); err != nil {
+		return err
+	}
+	if plan.other != "" {
+		a.warnf("%q has other files too, such as %q, which are left alone", printable(o.dir), printable(plan.other))
+	}
+	return nil
+}
+
+// confirm asks a person whether to overwrite. Without one it refuses.
+func (a *app) confirm(ctx context.Context, question string) error {
+	if !isTerminal(a.in) {
+		return fmt.Errorf("%s: give --force to overwrite them", question)
+	}
+	fmt.Fprintf(a.err, "%s. Overwrite them? [y/N] ", printable(question))
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(a.in).ReadString('\n') // no answer is no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(a.err)
+		return ctx.Err()
+	case said := <-answer:
+		if said == "y" || said == "yes" {
+			return nil
+		}
+		return errors.New("nothing was written")
+	}
+}

@@ -1,0 +1,242 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+)
+
+// stage is a folder in the folder that is written to. Everything is unpacked
+// there first, so that what can fail has failed before anything else is touched.
+type stage struct {
+	// target is the folder that is written to, and nothing is outside of it.
+	target *os.Root
+	// name of the stage in the target; what is unpacked is in its folder new, what
+	// is overwritten goes to its folder old.
+	name string
+	// fresh is the folder new.
+	fresh *os.Root
+	// made are folders that were made for the target, outermost first.
+	made []string
+	done bool
+}
+
+const (
+	freshFolder = "new"
+	oldFolder   = "old"
+)
+
+// newStage opens the folder to write to, and makes it where it is not there. The
+// caller closes the stage.
+func newStage(dir string) (*stage, error) {
+	s := &stage{name: ".flux-bundle-" + rand.Text()[:12]}
+	missing, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	for parent := ""; ; missing = parent {
+		if _, err := os.Stat(missing); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		s.made = append([]string{missing}, s.made...)
+		if parent = filepath.Dir(missing); parent == missing {
+			break
+		}
+	}
+	if err := s.open(dir); err != nil {
+		s.close()
+		return nil, fmt.Errorf("cannot write to %q: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *stage) open(dir string) (err error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	if s.target, err = os.OpenRoot(dir); err != nil {
+		return err
+	}
+	for _, folder := range []string{s.name, path.Join(s.name, freshFolder), path.Join(s.name, oldFolder)} {
+		if err := s.target.Mkdir(folder, 0o700); err != nil {
+			return err
+		}
+	}
+	s.fresh, err = s.target.OpenRoot(path.Join(s.name, freshFolder))
+	return err
+}
+
+// close removes the stage, and the folder itself where it was made for nothing.
+func (s *stage) close() {
+	if s.fresh != nil {
+		_ = s.fresh.Close() // it was only opened
+	}
+	if s.target != nil {
+		_ = s.target.RemoveAll(s.name) // what cannot be removed is hidden, and named after this program
+		_ = s.target.Close()
+	}
+	if s.done {
+		return
+	}
+	for _, folder := range slices.Backward(s.made) {
+		_ = os.Remove(folder) // it stays when somebody else put something into it
+	}
+}
+
+// plan is what is to be done to the target.
+type plan struct {
+	// folders to make, outermost first, and their permissions.
+	folders     []string
+	permissions map[string]fs.FileMode
+	// added and overwritten are files to move to the target.
+	added, overwritten []string
+	// other is a file of the target that the artifact does not have.
+	other string
+}
+
+// plan compares what was unpacked with what is there.
+func (s *stage) plan(ctx context.Context, t *tree) (*plan, error) {
+	p := &plan{permissions: t.folders}
+	// Outermost first: what is no folder has none in it.
+	for _, folder := range slices.Sorted(maps.Keys(t.folders)) {
+		if folder == "." {
+			continue
+		}
+		switch info, err := s.target.Lstat(folder); {
+		case errors.Is(err, fs.ErrNotExist):
+			p.folders = append(p.folders, folder)
+		case err != nil:
+			return nil, err
+		case !info.IsDir():
+			return nil, fmt.Errorf("%q is a folder in the artifact, but something else in %q: remove it first", folder, s.target.Name())
+		}
+	}
+	for _, f := range t.files {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		switch same, err := s.compare(f); {
+		case errors.Is(err, fs.ErrNotExist):
+			p.added = append(p.added, f.path)
+		case err != nil:
+			return nil, err
+		case !same:
+			p.overwritten = append(p.overwritten, f.path)
+		}
+	}
+	if t.lone { // a file says nothing of those beside it
+		return p, nil
+	}
+	var err error
+	p.other, err = s.other(t)
+	return p, err
+}
+
+// compare tells whether a file of the target is that of the artifact.
+func (s *stage) compare(f treeFile) (same bool, err error) {
+	info, err := s.target.Lstat(f.path)
+	switch {
+	case err != nil:
+		return false, err
+	case info.IsDir():
+		return false, fmt.Errorf("%q is a file in the artifact, but a folder in %q: remove it first", f.path, s.target.Name())
+	case !info.Mode().IsRegular() || info.Size() != f.size || info.Mode()&0o111 != f.mode&0o111:
+		return false, nil
+	}
+	file, err := s.target.Open(f.path)
+	if err != nil {
+		return false, nil //nolint:nilerr // what cannot be read is replaced, or fails to be
+	}
+	defer file.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, file)
+	return err == nil && hex.EncodeToString(sum.Sum(nil)) == f.digest, nil
+}
+
+// other looks for a file that the artifact does not have.
+func (s *stage) other(t *tree) (found string, err error) {
+	ours := map[string]bool{}
+	for _, f := range t.files {
+		ours[f.path] = true
+	}
+	err = fs.WalkDir(s.target.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fs.SkipDir // what cannot be read is not ours
+		case name == s.name:
+			return fs.SkipDir
+		case d.IsDir() || ours[name]:
+			return nil
+		}
+		found = name
+		return fs.SkipAll
+	})
+	return found, err
+}
+
+// carryOut moves files into the target. Whatever fails is undone.
+func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
+	var undo []func() error
+	defer func() {
+		if err == nil {
+			s.done = true
+			return
+		}
+		for _, step := range slices.Backward(undo) {
+			err = errors.Join(err, step())
+		}
+	}()
+	for _, folder := range p.folders {
+		if err := s.target.Mkdir(folder, 0o700); err != nil {
+			return err
+		}
+		undo = append(undo, func() error { return s.target.Remove(folder) })
+	}
+	for i, file := range p.overwritten {
+		kept := path.Join(s.name, oldFolder, fmt.Sprint(i))
+		if err := s.target.Rename(file, kept); err != nil {
+			return err
+		}
+		undo = append(undo, func() error { return s.target.Rename(kept, file) })
+	}
+	for _, file := range slices.Concat(p.added, p.overwritten) {
+		if err := cmp.Or(ctx.Err(), s.target.Rename(path.Join(s.name, freshFolder, file), file)); err != nil {
+			return err
+		}
+		undo = append(undo, func() error { return s.target.Remove(file) })
+	}
+	// Last, and innermost first: one may forbid to write.
+	for _, folder := range slices.Backward(p.folders) {
+		if err := s.target.Chmod(folder, p.permissions[folder]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"archive/tar"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// treeFile is a file of what is published.
+type treeFile struct {
+	path string
+	// mode is its permissions.
+	mode fs.FileMode
+	size int64
+	// digest is the sha256 of its content, in hexadecimal.
+	digest string
+}
+
+func (f treeFile) executable() bool { return f.mode&0o111 != 0 }
+
+// tree is what an archive unpacks to.
+type tree struct {
+	files []treeFile
+	// folders by their path, with their permissions.
+	folders map[string]fs.FileMode
+	// lone tells that it is a file by itself, not the only one of a folder.
+	lone bool
+}
+
+// size is how much all files hold together.
+func (t *tree) size() (sum int64) {
+	for _, f := range t.files {
+		sum += f.size
+	}
+	return sum
+}
+
+// implied are the permissions of a folder that an archive does not name.
+const implied fs.FileMode = 0o750
+
+// readTree lists a published archive, which pkg/format has checked: its size,
+// its names, and that it holds nothing but files and folders, and links in a
+// chart, which Helm does not follow. With into it is unpacked there, as consumers
+// unpack it: nothing is written outside, or over anything.
+func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error) {
+	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	uncompressed, err := gzip.NewReader(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot unpack what is published: %w", err)
+	}
+	t := &tree{folders: map[string]fs.FileMode{}}
+	for entries := tar.NewReader(uncompressed); ; {
+		header, err := entries.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			slices.SortFunc(t.files, func(a, b treeFile) int { return cmp.Compare(a.path, b.path) })
+			return t, t.finish(into)
+		case err != nil:
+			return nil, fmt.Errorf("cannot unpack what is published: %w", err)
+		}
+		if err := t.take(header, &untilDone{ctx, entries}, into); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error {
+	name, mode := path.Clean(header.Name), header.FileInfo().Mode().Perm()
+	switch header.Typeflag {
+	case tar.TypeDir:
+		t.folders[name] = mode | 0o700
+		if into == nil {
+			return nil
+		}
+		return into.MkdirAll(name, 0o700)
+	case tar.TypeReg:
+	default:
+		return nil
+	}
+	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
+		if _, named := t.folders[folder]; !named {
+			t.folders[folder] = implied
+		}
+	}
+	var out io.WriteCloser = nowhere{io.Discard}
+	if into != nil {
+		if err := into.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return err
+		}
+		file, err := into.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		out = file
+	}
+	sum := sha256.New()
+	size, err := io.Copy(io.MultiWriter(out, sum), content)
+	if err = errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("cannot unpack %q: %w", name, err)
+	}
+	t.files = append(t.files, treeFile{path: name, mode: mode, size: size, digest: hex.EncodeToString(sum.Sum(nil))})
+	if into == nil {
+		return nil
+	}
+	return into.Chmod(name, mode)
+}
+
+// finish sets the permissions of folders, when nothing is written to them any
+// more.
+func (t *tree) finish(into *os.Root) error {
+	if into == nil {
+		return nil
+	}
+	for name, mode := range t.folders {
+		if err := into.Chmod(name, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fileTree is a tree of one file, which is copied as it is.
+func fileTree(ctx context.Context, from, name string, into *os.Root) (*tree, error) {
+	source, err := os.Open(from) //nolint:gosec // a file in a folder of our own
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	t := &tree{folders: map[string]fs.FileMode{}, lone: true}
+	return t, t.take(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, &untilDone{ctx, source}, into)
+}
+
+// nowhere takes everything.
+type nowhere struct{ io.Writer }
+
+// Close implements io.Closer.
+func (nowhere) Close() error { return nil }
+
+// untilDone reads for as long as the command may run.
+type untilDone struct {
+	ctx  context.Context //nolint:containedctx // a reader has no other way to end with the command
+	from io.Reader
+}
+
+// Read implements io.Reader.
+func (u *untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.from.Read(p)
+}
