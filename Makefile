@@ -63,6 +63,17 @@ run: ## Run the controller against the current kubeconfig, with its storage in b
 build: ## Build bin/image-source-controller.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/image-source-controller .
 
+.PHONY: build-cli
+build-cli: ## Build bin/flux-bundle, the command line tool and plugin of the Flux CLI.
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/flux-bundle ./cmd/flux-bundle
+
+# Where the Flux CLI looks for plugins.
+FLUXCD_PLUGINS ?= $(HOME)/.fluxcd/plugins
+
+.PHONY: install-cli
+install-cli: build-cli ## Install bin/flux-bundle as a plugin of the Flux CLI: flux bundle.
+	install -D -m 0755 $(BIN)/flux-bundle $(FLUXCD_PLUGINS)/flux-bundle
+
 .PHONY: docker-build
 docker-build: ## Build the container image IMG. Needs Docker with BuildKit.
 	docker build --build-arg VERSION=$(VERSION) --tag $(IMG) .
@@ -117,7 +128,12 @@ manifests: $(CONTROLLER_GEN) ## Generate the CustomResourceDefinitions.
 	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
 
 .PHONY: docs
-docs: api-docs ## Generate all generated documentation.
+docs: api-docs cli-docs ## Generate all generated documentation.
+
+.PHONY: cli-docs
+cli-docs: ## Generate the reference of the command line, docs/cli.
+	@mkdir -p docs/cli
+	$(GO) run ./cmd/flux-bundle docs docs/cli
 
 .PHONY: api-docs
 api-docs: $(CRD_REF_DOCS) ## Generate the API reference, docs/reference/api.md.

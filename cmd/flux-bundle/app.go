@@ -111,7 +111,7 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 		UserAgent:    programName + "/" + version,
 		AuthRealms:   a.flags.authRealms,
 		AllowedCIDRs: networks,
-		Hints: registry.Hints{
+		Hints: registry.Hints{ //nolint:gosec // advice about credentials, and none itself
 			Authority:   "add its CA certificate to those that this machine trusts, or name a file of trusted ones in SSL_CERT_FILE",
 			Plain:       "give --insecure-registry if that is intended",
 			Certificate: "client certificates are not supported here",
@@ -250,8 +250,7 @@ func (errTimeout) Unwrap() error   { return context.DeadlineExceeded }
 // fail prints an error as one line and returns the code to exit with.
 func (a *app) fail(ctx context.Context, err error) int {
 	code := exitFailure
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
 		if exit.err == nil {
 			return code
@@ -273,10 +272,14 @@ func oneLine(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
 		line = strings.Map(func(r rune) rune {
-			if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			switch {
+			case unicode.IsSpace(r):
+				return ' '
+			case !isPlain(r):
 				return -1
+			default:
+				return r
 			}
-			return r
 		}, line)
 		if line = strings.TrimSpace(line); line != "" {
 			lines = append(lines, line)

@@ -93,8 +93,7 @@ func (g git) ask(args ...string) (string, error) {
 	var said bytes.Buffer
 	command.Stderr = &said
 	out, err := command.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return "", fmt.Errorf("git %s: %s", args[0], oneLine(said.String()))
 	}
 	return strings.TrimSpace(string(out)), err

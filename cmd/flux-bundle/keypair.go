@@ -100,7 +100,7 @@ func (a *app) newPassword(private string) ([]byte, error) {
 
 // create writes a file that must not exist.
 func create(path string, content []byte, mode os.FileMode) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // the person who runs the command names it
 	if err != nil {
 		return err
 	}

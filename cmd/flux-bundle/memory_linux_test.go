@@ -41,7 +41,7 @@ const childVariable = "FLUX_BUNDLE_TEST_CHILD"
 
 // child runs the command and says how much memory it needed at most.
 func child(args []string) int {
-	code := run(context.Background(), streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args) //nolint:forbidigo // as main does
+	code := run(context.Background(), streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args)
 	status, err := os.Open("/proc/self/status")
 	if err != nil {
 		panic(err)

@@ -63,7 +63,7 @@ func readKeyFile(path string) ([]byte, error) {
 	if info.IsDir() || info.Size() > maxKeyBytes {
 		return nil, fmt.Errorf("%s is no key file: it is a folder or has more than %d bytes", path, maxKeyBytes)
 	}
-	return os.ReadFile(path)
+	return os.ReadFile(path) //nolint:gosec // the person who runs the command names it
 }
 
 // password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.

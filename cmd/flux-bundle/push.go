@@ -328,7 +328,7 @@ func (p *push) folder() (path string, remove func(), err error) {
 }
 
 func copyFile(to, from string) error {
-	in, err := os.Open(from)
+	in, err := os.Open(from) //nolint:gosec // the person who runs the command names it
 	if err != nil {
 		return err
 	}
@@ -337,7 +337,7 @@ func copyFile(to, from string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o600)
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o600) //nolint:gosec // a file in a folder of our own
 	if err != nil {
 		return err
 	}
@@ -359,7 +359,8 @@ func (p *push) print(tags []name.Tag, made *artifact) error {
 	for _, tag := range tags {
 		result.Tags = append(result.Tags, tag.Name())
 	}
-	return p.output.print(p.app.out, result, func(w io.Writer) error {
+	out := &p.output
+	return out.print(p.app.out, result, func(w io.Writer) error {
 		for _, repository := range repositories(tags) {
 			if _, err := fmt.Fprintln(w, repository.Digest(digest).Name()); err != nil {
 				return err

@@ -74,7 +74,7 @@ func TestFluxPullsWhatIsPushed(t *testing.T) {
 	g.Expect(treeOf(t, unpacked)).To(Equal(want))
 	g.Expect(pulled.Source).To(Equal("https://github.com/org/app"))
 	g.Expect(pulled.Revision).To(Equal("main@sha1:0123"))
-	g.Expect(out).To(Equal(r.Host()+"/org/app@"+pulled.Digest[strings.Index(pulled.Digest, "sha256:"):]+"\n"), "standard output is the reference alone")
+	g.Expect(out).To(Equal(r.Host()+"/org/app@sha256:"+after(pulled.Digest, "sha256:")+"\n"), "standard output is the reference alone")
 }
 
 func TestTheSameFolderHasTheSameDigest(t *testing.T) {

@@ -25,12 +25,12 @@ import (
 // run is the command: it carries out args and returns the exit code.
 func run(ctx context.Context, s streams, args []string) int {
 	a := &app{streams: s, cancel: func() {}}
-	root := newRoot(a)
+	root := newRoot(a) //nolint:contextcheck // the verbs get theirs when they are executed
 	root.SetArgs(args)
 	executed, err := root.ExecuteContextC(ctx)
 	defer func() { a.cancel() }()
 	if err != nil {
-		return a.fail(executed.Context(), err)
+		return a.fail(executed.Context(), err) //nolint:contextcheck // that with the deadline of --timeout
 	}
 	return exitOK
 }
@@ -67,6 +67,7 @@ func verbs(a *app) []*cobra.Command {
 		newPull(a),
 		newVerify(a),
 		newDiff(a),
+		newDocs(),
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -182,5 +183,5 @@ func rekor(log string) *sgsign.Rekor {
 }
 
 func (o Options) remote(ctx context.Context) ociremote.Option {
-	return ociremote.WithRemoteOptions(append(o.Remote[:len(o.Remote):len(o.Remote)], remote.WithContext(ctx))...)
+	return ociremote.WithRemoteOptions(append(slices.Clip(o.Remote), remote.WithContext(ctx))...)
 }

@@ -56,6 +56,7 @@ func rules() []rule {
 		{path: "pkg/flight", stdlib: true},
 		{path: "pkg/registry", ours: with("pkg/flight")},
 		{path: "pkg/trust", ours: vocabulary},
+		{path: "pkg/sign"},
 		{path: "pkg/format", ours: vocabulary},
 		{path: "pkg/store", ours: vocabulary},
 		{path: "pkg/credentials", ours: with("pkg/registry", "pkg/trust"), cluster: true},
