@@ -74,6 +74,10 @@ FLUXCD_PLUGINS ?= $(HOME)/.fluxcd/plugins
 install-cli: build-cli ## Install bin/flux-bundle as a plugin of the Flux CLI: flux bundle.
 	install -D -m 0755 $(BIN)/flux-bundle $(FLUXCD_PLUGINS)/flux-bundle
 
+.PHONY: release-cli
+release-cli: ## Build the archives and the plugin manifest of flux-bundle for RELEASE, such as 0.1.0, into bin/release.
+	hack/release-cli.sh $(RELEASE)
+
 .PHONY: docker-build
 docker-build: ## Build the container image IMG. Needs Docker with BuildKit.
 	docker build --build-arg VERSION=$(VERSION) --tag $(IMG) .
