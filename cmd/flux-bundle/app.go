@@ -111,6 +111,8 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 		UserAgent:    programName + "/" + version,
 		AuthRealms:   a.flags.authRealms,
 		AllowedCIDRs: networks,
+		// Some registries hash all of an upload before they answer.
+		HeaderTimeout: a.flags.timeout,
 		Hints: registry.Hints{ //nolint:gosec // advice about credentials, and none itself
 			Authority:   "add its CA certificate to those that this machine trusts, or name a file of trusted ones in SSL_CERT_FILE",
 			Plain:       "give --insecure-registry if that is intended",

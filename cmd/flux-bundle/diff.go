@@ -232,6 +232,10 @@ func (a *app) readReference(ctx context.Context, s *side, text string, o sideOpt
 		Reference: text, Digest: reading.Image.Digest.String(),
 		Published: reading.Content.Digest.String(), Format: reading.Content.Format,
 	}
+	if reading.Content.ChartVersion != "" { // whose files are compared, not its bytes
+		s.tree, err = readTree(ctx, reading.Content.Path, s.root)
+		return err
+	}
 	s.tree, err = unpackContent(ctx, reading.Content, unpacking{name: from.baseName(), options: options, into: s.root})
 	return err
 }

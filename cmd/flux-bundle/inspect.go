@@ -260,8 +260,7 @@ type page struct{ strings.Builder }
 
 // linef adds a line. Its arguments may come from anywhere.
 func (p *page) linef(format string, args ...any) {
-	p.WriteString(printable(fmt.Sprintf(format, args...)))
-	p.WriteByte('\n')
+	fmt.Fprintln(p, printable(fmt.Sprintf(format, args...)))
 }
 
 // fieldf adds a line with a name, unless the value is empty.
@@ -382,10 +381,11 @@ func (s signature) String() string {
 	if len(s.Digests) > 0 {
 		text += ", of another image: " + strings.Join(s.Digests, ", ")
 	}
+	said := []string{text}
 	for _, at := range s.Times {
-		text += ", " + at.UTC().Format(time.RFC3339)
+		said = append(said, at.UTC().Format(time.RFC3339))
 	}
-	return text
+	return strings.Join(said, ", ")
 }
 
 func (i *inspection) filesText(p *page) {

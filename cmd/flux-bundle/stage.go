@@ -43,7 +43,7 @@ type stage struct {
 	name string
 	// fresh is the folder new.
 	fresh *os.Root
-	// made are folders that were made for the target, outermost first.
+	// made are folders that were made for the target, innermost first.
 	made []string
 	done bool
 }
@@ -57,24 +57,24 @@ const (
 // caller closes the stage.
 func newStage(dir string) (*stage, error) {
 	s := &stage{name: ".flux-bundle-" + rand.Text()[:12]}
-	missing, err := filepath.Abs(dir)
+	path, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	for parent := ""; ; missing = parent {
-		if _, err := os.Stat(missing); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		s.made = append([]string{missing}, s.made...)
-		if parent = filepath.Dir(missing); parent == missing {
-			break
-		}
+	// The root folder is always there.
+	for ; isMissing(path); path = filepath.Dir(path) {
+		s.made = append(s.made, path)
 	}
 	if err := s.open(dir); err != nil {
 		s.close()
 		return nil, fmt.Errorf("cannot write to %q: %w", dir, err)
 	}
 	return s, nil
+}
+
+func isMissing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (s *stage) open(dir string) (err error) {
@@ -105,7 +105,7 @@ func (s *stage) close() {
 	if s.done {
 		return
 	}
-	for _, folder := range slices.Backward(s.made) {
+	for _, folder := range s.made {
 		_ = os.Remove(folder) // it stays when somebody else put something into it
 	}
 }
@@ -172,7 +172,7 @@ func (s *stage) compare(f treeFile) (same bool, err error) {
 	}
 	file, err := s.target.Open(f.path)
 	if err != nil {
-		return false, nil //nolint:nilerr // what cannot be read is replaced, or fails to be
+		return false, nil // what cannot be read is replaced, or fails to be
 	}
 	defer file.Close()
 	sum := sha256.New()

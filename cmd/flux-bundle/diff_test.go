@@ -1,0 +1,194 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+func TestAFolderIsWhatAPushMakesOfIt(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	dir := manifests(t)
+	ref := r.Host() + "/org/app:v1"
+	must(t, "-f", dir, "-t", ref)
+	write(t, dir, map[string]string{".sourceignore": "notes/\n", "notes/todo.md": "x"})
+	must(t, "-f", dir, "-t", ref)
+	write(t, dir, map[string]string{"notes/more.md": "y"})
+	g.Expect(os.Symlink("app", filepath.Join(dir, "link"))).To(Succeed())
+	g.Expect(flux(t, "diff", ref, dir)).To(Equal(result{code: exitOK}), "nothing is said where nothing differs")
+	g.Expect(flux(t, "diff", dir, ref)).To(Equal(result{code: exitOK}))
+
+	var identical map[string]any
+	g.Expect(json.Unmarshal([]byte(must(t, "diff", ref, dir, "-o", "json")), &identical)).To(Succeed())
+	g.Expect(identical).To(And(HaveKeyWithValue("identical", true), HaveKeyWithValue("changes", BeEmpty())))
+	a, b := identical["a"].(map[string]any), identical["b"].(map[string]any)
+	g.Expect(a).To(And(HaveKeyWithValue("reference", ref), HaveKeyWithValue("format", "Flux"), HaveKey("digest")))
+	g.Expect(b).To(HaveKeyWithValue("path", dir))
+	g.Expect(a["published"]).To(Equal(b["published"]), "what the folder would be published as is what is published")
+}
+
+func TestChangesAreShown(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	old := folder(t, map[string]string{
+		"same.yaml": "s: 1\n", "changed.yaml": "a: 1\nb: 1\nc: 1\n", "removed.yaml": "r: 1\n", "logo.bin": "\x00\x01", "escape.txt": "\x1b[2J",
+		"run.sh": "#!/bin/sh\n", "large.txt": strings.Repeat("l\n", 1<<20), "unended.txt": "x", "was-empty": "",
+	})
+	now := folder(t, map[string]string{
+		"same.yaml": "s: 1\n", "changed.yaml": "a: 1\nb: 2\nc: 1\n", "added/new.yaml": "n: 1\n", "logo.bin": "\x00\x02\x03", "escape.txt": "\x1b[3J",
+		"run.sh": "#!/bin/sh\n", "large.txt": strings.Repeat("L\n", 1<<20), "unended.txt": "y", "is-empty": "",
+	})
+	g.Expect(os.Chmod(filepath.Join(now, "run.sh"), 0o755)).To(Succeed())
+	ref := r.Host() + "/org/app:v1"
+	must(t, "-f", old, "-t", ref, "--no-validate")
+
+	run := flux(t, "diff", ref, now)
+	g.Expect(run.code).To(Equal(exitFailure))
+	g.Expect(run.err).To(Equal("2 added, 2 removed, 6 changed\n"))
+	g.Expect(run.out).To(Equal(`--- /dev/null
++++ b/added/new.yaml
+@@ -0,0 +1 @@
++n: 1
+--- a/changed.yaml
++++ b/changed.yaml
+@@ -1,3 +1,3 @@
+ a: 1
+-b: 1
++b: 2
+ c: 1
+File escape.txt is changed: 4 B sha256:` + sha256Of("\x1b[2J") + ` -> 4 B sha256:` + sha256Of("\x1b[3J") + `
+File is-empty is added: empty
+File large.txt is changed: 2.0 MiB sha256:` + sha256Of(strings.Repeat("l\n", 1<<20)) + ` -> 2.0 MiB sha256:` + sha256Of(strings.Repeat("L\n", 1<<20)) + `
+File logo.bin is changed: 2 B sha256:` + sha256Of("\x00\x01") + ` -> 3 B sha256:` + sha256Of("\x00\x02\x03") + `
+--- a/removed.yaml
++++ /dev/null
+@@ -1 +0,0 @@
+-r: 1
+File run.sh is executable
+--- a/unended.txt
++++ b/unended.txt
+@@ -1 +1 @@
+-x
+\ No newline at end of file
++y
+\ No newline at end of file
+File was-empty is removed: empty
+`))
+
+	run = flux(t, "diff", ref, now, "-o", "json")
+	g.Expect(run.code).To(Equal(exitFailure))
+	var c struct {
+		Identical *bool
+		Changes   []map[string]any
+	}
+	g.Expect(json.Unmarshal([]byte(run.out), &c)).To(Succeed())
+	g.Expect(*c.Identical).To(BeFalse())
+	g.Expect(c.Changes).To(HaveLen(10))
+	g.Expect(c.Changes[1]).To(Equal(map[string]any{
+		"path": "changed.yaml", "kind": "changed", "diff": "--- a/changed.yaml\n+++ b/changed.yaml\n@@ -1,3 +1,3 @@\n a: 1\n-b: 1\n+b: 2\n c: 1\n",
+		"old": map[string]any{"path": "changed.yaml", "size": 15.0, "sha256": sha256Of("a: 1\nb: 1\nc: 1\n")},
+		"new": map[string]any{"path": "changed.yaml", "size": 15.0, "sha256": sha256Of("a: 1\nb: 2\nc: 1\n")},
+	}))
+	g.Expect(c.Changes[7]).To(And(HaveKeyWithValue("path", "run.sh"), HaveKeyWithValue("new", HaveKeyWithValue("executable", true)), Not(HaveKey("diff"))))
+}
+
+func TestADiffIsOneThatCanBeApplied(t *testing.T) {
+	g := NewWithT(t)
+	var old, now strings.Builder
+	for i := range 2000 {
+		line := strings.Repeat("x", i%7) + "\tvalue\r\n"
+		old.WriteString(line)
+		switch {
+		case i%13 == 0:
+			now.WriteString("changed\n")
+		case i%17 != 0:
+			now.WriteString(line)
+		}
+	}
+	run := flux(t, "diff", folder(t, map[string]string{"a.txt": old.String()}), folder(t, map[string]string{"a.txt": now.String()}))
+	g.Expect(run.code).To(Equal(exitFailure))
+	dir := folder(t, map[string]string{"a.txt": old.String(), "patch": run.out})
+	ask(t, dir, "apply", "--whitespace=nowarn", "patch")
+	g.Expect(treeOf(t, dir)["a.txt"]).To(Equal(now.String()))
+}
+
+func TestVersionsOfAChartAreCompared(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	for version, value := range map[string]string{"1.0.0": "a: 1\n", "1.1.0": "a: 2\n"} {
+		_, err := publish.Registry{Host: r.Host()}.Helm("charts", publish.Chart{Name: "podinfo", Version: version, Files: publish.Files{"values.yaml": value}})
+		g.Expect(err).NotTo(HaveOccurred())
+	}
+	run := flux(t, "diff", r.Host()+"/charts/podinfo:1.0.0", "oci://"+r.Host()+"/charts/podinfo:1.1.0")
+	g.Expect(run.code).To(Equal(exitFailure))
+	g.Expect(run.out).To(And(ContainSubstring("-version: 1.0.0\n+version: 1.1.0\n"), ContainSubstring("+++ b/podinfo/values.yaml\n@@ -1 +1 @@\n-a: 1\n+a: 2\n")))
+}
+
+func TestTroubleHasAnExitCodeOfItsOwn(t *testing.T) {
+	r := serve(t)
+	dir := manifests(t)
+	image, err := publish.ContainerImage(publish.Files{"a": "x"})
+	refused := pushImage(t, r, "org/image:v1", image, err)
+	for name, c := range map[string]struct {
+		args  []string
+		words []string
+	}{
+		"one argument":        {[]string{dir}, []string{"2 arg"}},
+		"an unknown flag":     {[]string{dir, dir, "--nothing"}, []string{"--nothing"}},
+		"an unknown output":   {[]string{dir, dir, "-o", "xml"}, []string{"xml"}},
+		"no such folder":      {[]string{dir, "./none"}, []string{"./none: no such file"}},
+		"neither":             {[]string{dir, "none"}, []string{"none: there is no such folder", "no reference"}},
+		"no such tag":         {[]string{dir, r.Host() + "/org/app:v1"}, []string{"/org/app:v1: ", "404"}},
+		"an empty folder":     {[]string{dir, t.TempDir()}, []string{"no file"}},
+		"what is refused":     {[]string{refused, dir}, []string{"it is a container image"}},
+		"a folder named oci:": {[]string{dir, "oci://UPPER"}, []string{"UPPER"}},
+		"no time":             {[]string{dir, dir, "--timeout", "-1s"}, []string{"--timeout"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			run := flux(t, append([]string{"diff"}, c.args...)...)
+			g.Expect(run.code).To(Equal(exitTrouble), run.err)
+			g.Expect(run.out).To(BeEmpty())
+			expectOneError(g, run, c.words...)
+		})
+	}
+}
+
+func TestAFileIsWhatAPushMakesOfIt(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	file := filepath.Join(folder(t, map[string]string{"app.yaml": configMap}), "app.yaml")
+	ref := r.Host() + "/org/app:v1"
+	must(t, "-f", file, "-t", ref)
+	g.Expect(flux(t, "diff", ref, file)).To(Equal(result{code: exitOK}))
+}
+
+func TestAFolderInTheWorkingFolderIsAFolder(t *testing.T) {
+	g := NewWithT(t)
+	t.Chdir(folder(t, map[string]string{"a/x.yaml": "x: 1\n", "b/x.yaml": "x: 1\n", "localhost:1/x.yaml": "x: 2\n"}))
+	g.Expect(flux(t, "diff", "a", "b")).To(Equal(result{code: exitOK}))
+	g.Expect(flux(t, "diff", "a", "localhost:1").code).To(Equal(exitFailure))
+}
