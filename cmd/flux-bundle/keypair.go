@@ -18,6 +18,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,20 +47,20 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
   # in CI, with another name
   COSIGN_PASSWORD="$PASSWORD" flux bundle generate-key-pair --output-key-prefix release`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.generateKeyPair(prefix) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.generateKeyPair(cmd.Context(), prefix) },
 	}
 	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "name of the two files, before .key and .pub")
 	return cmd
 }
 
-func (a *app) generateKeyPair(prefix string) error {
+func (a *app) generateKeyPair(ctx context.Context, prefix string) error {
 	private, public := prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
 		if _, err := os.Lstat(path); err == nil {
 			return fmt.Errorf("%s exists and is not overwritten: what it signed could not be verified any more", path)
 		}
 	}
-	password, err := a.newPassword(private)
+	password, err := a.newPassword(ctx, private)
 	if err != nil {
 		return err
 	}
@@ -80,15 +81,15 @@ func (a *app) generateKeyPair(prefix string) error {
 }
 
 // newPassword asks twice where it asks.
-func (a *app) newPassword(private string) ([]byte, error) {
-	password, err := a.password("Password to encrypt " + private + " with: ")
+func (a *app) newPassword(ctx context.Context, private string) ([]byte, error) {
+	password, err := a.password(ctx, "Password to encrypt "+private+" with: ")
 	if err != nil {
 		return nil, err
 	}
 	if _, found := a.lookupEnv(passwordVariable); found {
 		return password, nil
 	}
-	again, err := a.password("The same again: ")
+	again, err := a.password(ctx, "The same again: ")
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -36,7 +37,7 @@ const maxKeyBytes = 64 << 10
 // openKey reads the private key of a file, and the password from the environment
 // or from the person at the terminal. It is never taken from the arguments, which
 // everybody on a machine can see.
-func (a *app) openKey(path string) (*sign.Key, error) {
+func (a *app) openKey(ctx context.Context, path string) (*sign.Key, error) {
 	text, err := readKeyFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
@@ -44,7 +45,7 @@ func (a *app) openKey(path string) (*sign.Key, error) {
 	if err := sign.CheckKey(text); err != nil {
 		return nil, fmt.Errorf("key %s: %w", path, err)
 	}
-	password, err := a.password("Password for " + filepath.Base(path) + ": ")
+	password, err := a.password(ctx, "Password for "+filepath.Base(path)+": ")
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", path, err)
 	}
@@ -67,7 +68,7 @@ func readKeyFile(path string) ([]byte, error) {
 }
 
 // password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.
-func (a *app) password(prompt string) ([]byte, error) {
+func (a *app) password(ctx context.Context, prompt string) ([]byte, error) {
 	if password, found := a.lookupEnv(passwordVariable); found {
 		return []byte(password), nil
 	}
@@ -75,8 +76,31 @@ func (a *app) password(prompt string) ([]byte, error) {
 	if !ok || !isTerminal(a.in) {
 		return nil, errors.New("a password is needed: set " + passwordVariable + ", or run on a terminal")
 	}
+	return a.ask(ctx, file, prompt)
+}
+
+// ask reads a line without showing it. A terminal cannot be told to stop waiting,
+// so an interrupted question is left behind, with the terminal as it was.
+func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte, error) {
+	before, err := term.GetState(int(terminal.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	type answer struct {
+		password []byte
+		err      error
+	}
+	answered := make(chan answer, 1)
 	fmt.Fprint(a.err, prompt)
-	password, err := term.ReadPassword(int(file.Fd()))
-	fmt.Fprintln(a.err)
-	return password, err
+	defer fmt.Fprintln(a.err)
+	go func() {
+		password, err := term.ReadPassword(int(terminal.Fd()))
+		answered <- answer{password, err}
+	}()
+	select {
+	case got := <-answered:
+		return got.password, got.err
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), term.Restore(int(terminal.Fd()), before))
+	}
 }

@@ -174,7 +174,7 @@ func (p *push) run(ctx context.Context) error {
 	}
 	var key *sign.Key
 	if p.key != "" {
-		if key, err = p.app.openKey(p.key); err != nil {
+		if key, err = p.app.openKey(ctx, p.key); err != nil {
 			return err
 		}
 	}

@@ -437,6 +437,20 @@ func TestWhatIsNotChecked(t *testing.T) {
 		"a component by itself": {
 			files: map[string]string{"kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n- patch: |-\n    - op: remove\n      path: /spec\n  target: {kind: Deployment, name: a}\n"},
 		},
+		"an address that is a text": {
+			files: map[string]string{
+				"kustomization.yaml": "resources: [a.yaml]\ncommonAnnotations: {docs: https://127.0.0.1:1/}\nconfigMapGenerator:\n- name: b\n  literals: [url=https://127.0.0.1:1/]\n",
+				"a.yaml":             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
+			},
+		},
+		"a file that kustomize would download": {
+			files: map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: b\n  files: [a=http://127.0.0.1:1/a]\n"},
+			words: "--remote-bases",
+		},
+		"a patch that kustomize would download": {
+			files: map[string]string{"kustomization.yaml": "patches:\n- path: http://127.0.0.1:1/a\n  target: {kind: A}\n"},
+			words: "--remote-bases",
+		},
 		"what kustomize would fetch": {
 			files: map[string]string{
 				"base/kustomization.yaml": "resources:\n- https://127.0.0.1:1/org/repo//base?ref=v1\n",
@@ -450,6 +464,9 @@ func TestWhatIsNotChecked(t *testing.T) {
 			run := flux(t, append(c.args, "-f", folder(t, c.files), "-t", r.Host()+"/org/app:"+fmt.Sprint(len(name)))...)
 			g.Expect(run.code).To(Equal(exitOK), run.err)
 			g.Expect(run.err).To(ContainSubstring(c.words))
+			if c.words == "" {
+				g.Expect(run.err).NotTo(ContainSubstring("warning"))
+			}
 		})
 	}
 }

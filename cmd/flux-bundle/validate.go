@@ -236,7 +236,42 @@ func (v *validation) kustomization(file string) (kustomization, error) {
 			k.remote = append(k.remote, entry)
 		}
 	}
+	if len(k.document.Content) > 0 {
+		k.remote = append(k.remote, downloads(k.document.Content[0])...)
+	}
 	return k, nil
+}
+
+// downloads returns the addresses that stand where kustomize takes a path: it
+// gets them by HTTP. In texts, such as annotations, they mean nothing to it.
+func downloads(n *yaml.Node) (found []string) {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode {
+			if i%2 == 0 || holdsNoPath(n.Content[i-1].Value) {
+				continue
+			}
+		}
+		value := child.Value
+		if _, path, named := strings.Cut(value, "="); named && !strings.HasPrefix(value, "http") {
+			value = path // key=path, in generators
+		}
+		if strings.HasPrefix(value, "https://") || strings.HasPrefix(value, "http://") {
+			found = append(found, value)
+		}
+		found = append(found, downloads(child)...)
+	}
+	return found
+}
+
+// holdsNoPath tells the fields of a kustomization whose values are texts.
+func holdsNoPath(field string) bool {
+	switch field {
+	case "commonAnnotations", "commonLabels", "labels", "buildMetadata", "metadata", "images", "namespace", "vars",
+		"literals", "options", "generatorOptions", "patch", "target", "name":
+		return true
+	default:
+		return false
+	}
 }
 
 // isRemote tells whether kustomize would fetch what is not in the tree:
