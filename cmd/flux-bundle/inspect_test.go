@@ -22,6 +22,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -284,7 +285,7 @@ func TestWhatIsRefusedIsShownAsFarAsItIsKnown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			args := append(c.args, r.Host()+"/"+name)
+			args := slices.Concat(c.args, []string{r.Host() + "/" + name})
 			i := inspect(t, exitFailure, args...)
 			g.Expect(i["refused"]).To(And(HaveKeyWithValue("reason", c.reason), HaveKeyWithValue("final", true), HaveKeyWithValue("message", ContainSubstring(c.words))))
 			g.Expect(i["digest"]).To(HavePrefix("sha256:"))
