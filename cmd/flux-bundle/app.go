@@ -263,7 +263,7 @@ func (a *app) fail(ctx context.Context, err error) int {
 		err = fmt.Errorf("%w: %w", expired, err)
 	}
 	if errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted")
+		err = fmt.Errorf("interrupted: %w", err)
 	}
 	fmt.Fprintf(a.err, "error: %s\n", oneLine(err.Error()))
 	return code

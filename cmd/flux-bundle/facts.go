@@ -84,8 +84,8 @@ type git struct {
 	folder string
 }
 
-// ask returns what git says. Programs that the configuration of a repository
-// names are not run.
+// ask returns what git says. The monitor that the configuration of a repository
+// may name, a program of anybody's, is not run.
 func (g git) ask(args ...string) (string, error) {
 	command := exec.CommandContext(g.ctx, "git", append([]string{"-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull}, args...)...) //nolint:gosec // all arguments are ours but a path after --
 	command.Dir = g.folder

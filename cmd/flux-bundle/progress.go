@@ -63,6 +63,7 @@ func (p *progress) start() io.Writer {
 		progressbar.OptionUseIECUnits(true),
 		progressbar.OptionSetWidth(width),
 		progressbar.OptionThrottle(throttle),
+		progressbar.OptionSetRenderBlankState(true),
 		progressbar.OptionClearOnFinish(),
 	)
 	return p.bar
