@@ -114,6 +114,7 @@ func (s *Store) check(ctx context.Context, root *os.Root, want expectation, dept
 	if err != nil || sums[sha256Name] != want.sha256 {
 		return 0, false, s.quarantine(root, want.sha256, info)
 	}
+	s.sound.add(want.sha256, info)
 	return info.Size(), rightSize && sums[want.algorithm] == want.digits, nil
 }
 
@@ -122,6 +123,7 @@ func (s *Store) check(ctx context.Context, root *os.Root, want expectation, dept
 func (s *Store) quarantine(root *os.Root, sha256 string, damaged fs.FileInfo) error {
 	keys, err := publishedKeys(root)
 	defer s.lock(sha256)()
+	s.sound.drop(sha256)
 	errs := []error{err, removeSame(root, blobPath(sha256), damaged)}
 	for _, key := range keys {
 		errs = append(errs, removeSame(root, key.file(sha256), damaged))

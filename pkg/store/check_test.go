@@ -83,8 +83,9 @@ func TestCheckOfGoodBytes(t *testing.T) {
 		root := t.TempDir()
 		o := options(root)
 		o.DigestAlgorithm = "blake3"
-		artifact := recorded(put(t, open(t, o), app, "v1"))
-		_, ok, err := open(t, options(root)).Check(t.Context(), app, artifact, store.Deep)
+		s := open(t, o)
+		artifact := recorded(put(t, s, app, "v1"))
+		_, ok, err := reopen(t, s, options(root)).Check(t.Context(), app, artifact, store.Deep)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeTrue())
 	})
@@ -92,10 +93,11 @@ func TestCheckOfGoodBytes(t *testing.T) {
 	t.Run("tells the address of today", func(t *testing.T) {
 		g := NewWithT(t)
 		root := t.TempDir()
-		artifact := recorded(put(t, open(t, options(root)), app, "v1"))
+		s := open(t, options(root))
+		artifact := recorded(put(t, s, app, "v1"))
 		o := options(root)
 		o.AdvertisedAddress = "new.example.com"
-		found, ok, err := open(t, o).Check(t.Context(), app, artifact, store.Shallow)
+		found, ok, err := reopen(t, s, o).Check(t.Context(), app, artifact, store.Shallow)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeTrue())
 		g.Expect(found.URL).To(Equal("http://new.example.com/" + artifact.Path))

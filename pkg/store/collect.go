@@ -210,7 +210,7 @@ func (s *Store) unpublish(root *os.Root, key Key, sha256 string, done *Collected
 	if removed {
 		done.Files++
 	}
-	return errors.Join(err, dropUnused(root, sha256, done))
+	return errors.Join(err, s.dropUnused(root, sha256, done))
 }
 
 // sweepBlobs removes content whose last name went without it.
@@ -233,12 +233,12 @@ func (s *Store) sweepBlobs(ctx context.Context, root *os.Root, done *Collected) 
 
 func (s *Store) sweepBlob(root *os.Root, sha256 string, done *Collected) error {
 	defer s.lock(sha256)()
-	return dropUnused(root, sha256, done)
+	return s.dropUnused(root, sha256, done)
 }
 
 // dropUnused removes a blob that has no other name. The caller holds the lock
 // of the digest, so that no name is being made.
-func dropUnused(root *os.Root, sha256 string, done *Collected) error {
+func (s *Store) dropUnused(root *os.Root, sha256 string, done *Collected) error {
 	info, err := root.Lstat(blobPath(sha256))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -246,6 +246,7 @@ func dropUnused(root *os.Root, sha256 string, done *Collected) error {
 	if err != nil || !info.Mode().IsRegular() || links(info) > 1 {
 		return err
 	}
+	s.sound.drop(sha256)
 	_, err = unlink(root, blobPath(sha256), done)
 	return err
 }

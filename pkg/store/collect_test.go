@@ -148,7 +148,7 @@ func TestCollect(t *testing.T) {
 		"removes files of keys that an earlier process published": func(f fixture) {
 			v1 := f.put(app, "v1")
 			f.put(store.Key{Namespace: "gone", Name: "app"}, "gone")
-			f.store = open(f.TB, options(f.root))
+			f.store = reopen(f.TB, f.store, options(f.root))
 			f.Expect(f.collect(live(app, v1)).Files).To(Equal(1))
 			f.Expect(published(f.TB, f.root)).To(ConsistOf("apps/app/" + v1.SHA256 + ".tar.gz"))
 			f.Expect(filepath.Join(f.root, "externalartifact", "gone")).NotTo(BeADirectory())
@@ -210,10 +210,11 @@ func TestCollect(t *testing.T) {
 	t.Run("stops when the caller has gone", func(t *testing.T) {
 		g := NewWithT(t)
 		root := t.TempDir()
-		put(t, open(t, options(root)), app, "v1")
+		s := open(t, options(root))
+		put(t, s, app, "v1")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := open(t, options(root)).Collect(ctx, nil)
+		_, err := reopen(t, s, options(root)).Collect(ctx, nil)
 		g.Expect(err).To(MatchError(context.Canceled))
 		g.Expect(published(t, root)).To(HaveLen(1))
 	})

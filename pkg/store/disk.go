@@ -43,6 +43,8 @@ func isFull(err error) bool {
 
 func remedy(err error) string {
 	switch {
+	case errors.Is(err, ErrInUse):
+		return "give each replica a --storage-path of its own; a volume that allows one writer takes one replica and the strategy Recreate"
 	case isFull(err):
 		return "the volume of --storage-path has no space or inodes left: enlarge it, or keep less with --artifact-retention-ttl and --artifact-retention-records"
 	case errors.Is(err, syscall.EROFS):

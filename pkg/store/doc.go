@@ -30,5 +30,8 @@ limitations under the License.
 // The package knows no registry and no cluster: what is live comes in as
 // records, and a file that is missing is announced to whoever can make it. It
 // neither decides who may have which content: a caller of Link has checked that.
-// One process at a time is expected to write below one storage path.
+// One process at a time has a storage path open.
+//
+// Replicas have a store each and the same records. What one of them lacks another
+// one may have: see Replica.
 package store

@@ -84,7 +84,8 @@ func publishUntilKilled(t *testing.T, root string) {
 func expectWhole(t *testing.T, root string) {
 	t.Helper()
 	g := NewWithT(t)
-	open(t, options(root))
+	s := open(t, options(root))
+	defer s.Close()
 	g.Expect(files(t, filepath.Join(root, "tmp"))).To(BeEmpty())
 	for _, name := range files(t, root) {
 		digest := strings.TrimSuffix(filepath.Base(name), ".tar.gz")

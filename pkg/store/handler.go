@@ -39,16 +39,28 @@ const (
 	defaultProgressTimeout = 30 * time.Second
 )
 
+// PeerHeader marks a request of another replica, which is answered from this
+// disk or not at all: a file that all of them lack is asked for once around, and
+// not in circles.
+const PeerHeader = "Image-Source-Peer"
+
 // ErrNotPublished says of a file that no record names it: it is gone for good.
 var ErrNotPublished = errors.New("not published")
 
 // HandlerOptions are the seams and limits of serving.
 type HandlerOptions struct {
+	// Publishes tells, at no cost, whether anything is published under a key as
+	// far as is known here. Where it is not, a file that is on this disk all the
+	// same counts as missing. Without it all that is on the disk is served.
+	Publishes func(ctx context.Context, key Key) bool
 	// Missing is asked for a file that is well named but not on this disk. It
 	// returns nil when the file is there now, ErrNotPublished (404) when no record
 	// names it, and any other error (503, which consumers retry) when it cannot be had
 	// now. The request is held meanwhile. Without it every missing file is a 404.
 	Missing func(ctx context.Context, key Key, sha256 string) error
+	// Lacking is told of a file that another replica asked for in vain. It must
+	// not block.
+	Lacking func(ctx context.Context, key Key, sha256 string)
 	// Observe is told the status code and the body's length of each answer.
 	Observe func(code int, bytes int64)
 	// HoldTimeout bounds Missing; zero is one minute.
@@ -95,7 +107,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.refuse(http.StatusNotFound)
 		return
 	}
-	f, code := h.find(r.Context(), key, sha256)
+	f, code := h.find(r, key, sha256)
 	if f == nil {
 		answer.refuse(code)
 		return
@@ -121,43 +133,43 @@ func requestedFile(r *http.Request) (key Key, sha256 string, ok bool) {
 
 // find opens a published file, after it was made if need be; without a file
 // it returns the status code that says why.
-func (h *handler) find(ctx context.Context, key Key, sha256 string) (*os.File, int) {
-	f, err := h.store.openPublished(key, sha256)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return f, http.StatusServiceUnavailable
+func (h *handler) find(r *http.Request, key Key, sha256 string) (*os.File, int) {
+	ctx := r.Context()
+	if h.options.Publishes == nil || h.options.Publishes(ctx, key) {
+		f, err := h.store.openSound(ctx, key, sha256)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, http.StatusServiceUnavailable
+		}
 	}
+	if r.Header.Get(PeerHeader) != "" {
+		if h.options.Lacking != nil {
+			h.options.Lacking(ctx, key, sha256)
+		}
+		// Not 404: that would say that it is gone.
+		return nil, http.StatusMisdirectedRequest
+	}
+	return h.make(ctx, key, sha256)
+}
+
+// make has a missing file made, and holds the request meanwhile.
+func (h *handler) make(ctx context.Context, key Key, sha256 string) (*os.File, int) {
 	if h.options.Missing == nil {
 		return nil, http.StatusNotFound
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.options.HoldTimeout)
 	defer cancel()
-	err = h.options.Missing(ctx, key, sha256)
+	err := h.options.Missing(ctx, key, sha256)
 	if errors.Is(err, ErrNotPublished) {
 		return nil, http.StatusNotFound
 	}
-	if err == nil {
-		f, _ = h.store.openPublished(key, sha256)
-	}
-	return f, http.StatusServiceUnavailable
-}
-
-// openPublished opens a file for serving; what is there and no regular file
-// counts as missing.
-func (s *Store) openPublished(key Key, sha256 string) (*os.File, error) {
-	root, err := s.open()
 	if err != nil {
-		return nil, err
+		return nil, http.StatusServiceUnavailable
 	}
-	defer root.Close()
-	name := key.file(sha256)
-	info, err := root.Lstat(name)
+	f, err := h.store.openSound(ctx, key, sha256)
 	if err != nil {
-		return nil, err
+		return nil, http.StatusServiceUnavailable
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fs.ErrNotExist
-	}
-	return root.Open(name)
+	return f, http.StatusOK
 }
 
 // response counts what is sent and gives the client a new deadline for each

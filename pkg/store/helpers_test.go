@@ -59,7 +59,16 @@ func open(t testing.TB, o store.Options) *store.Store {
 	t.Helper()
 	s, err := store.Open(o)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = s.Close() }) // a test may have closed it
 	return s
+}
+
+// reopen ends the use of a store and opens its storage path again, as the next
+// process does.
+func reopen(t testing.TB, s *store.Store, o store.Options) *store.Store {
+	t.Helper()
+	NewWithT(t).Expect(s.Close()).To(Succeed())
+	return open(t, o)
 }
 
 func digestOf(content string) string {

@@ -19,6 +19,8 @@ limitations under the License.
 package store
 
 import (
+	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -40,4 +42,18 @@ func syncFolder(root *os.Root, folder string) error {
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+// claim locks a folder itself, so that no file has to be kept for it. Where a
+// file system knows no such locks, nothing is claimed.
+func claim(folder string) (io.Closer, error) {
+	f, err := os.OpenFile(folder, os.O_RDONLY|syscall.O_DIRECTORY, 0) //nolint:gosec // --storage-path
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, errors.Join(&fs.PathError{Op: "lock", Path: folder, Err: ErrInUse}, f.Close())
+	}
+	return f, nil
 }

@@ -62,8 +62,9 @@ type Stored struct {
 // one more name and the file stays in its scratch folder. What is published is held against
 // Collect until a record names it (see Collect).
 //
-// The file's length is compared with its Size. Its digest is taken as given: a
-// file whose bytes differ is found by Check, and refused by consumers.
+// The file's length is compared with its Size. Its digest is taken as given, by
+// who computed it when the bytes were written: what differs is found by Check
+// later, and refused by consumers.
 func (s *Store) Put(ctx context.Context, key Key, file File) (Stored, error) {
 	if err := validate(key, file.SHA256); err != nil {
 		return Stored{}, err
@@ -178,7 +179,7 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 			return err
 		}
 	case err == nil && info.Size() == file.Size && links(info) > 1:
-		return touch(root, blob, s.now())
+		return s.touchKept(root, info, file.SHA256)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -191,6 +192,25 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 			return err
 		}
 		err = root.Rename(name, blob)
+	}
+	if err != nil {
+		return err
+	}
+	if info, err = root.Lstat(blob); err == nil {
+		s.sound.add(file.SHA256, info)
+	}
+	return err
+}
+
+// touchKept dates a blob anew. Bytes that were known to be good still are.
+func (s *Store) touchKept(root *os.Root, before fs.FileInfo, sha256 string) error {
+	sound := s.sound.has(sha256, before)
+	if err := touch(root, blobPath(sha256), s.now()); err != nil || !sound {
+		return err
+	}
+	info, err := root.Lstat(blobPath(sha256))
+	if err == nil {
+		s.sound.add(sha256, info)
 	}
 	return err
 }

@@ -49,12 +49,14 @@ type ServerOptions struct {
 	HeaderTimeout time.Duration
 	// IdleTimeout is how long a connection is kept between requests. Default one minute.
 	IdleTimeout time.Duration
-	// ShutdownTimeout is what transfers get to finish when the server stops. Default 10 seconds.
+	// DrainTime is how long the server takes new requests after it was told to
+	// stop: whoever balances over replicas needs some seconds to notice. Default none.
+	DrainTime time.Duration
+	// ShutdownTimeout is what transfers get to finish after that. Default 10 seconds.
 	ShutdownTimeout time.Duration
 }
 
-// Server serves a store's files. It has the shape of controller-runtime's
-// Runnable and LeaderElectionRunnable.
+// Server serves a store's files.
 type Server struct {
 	options ServerOptions
 	handler http.Handler
@@ -70,23 +72,24 @@ func (s *Store) Server(o ServerOptions) *Server {
 	return &Server{options: o, handler: s.Handler(o.HandlerOptions)}
 }
 
-// NeedLeaderElection returns false: every replica serves.
-func (*Server) NeedLeaderElection() bool { return false }
-
-// Start listens on the address and serves until ctx is done. It returns nil
-// after an orderly stop.
-func (s *Server) Start(ctx context.Context) error {
+// Listen opens the server's address.
+func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", s.options.Address)
 	if err != nil {
-		return fmt.Errorf("listen for consumers on --storage-addr: %w", err)
+		return nil, fmt.Errorf("listen for consumers on --storage-addr: %w", err)
 	}
-	return s.Serve(ctx, listener)
+	return listener, nil
 }
 
-// Serve is Start on a listener of the caller's, which it closes.
+// Serve serves on a listener, which it closes, until ctx is done, and then
+// drains: it goes on for the drain time, on connections that end with their answer, and
+// lets transfers finish. It returns nil after an orderly stop.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	limited := limit(listener, s.options.MaxConnections)
+	// Requests that are held for a missing file end with work, with a 503.
+	work, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	server := &http.Server{
 		Handler:           s.handler,
 		ConnState:         limited.observe,
@@ -95,8 +98,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:   s.options.ProgressTimeout,
 		IdleTimeout:    s.options.IdleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
-		// Requests that are held for a missing file end with ctx, with a 503.
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		BaseContext:    func(net.Listener) context.Context { return work },
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(limited) }()
@@ -104,8 +106,17 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	case err := <-failed:
 		return fmt.Errorf("serve artifacts: %w", err)
 	case <-ctx.Done():
-		return s.stop(ctx, server)
 	}
+	server.SetKeepAlivesEnabled(false)
+	drained := time.NewTimer(s.options.DrainTime)
+	defer drained.Stop()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve artifacts: %w", err)
+	case <-drained.C:
+	}
+	end()
+	return s.stop(work, server)
 }
 
 // stop lets transfers finish for a while and then cuts them.

@@ -31,14 +31,8 @@ import (
 
 	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/image-source/image-source-controller/pkg/store"
-)
-
-var (
-	_ manager.Runnable               = &store.Server{}
-	_ manager.LeaderElectionRunnable = &store.Server{}
 )
 
 // running is a server of its own for one test.
@@ -89,10 +83,6 @@ func send(t testing.TB, conn net.Conn, text string) {
 }
 
 func TestServer(t *testing.T) {
-	t.Run("serves on every replica", func(t *testing.T) {
-		NewWithT(t).Expect((&store.Server{}).NeedLeaderElection()).To(BeFalse())
-	})
-
 	t.Run("listens where it is told, until its context ends", func(t *testing.T) {
 		g := NewWithT(t)
 		var config net.ListenConfig
@@ -102,12 +92,15 @@ func TestServer(t *testing.T) {
 		s := open(t, options(t.TempDir()))
 		stored := put(t, s, app, "v1")
 		server := s.Server(store.ServerOptions{Address: address})
-		g.Expect(server.Start(t.Context())).To(MatchError(And(ContainSubstring("--storage-addr"), ContainSubstring(address))))
+		_, err = server.Listen(t.Context())
+		g.Expect(err).To(MatchError(And(ContainSubstring("--storage-addr"), ContainSubstring(address))))
 
 		g.Expect(taken.Close()).To(Succeed())
 		ctx, cancel := context.WithCancel(t.Context())
 		stopped := make(chan error, 1)
-		go func() { stopped <- server.Start(ctx) }()
+		listener, err := server.Listen(t.Context())
+		g.Expect(err).NotTo(HaveOccurred())
+		go func() { stopped <- server.Serve(ctx, listener) }()
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		get := func() (int, error) {
 			response, err := client.Get("http://" + address + "/" + stored.Path)

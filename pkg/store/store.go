@@ -20,6 +20,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -102,21 +103,37 @@ type Store struct {
 	// sweeps lets one collection run at a time.
 	sweeps sync.Mutex
 	holds  holds
+	sound  soundness
+
+	// claim keeps other processes off the storage path until it is closed.
+	claim io.Closer
 }
 
-// Open prepares the storage path: it makes the layout, removes what earlier
-// processes left unfinished, and tries that files can be written and linked. A
-// disk that is merely full is opened, because it can still serve and collect.
+// Open prepares the storage path: it claims it for this process until Close,
+// makes the layout, removes what earlier processes left unfinished, and tries
+// that files can be written and linked. A disk that is merely full is opened,
+// because it can still serve and collect. A path that another process has open is
+// refused (ErrInUse), for either would remove what the other is making.
 func Open(o Options) (*Store, error) {
 	s, err := newStore(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prepare(); err != nil {
+	if s.claim, err = claim(s.root); err != nil {
 		return nil, diskFault("open the artifact storage", err)
+	}
+	if err := s.prepare(); err != nil {
+		return nil, diskFault("open the artifact storage", errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
+
+// ErrInUse says of a storage path that another process has it open.
+var ErrInUse = errors.New("another process stores artifacts there")
+
+// Close gives the storage path up. Nothing may be done with the store after it;
+// the end of the process does the same.
+func (s *Store) Close() error { return s.claim.Close() }
 
 func newStore(o Options) (*Store, error) {
 	if o.Root == "" {

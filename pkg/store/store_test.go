@@ -40,10 +40,26 @@ func TestOpen(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		write(t, dir, "half")
 
-		open(t, options(root))
+		reopen(t, before, options(root))
 		g.Expect(files(t, root)).To(ConsistOf(stored.Path, "blobs/"+stored.SHA256))
 		g.Expect(read(t, root, stored.Path)).To(Equal("v1"))
 		g.Expect(filepath.Glob(filepath.Join(root, "tmp", "*"))).To(BeEmpty())
+	})
+
+	t.Run("refuses a path that another process has open, and takes it after that", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		first := open(t, options(root))
+		dir, _, err := first.Scratch()
+		g.Expect(err).NotTo(HaveOccurred())
+		write(t, dir, "half")
+
+		_, err = store.Open(options(root))
+		g.Expect(err).To(MatchError(store.ErrInUse))
+		expectDiskFault(t, err, "a --storage-path of its own")
+		g.Expect(filepath.Join(dir, "out.tar.gz")).To(BeARegularFile(), "what the other is making is left alone")
+
+		reopen(t, first, options(root))
 	})
 
 	t.Run("takes a relative path", func(t *testing.T) {

@@ -58,7 +58,7 @@ func rules() []rule {
 		{path: "pkg/trust", ours: vocabulary},
 		{path: "pkg/sign"},
 		{path: "pkg/format", ours: vocabulary},
-		{path: "pkg/store", ours: vocabulary},
+		{path: "pkg/store", ours: with("pkg/flight")},
 		{path: "pkg/credentials", ours: with("pkg/registry", "pkg/trust"), cluster: true},
 		{path: "pkg/bridge", ours: with("pkg/flight", "pkg/registry", "pkg/trust", "pkg/format", "pkg/store")},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},

@@ -1,0 +1,380 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/pkg/flight"
+)
+
+const (
+	// maxPeers is how many other replicas are asked for one file, and maxFetches
+	// how many files are asked for at once.
+	maxPeers   = 8
+	maxFetches = 16
+	// peerDialTimeout and peerHeaderTimeout are for a network that is near and a
+	// question that takes no work, but to read a large file once.
+	peerDialTimeout   = time.Second
+	peerHeaderTimeout = 5 * time.Second
+	// peerBaseTime and peerPace bound a transfer as a whole: a peer that is
+	// slower than that is no help.
+	peerBaseTime = 5 * time.Second
+	peerPace     = 1 << 20 // bytes in a second
+	// peersFor is how long a host's addresses are believed, and avoidFor how
+	// long a peer is left alone that did not answer.
+	peersFor = 2 * time.Second
+	avoidFor = 10 * time.Second
+)
+
+// errNoPeer says that no other replica has a file.
+var errNoPeer = errors.New("no other replica has the file")
+
+// PeerOptions say where the other replicas are.
+type PeerOptions struct {
+	// Hosts are the host:port of the servers of all replicas (--storage-peers).
+	// A host stands for each address that it resolves to. Without one there are no peers.
+	Hosts []string
+	// Address is what this replica's own server listens on (--storage-addr), so
+	// that it does not ask itself.
+	Address string
+	// MaxBytes is the largest file that is taken from a peer.
+	MaxBytes int64
+	// Fetched is told of each file that a peer had.
+	Fetched func(bytes int64)
+}
+
+// Replica is a Store one of several that have the same records: what it lacks
+// it may get from the others. A file is asked for by its digest and checked
+// before it gets a name, so a peer can withhold a file, but not put another one in its place.
+type Replica struct {
+	*Store
+	options PeerOptions
+	hosts   []hostPort
+	own     uint16
+	client  *http.Client
+	fetches flight.Group[string, struct{}]
+	slots   chan struct{}
+
+	mu       sync.Mutex
+	resolved []netip.AddrPort
+	until    time.Time
+	avoided  map[netip.AddrPort]time.Time
+}
+
+type hostPort struct {
+	host string
+	port uint16
+}
+
+// NewReplica returns a replica of the peers that the options name.
+func NewReplica(s *Store, o PeerOptions) (*Replica, error) {
+	r := &Replica{Store: s, options: o, slots: make(chan struct{}, maxFetches), avoided: map[netip.AddrPort]time.Time{}, client: &http.Client{
+		Transport: &http.Transport{
+			// Peers are beside us: no proxy is asked for them.
+			DialContext:           (&net.Dialer{Timeout: peerDialTimeout}).DialContext,
+			ResponseHeaderTimeout: peerHeaderTimeout,
+			DisableCompression:    true,
+			MaxIdleConnsPerHost:   2,
+			IdleConnTimeout:       defaultIdleTimeout / 2,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	for _, peer := range o.Hosts {
+		host, err := splitHostPort(peer)
+		if err != nil || host.host == "" {
+			return nil, fmt.Errorf("--storage-peers names %q: expected host:port", peer)
+		}
+		r.hosts = append(r.hosts, host)
+	}
+	if len(r.hosts) == 0 {
+		return r, nil
+	}
+	own, err := splitHostPort(o.Address)
+	if err != nil {
+		return nil, fmt.Errorf("--storage-addr is %q: expected host:port", o.Address)
+	}
+	r.own = own.port
+	return r, nil
+}
+
+func splitHostPort(address string) (hostPort, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return hostPort{}, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	return hostPort{host: host, port: uint16(number)}, err
+}
+
+// Check is Store.Check, and gets what is missing or damaged from the other
+// replicas. An error says that the disk did not answer.
+func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact, depth Depth) (Stored, bool, error) {
+	stored, ok, err := r.Store.Check(ctx, key, artifact, depth)
+	if ok || err != nil || len(r.hosts) == 0 {
+		return stored, ok, err
+	}
+	want, ok := understand(key, artifact)
+	if !ok {
+		return Stored{}, false, nil
+	}
+	limit := r.options.MaxBytes
+	if want.size != nil {
+		limit = min(limit, *want.size)
+	}
+	if err := r.fetch(ctx, key, want.sha256, limit); err != nil {
+		return Stored{}, false, notFromPeers(err)
+	}
+	return r.Store.Check(ctx, key, artifact, Shallow)
+}
+
+// notFromPeers keeps of an error what the disk said; what peers said is no
+// reason to fail.
+func notFromPeers(err error) error {
+	if errors.Is(err, errNoPeer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// Fetch gets a file that no record here names from the other replicas, such as
+// what was published until just now. It tells whether one of them had it.
+func (r *Replica) Fetch(ctx context.Context, key Key, sha256 string) (bool, error) {
+	if err := validate(key, sha256); err != nil {
+		return false, err
+	}
+	err := r.fetch(ctx, key, sha256, r.options.MaxBytes)
+	return err == nil, notFromPeers(err)
+}
+
+// fetch gets a file from the peers, once for all who ask for it at the same time.
+func (r *Replica) fetch(ctx context.Context, key Key, sha256 string, limit int64) error {
+	if len(r.hosts) == 0 {
+		return errNoPeer
+	}
+	_, _, err := r.fetches.Do(ctx, key.file(sha256), func(ctx context.Context) (struct{}, error) {
+		select {
+		case r.slots <- struct{}{}:
+			defer func() { <-r.slots }()
+			return struct{}{}, r.ask(ctx, key, sha256, limit)
+		case <-ctx.Done():
+			return struct{}{}, ctx.Err()
+		}
+	})
+	return err
+}
+
+// ask asks one peer after the other, in an order that spreads the load.
+func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) error {
+	var said []error
+	for _, peer := range r.peers(ctx) {
+		err := r.fetchFrom(ctx, peer, File{Path: key.file(sha256), SHA256: sha256, Size: limit}, key)
+		var refused *refusal
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &refused):
+			said = append(said, fmt.Errorf("%s: %w", peer, err))
+			if refused.avoid {
+				r.avoid(peer)
+			}
+		default:
+			return diskFault("store the file of "+key.String(), err)
+		}
+	}
+	return errors.Join(errNoPeer, errors.Join(said...))
+}
+
+// refusal is why a peer's file was not had.
+type refusal struct {
+	err error
+	// avoid tells that the peer is not worth asking for a while.
+	avoid bool
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// fetchFrom gets a file from a peer. Of the file that is wanted, the path is
+// that of the request and the size the most that it may have.
+func (r *Replica) fetchFrom(ctx context.Context, peer netip.AddrPort, wanted File, key Key) error {
+	ctx, cancel := context.WithTimeout(ctx, peerBaseTime+time.Duration(wanted.Size/peerPace)*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+peer.String()+"/"+wanted.Path, http.NoBody)
+	if err != nil {
+		return &refusal{err: err}
+	}
+	request.Header.Set(PeerHeader, "1")
+	response, err := r.client.Do(request) //nolint:gosec // the address of a replica, from a flag
+	if err != nil {
+		return &refusal{err: err, avoid: true}
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return &refusal{err: fmt.Errorf("status %d", response.StatusCode), avoid: response.StatusCode >= http.StatusInternalServerError}
+	}
+	if response.ContentLength > wanted.Size {
+		return &refusal{err: fmt.Errorf("offers %d bytes, at most %d were expected", response.ContentLength, wanted.Size)}
+	}
+	scratch, remove, err := r.Scratch()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	wanted.Path = filepath.Join(scratch, "peer"+extension)
+	file, err := spool(response.Body, wanted)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Put(ctx, key, file); err != nil {
+		return err
+	}
+	if r.options.Fetched != nil {
+		r.options.Fetched(file.Size)
+	}
+	return nil
+}
+
+// spool writes what a peer sends to its end and checks that it is what is
+// wanted, which also says how long it may be.
+func spool(body io.Reader, wanted File) (file File, err error) {
+	f, err := os.OpenFile(wanted.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return File{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sum := sha256.New()
+	source := &failing{r: io.LimitReader(body, wanted.Size+1)}
+	size, err := io.Copy(io.MultiWriter(f, sum), source)
+	switch digits := hex.EncodeToString(sum.Sum(nil)); {
+	case source.err != nil:
+		return File{}, &refusal{err: source.err, avoid: true}
+	case err != nil:
+		return File{}, err
+	case size > wanted.Size:
+		return File{}, &refusal{err: fmt.Errorf("sends more than the %d bytes that were expected", wanted.Size)}
+	case digits != wanted.SHA256:
+		return File{}, &refusal{err: fmt.Errorf("sends %d bytes with the digest sha256:%s", size, digits), avoid: true}
+	}
+	return File{Path: wanted.Path, SHA256: wanted.SHA256, Size: size}, nil
+}
+
+// failing remembers that it was the reading that failed, and not the writing.
+type failing struct {
+	r   io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (f *failing) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.err = err
+	}
+	return n, err
+}
+
+// peers returns the other replicas, in no order, without those that did not
+// answer of late.
+func (r *Replica) peers(ctx context.Context) []netip.AddrPort {
+	peers := slices.DeleteFunc(r.resolve(ctx), r.avoids)
+	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	return peers[:min(len(peers), maxPeers)]
+}
+
+// resolve looks the hosts up. When none can be, those that were found last are
+// as good as any.
+func (r *Replica) resolve(ctx context.Context) []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Now().Before(r.until) {
+		return slices.Clone(r.resolved)
+	}
+	// What is found is for others too: it does not end with who asked first.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), peerDialTimeout)
+	defer cancel()
+	var found []netip.AddrPort
+	for _, host := range r.hosts {
+		addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host.host)
+		if err != nil {
+			continue
+		}
+		for _, address := range addresses {
+			found = append(found, netip.AddrPortFrom(address.Unmap(), host.port))
+		}
+	}
+	if len(found) > 0 {
+		slices.SortFunc(found, netip.AddrPort.Compare)
+		r.resolved = slices.DeleteFunc(slices.Compact(found), r.isOwn)
+	}
+	r.until = time.Now().Add(peersFor)
+	return slices.Clone(r.resolved)
+}
+
+// isOwn tells whether an address is this replica's own server. Were one taken
+// for a peer by mistake, it would answer that it lacks the file.
+func (r *Replica) isOwn(peer netip.AddrPort) bool {
+	if peer.Port() != r.own {
+		return false
+	}
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(own, func(address net.Addr) bool {
+		network, ok := address.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		ip, ok := netip.AddrFromSlice(network.IP)
+		return ok && ip.Unmap() == peer.Addr()
+	})
+}
+
+func (r *Replica) avoid(peer netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for other, until := range r.avoided {
+		if now.After(until) {
+			delete(r.avoided, other)
+		}
+	}
+	r.avoided[peer] = now.Add(avoidFor)
+}
+
+func (r *Replica) avoids(peer netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.avoided[peer])
+}
