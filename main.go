@@ -27,10 +27,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -92,6 +92,8 @@ type options struct {
 	namespace string
 
 	storage        artifactconfig.Options
+	peers          []string
+	shutdownDelay  time.Duration
 	client         fluxclient.Options
 	log            logger.Options
 	leaderElection leaderelection.Options
@@ -136,6 +138,10 @@ func parse(args []string) *options {
 	fs.IntVar(&o.limits.Entries, "max-entries", o.limits.Entries, "The most files and folders that an artifact may hold.")
 	fs.IntVar(&o.limits.Depth, "max-depth", o.limits.Depth, "The most elements that a path in an artifact may have.")
 	fs.IntVar(&o.limits.Layers, "max-layers", o.limits.Layers, "The most layers that an artifact may have.")
+	fs.StringSliceVar(&o.peers, "storage-peers", nil,
+		"The host:port of the artifact servers of all replicas, such as that of a headless Service; a host stands for all addresses that it resolves to.")
+	fs.DurationVar(&o.shutdownDelay, "shutdown-delay", 0,
+		"How long artifacts are served on after a signal to end, while consumers are led to other replicas.")
 	o.storage.BindFlags(fs)
 	o.client.BindFlags(fs)
 	o.log.BindFlags(fs)
@@ -176,11 +182,15 @@ func run(ctx context.Context, o *options) error {
 	if err := warm(ctx, mgr); err != nil {
 		return err
 	}
-	if err := setup(mgr, o, parts, labelKeys(selector)); err != nil {
+	serving, err := setup(mgr, o, parts, labelKeys(selector))
+	if err != nil {
 		return err
 	}
 	ctrl.Log.Info("starting", "version", version)
-	return mgr.Start(ctx)
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error { return mgr.Start(ctx) })
+	running.Go(func() error { return serving.Start(ctx) })
+	return running.Wait()
 }
 
 // prepare checks the flags against each other and sets what is global in
@@ -304,7 +314,7 @@ type parts struct {
 	rules       controllers.Rules
 	metrics     *controllers.Metrics
 	events      *controllers.Events
-	store       *store.Store
+	store       *store.Replica
 	registry    *registry.Client
 	credentials *credentials.Resolver
 	trust       *controllers.Trust
@@ -319,11 +329,7 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	if p.metrics, err = controllers.NewMetrics(ctrlmetrics.Registry); err != nil {
 		return nil, err
 	}
-	storage, err := store.NewOptions(&o.storage)
-	if err != nil {
-		return nil, err
-	}
-	if p.store, err = store.Open(storage); err != nil {
+	if p.store, err = newStore(o, p.metrics); err != nil {
 		return nil, err
 	}
 	if p.events, err = newEvents(mgr, o); err != nil {
@@ -352,6 +358,20 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	}
 	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
 	return &p, nil
+}
+
+func newStore(o *options, m *controllers.Metrics) (*store.Replica, error) {
+	storage, err := store.NewOptions(&o.storage)
+	if err != nil {
+		return nil, err
+	}
+	local, err := store.Open(storage)
+	if err != nil {
+		return nil, err
+	}
+	return store.NewReplica(local, store.PeerOptions{
+		Hosts: o.peers, Address: o.storage.StorageAddress, MaxBytes: o.limits.ArtifactBytes, Fetched: m.ObserveFetched,
+	})
 }
 
 // newEvents splits what Flux's recorder does at once: Kubernetes events are
@@ -409,8 +429,9 @@ func warm(ctx context.Context, mgr manager.Manager) error {
 	return nil
 }
 
-// setup adds the controllers, the server and what goes with them to the manager.
-func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) error {
+// setup adds the controllers and what goes with them to the manager, and
+// returns the server that goes beside it.
+func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*controllers.Serving, error) {
 	limited := func() controller.Options {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(o.rateLimiter)}
 	}
@@ -419,11 +440,11 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) error 
 		Rules: p.rules, LabelKeys: labelKeys, FieldManager: controllerName, Events: p.events,
 	}
 	if err := policies.SetupWithManager(mgr, limited()); err != nil {
-		return err
+		return nil, err
 	}
 	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.trust, Events: p.events, Metrics: p.metrics}
 	if err := terms.SetupWithManager(mgr, limited()); err != nil {
-		return err
+		return nil, err
 	}
 	poke := make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
@@ -434,52 +455,43 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) error 
 		LabelKeys: labelKeys, FieldManager: controllerName, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,
 	}
 	if err := artifacts.SetupWithManager(mgr, limited(), poke); err != nil {
-		return err
+		return nil, err
 	}
-	server := p.store.Server(store.ServerOptions{
-		Address: o.storage.StorageAddress,
-		HandlerOptions: store.HandlerOptions{
-			Missing: controllers.NewAbsent(mgr.GetClient(), mgr.GetAPIReader(), poke).Missing,
-			Observe: p.metrics.ObserveServer,
-		},
-	})
 	collector := &controllers.Collector{
-		Client: mgr.GetClient(), Store: p.store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
+		Client: mgr.GetClient(), Store: p.store.Store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
 	}
-	for _, runnable := range []manager.Runnable{p.events, server, collector} {
+	for _, runnable := range []manager.Runnable{p.events, collector} {
 		if err := mgr.Add(runnable); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return addProbes(mgr)
+	supplier := controllers.NewSupplier(controllers.SupplierOptions{Reconciler: artifacts, Poke: poke, Rebuilds: o.concurrent})
+	serving := &controllers.Serving{Server: newServer(o, p, supplier), Supplier: supplier, Cache: mgr.GetCache()}
+	return serving, addProbes(mgr, serving)
 }
 
-// addProbes makes a replica ready when its caches are, whether it leads or not.
-func addProbes(mgr manager.Manager) error {
-	var synced atomic.Bool
-	if err := mgr.Add(afterCaches(func(context.Context) error {
-		synced.Store(true)
-		return nil
-	})); err != nil {
-		return err
-	}
+// shutdownTimeout is what running downloads get to finish after the delay; the
+// Deployment's grace period is longer than both.
+const shutdownTimeout = 30 * time.Second
+
+func newServer(o *options, p *parts, supplier *controllers.Supplier) *store.Server {
+	return p.store.Server(store.ServerOptions{
+		Address:         o.storage.StorageAddress,
+		DrainTime:       o.shutdownDelay,
+		ShutdownTimeout: shutdownTimeout,
+		HandlerOptions: store.HandlerOptions{
+			Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: p.metrics.ObserveServer,
+		},
+	})
+}
+
+// addProbes makes a replica ready when it serves, whether it leads or not.
+func addProbes(mgr manager.Manager, serving *controllers.Serving) error {
 	if err := mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil }); err != nil {
 		return err
 	}
-	return mgr.AddReadyzCheck("caches", func(*http.Request) error {
-		if !synced.Load() {
-			return errors.New("the caches are not synced yet")
-		}
-		return nil
-	})
+	return mgr.AddReadyzCheck("artifacts", serving.Ready)
 }
-
-// afterCaches is a runnable that the manager starts on every replica, once its
-// caches are synced.
-type afterCaches func(context.Context) error
-
-func (f afterCaches) Start(ctx context.Context) error { return f(ctx) }
-func (afterCaches) NeedLeaderElection() bool          { return false }
 
 // labelKeys are the labels that a watch selector looks at.
 func labelKeys(selector labels.Selector) []string {

@@ -63,8 +63,8 @@ type ArtifactRepositoryReconciler struct {
 	Credentials *credentials.Resolver
 	// Bridge carries images to the store.
 	Bridge *bridge.Bridge
-	// Store keeps the bytes.
-	Store *store.Store
+	// Store keeps the bytes, and asks the other replicas for those it lacks.
+	Store *store.Replica
 	// Trust knows what the platform demands of images.
 	Trust *Trust
 	// Content holds the limits and settings that are the same for all objects.
@@ -306,8 +306,12 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 	return a
 }
 
-// errNoLane says that the way to a registry is not open now.
-var errNoLane = errors.New("the registry is not asked now")
+// errNoLane says that the way to a registry is not open now, and errLaneBusy
+// that it soon is.
+var (
+	errNoLane   = errors.New("the registry is not asked now")
+	errLaneBusy = fmt.Errorf("%w: others ask it", errNoLane)
+)
 
 // rebuild makes what the record says again. It goes by the lanes too: a
 // registry that hangs must not occupy the workers with what was lost either.
@@ -316,8 +320,12 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	if err != nil {
 		return out, settings, err
 	}
-	if admission, _ := r.lanes.enter(plan, requested(obj, around)); admission != admitted {
+	switch admission, _ := r.lanes.enter(plan, requested(obj, around)); admission {
+	case later:
+		return out, settings, errLaneBusy
+	case closed, putOff:
 		return out, settings, errNoLane
+	case admitted:
 	}
 	defer func() { r.lanes.leave(plan, err) }()
 	request, err := r.recordedRequest(ctx, obj, plan, asked)

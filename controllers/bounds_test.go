@@ -39,11 +39,11 @@ func TestHostsThatTenantsNameAreNotCountedOneByOneForever(t *testing.T) {
 
 func TestStrangersCannotHaveAnObjectLookedAtAllTheTime(t *testing.T) {
 	poked := make(chan event.GenericEvent, 10)
-	a := NewAbsent(nil, nil, poked)
+	s := NewSupplier(SupplierOptions{Poke: poked})
 	for range 5 {
-		_ = a.beingMade(types.NamespacedName{Namespace: "apps", Name: "app"})
+		s.poke(types.NamespacedName{Namespace: "apps", Name: "app"})
 	}
-	_ = a.beingMade(types.NamespacedName{Namespace: "apps", Name: "other"})
+	s.poke(types.NamespacedName{Namespace: "apps", Name: "other"})
 	if got := len(poked); got != 2 {
 		t.Errorf("two objects were asked for %d times", got)
 	}

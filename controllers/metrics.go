@@ -42,6 +42,8 @@ type Metrics struct {
 	hosts            hosts
 	artifactRequests *prometheus.CounterVec
 	artifactBytes    prometheus.Counter
+	peerFiles        prometheus.Counter
+	peerBytes        prometheus.Counter
 	collectedFiles   prometheus.Counter
 	collectedBytes   prometheus.Counter
 	verdicts         *prometheus.CounterVec
@@ -63,13 +65,15 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		registryBytes:    prometheus.NewCounterVec(counter("registry_bytes_total", "Bytes read from registries by host."), []string{"host"}),
 		artifactRequests: prometheus.NewCounterVec(counter("artifact_requests_total", "Requests to the artifact server by status code."), []string{"code"}),
 		artifactBytes:    prometheus.NewCounter(counter("artifact_bytes_total", "Bytes served by the artifact server.")),
+		peerFiles:        prometheus.NewCounter(counter("peer_files_total", "Files that this replica lacked and another one had.")),
+		peerBytes:        prometheus.NewCounter(counter("peer_bytes_total", "Bytes of files that this replica lacked and another one had.")),
 		collectedFiles:   prometheus.NewCounter(counter("storage_collected_files_total", "Stored files removed because nothing names them.")),
 		collectedBytes:   prometheus.NewCounter(counter("storage_collected_bytes_total", "Bytes freed by removing stored files.")),
 		verdicts: prometheus.NewCounterVec(counter("trust_verdicts_total",
 			"Verdicts on images by TrustPolicy, verdict and mode; the empty policy is spec.verify."), []string{"policy", "verdict", "mode"}),
 	}
 	for _, collector := range []prometheus.Collector{m.PublishDuration, m.registryRequests, m.registryBytes,
-		m.artifactRequests, m.artifactBytes, m.collectedFiles, m.collectedBytes, m.verdicts} {
+		m.artifactRequests, m.artifactBytes, m.peerFiles, m.peerBytes, m.collectedFiles, m.collectedBytes, m.verdicts} {
 		if err := registerer.Register(collector); err != nil {
 			return nil, err
 		}
@@ -118,6 +122,12 @@ func (h *hosts) label(host string) string {
 func (m *Metrics) ObserveServer(code int, bytes int64) {
 	m.artifactRequests.WithLabelValues(strconv.Itoa(code)).Inc()
 	m.artifactBytes.Add(float64(bytes))
+}
+
+// ObserveFetched counts a file that another replica had.
+func (m *Metrics) ObserveFetched(bytes int64) {
+	m.peerFiles.Inc()
+	m.peerBytes.Add(float64(bytes))
 }
 
 func (m *Metrics) observeCollected(c store.Collected) {

@@ -40,7 +40,7 @@ import (
 func TestTwoWritersConverge(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.start()
-	other := s.launch(t.TempDir())
+	other := s.launch(t.TempDir(), launchOptions{})
 	t.Cleanup(other.stop)
 	const sources = 5
 	name := func(i int) string { return fmt.Sprintf("app-%d", i) }

@@ -19,6 +19,7 @@ package controllers_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -155,7 +156,9 @@ func (s *scene) makeNamespace(labels map[string]string) string {
 type running struct {
 	stop    func()
 	manager manager.Manager
-	store   *store.Store
+	store   *store.Replica
+	// handler serves what this process stores and can get.
+	handler http.Handler
 	metrics *prometheus.Registry
 }
 
@@ -163,14 +166,13 @@ type running struct {
 // them answer for the artifact server.
 func (s *scene) start() {
 	s.Helper()
-	s.startUnsynced()
-	NewWithT(s).Expect(s.running.manager.GetCache().WaitForCacheSync(s.Context())).To(BeTrue())
+	s.startAs(launchOptions{})
 }
 
-// startUnsynced is start without waiting for anything.
-func (s *scene) startUnsynced() {
+func (s *scene) startAs(o launchOptions) {
 	s.Helper()
-	s.running = s.launch(s.storage)
+	s.running = s.launch(s.storage, o)
+	s.artifacts.open(s.running.handler)
 }
 
 // stop ends the controllers, and waits until they did.
@@ -182,8 +184,18 @@ func (s *scene) stop() {
 	}
 }
 
+// launchOptions say what is special about a process.
+type launchOptions struct {
+	// peers are the host:port of the other processes.
+	peers []string
+	// follows tells that it does not lead: its controllers do not run.
+	follows bool
+	// unsynced is not to wait for its caches.
+	unsynced bool
+}
+
 // launch starts controllers on a disk.
-func (s *scene) launch(storage string) *running {
+func (s *scene) launch(storage string, o launchOptions) *running {
 	s.Helper()
 	g := NewWithT(s)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context()))
@@ -191,16 +203,28 @@ func (s *scene) launch(storage string) *running {
 	var err error
 	r.manager, err = s.newManager()
 	g.Expect(err).NotTo(HaveOccurred())
-	r.store, err = store.Open(store.Options{Root: storage, AdvertisedAddress: s.artifacts.host(), RetentionTTL: time.Minute, RetentionRecords: 2})
+	local, err := store.Open(store.Options{Root: storage, AdvertisedAddress: s.artifacts.host(), RetentionTTL: time.Minute, RetentionRecords: 2})
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(s.assemble(ctx, r)).To(Succeed())
+	r.store, err = store.NewReplica(local, store.PeerOptions{Hosts: o.peers, Address: ":0", MaxBytes: s.limits.ArtifactBytes})
+	g.Expect(err).NotTo(HaveOccurred())
+	supplier, err := s.assemble(ctx, r, o.follows)
+	g.Expect(err).NotTo(HaveOccurred())
 	ended := make(chan error, 1)
-	go func() { ended <- r.manager.Start(ctx) }()
+	go func() {
+		var supplying sync.WaitGroup
+		supplying.Go(func() { supplier.Run(ctx) })
+		err := r.manager.Start(ctx)
+		supplying.Wait()
+		ended <- err
+	}()
 	r.stop = func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := errors.Join(<-ended, local.Close()); err != nil {
 			s.Errorf("the controllers ended with %v", err)
 		}
+	}
+	if !o.unsynced {
+		g.Expect(r.manager.GetCache().WaitForCacheSync(ctx)).To(BeTrue())
 	}
 	return r
 }
@@ -237,23 +261,23 @@ func (s *scene) newManager() (manager.Manager, error) {
 }
 
 // assemble puts the controllers together as main.go does.
-func (s *scene) assemble(ctx context.Context, r *running) error {
+func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*controllers.Supplier, error) {
 	mgr := r.manager
 	ours, err := controllers.NewMetrics(r.metrics)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	recorder, err := events.NewRecorder(mgr, s.log.logger(), "", fieldManager)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	told := &controllers.Events{Recorder: recorder, Metrics: helper.NewMetrics(mgr, metrics.NewRecorder())}
 	access, err := registry.NewClient(registry.Options{Observe: ours.ObserveRegistry})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
-		return err
+		return nil, err
 	}
 	retries := helper.RateLimiterOptions{MinRetryDelay: 50 * time.Millisecond, MaxRetryDelay: 400 * time.Millisecond}
 	options := func() controller.Options {
@@ -263,14 +287,18 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
 		Rules: s.rules, LabelKeys: s.labelKeys, FieldManager: fieldManager, Events: told,
 	}
-	if err := policies.SetupWithManager(mgr, options()); err != nil {
-		return err
+	if !follows {
+		if err := policies.SetupWithManager(mgr, options()); err != nil {
+			return nil, err
+		}
 	}
 	poke := make(chan event.GenericEvent, 100)
 	trusted := &controllers.Trust{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader(), Namespace: s.platform}
 	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: trusted, Events: told, Metrics: ours}
-	if err := terms.SetupWithManager(mgr, options()); err != nil {
-		return err
+	if !follows {
+		if err := terms.SetupWithManager(mgr, options()); err != nil {
+			return nil, err
+		}
 	}
 	repositories := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
@@ -279,20 +307,22 @@ func (s *scene) assemble(ctx context.Context, r *running) error {
 		Content:   format.Options{Limits: s.limits},
 		LabelKeys: s.labelKeys, FieldManager: fieldManager, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
 	}
-	if err := repositories.SetupWithManager(mgr, options(), poke); err != nil {
-		return err
-	}
-	s.artifacts.open(r.store.Handler(store.HandlerOptions{
-		Missing: controllers.NewAbsent(mgr.GetClient(), mgr.GetAPIReader(), poke).Missing,
-		Observe: ours.ObserveServer,
-	}))
-	collector := &controllers.Collector{Client: mgr.GetClient(), Store: r.store, Every: 200 * time.Millisecond, Metrics: ours}
-	for _, runnable := range []manager.Runnable{told, collector} {
-		if err := mgr.Add(runnable); err != nil {
-			return err
+	if !follows {
+		if err := repositories.SetupWithManager(mgr, options(), poke); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	supplier := controllers.NewSupplier(controllers.SupplierOptions{Reconciler: repositories, Poke: poke, Rebuilds: 4})
+	r.handler = r.store.Handler(store.HandlerOptions{
+		Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: ours.ObserveServer,
+	})
+	collector := &controllers.Collector{Client: mgr.GetClient(), Store: r.store.Store, Every: 200 * time.Millisecond, Metrics: ours}
+	for _, runnable := range []manager.Runnable{told, collector} {
+		if err := mgr.Add(runnable); err != nil {
+			return nil, err
+		}
+	}
+	return supplier, nil
 }
 
 // doorway is the address of the artifact server, which outlives the processes

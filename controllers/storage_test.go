@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -279,23 +280,32 @@ func (c *counting) Get(ctx context.Context, key client.ObjectKey, obj client.Obj
 	return c.Reader.Get(ctx, key, obj, options...)
 }
 
-func TestAbsentFiles(t *testing.T) {
+func TestStrangersHaveNothingFetched(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	sha256 := strings.Repeat("a", 64)
 	recorded := func(name string) {
 		s.artifactRepository(name)
 		editStatus(s, name, func(obj *v1alpha1.ArtifactRepository) {
 			path := "externalartifact/" + s.namespace + "/" + name + "/" + sha256 + ".tar.gz"
-			obj.Status.Artifact = &meta.Artifact{Path: path, URL: "http://x/" + path, Revision: "1.0.0@" + digestA, Digest: digestA, LastUpdateTime: metav1.Now()}
+			obj.Status.Artifact = &meta.Artifact{Path: path, URL: "http://x/" + path, Revision: "1.0.0@" + digestA, Digest: "sha256:" + sha256, LastUpdateTime: metav1.Now()}
 		})
 	}
 	recorded("app")
 	live := &counting{Reader: s.client}
 	poke := make(chan event.GenericEvent, 1)
-	absent := controllers.NewAbsent(noCache{s.client}, live, poke)
-	key := func(name string) store.Key { return store.Key{Namespace: s.namespace, Name: name} }
+	supplier := controllers.NewSupplier(controllers.SupplierOptions{Poke: poke, Rebuilds: 1, Reconciler: &controllers.ArtifactRepositoryReconciler{
+		Client: noCache{s.client}, Live: live, Store: s.alone(), Rules: s.rules,
+	}})
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	running.Go(func() { supplier.Run(ctx) })
+	missing := func(name, sha256 string) error {
+		return supplier.Missing(t.Context(), store.Key{Namespace: s.namespace, Name: name}, sha256)
+	}
 
-	err := absent.Missing(t.Context(), key("app"), sha256)
+	err := missing("app", sha256)
 	g.Expect(err).To(HaveOccurred())
 	g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "what a record names is not gone")
 	var poked event.GenericEvent
@@ -303,24 +313,24 @@ func TestAbsentFiles(t *testing.T) {
 	g.Expect(client.ObjectKeyFromObject(poked.Object)).To(Equal(client.ObjectKey{Namespace: s.namespace, Name: "app"}))
 
 	s.eventually(func(g Gomega) {
-		g.Expect(absent.Missing(t.Context(), key("app"), sha256)).NotTo(MatchError(store.ErrNotPublished))
+		g.Expect(missing("app", sha256)).NotTo(MatchError(store.ErrNotPublished))
 		g.Expect(poke).To(Receive(), "it is asked for again, after a while")
 	})
 	poke <- poked
 	recorded("second")
-	g.Expect(absent.Missing(t.Context(), key("second"), sha256)).To(HaveOccurred(), "a full channel holds up nobody")
+	g.Expect(missing("second", sha256)).To(HaveOccurred(), "a full channel holds up nobody")
 	g.Expect(poke).To(Receive())
 
-	g.Expect(absent.Missing(t.Context(), key("app"), strings.Repeat("b", 64))).To(MatchError(store.ErrNotPublished))
+	g.Expect(missing("app", strings.Repeat("b", 64))).To(MatchError(store.ErrNotPublished))
 
 	live.gets.Store(0)
 	for range 50 {
-		g.Expect(absent.Missing(t.Context(), key("unknown"), sha256)).To(MatchError(store.ErrNotPublished))
+		g.Expect(missing("unknown", sha256)).To(MatchError(store.ErrNotPublished))
 	}
 	g.Expect(live.gets.Load()).To(BeNumerically("<=", 3), "what is unknown is asked for once a second")
 	recorded("unknown")
 	s.eventually(func(g Gomega) {
-		err := absent.Missing(t.Context(), key("unknown"), sha256)
+		err := missing("unknown", sha256)
 		g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "%v", err)
 	})
 
@@ -329,13 +339,25 @@ func TestAbsentFiles(t *testing.T) {
 	var busy int
 	for i := range 200 {
 		name := hex.EncodeToString(fmt.Appendf(nil, "%d", i))
-		if err := absent.Missing(t.Context(), key("x"+name), sha256); !errors.Is(err, store.ErrNotPublished) {
+		if err := missing("x"+name, sha256); !errors.Is(err, store.ErrNotPublished) {
 			busy++
 		}
 	}
 	allowed := 20 + 20*time.Since(start).Seconds() + 1
 	g.Expect(float64(live.gets.Load())).To(BeNumerically("<=", allowed), "strangers cannot make the API server work")
 	g.Expect(busy+int(live.gets.Load())).To(Equal(200), "who is not answered is told to come back")
+}
+
+// alone is a store that has no peers.
+func (s *scene) alone() *store.Replica {
+	s.Helper()
+	g := NewWithT(s)
+	local, err := store.Open(store.Options{Root: s.TempDir(), AdvertisedAddress: s.artifacts.host()})
+	g.Expect(err).NotTo(HaveOccurred())
+	s.Cleanup(func() { g.Expect(local.Close()).To(Succeed()) })
+	replica, err := store.NewReplica(local, store.PeerOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	return replica
 }
 
 // noCache is a cache that has seen nothing yet.

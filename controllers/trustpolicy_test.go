@@ -644,7 +644,7 @@ func TestNothingIsPublishedBeforePoliciesAreKnown(t *testing.T) {
 			s.artifactRepository("explicit", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.ImagePolicyRef.Name = "app" })
 			free := make(chan struct{})
 			s.transport = func(next http.RoundTripper) http.RoundTripper { return heldUp{next, part, free} }
-			s.startUnsynced()
+			s.startAs(launchOptions{unsynced: true})
 			// The registry is what an attempt would ask: nobody does.
 			g.Consistently(func() []string { return s.registry.Requests() }, "1s").ShouldNot(ContainElement(ContainSubstring("/blobs/")))
 			g.Expect(s.record("explicit").Status.Artifact).To(BeNil())

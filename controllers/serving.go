@@ -1,0 +1,421 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/flight"
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+// Serving is the artifact server of a replica, whether it leads or not. It runs
+// beside the manager and not in it: after a signal to end, the manager gives the
+// lead up at once, while consumers are served until they go elsewhere.
+type Serving struct {
+	// Server hands out what is stored.
+	Server *store.Server
+	// Supplier gets what is not.
+	Supplier *Supplier
+	// Cache that records are read from: nothing is served before it is synced.
+	Cache cache.Cache
+
+	ready atomic.Bool
+}
+
+// Start serves until ctx ends and the server has drained.
+func (s *Serving) Start(ctx context.Context) error {
+	if !s.Cache.WaitForCacheSync(ctx) {
+		return nil // it ends before it has begun
+	}
+	listener, err := s.Server.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, listener)
+}
+
+func (s *Serving) serve(ctx context.Context, listener net.Listener) error {
+	work, end := context.WithCancel(context.WithoutCancel(ctx))
+	var supplying sync.WaitGroup
+	supplying.Go(func() { s.Supplier.Run(work) })
+	defer supplying.Wait()
+	defer end()
+	s.ready.Store(true)
+	context.AfterFunc(ctx, func() { s.ready.Store(false) })
+	return s.Server.Serve(ctx, listener)
+}
+
+// Ready is the readiness check of a replica: that it serves what its caches
+// know, and is not about to end. Who leads does not matter.
+func (s *Serving) Ready(*http.Request) error {
+	if !s.ready.Load() {
+		return errors.New("artifacts are not served yet, or not for much longer")
+	}
+	return nil
+}
+
+// SupplierOptions are what a Supplier is made of.
+type SupplierOptions struct {
+	// Reconciler knows how to make bytes again.
+	Reconciler *ArtifactRepositoryReconciler
+	// Poke asks for an object to be reconciled; only the replica that leads does.
+	Poke chan<- event.GenericEvent
+	// Rebuilds is how many artifacts are made again at once.
+	Rebuilds int
+}
+
+// Supplier gets published files that this replica lacks, for consumers who
+// wait: from the other replicas, or else made again from the recipe in the
+// record. It writes nothing to the API server; what is wrong with a source is told by the
+// replica that leads.
+//
+// Nobody can make it work at will: only a path that a record names is supplied,
+// each once for all who wait, and after a failure not again for a while.
+type Supplier struct {
+	SupplierOptions
+
+	lookups  flight.Group[types.NamespacedName, *v1alpha1.ArtifactRepository]
+	limit    *rate.Limiter
+	unknown  *lru.Cache
+	poked    *lru.Cache
+	failures failures
+
+	orders   chan order
+	supplies flight.Group[wanted, struct{}]
+	rebuilds chan struct{}
+}
+
+const (
+	// liveReads per second bound what strangers can make the API server do.
+	liveReads = 20
+	// unknownFor is how long an object that does not exist is believed not to.
+	unknownFor = time.Second
+	// pokeEvery is how often strangers can have one object looked at again.
+	pokeEvery = time.Second
+	// maxRemembered bounds each thing that is remembered of paths.
+	maxRemembered = 1000
+)
+
+// wanted is a file that a record names.
+type wanted struct {
+	store.Key
+	sha256 string
+}
+
+// order is a file to be supplied to somebody who waits.
+type order struct {
+	wanted
+	obj *v1alpha1.ArtifactRepository
+	// from is where obj was read, and what surrounds it is to be.
+	from client.Client
+	done chan<- error
+}
+
+// errBusy says that it cannot be told now whether a file is published.
+var errBusy = errors.New("too many requests for files that are not known")
+
+// NewSupplier returns a Supplier. It supplies while it runs.
+func NewSupplier(o SupplierOptions) *Supplier {
+	return &Supplier{
+		SupplierOptions: o,
+		limit:           rate.NewLimiter(liveReads, liveReads),
+		unknown:         lru.New(maxRemembered),
+		poked:           lru.New(maxRemembered),
+		orders:          make(chan order),
+		rebuilds:        make(chan struct{}, o.Rebuilds),
+	}
+}
+
+// Run supplies what is ordered until ctx ends. The work belongs to none of
+// those who wait: what takes longer than they do is there when they come back.
+func (s *Supplier) Run(ctx context.Context) {
+	var working sync.WaitGroup
+	defer working.Wait()
+	for {
+		select {
+		case o := <-s.orders:
+			working.Go(func() {
+				_, _, err := s.supplies.Do(ctx, o.wanted, func(ctx context.Context) (struct{}, error) {
+					return struct{}{}, s.supply(ctx, o)
+				})
+				o.done <- err
+			})
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Publishes has the signature of store.HandlerOptions.Publishes. It asks the
+// cache: what was withdrawn is not served from a disk that still has it.
+func (s *Supplier) Publishes(ctx context.Context, key store.Key) bool {
+	var obj v1alpha1.ArtifactRepository
+	err := s.Reconciler.Client.Get(ctx, types.NamespacedName(key), &obj, &client.GetOptions{UnsafeDisableDeepCopy: new(true)})
+	return err == nil && obj.Status.Artifact != nil
+}
+
+// Missing has the signature of store.HandlerOptions.Missing.
+func (s *Supplier) Missing(ctx context.Context, key store.Key, sha256 string) error {
+	o := order{wanted: wanted{Key: key, sha256: sha256}, from: s.Reconciler.Client}
+	var err error
+	if o.obj, err = get(ctx, o.from, types.NamespacedName(key), &v1alpha1.ArtifactRepository{}); err != nil || !names(o.obj, sha256) {
+		o.from = uncached{s.Reconciler.Client, s.Reconciler.Live}
+		if o.obj, err = s.look(ctx, types.NamespacedName(key)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case names(o.obj, sha256):
+		return s.await(ctx, o)
+	case o.obj == nil || o.obj.Status.Artifact == nil:
+		return store.ErrNotPublished
+	default:
+		return s.previous(ctx, key, sha256)
+	}
+}
+
+// Lacking has the signature of store.HandlerOptions.Lacking: where other
+// replicas lack what this one lacks too, the one that leads has to know.
+func (s *Supplier) Lacking(ctx context.Context, key store.Key, sha256 string) {
+	obj, err := get(ctx, s.Reconciler.Client, types.NamespacedName(key), &v1alpha1.ArtifactRepository{})
+	if err == nil && names(obj, sha256) {
+		s.poke(types.NamespacedName(key))
+	}
+}
+
+// look reads an object past the caches, which may not have seen it yet, or see
+// those of another shard only. Lookups of one object are one, and all are limited.
+func (s *Supplier) look(ctx context.Context, name types.NamespacedName) (*v1alpha1.ArtifactRepository, error) {
+	if until, ok := s.unknown.Get(name); ok && time.Now().Before(until.(time.Time)) {
+		return nil, nil
+	}
+	obj, _, err := s.lookups.Do(ctx, name, func(ctx context.Context) (*v1alpha1.ArtifactRepository, error) {
+		if !s.limit.Allow() {
+			return nil, errBusy
+		}
+		obj, err := get(ctx, s.Reconciler.Live, name, &v1alpha1.ArtifactRepository{})
+		if err == nil && (obj == nil || obj.Status.Artifact == nil) {
+			s.unknown.Add(name, time.Now().Add(unknownFor))
+		}
+		return obj, err
+	})
+	return obj, err
+}
+
+// previous gets what was published before, which no record names any more: the
+// replica that published it keeps it for the retention, for consumers who were
+// told of it just before. It is the look at the record that limits how often that is asked.
+func (s *Supplier) previous(ctx context.Context, key store.Key, sha256 string) error {
+	had, err := s.Reconciler.Store.Fetch(ctx, key, sha256)
+	if err == nil && !had {
+		err = store.ErrNotPublished
+	}
+	return err
+}
+
+// await orders a file and waits for it.
+func (s *Supplier) await(ctx context.Context, o order) error {
+	done := make(chan error, 1)
+	o.done = done
+	select {
+	case s.orders <- o:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// supply gets a file that a record names, unless that failed just before.
+func (s *Supplier) supply(ctx context.Context, o order) error {
+	if err := s.failures.last(o.wanted); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.obj.GetTimeout())
+	defer cancel()
+	err := s.obtain(ctx, o)
+	if err == nil {
+		s.failures.forget(o.wanted)
+		return nil
+	}
+	s.failures.add(o.wanted, err)
+	ctrl.LoggerFrom(ctx).Info("a consumer asked for published bytes that could not be had",
+		"artifactrepository", o.Key.String(), "revision", o.obj.Status.Artifact.Revision, "error", oneLine(err.Error()))
+	s.poke(types.NamespacedName(o.Key))
+	return err
+}
+
+// obtain gets a file from this disk, another replica or the registry.
+func (s *Supplier) obtain(ctx context.Context, o order) error {
+	_, ok, err := s.Reconciler.Store.Check(ctx, o.Key, *o.obj.Status.Artifact, store.Shallow)
+	if ok || err != nil {
+		return err
+	}
+	select {
+	case s.rebuilds <- struct{}{}:
+		defer func() { <-s.rebuilds }()
+		return s.Reconciler.remake(ctx, o.obj.DeepCopy(), o.from)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// poke asks for an object to be reconciled. A full channel is no loss: the
+// object is looked at each interval anyway.
+func (s *Supplier) poke(name types.NamespacedName) {
+	if next, ok := s.poked.Get(name); ok && time.Now().Before(next.(time.Time)) {
+		return
+	}
+	s.poked.Add(name, time.Now().Add(pokeEvery))
+	obj := &v1alpha1.ArtifactRepository{}
+	obj.Namespace, obj.Name = name.Namespace, name.Name
+	select {
+	case s.Poke <- event.GenericEvent{Object: obj}:
+	default:
+	}
+}
+
+// uncached is a client that gets single objects past the caches.
+type uncached struct {
+	client.Client
+	live client.Reader
+}
+
+// Get implements client.Reader.
+func (u uncached) Get(ctx context.Context, key client.ObjectKey, obj client.Object, options ...client.GetOption) error {
+	return u.live.Get(ctx, key, obj, options...)
+}
+
+// names tells whether a record's file is the one with these bytes.
+func names(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
+	return obj != nil && obj.Status.Artifact != nil && strings.HasSuffix(obj.Status.Artifact.Path, "/"+sha256+".tar.gz")
+}
+
+// failures remember what could not be supplied, and until when it is not tried
+// again: twice as long after each failure. Its zero value is ready to use.
+type failures struct {
+	mu    sync.Mutex
+	known *lru.Cache
+}
+
+// The pause after the first failure, and the longest. Consumers come back after
+// some seconds; what heals is to be noticed soon.
+const (
+	minPause = time.Second
+	maxPause = 15 * time.Second
+)
+
+type failure struct {
+	err   error
+	pause time.Duration
+	until time.Time
+}
+
+// last returns why a file could not be supplied, while it is not tried again.
+func (f *failures) last(what wanted) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known := f.get(what); time.Now().Before(known.until) {
+		return known.err
+	}
+	return nil
+}
+
+func (f *failures) add(what wanted, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pause := min(max(2*f.get(what).pause, minPause), maxPause)
+	f.known.Add(what, failure{err: err, pause: pause, until: time.Now().Add(pause)})
+}
+
+func (f *failures) forget(what wanted) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.get(what)
+	f.known.Remove(what)
+}
+
+func (f *failures) get(what wanted) failure {
+	if f.known == nil {
+		f.known = lru.New(maxRemembered)
+	}
+	known, ok := f.known.Get(what)
+	if !ok {
+		return failure{}
+	}
+	return known.(failure)
+}
+
+// remake makes the bytes that a record names again, on whichever replica they
+// are asked for. It goes the way of a restore (see rebuild), and records nothing:
+// bytes that come out differently are of no use to who asked for these, and are
+// for the replica that leads to publish.
+func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
+	around, err := observer{from, r.Rules}.aroundArtifactRepository(ctx, obj)
+	if err != nil {
+		return err
+	}
+	if plan := r.Rules.Plan(obj, around); plan.Action == Withdraw {
+		return fmt.Errorf("it is about to be withdrawn: %w", plan.Why)
+	}
+	published := publishedBy(obj)
+	if published == nil {
+		return errors.New("the record has no recipe")
+	}
+	if around.trust, err = r.Trust.inForce(ctx); err != nil {
+		return err
+	}
+	asked := r.demands(ctx, obj, around, published.Repository)
+	out, _, err := r.rebuild(ctx, obj, around, asked)
+	for errors.Is(err, errLaneBusy) {
+		select {
+		case <-time.After(postponement):
+			out, _, err = r.rebuild(ctx, obj, around, asked)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if out.Artifact.Path != obj.Status.Artifact.Path || out.Artifact.Digest != obj.Status.Artifact.Digest {
+		return fmt.Errorf("made again, it is %s and no longer %s", out.Artifact.Digest, obj.Status.Artifact.Digest)
+	}
+	return nil
+}

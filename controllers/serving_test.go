@@ -1,0 +1,401 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// follower is a process that does not lead, on an empty disk of its own, with
+// the address where it serves.
+type follower struct {
+	*scene
+	storage, url string
+}
+
+// follower starts a follower; without peers, it can get nothing but from the
+// registry.
+func (s *scene) follower(peers ...string) follower {
+	s.Helper()
+	f := follower{scene: s, storage: s.TempDir()}
+	process := s.launch(f.storage, launchOptions{peers: peers, follows: true})
+	s.Cleanup(process.stop)
+	server := httptest.NewServer(process.handler)
+	s.Cleanup(server.Close)
+	f.url = server.URL
+	s.eventually(func(g Gomega) {
+		var list v1alpha1.ArtifactRepositoryList
+		g.Expect(process.manager.GetClient().List(s.Context(), &list)).To(Succeed())
+	})
+	return f
+}
+
+// asked returns the status code and the digest of what a follower answers for
+// an artifact.
+func (f follower) asked(artifact *meta.Artifact) (int, string, error) {
+	response, err := http.Get(f.url + "/" + artifact.Path) //nolint:noctx // the test's deadline is enough
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, "", err
+	}
+	if response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") == "" {
+		return 0, "", errors.New("503 without Retry-After")
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(body))
+	return response.StatusCode, digest.String(), err
+}
+
+func (f follower) expectServed(artifact *meta.Artifact) {
+	f.Helper()
+	g := NewWithT(f)
+	code, digest, err := f.asked(artifact)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(code).To(Equal(http.StatusOK))
+	g.Expect(digest).To(Equal(artifact.Digest))
+}
+
+func (f follower) expectCode(artifact *meta.Artifact, want int) {
+	f.Helper()
+	g := NewWithT(f)
+	code, _, err := f.asked(artifact)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(code).To(Equal(want))
+}
+
+func (f follower) has(artifact *meta.Artifact) bool {
+	return fileExists(filepath.Join(f.storage, filepath.FromSlash(artifact.Path)))
+}
+
+func TestAFollowerGetsWhatItLacksFromAPeer(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	f := s.follower(s.artifacts.host())
+	s.registry.Forget()
+
+	f.expectServed(artifact)
+
+	g.Expect(s.registry.Requests()).To(BeEmpty(), "a peer has it")
+	g.Expect(f.has(artifact)).To(BeTrue())
+}
+
+func TestAFollowerMakesAgainWhatNobodyHas(t *testing.T) {
+	for kind, files := range sources() {
+		for name, meanwhile := range map[string]func(*scene){
+			"nothing else changed": func(*scene) {},
+			"the tag moved and the policy is not ready": func(s *scene) {
+				s.push("app:1.0.0", publish.Files{"app.yaml": "version: moved\n"})
+				editStatus(s, "app", func(obj *imagev1.ImagePolicy) { obj.Status.LatestRef = nil })
+			},
+			"it is suspended": func(s *scene) {
+				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = true })
+			},
+			"ignore was changed": func(s *scene) {
+				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = new("*.md") })
+			},
+			"the registry asks for a login, and the ImageRepository has one since": func(s *scene) {
+				s.registry.Answer(publish.DemandBasic(map[string]string{"robot": "s3cret"}))
+				s.create(s.dockerConfig(client.ObjectKey{Namespace: s.namespace, Name: "login"}, "robot", "s3cret"))
+				edit(s, "app", func(obj *imagev1.ImageRepository) { obj.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"} })
+			},
+		} {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				s := startScene(t)
+				s.push("app:1.0.0", files)
+				s.imageRepository("app")
+				s.imagePolicy("app", annotated)
+				s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+				artifact := s.waitPublished("app", "1.0.0@").Status.Artifact
+				s.stop()
+				meanwhile(s)
+
+				s.follower().expectServed(artifact)
+			})
+		}
+	}
+}
+
+func TestManyWhoWaitForAFileHaveItMadeOnce(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	s.stop()
+	f := s.follower()
+	s.registry.Forget()
+	release := make(chan struct{})
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			<-release
+		}
+		return false
+	})
+
+	const waiting = 50
+	var begun sync.WaitGroup
+	begun.Add(waiting)
+	var asking errgroup.Group
+	for range waiting {
+		asking.Go(func() error {
+			begun.Done()
+			code, digest, err := f.asked(artifact)
+			if err == nil && (code != http.StatusOK || digest != artifact.Digest) {
+				err = fmt.Errorf("answered %d, %s", code, digest)
+			}
+			return err
+		})
+	}
+	begun.Wait()
+	g.Eventually(func() int { return s.registry.Count(http.MethodGet, "/blobs/") }).WithTimeout(deadline).Should(Equal(1))
+	close(release)
+
+	g.Expect(asking.Wait()).To(Succeed())
+	g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
+	g.Expect(s.registry.Count(http.MethodGet, "/manifests/")).To(Equal(1))
+}
+
+func TestFewArtifactsAreMadeAgainAtOnce(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	const sources = 10
+	var artifacts []*meta.Artifact
+	for i := range sources {
+		name := fmt.Sprintf("app-%d", i)
+		s.push(name+":1.0.0", publish.Files{"app.yaml": name})
+		s.imageRepository(name)
+		s.imagePolicy(name, annotated)
+		s.picks(name, imagev1.ImageRef{Tag: "1.0.0"})
+	}
+	for i := range sources {
+		artifacts = append(artifacts, s.waitPublished(fmt.Sprintf("app-%d", i), "1.0.0@").Status.Artifact)
+	}
+	s.stop()
+	f := s.follower()
+	var inside, most atomic.Int64
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		now := inside.Add(1)
+		defer inside.Add(-1)
+		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+		}
+		time.Sleep(20 * time.Millisecond) // a registry is some way off
+		return false
+	})
+	var asking errgroup.Group
+	for _, artifact := range artifacts {
+		asking.Go(func() error {
+			code, _, err := f.asked(artifact)
+			if err == nil && code != http.StatusOK {
+				err = fmt.Errorf("answered %d", code)
+			}
+			return err
+		})
+	}
+	g.Expect(asking.Wait()).To(Succeed())
+	g.Expect(most.Load()).To(BeNumerically("<=", 4), "as many as the scene allows")
+}
+
+func TestAFailureIsNotRepeatedByEachWhoAsks(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	s.stop()
+	f := s.follower()
+	var asked atomic.Int64
+	s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		asked.Add(1)
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	})
+	f.expectCode(artifact, http.StatusServiceUnavailable)
+	once := asked.Load()
+	g.Expect(once).To(BeNumerically(">", 0))
+	start := time.Now()
+	for range 50 {
+		f.expectCode(artifact, http.StatusServiceUnavailable)
+	}
+	g.Expect(asked.Load()).To(BeNumerically("<=", once*int64(2+time.Since(start)/time.Second)))
+
+	s.answers()
+	s.eventually(func(g Gomega) {
+		code, _, err := f.asked(artifact)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Equal(http.StatusOK))
+	})
+}
+
+func TestAFollowerServesNothingThatTheKeysNoLongerAccept(t *testing.T) {
+	s, _, external := verifiedSource(t)
+	g := NewWithT(t)
+	s.stop()
+	s.rotate(newSigner(t))
+	f := s.follower()
+	f.expectCode(external.Status.Artifact, http.StatusServiceUnavailable)
+	g.Expect(f.has(external.Status.Artifact)).To(BeFalse())
+}
+
+func TestAFollowerThatCannotJudgeServesNothing(t *testing.T) {
+	s, signer, external := verifiedSource(t)
+	g := NewWithT(t)
+	s.stop()
+	remove[corev1.Secret](s, "keys")
+	f := s.follower()
+	f.expectCode(external.Status.Artifact, http.StatusServiceUnavailable)
+	g.Expect(f.has(external.Status.Artifact)).To(BeFalse())
+
+	s.keys(signer)
+	s.eventually(func(g Gomega) {
+		code, _, err := f.asked(external.Status.Artifact)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Equal(http.StatusOK))
+	})
+}
+
+func TestWhatWasPublishedBeforeIsHadFromWhoKeepsIt(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	before := s.publishes("app", "1.0.0").Status.Artifact
+	s.pushNew("1.0.1")
+	s.waitPublished("app", "1.0.1@")
+	f := s.follower(s.artifacts.host())
+	f.expectServed(before)
+
+	nobody := *before
+	nobody.Path = filepath.Dir(before.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"
+	f.expectCode(&nobody, http.StatusNotFound)
+	g.Expect(f.has(&nobody)).To(BeFalse())
+}
+
+func TestWhatTheRegistryHasCollectedIsHadFromAPeer(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	s.interval = time.Second
+	s.start()
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	keeper := s.follower(s.artifacts.host())
+	keeper.expectServed(artifact)
+	s.stop()
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		http.NotFound(w, r)
+		return true
+	})
+
+	// The process that leads comes back with an empty disk.
+	s.storage = t.TempDir()
+	s.running = s.launch(s.storage, launchOptions{peers: []string{strings.TrimPrefix(keeper.url, "http://")}})
+	s.artifacts.open(s.running.handler)
+	s.eventually(func(g Gomega) {
+		g.Expect(fileExists(s.file(artifact))).To(BeTrue(), "nobody has to ask for it")
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
+	})
+	s.expectServed(artifact)
+	g.Expect(s.record("app").Status.Artifact).To(Equal(artifact))
+}
+
+func TestWhatNobodyHasAnyMoreIsSaidByWhoLeads(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	f := s.follower(s.artifacts.host())
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		http.NotFound(w, r)
+		return true
+	})
+	for _, folder := range []string{"externalartifact", "blobs"} {
+		NewWithT(t).Expect(os.RemoveAll(filepath.Join(s.storage, folder))).To(Succeed())
+	}
+
+	// The interval is an hour: it is who asks the follower that has it looked at.
+	f.expectCode(artifact, http.StatusServiceUnavailable)
+
+	s.eventually(func(g Gomega) {
+		obj := get[v1alpha1.ArtifactRepository](g, s, "app")
+		g.Expect(obj).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionFalse, v1alpha1.ReasonStorageOperationFailed))
+		g.Expect(obj).To(haveCondition(meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonImageNotFound))
+		g.Expect(obj.Status.Artifact).To(Equal(artifact))
+	})
+	f.expectCode(artifact, http.StatusServiceUnavailable)
+}
+
+func TestOtherBytesThanTheRecordNamesAreLeftToWhoLeads(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	good := s.publishes("app", "1.0.0").Status.Artifact
+	s.stop()
+	// A record of an earlier release, whose archives had other bytes.
+	editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+		earlier := strings.Repeat("a", 64)
+		obj.Status.Artifact.Path = filepath.Dir(good.Path) + "/" + earlier + ".tar.gz"
+		obj.Status.Artifact.URL = strings.TrimSuffix(good.URL, good.Path) + obj.Status.Artifact.Path
+		obj.Status.Artifact.Digest = "sha256:" + earlier
+	})
+	earlier := s.record("app").Status.Artifact
+	f := s.follower()
+	f.expectCode(earlier, http.StatusServiceUnavailable)
+
+	s.storage = t.TempDir()
+	s.start()
+	s.eventually(func(g Gomega) {
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact.Digest).To(Equal(good.Digest))
+	})
+	s.eventually(func(g Gomega) {
+		code, digest, err := f.asked(s.record("app").Status.Artifact)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Equal(http.StatusOK))
+		g.Expect(digest).To(Equal(good.Digest))
+	})
+	g.Expect(s.external("app").Status.Artifact).To(Equal(s.record("app").Status.Artifact))
+}
+
+func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.picked("app", "1.0.0")
+	s.artifactRepository("app")
+	artifact := s.waitPublished("app", "1.0.0@").Status.Artifact
+	f := s.follower(s.artifacts.host())
+	f.expectServed(artifact)
+
+	s.labels(nil)
+	s.eventually(func(g Gomega) { g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil()) })
+
+	g.Expect(f.has(artifact)).To(BeTrue(), "the retention is a minute")
+	s.eventually(func(g Gomega) {
+		code, _, err := f.asked(artifact)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Equal(http.StatusNotFound))
+	})
+}
