@@ -49,7 +49,8 @@ import (
 // the address where it serves.
 type follower struct {
 	*scene
-	storage, url string
+	storage string
+	server  *httptest.Server
 }
 
 // follower starts a follower; without peers, it can get nothing but from the
@@ -59,9 +60,8 @@ func (s *scene) follower(peers ...string) follower {
 	f := follower{scene: s, storage: s.TempDir()}
 	process := s.launch(f.storage, launchOptions{peers: peers, follows: true})
 	s.Cleanup(process.stop)
-	server := httptest.NewServer(process.handler)
-	s.Cleanup(server.Close)
-	f.url = server.URL
+	f.server = httptest.NewServer(process.handler)
+	s.Cleanup(f.server.Close)
 	s.eventually(func(g Gomega) {
 		var list v1alpha1.ArtifactRepositoryList
 		g.Expect(process.manager.GetClient().List(s.Context(), &list)).To(Succeed())
@@ -72,7 +72,11 @@ func (s *scene) follower(peers ...string) follower {
 // asked returns the status code and the digest of what a follower answers for
 // an artifact.
 func (f follower) asked(artifact *meta.Artifact) (int, string, error) {
-	response, err := http.Get(f.url + "/" + artifact.Path) //nolint:noctx // the test's deadline is enough
+	request, err := http.NewRequestWithContext(f.Context(), http.MethodGet, f.server.URL+"/"+artifact.Path, http.NoBody)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := f.server.Client().Do(request)
 	if err != nil {
 		return 0, "", err
 	}
@@ -210,13 +214,13 @@ func TestFewArtifactsAreMadeAgainAtOnce(t *testing.T) {
 	}
 	s.stop()
 	f := s.follower()
-	var inside, most atomic.Int64
-	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
-		now := inside.Add(1)
+	f.expectServed(artifacts[0]) // by now the registry is known to answer
+	var inside atomic.Int64
+	release := make(chan struct{})
+	s.registry.Answer(func(http.ResponseWriter, *http.Request) bool {
+		inside.Add(1)
 		defer inside.Add(-1)
-		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
-		}
-		time.Sleep(20 * time.Millisecond) // a registry is some way off
+		<-release
 		return false
 	})
 	var asking errgroup.Group
@@ -229,8 +233,11 @@ func TestFewArtifactsAreMadeAgainAtOnce(t *testing.T) {
 			return err
 		})
 	}
+	const allowed = 4 // by the scene
+	g.Eventually(inside.Load).WithTimeout(deadline).Should(BeEquivalentTo(allowed))
+	g.Consistently(inside.Load).WithTimeout(300 * time.Millisecond).Should(BeEquivalentTo(allowed))
+	close(release)
 	g.Expect(asking.Wait()).To(Succeed())
-	g.Expect(most.Load()).To(BeNumerically("<=", 4), "as many as the scene allows")
 }
 
 func TestAFailureIsNotRepeatedByEachWhoAsks(t *testing.T) {
@@ -317,7 +324,7 @@ func TestWhatTheRegistryHasCollectedIsHadFromAPeer(t *testing.T) {
 
 	// The process that leads comes back with an empty disk.
 	s.storage = t.TempDir()
-	s.running = s.launch(s.storage, launchOptions{peers: []string{strings.TrimPrefix(keeper.url, "http://")}})
+	s.running = s.launch(s.storage, launchOptions{peers: []string{keeper.server.Listener.Addr().String()}})
 	s.artifacts.open(s.running.handler)
 	s.eventually(func(g Gomega) {
 		g.Expect(fileExists(s.file(artifact))).To(BeTrue(), "nobody has to ask for it")

@@ -238,7 +238,7 @@ func (r *Replica) fetchFrom(ctx context.Context, peer netip.AddrPort, wanted Fil
 		return &refusal{err: err}
 	}
 	request.Header.Set(PeerHeader, "1")
-	response, err := r.client.Do(request) //nolint:gosec // the address of a replica, from a flag
+	response, err := r.client.Do(request)
 	if err != nil {
 		return &refusal{err: err, avoid: true}
 	}
@@ -311,7 +311,7 @@ func (f *failing) Read(p []byte) (int, error) {
 // answer of late.
 func (r *Replica) peers(ctx context.Context) []netip.AddrPort {
 	peers := slices.DeleteFunc(r.resolve(ctx), r.avoids)
-	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] }) //nolint:gosec // no secret: whom to ask first
 	return peers[:min(len(peers), maxPeers)]
 }
 

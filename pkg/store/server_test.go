@@ -18,6 +18,7 @@ package store_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -313,6 +314,43 @@ func TestServerStops(t *testing.T) {
 		g.Expect(<-server.stopped).To(Succeed())
 		_, err := io.Copy(io.Discard, response.Body)
 		g.Expect(err).To(HaveOccurred())
+	})
+
+	t.Run("after it has served who did not know yet that it ends", func(t *testing.T) {
+		g := NewWithT(t)
+		held, release := make(chan struct{}), make(chan struct{})
+		server := start(t, s, store.ServerOptions{DrainTime: 2 * time.Second, HandlerOptions: store.HandlerOptions{
+			Missing: func(ctx context.Context, _ store.Key, _ string) error {
+				close(held)
+				select {
+				case <-release:
+				case <-ctx.Done():
+				}
+				return cmp.Or(ctx.Err(), store.ErrNotPublished)
+			},
+		}})
+		idle := dial(t, server.address)
+		send(t, idle, "HEAD /"+stored.Path+" HTTP/1.1\r\nHost: store\r\n\r\n")
+		kept, err := http.ReadResponse(bufio.NewReader(idle), &http.Request{Method: http.MethodHead})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(kept.Body.Close()).To(Succeed())
+		var waiting errgroup.Group
+		waiting.Go(func() error {
+			response, _ := exchange(t, server.address, "GET", "/externalartifact/apps/app/"+digestOf("missing")+".tar.gz")
+			if response.StatusCode != http.StatusNotFound {
+				return fmt.Errorf("answered %d", response.StatusCode)
+			}
+			return nil
+		})
+		<-held
+		server.stop()
+		expectCut(t, idle) // what is kept for the next request is kept no longer
+		response, body := exchange(t, server.address, "GET", "/"+stored.Path)
+		g.Expect(response.StatusCode).To(Equal(http.StatusOK))
+		g.Expect(body).To(HaveLen(len(content)))
+		close(release)
+		g.Expect(waiting.Wait()).To(Succeed())
+		g.Expect(<-server.stopped).To(Succeed())
 	})
 
 	t.Run("with an answer to the requests that wait for a file", func(t *testing.T) {

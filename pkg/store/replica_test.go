@@ -1,0 +1,296 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+// peer is another replica, of any kind.
+func peer(t testing.TB, handler http.HandlerFunc) (address string) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// replica is one of several, on an empty disk.
+func replica(t testing.TB, root string, peers ...string) *store.Replica {
+	t.Helper()
+	r, err := store.NewReplica(open(t, options(root)), store.PeerOptions{Hosts: peers, Address: ":9090", MaxBytes: 1 << 20})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return r
+}
+
+func TestReplicaAsksItsPeers(t *testing.T) {
+	const content = "what was published"
+	other := open(t, options(t.TempDir()))
+	stored := put(t, other, app, content)
+	has := serve(t, other, store.HandlerOptions{})
+	lacks := serve(t, open(t, options(t.TempDir())), store.HandlerOptions{})
+	down := httptest.NewServer(http.NotFoundHandler())
+	down.Close()
+	sends := func(body string) string {
+		return peer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+	}
+
+	for name, tc := range map[string]struct {
+		peers []string
+		ok    bool
+	}{
+		"one that has the file":         {[]string{has}, true},
+		"one that lacks it":             {[]string{lacks}, false},
+		"one that does not run":         {[]string{down.Listener.Addr().String()}, false},
+		"one whose name is not known":   {[]string{"no-such-host.invalid:9090"}, false},
+		"one that sends other bytes":    {[]string{sends("something else, as long")}, false},
+		"one that sends too few":        {[]string{sends(content[1:])}, false},
+		"one that sends too many":       {[]string{sends(content + "!")}, false},
+		"one that sends no end of them": {[]string{peer(t, endless)}, false},
+		"one that breaks off": {[]string{peer(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "18")
+			_, _ = io.WriteString(w, content[:5])
+			panic(http.ErrAbortHandler)
+		})}, false},
+		"one that sends us elsewhere": {[]string{peer(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://"+has+r.URL.Path, http.StatusFound)
+		})}, false},
+		"the one that has it, among others": {[]string{
+			lacks, down.Listener.Addr().String(), sends("something else"), sends(content + "!"), peer(t, endless), has,
+		}, true},
+		"none": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			root := t.TempDir()
+			r := replica(t, root, tc.peers...)
+			found, ok, err := r.Check(t.Context(), app, recorded(stored), store.Deep)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(ok).To(Equal(tc.ok))
+			g.Expect(files(t, filepath.Join(root, "tmp"))).To(BeEmpty())
+			if !tc.ok {
+				g.Expect(files(t, root)).To(BeEmpty())
+				return
+			}
+			g.Expect(found).To(Equal(stored))
+			g.Expect(read(t, root, stored.Path)).To(Equal(content))
+			g.Expect(r.Collect(t.Context(), []store.Record{live(app, stored)})).To(BeZero())
+		})
+	}
+
+	t.Run("for what no record names, by its digest alone", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		r := replica(t, root, sends("something else"), has)
+		g.Expect(r.Fetch(t.Context(), app, stored.SHA256)).To(BeTrue())
+		g.Expect(read(t, root, stored.Path)).To(Equal(content))
+		g.Expect(r.Fetch(t.Context(), app, digestOf("never published"))).To(BeFalse())
+		_, err := r.Fetch(t.Context(), app, "../../../etc/passwd")
+		g.Expect(err).To(HaveOccurred())
+	})
+
+	t.Run("when its own bytes are damaged", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		r := replica(t, root, has)
+		put(t, r.Store, app, content)
+		overwrite(t, filepath.Join(root, stored.Path), strings.Repeat("x", len(content)))
+		_, ok, err := r.Check(t.Context(), app, recorded(stored), store.Deep)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeTrue())
+		g.Expect(read(t, root, stored.Path)).To(Equal(content))
+	})
+
+	t.Run("and not when a record cannot be about a file of its own", func(t *testing.T) {
+		g := NewWithT(t)
+		artifact := recorded(stored)
+		artifact.Digest = "sha256:" + digestOf("another")
+		_, ok, err := replica(t, t.TempDir(), has).Check(t.Context(), app, artifact, store.Deep)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeFalse())
+	})
+}
+
+func endless(w http.ResponseWriter, _ *http.Request) {
+	for range 1 << 10 {
+		if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+			return
+		}
+	}
+}
+
+// A file that all replicas lack is asked for once of each, and not in circles.
+func TestReplicasDoNotAskInCircles(t *testing.T) {
+	g := NewWithT(t)
+	var asked [3]atomic.Int64
+	var lacking atomic.Int64
+	var addresses [3]string
+	var handlers [3]atomic.Pointer[http.Handler]
+	for i := range addresses {
+		addresses[i] = peer(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(store.PeerHeader) != "" {
+				asked[i].Add(1)
+			}
+			(*handlers[i].Load()).ServeHTTP(w, r)
+		})
+	}
+	for i := range addresses {
+		r := replica(t, t.TempDir(), addresses[:]...)
+		handler := r.Handler(store.HandlerOptions{
+			Missing: func(ctx context.Context, key store.Key, sha256 string) error {
+				if ok, err := r.Fetch(ctx, key, sha256); !ok {
+					return store.ErrNotPublished
+				} else {
+					return err
+				}
+			},
+			Lacking: func(context.Context, store.Key, string) { lacking.Add(1) },
+		})
+		handlers[i].Store(&handler)
+	}
+	response, _ := exchange(t, addresses[0], "GET", "/externalartifact/apps/app/"+digestOf("nobody's")+".tar.gz")
+	g.Expect(response.StatusCode).To(Equal(http.StatusNotFound))
+	for i := range asked {
+		g.Expect(asked[i].Load()).To(BeEquivalentTo(1), "replica %d", i)
+	}
+	g.Expect(lacking.Load()).To(BeEquivalentTo(3), "each was told that another one lacks it too")
+}
+
+func TestReplicaDoesNotAskItself(t *testing.T) {
+	g := NewWithT(t)
+	var asked atomic.Int64
+	address := peer(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	r, err := store.NewReplica(open(t, options(t.TempDir())), store.PeerOptions{Hosts: []string{address}, Address: address, MaxBytes: 1 << 20})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(r.Fetch(t.Context(), app, digestOf("v1"))).To(BeFalse())
+	g.Expect(asked.Load()).To(BeZero())
+}
+
+func TestReplicaAsksOnceForAllWhoWait(t *testing.T) {
+	g := NewWithT(t)
+	other := open(t, options(t.TempDir()))
+	stored := put(t, other, app, "v1")
+	handler := other.Handler(store.HandlerOptions{})
+	var asked atomic.Int64
+	release := make(chan struct{})
+	r := replica(t, t.TempDir(), peer(t, func(w http.ResponseWriter, request *http.Request) {
+		asked.Add(1)
+		<-release
+		handler.ServeHTTP(w, request)
+	}))
+	var group errgroup.Group
+	for range 20 {
+		group.Go(func() error {
+			_, _, err := r.Check(t.Context(), app, recorded(stored), store.Shallow)
+			return err
+		})
+	}
+	g.Eventually(asked.Load).WithTimeout(10 * time.Second).Should(BeEquivalentTo(1))
+	close(release)
+	g.Expect(group.Wait()).To(Succeed())
+	g.Expect(asked.Load()).To(BeNumerically("<=", 2), "but for one who came when it had just ended")
+}
+
+// A peer that hangs costs its time once, and not for each file.
+func TestReplicaAvoidsAPeerThatDoesNotAnswer(t *testing.T) {
+	g := NewWithT(t)
+	other := open(t, options(t.TempDir()))
+	var asked atomic.Int64
+	hangs := peer(t, func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		<-r.Context().Done()
+	})
+	r := replica(t, t.TempDir(), hangs, serve(t, other, store.HandlerOptions{}))
+	for _, content := range []string{"v1", "v2", "v3", "v4", "v5", "v6"} {
+		stored := put(t, other, app, content)
+		g.Expect(r.Fetch(t.Context(), app, stored.SHA256)).To(BeTrue())
+	}
+	g.Expect(asked.Load()).To(BeNumerically("<=", 1))
+}
+
+func TestReplicaSaysThatItsOwnDiskIsAtFault(t *testing.T) {
+	g := NewWithT(t)
+	other := open(t, options(t.TempDir()))
+	stored := put(t, other, app, "v1")
+	root := t.TempDir()
+	r := replica(t, root, serve(t, other, store.HandlerOptions{}))
+	g.Expect(os.RemoveAll(filepath.Join(root, "tmp"))).To(Succeed())
+	overwrite(t, filepath.Join(root, "tmp"), "in the way")
+	_, err := r.Fetch(t.Context(), app, stored.SHA256)
+	expectDiskFault(t, err, "give the controller a folder of its own")
+	_, _, err = r.Check(t.Context(), app, recorded(stored), store.Shallow)
+	expectDiskFault(t, err, "give the controller a folder of its own")
+	g.Expect(published(t, root)).To(BeEmpty())
+}
+
+func TestNewReplicaRefuses(t *testing.T) {
+	for name, o := range map[string]store.PeerOptions{
+		"a peer without a port":           {Hosts: []string{"peers"}, Address: ":9090"},
+		"a peer without a host":           {Hosts: []string{":9090"}, Address: ":9090"},
+		"a peer with a port by its name":  {Hosts: []string{"peers:http"}, Address: ":9090"},
+		"peers of an address that is not": {Hosts: []string{"peers:9090"}, Address: "9090"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := store.NewReplica(open(t, options(t.TempDir())), o)
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring("expected host:port")))
+		})
+	}
+}
+
+func TestHandlerOfPeers(t *testing.T) {
+	g := NewWithT(t)
+	s := open(t, options(t.TempDir()))
+	stored := put(t, s, app, "v1")
+	publishes := true
+	var lacking []string
+	address := serve(t, s, store.HandlerOptions{
+		Publishes: func(context.Context, store.Key) bool { return publishes },
+		Missing: func(context.Context, store.Key, string) error {
+			t.Error("a question of a replica is answered from the disk alone")
+			return nil
+		},
+		Lacking: func(_ context.Context, key store.Key, sha256 string) {
+			lacking = append(lacking, key.String()+" "+sha256)
+		},
+	})
+	response, body := exchange(t, address, "GET", "/"+stored.Path, store.PeerHeader+": 1")
+	g.Expect(response.StatusCode).To(Equal(http.StatusOK))
+	g.Expect(body).To(Equal("v1"))
+	g.Expect(lacking).To(BeEmpty())
+
+	missing := digestOf("v2")
+	response, _ = exchange(t, address, "GET", "/externalartifact/apps/app/"+missing+".tar.gz", store.PeerHeader+": 1")
+	g.Expect(response.StatusCode).To(Equal(http.StatusMisdirectedRequest))
+	g.Expect(lacking).To(Equal([]string{"apps/app " + missing}))
+
+	publishes = false
+	response, _ = exchange(t, address, "GET", "/"+stored.Path, store.PeerHeader+": 1")
+	g.Expect(response.StatusCode).To(Equal(http.StatusMisdirectedRequest), "what was withdrawn is for nobody")
+}

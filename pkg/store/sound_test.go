@@ -1,0 +1,95 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+// overwrite changes a file in place, as a bad disk or a careless person does.
+func overwrite(t testing.TB, path, content string) {
+	t.Helper()
+	NewWithT(t).Expect(os.WriteFile(path, []byte(content), 0o600)).To(Succeed())
+}
+
+func TestHandlerServesNoDamagedBytes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		// served tells whether the file was served before it was harmed.
+		served, restarted bool
+	}{
+		"that were altered while no process ran":    {restarted: true},
+		"that were altered before they were served": {},
+		"that were altered after they were served":  {served: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			root := t.TempDir()
+			s := open(t, options(root))
+			stored := put(t, s, app, "v1")
+			shared := put(t, s, store.Key{Namespace: "other", Name: "app"}, "v1")
+			if tc.served {
+				expectFetch(t, s, stored)
+			}
+			if tc.restarted {
+				s = reopen(t, s, options(root))
+			}
+			overwrite(t, filepath.Join(root, stored.Path), "vX")
+
+			response, body := exchange(t, serve(t, s, store.HandlerOptions{}), "GET", "/"+stored.Path)
+			g.Expect(response.StatusCode).To(Equal(http.StatusNotFound), body)
+			g.Expect(files(t, root)).To(BeEmpty(), "the bytes are %s's too", shared.Path)
+
+			again := serve(t, s, store.HandlerOptions{Missing: func(context.Context, store.Key, string) error {
+				put(t, s, app, "v1")
+				return nil
+			}})
+			_, body = exchange(t, again, "GET", "/"+stored.Path)
+			g.Expect(body).To(Equal("v1"))
+		})
+	}
+}
+
+func TestHandlerServesGoodBytesOfAnEarlierProcess(t *testing.T) {
+	g := NewWithT(t)
+	root := t.TempDir()
+	content := strings.Repeat("content ", 1<<20)
+	s := open(t, options(root))
+	stored := put(t, s, app, content)
+	s = reopen(t, s, options(root))
+	address := serve(t, s, store.HandlerOptions{})
+	var group errgroup.Group
+	for range 20 {
+		group.Go(func() error {
+			if response, body := exchange(t, address, "GET", "/"+stored.Path); response.StatusCode != http.StatusOK || body != content {
+				return fmt.Errorf("code %d, %d bytes", response.StatusCode, len(body))
+			}
+			return nil
+		})
+	}
+	g.Expect(group.Wait()).To(Succeed())
+}
