@@ -460,7 +460,11 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 	collector := &controllers.Collector{
 		Client: mgr.GetClient(), Store: p.store.Store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
 	}
-	for _, runnable := range []manager.Runnable{p.events, collector} {
+	runnables := []manager.Runnable{p.events, collector}
+	if len(o.peers) > 0 {
+		runnables = append(runnables, &controllers.Mirror{Client: mgr.GetClient(), Store: p.store, Every: mirrorEvery})
+	}
+	for _, runnable := range runnables {
 		if err := mgr.Add(runnable); err != nil {
 			return nil, err
 		}
@@ -469,6 +473,9 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 	serving := &controllers.Serving{Server: newServer(o, p, supplier), Supplier: supplier, Cache: mgr.GetCache()}
 	return serving, addProbes(mgr, serving)
 }
+
+// mirrorEvery is how soon each replica has what the one that leads published.
+const mirrorEvery = 30 * time.Second
 
 // shutdownTimeout is what running downloads get to finish after the delay; the
 // Deployment's grace period is longer than both.

@@ -18,6 +18,7 @@ package controllers_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,8 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -50,6 +53,7 @@ import (
 type follower struct {
 	*scene
 	storage string
+	store   *store.Replica
 	server  *httptest.Server
 }
 
@@ -60,7 +64,7 @@ func (s *scene) follower(peers ...string) follower {
 	f := follower{scene: s, storage: s.TempDir()}
 	process := s.launch(f.storage, launchOptions{peers: peers, follows: true})
 	s.Cleanup(process.stop)
-	f.server = httptest.NewServer(process.handler)
+	f.store, f.server = process.store, httptest.NewServer(process.handler)
 	s.Cleanup(f.server.Close)
 	s.eventually(func(g Gomega) {
 		var list v1alpha1.ArtifactRepositoryList
@@ -405,4 +409,21 @@ func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(code).To(Equal(http.StatusNotFound))
 	})
+}
+
+func TestReplicasKeepWhatIsPublishedBeforeTheyAreAsked(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	s.registry.Forget()
+	f := s.follower(s.artifacts.host())
+	mirror := &controllers.Mirror{Client: s.running.manager.GetClient(), Store: f.store, Every: 50 * time.Millisecond}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- mirror.Start(ctx) }()
+	defer func() {
+		cancel()
+		g.Expect(<-ended).To(Succeed())
+	}()
+	s.eventually(func(g Gomega) { g.Expect(f.has(artifact)).To(BeTrue()) })
+	g.Expect(s.registry.Requests()).To(BeEmpty())
 }

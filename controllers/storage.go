@@ -81,3 +81,53 @@ func (c *Collector) collect(ctx context.Context) error {
 	}
 	return err
 }
+
+// Mirror gets what records name from the other replicas before a consumer asks
+// for it, so that what one of them stores does not end with its disk. It asks no
+// registry: whoever leads does. It runs on every replica.
+type Mirror struct {
+	// Client reads from the caches.
+	Client client.Client
+	// Store to fill.
+	Store *store.Replica
+	// Every is the time between two rounds.
+	Every time.Duration
+}
+
+// NeedLeaderElection is false: every replica mirrors.
+func (*Mirror) NeedLeaderElection() bool { return false }
+
+// Start mirrors until ctx ends.
+func (m *Mirror) Start(ctx context.Context) error {
+	tick := time.NewTicker(m.Every)
+	defer tick.Stop()
+	for {
+		if err := m.round(ctx); err != nil && ctx.Err() == nil {
+			ctrl.LoggerFrom(ctx).Error(err, "artifacts of other replicas were not mirrored")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// round looks at each record once. A disk that does not answer ends it; what no
+// other replica has is not its business.
+func (m *Mirror) round(ctx context.Context) error {
+	var list v1alpha1.ArtifactRepositoryList
+	if err := m.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		artifact := list.Items[i].Status.Artifact
+		if artifact == nil {
+			continue
+		}
+		if _, _, err := m.Store.Check(ctx, keyOf(&list.Items[i]), *artifact, store.Shallow); err != nil {
+			return err
+		}
+	}
+	return nil
+}

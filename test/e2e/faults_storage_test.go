@@ -150,8 +150,8 @@ func TestDamagedFiles(t *testing.T) {
 	whole("after a restart")
 }
 
-// A file that is gone is announced as such to nobody: who asks for it is told
-// to come again, and makes the controller look.
+// A file that is gone is announced as such to nobody: who asks for it waits
+// until it is made again.
 func TestMissingFilesAreMadeAgainWhenAskedFor(t *testing.T) {
 	t.Parallel()
 	const shard = "missing"
@@ -161,14 +161,11 @@ func TestMissingFilesAreMadeAgainWhenAskedFor(t *testing.T) {
 	n.scan("app", inShard(shard), notAnnotated)
 	n.writtenByHand("app", func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
 	artifact := n.published("app", "1.0.0")
-	consumer := consume(n, "app")
-	n.eventually(func(g Gomega) { g.Expect(consumer.count(&consumer.fetched)).To(BeNumerically(">", 0)) })
 	n.wipe(controller.StorageDir)
-	n.eventually(func(g Gomega) {
-		g.Expect(consumer.count(&consumer.refused)).To(BeNumerically(">", 0), "the loss was noticed by nobody")
-	})
-	n.served(artifact)
-	consumer.content()
+	code, digest, err := download(t.Context(), artifact.URL)
+	n.Expect(err).NotTo(HaveOccurred())
+	n.Expect(code).To(Equal(http.StatusOK))
+	n.Expect(digest).To(Equal(artifact.Digest))
 	n.tidy(controller.StorageDir)
 }
 

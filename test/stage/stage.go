@@ -144,7 +144,9 @@ type Controller struct {
 type ControllerOptions struct {
 	// Name tells several controllers of one stage apart; the usual name if empty.
 	Name string
-	// Args are flags beside those that the stage sets.
+	// Address is where it serves artifacts; a free one if empty.
+	Address string
+	// Args are flags beside those that the stage sets; of those, they win.
 	Args []string
 	// Env has KEY=VALUE entries.
 	Env []string
@@ -164,11 +166,14 @@ func (s *Stage) StartController(ctx context.Context, options ControllerOptions) 
 	if err := controlplane.WriteKubeconfig(kubeconfig, config); err != nil {
 		return nil, err
 	}
-	c := &Controller{StorageDir: filepath.Join(s.Dir, options.Name+"-data")}
+	c := &Controller{StorageDir: filepath.Join(s.Dir, options.Name+"-data"), Address: options.Address}
 	if err := os.MkdirAll(c.StorageDir, 0o750); err != nil {
 		return nil, err
 	}
 	for _, address := range []*string{&c.Address, &c.Metrics, &c.Health} {
+		if *address != "" {
+			continue
+		}
 		if *address, err = controlplane.FreeAddress(); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,385 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/controlplane"
+	"github.com/image-source/image-source-controller/test/publish"
+	"github.com/image-source/image-source-controller/test/stage"
+)
+
+// replicas are several controllers of one shard behind a balancer, with disks
+// of their own.
+type replicas struct {
+	*tenant
+	shard    string
+	all      []*stage.Controller
+	balancer *stage.Balancer
+	level    int
+}
+
+// startReplicas starts three, as config/manager does.
+func startReplicas(t *testing.T, shard string, args ...string) *replicas {
+	t.Helper()
+	r := &replicas{tenant: newTenant(t, v1alpha1.UseAsSourceEnabled), shard: shard}
+	var err error
+	r.balancer, err = stage.StartBalancer(t.Context())
+	r.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { r.Expect(r.balancer.Close()).To(Succeed()) })
+	addresses := make([]string, 3)
+	for i := range addresses {
+		addresses[i], err = controlplane.FreeAddress()
+		r.Expect(err).NotTo(HaveOccurred())
+	}
+	for i, address := range addresses {
+		name := fmt.Sprintf("shard-%s-%d", shard, i)
+		controller, err := env.StartController(t.Context(), stage.ControllerOptions{
+			Name: name, Address: address,
+			Args: slices.Concat(quickAPI, []string{
+				"--watch-label-selector=" + shardLabel + "=" + shard,
+				"--storage-adv-addr=" + r.balancer.Address(),
+				"--storage-peers=" + strings.Join(addresses, ","),
+				"--enable-leader-election", "--leader-election-lease-duration=3s",
+				"--leader-election-renew-deadline=2s", "--leader-election-retry-period=500ms",
+			}, args),
+		})
+		r.Expect(err).NotTo(HaveOccurred())
+		t.Cleanup(func() {
+			r.Expect(controller.Kill()).To(Succeed())
+			if t.Failed() {
+				t.Logf("the end of the log of %s:\n%s", name, logTail(controller.LogFile()))
+			}
+		})
+		r.balancer.Add(t.Context(), controller)
+		r.all = append(r.all, controller)
+	}
+	return r
+}
+
+// source publishes a first version of app, whose layer is served as it is, and
+// of again, which is archived again; app is deployed.
+func (r *replicas) source() {
+	r.Helper()
+	r.level = 1
+	for _, name := range []string{app, "again"} {
+		r.release(name)
+		r.scan(name, inShard(r.shard))
+		r.published(name, r.tag())
+	}
+	r.deploy(app)
+	r.deployed(app, r.tag())
+}
+
+func (r *replicas) tag() string { return fmt.Sprintf("1.0.%d", r.level) }
+
+// release pushes the version that r.level says.
+func (r *replicas) release(name string) {
+	r.Helper()
+	files := configMap(name, r.tag())
+	if name == "again" {
+		files = publish.Files{"deploy/app.yaml": r.tag(), ".gitignore": "left out"}
+	}
+	r.push(name, r.tag(), files)
+}
+
+// next publishes and deploys one more version.
+func (r *replicas) next() {
+	r.Helper()
+	r.level++
+	for _, name := range []string{app, "again"} {
+		r.release(name)
+	}
+	for _, name := range []string{app, "again"} {
+		r.published(name, r.tag())
+	}
+	r.deployed(app, r.tag())
+}
+
+// loses kills some of the replicas, with their disks, and starts them again.
+func (r *replicas) loses(which ...*stage.Controller) {
+	r.Helper()
+	for _, controller := range which {
+		r.Expect(controller.Kill()).To(Succeed())
+	}
+	for _, controller := range which {
+		r.wipe(controller.StorageDir)
+		r.Expect(controller.Restart(r.Context())).To(Succeed())
+	}
+}
+
+// leader returns the replica that leads.
+func (r *replicas) leader() (leads *stage.Controller) {
+	r.Helper()
+	r.eventually(func(g Gomega) {
+		leads = nil
+		for _, controller := range r.all {
+			for line := range strings.Lines(r.read("http://" + controller.Metrics + "/metrics")) {
+				if strings.HasPrefix(line, "leader_election_master_status{") && strings.HasSuffix(line, " 1\n") {
+					leads = controller
+				}
+			}
+		}
+		g.Expect(leads).NotTo(BeNil(), "nobody leads")
+	})
+	return leads
+}
+
+// watcher looks on all along, and keeps what must not be.
+type watcher struct {
+	mu    sync.Mutex
+	wrong []string
+	// answered counts what each replica answered well.
+	answered map[string]int
+	running  sync.WaitGroup
+	stop     context.CancelFunc
+}
+
+func (w *watcher) blame(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrong = append(w.wrong, time.Now().Format(time.StampMilli)+" "+fmt.Sprintf(format, args...))
+}
+
+func (w *watcher) praise(controller *stage.Controller) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answered[controller.Name()]++
+}
+
+func (w *watcher) count(controller *stage.Controller) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.answered[controller.Name()]
+}
+
+// repeat does something again and again until the watcher ends.
+func (w *watcher) repeat(ctx context.Context, every time.Duration, do func(context.Context)) {
+	w.running.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				do(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// watch has the Kustomization reconciled all the time, reads each state that it
+// goes through, and asks each replica for whatever the records name.
+func (r *replicas) watch() *watcher {
+	r.Helper()
+	ctx, stop := context.WithCancel(r.Context())
+	w := &watcher{answered: map[string]int{}, stop: stop}
+	r.Cleanup(stop)
+	kustomizations := &unstructured.UnstructuredList{}
+	kustomizations.SetGroupVersionKind(schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "KustomizationList"})
+	states, err := env.Client.Watch(ctx, kustomizations, client.InNamespace(r.namespace))
+	r.Expect(err).NotTo(HaveOccurred())
+	w.running.Go(func() {
+		defer states.Stop()
+		for event := range states.ResultChan() {
+			if obj, ok := event.Object.(*unstructured.Unstructured); ok {
+				w.judge(obj)
+			}
+		}
+		if ctx.Err() == nil {
+			w.blame("the watch of Kustomizations ended early")
+		}
+	})
+	w.repeat(ctx, 100*time.Millisecond, func(ctx context.Context) { r.force(ctx) })
+	for _, controller := range r.all {
+		w.repeat(ctx, 20*time.Millisecond, func(ctx context.Context) { r.probe(ctx, w, controller) })
+	}
+	return w
+}
+
+// judge looks for the condition that a source could not be had.
+func (w *watcher) judge(obj *unstructured.Unstructured) {
+	conditions, _, _ := unstructured.NestedSlice(obj.Object, "status", "conditions")
+	for _, condition := range conditions {
+		if c, ok := condition.(map[string]any); ok && c["reason"] == "ArtifactFailed" {
+			w.blame("the Kustomization %s said %v", obj.GetName(), c["message"])
+		}
+	}
+}
+
+// force asks for a reconcile of the Kustomization.
+func (r *replicas) force(ctx context.Context) {
+	obj := &unstructured.Unstructured{}
+	obj.SetGroupVersionKind(schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "Kustomization"})
+	obj.SetNamespace(r.namespace)
+	obj.SetName(app)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, meta.ReconcileRequestAnnotation, time.Now().Format(time.RFC3339Nano))
+	_ = env.Client.Patch(ctx, obj, client.RawPatch("application/merge-patch+json", []byte(patch))) // the next one follows
+}
+
+// probe asks a replica for all that is recorded. It may not run or have to be
+// asked again, but what a record names it may neither deny nor alter.
+func (r *replicas) probe(ctx context.Context, w *watcher, controller *stage.Controller) {
+	var records v1alpha1.ArtifactRepositoryList
+	if err := env.Client.List(ctx, &records, client.InNamespace(r.namespace)); err != nil {
+		return
+	}
+	for _, record := range records.Items {
+		artifact := record.Status.Artifact
+		if artifact == nil {
+			continue
+		}
+		code, digest, err := download(ctx, "http://"+controller.Address+"/"+artifact.Path)
+		switch {
+		case err != nil || code == http.StatusServiceUnavailable:
+		case code != http.StatusOK || digest != artifact.Digest:
+			w.blame("%s answered for %s of %s with %d and %s", controller.Name(), artifact.Revision, record.Name, code, digest)
+		default:
+			w.praise(controller)
+		}
+	}
+}
+
+// end ends the watcher, who must have seen nothing that is wrong.
+func (r *replicas) end(w *watcher) {
+	r.Helper()
+	w.stop()
+	w.running.Wait()
+	r.Expect(w.wrong).To(BeEmpty())
+	r.Expect(slices.Collect(maps.Keys(w.answered))).To(HaveLen(len(r.all)), "each replica answered for what is recorded")
+}
+
+// Replicas are killed one after the other and start again with empty disks, and
+// at last all at once. Whoever deploys from them does not notice, nor does a
+// replica ever deny what is recorded.
+func TestReplicasAreKilledOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	r := startReplicas(t, "replicas")
+	r.source()
+	w := r.watch()
+	for _, controller := range r.all {
+		r.loses(controller)
+		before := w.count(controller)
+		r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4)) })
+		r.next()
+	}
+	r.loses(r.all...)
+	for _, controller := range r.all {
+		before := w.count(controller)
+		r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4)) })
+	}
+	r.next()
+	r.end(w)
+}
+
+// The replica that leads is killed as soon as a new version is recorded, before
+// or after it is told to consumers: the others have neither its bytes nor its
+// memory, and go on all the same.
+func TestTheLeaderIsKilledWhilePublishing(t *testing.T) {
+	t.Parallel()
+	r := startReplicas(t, "led")
+	r.source()
+	consumer := consume(r.tenant, app)
+	w := r.watch()
+	for range 3 {
+		leader := r.leader()
+		r.level++
+		recorded := r.recorded(app, r.tag())
+		for _, name := range []string{app, "again"} {
+			r.release(name)
+		}
+		<-recorded
+		r.loses(leader)
+		for _, name := range []string{app, "again"} {
+			r.published(name, r.tag())
+		}
+		r.deployed(app, r.tag())
+	}
+	r.Expect(consumer.content()).To(HaveLen(r.level), "each version was published once")
+	r.end(w)
+}
+
+// recorded tells when a tag is in the record of a source.
+func (r *replicas) recorded(name, tag string) <-chan struct{} {
+	r.Helper()
+	ctx, stop := context.WithCancel(r.Context())
+	r.Cleanup(stop)
+	states, err := env.Client.Watch(ctx, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(r.namespace))
+	r.Expect(err).NotTo(HaveOccurred())
+	seen := make(chan struct{})
+	go func() {
+		defer close(seen)
+		defer states.Stop()
+		for event := range states.ResultChan() {
+			obj, ok := event.Object.(*v1alpha1.ArtifactRepository)
+			if ok && obj.Name == name && obj.Status.Artifact != nil && strings.HasPrefix(obj.Status.Artifact.Revision, tag+"@") {
+				return
+			}
+		}
+	}()
+	return seen
+}
+
+// Replicas are replaced one after the other, as a Deployment does it: told to
+// end, and then started with an empty disk. Not one fetch through the balancer fails.
+func TestARollOutFailsNoFetch(t *testing.T) {
+	t.Parallel()
+	r := startReplicas(t, "rolled", "--shutdown-delay=1s")
+	r.source()
+	w := r.watch()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	fetched := &watcher{answered: map[string]int{}}
+	artifact := r.published(app, r.tag())
+	for range 4 {
+		fetched.repeat(ctx, 5*time.Millisecond, func(ctx context.Context) {
+			code, digest, err := download(ctx, artifact.URL)
+			if ctx.Err() == nil && (err != nil || code != http.StatusOK || digest != artifact.Digest) {
+				fetched.blame("fetched %d, %s, %v", code, digest, err)
+			}
+		})
+	}
+	for _, controller := range r.all {
+		r.Expect(controller.Stop()).To(Succeed())
+		r.wipe(controller.StorageDir)
+		r.Expect(controller.Restart(t.Context())).To(Succeed())
+		before := w.count(controller)
+		r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4)) })
+	}
+	stop()
+	fetched.running.Wait()
+	r.Expect(fetched.wrong).To(BeEmpty())
+	r.end(w)
+}
