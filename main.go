@@ -27,6 +27,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -92,7 +93,7 @@ type options struct {
 	namespace string
 
 	storage        artifactconfig.Options
-	peers          []string
+	peers          string
 	shutdownDelay  time.Duration
 	client         fluxclient.Options
 	log            logger.Options
@@ -138,8 +139,8 @@ func parse(args []string) *options {
 	fs.IntVar(&o.limits.Entries, "max-entries", o.limits.Entries, "The most files and folders that an artifact may hold.")
 	fs.IntVar(&o.limits.Depth, "max-depth", o.limits.Depth, "The most elements that a path in an artifact may have.")
 	fs.IntVar(&o.limits.Layers, "max-layers", o.limits.Layers, "The most layers that an artifact may have.")
-	fs.StringSliceVar(&o.peers, "storage-peers", nil,
-		"The host:port of the artifact servers of all replicas, such as that of a headless Service; a host stands for all addresses that it resolves to.")
+	fs.StringVar(&o.peers, "storage-peers", "",
+		"The host:port of the artifact servers of all replicas, separated by commas, such as that of a headless Service; a host stands for all addresses that it resolves to.")
 	fs.DurationVar(&o.shutdownDelay, "shutdown-delay", 0,
 		"How long artifacts are served on after a signal to end, while consumers are led to other replicas.")
 	o.storage.BindFlags(fs)
@@ -360,6 +361,14 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	return &p, nil
 }
 
+// peerHosts are the host:port that --storage-peers lists.
+func (o *options) peerHosts() []string {
+	if o.peers == "" {
+		return nil
+	}
+	return strings.Split(o.peers, ",")
+}
+
 func newStore(o *options, m *controllers.Metrics) (*store.Replica, error) {
 	storage, err := store.NewOptions(&o.storage)
 	if err != nil {
@@ -370,7 +379,7 @@ func newStore(o *options, m *controllers.Metrics) (*store.Replica, error) {
 		return nil, err
 	}
 	return store.NewReplica(local, store.PeerOptions{
-		Hosts: o.peers, Address: o.storage.StorageAddress, MaxBytes: o.limits.ArtifactBytes, Fetched: m.ObserveFetched,
+		Hosts: o.peerHosts(), Address: o.storage.StorageAddress, MaxBytes: o.limits.ArtifactBytes, Fetched: m.ObserveFetched,
 	})
 }
 
@@ -461,7 +470,7 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 		Client: mgr.GetClient(), Store: p.store.Store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
 	}
 	runnables := []manager.Runnable{p.events, collector}
-	if len(o.peers) > 0 {
+	if o.peers != "" {
 		runnables = append(runnables, &controllers.Mirror{Client: mgr.GetClient(), Store: p.store, Every: mirrorEvery})
 	}
 	for _, runnable := range runnables {

@@ -287,6 +287,21 @@ func (s *Supplier) obtain(ctx context.Context, o order) error {
 	if ok || err != nil {
 		return err
 	}
+	err = s.remake(ctx, o)
+	for errors.Is(err, errLaneBusy) {
+		select {
+		case <-time.After(postponement):
+			err = s.remake(ctx, o)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// remake makes a file again, when it is its turn. Who waits for the way to a
+// registry keeps nobody else from his turn.
+func (s *Supplier) remake(ctx context.Context, o order) error {
 	select {
 	case s.rebuilds <- struct{}{}:
 		defer func() { <-s.rebuilds }()
@@ -385,7 +400,7 @@ func (f *failures) get(what wanted) failure {
 // remake makes the bytes that a record names again, on whichever replica they
 // are asked for. It goes the way of a restore (see rebuild), and records nothing:
 // bytes that come out differently are of no use to who asked for these, and are
-// for the replica that leads to publish.
+// for the replica that leads to publish. errLaneBusy says to come again soon.
 func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
 	around, err := observer{from, r.Rules}.aroundArtifactRepository(ctx, obj)
 	if err != nil {
@@ -403,14 +418,6 @@ func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1
 	}
 	asked := r.demands(ctx, obj, around, published.Repository)
 	out, _, err := r.rebuild(ctx, obj, around, asked)
-	for errors.Is(err, errLaneBusy) {
-		select {
-		case <-time.After(postponement):
-			out, _, err = r.rebuild(ctx, obj, around, asked)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 	if err != nil {
 		return err
 	}

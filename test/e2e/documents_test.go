@@ -148,6 +148,34 @@ func TestTheInstallation(t *testing.T) {
 	n.Expect(n.kubectl("apply", "-k", filepath.Join(root, "config", "manager"))).NotTo(ContainSubstring("Warning"))
 }
 
+// The volume that survives the Pod is for one replica, which ends before the
+// next one begins.
+func TestTheComponentPVC(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, "")
+	root, err := controlplane.Root()
+	n.Expect(err).NotTo(HaveOccurred())
+	// Resources are named relative to the folder of a kustomization.
+	overlay := t.TempDir()
+	relative := func(elements ...string) string {
+		path, err := filepath.Rel(overlay, filepath.Join(append([]string{root, "config"}, elements...)...))
+		n.Expect(err).NotTo(HaveOccurred())
+		return path
+	}
+	text := fmt.Sprintf("resources: [%s]\ncomponents: [%s]\nnamespace: %s\n", relative("manager"), relative("components", "pvc"), n.namespace)
+	n.Expect(os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(text), 0o600)).To(Succeed())
+	_, err = env.Kubectl(n.Context(), "apply", "--server-side", "--validate=strict", "-k", overlay)
+	n.Expect(err).NotTo(HaveOccurred())
+
+	deployment := get(n, "image-source-controller", &appsv1.Deployment{})
+	n.Expect(*deployment.Spec.Replicas).To(BeEquivalentTo(1))
+	n.Expect(deployment.Spec.Strategy).To(Equal(appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}))
+	claim := get(n, "image-source-controller", &corev1.PersistentVolumeClaim{})
+	n.Expect(deployment.Spec.Template.Spec.Volumes).To(ContainElement(corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.Name},
+	}}))
+}
+
 // Tenants with the usual roles may write ArtifactRepositories, but not the
 // record in their status.
 func TestRightsOfTenants(t *testing.T) {

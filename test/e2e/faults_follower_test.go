@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/leaderelection"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -92,17 +93,15 @@ func TestLeaderLost(t *testing.T) {
 // holder waits until another than before leads a shard, and returns who.
 func (n *tenant) holder(shard, before string) (now string) {
 	n.Helper()
+	key := client.ObjectKey{
+		Namespace: controlplane.FluxNamespace,
+		Name:      leaderelection.GenerateID("image-source-controller-leader-election", shardLabel+"="+shard),
+	}
 	n.eventually(func(g Gomega) {
-		var leases coordinationv1.LeaseList
-		g.Expect(env.Client.List(n.Context(), &leases, client.InNamespace(controlplane.FluxNamespace))).To(Succeed())
-		var holders []string
-		for _, lease := range leases.Items {
-			if strings.HasPrefix(lease.Name, "image-source-controller-leader-election-") && lease.Spec.HolderIdentity != nil {
-				holders = append(holders, *lease.Spec.HolderIdentity)
-			}
-		}
-		g.Expect(holders).To(HaveLen(1), "one lease for the selector of shard %s", shard)
-		now = holders[0]
+		lease := &coordinationv1.Lease{}
+		g.Expect(env.Client.Get(n.Context(), key, lease)).To(Succeed())
+		g.Expect(lease.Spec.HolderIdentity).NotTo(BeNil())
+		now = *lease.Spec.HolderIdentity
 		g.Expect(now).NotTo(Or(BeEmpty(), Equal(before)))
 	})
 	return now

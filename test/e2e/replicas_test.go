@@ -20,6 +20,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,10 +34,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/test/controlplane"
 	"github.com/image-source/image-source-controller/test/publish"
 	"github.com/image-source/image-source-controller/test/stage"
 )
@@ -60,8 +63,7 @@ func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 	t.Cleanup(func() { r.Expect(r.balancer.Close()).To(Succeed()) })
 	addresses := make([]string, 3)
 	for i := range addresses {
-		addresses[i], err = controlplane.FreeAddress()
-		r.Expect(err).NotTo(HaveOccurred())
+		addresses[i] = r.lastingAddress()
 	}
 	for i, address := range addresses {
 		name := fmt.Sprintf("shard-%s-%d", shard, i)
@@ -86,6 +88,21 @@ func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 		r.all = append(r.all, controller)
 	}
 	return r
+}
+
+// lastingAddress returns an address that stays free while nobody listens there:
+// replicas have to know each other's before they start, and after they were
+// killed. Ports of this range are given to no connection that is opened.
+func (r *replicas) lastingAddress() (address string) {
+	r.Helper()
+	r.eventually(func(g Gomega) {
+		var config net.ListenConfig
+		listener, err := config.Listen(r.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000)))
+		g.Expect(err).NotTo(HaveOccurred())
+		address = listener.Addr().String()
+		g.Expect(listener.Close()).To(Succeed())
+	})
+	return address
 }
 
 // source publishes a first version of app, whose layer is served as it is, and
@@ -381,5 +398,41 @@ func TestARollOutFailsNoFetch(t *testing.T) {
 	stop()
 	fetched.running.Wait()
 	r.Expect(fetched.wrong).To(BeEmpty())
+	r.end(w)
+}
+
+// A source moves to another shard when its label changes, from the address of
+// one controller to that of the other. Whoever deploys from it does not notice, and
+// who still has the old address is served there as well.
+func TestASourceMovesBetweenShards(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	from, to := startShard(t, "from", quickAPI...), startShard(t, "to", quickAPI...)
+	r := &replicas{tenant: n, shard: "from", all: []*stage.Controller{from, to}}
+	r.source()
+	first := r.published(app, r.tag())
+	n.Expect(first.URL).To(Equal("http://" + from.Address + "/" + first.Path))
+	w := r.watch()
+
+	for _, name := range []string{app, "again"} {
+		change(n, named(n, name, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) { policy.Labels[shardLabel] = "to" })
+	}
+	n.eventually(func(g Gomega) {
+		for _, name := range []string{app, "again"} {
+			g.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Labels).To(HaveKeyWithValue(shardLabel, "to"))
+			external := get(n, name, &sourcev1.ExternalArtifact{})
+			g.Expect(external.Labels).To(HaveKeyWithValue(shardLabel, "to"))
+			g.Expect(external.Status.Artifact.URL).To(HavePrefix("http://" + to.Address + "/"))
+		}
+	})
+	moved := r.published(app, r.tag())
+	n.Expect([]string{moved.Path, moved.Digest, moved.Revision}).To(Equal([]string{first.Path, first.Digest, first.Revision}))
+	for _, controller := range r.all {
+		before := w.count(controller)
+		n.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4), controller.Name()) })
+	}
+	r.next()
+	n.Expect(r.published(app, r.tag()).URL).To(HavePrefix("http://" + to.Address + "/"))
+	n.Expect(get(n, app, &v1alpha1.ArtifactRepository{}).Status.History).To(HaveLen(2), "to move is no news")
 	r.end(w)
 }
