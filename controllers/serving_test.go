@@ -299,6 +299,18 @@ func TestAFollowerThatCannotJudgeServesNothing(t *testing.T) {
 	})
 }
 
+func TestAFollowerMakesNothingThatIsToBeWithdrawn(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	s.stop()
+	s.labels(nil)
+	f := s.follower()
+	s.registry.Forget()
+	f.expectCode(artifact, http.StatusServiceUnavailable)
+	g.Expect(f.has(artifact)).To(BeFalse())
+	g.Expect(s.registry.Requests()).To(BeEmpty())
+}
+
 func TestWhatWasPublishedBeforeIsHadFromWhoKeepsIt(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0").Status.Artifact

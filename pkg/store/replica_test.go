@@ -51,6 +51,7 @@ func replica(t testing.TB, root string, peers ...string) *store.Replica {
 }
 
 func TestReplicaAsksItsPeers(t *testing.T) {
+	t.Parallel()
 	const content = "what was published"
 	other := open(t, options(t.TempDir()))
 	stored := put(t, other, app, content)
@@ -220,6 +221,7 @@ func TestReplicaAsksOnceForAllWhoWait(t *testing.T) {
 
 // A peer that hangs costs its time once, and not for each file.
 func TestReplicaAvoidsAPeerThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	other := open(t, options(t.TempDir()))
 	var asked atomic.Int64
