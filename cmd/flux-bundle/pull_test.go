@@ -214,6 +214,16 @@ func TestAMoveThatFailsIsUndone(t *testing.T) {
 	g.Expect(modes(t, dir)).To(Equal(before), "folders and the stage are gone")
 }
 
+func TestFoldersThatWereMadeForNothingAreRemoved(t *testing.T) {
+	g := NewWithT(t)
+	parent := t.TempDir()
+	s, err := newStage(filepath.Join(parent, "made", "for", "it"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(modes(t, parent)).NotTo(BeEmpty())
+	s.close()
+	g.Expect(modes(t, parent)).To(BeEmpty())
+}
+
 func TestNothingIsPulledThatDoesNotVerify(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)
