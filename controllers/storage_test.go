@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -100,8 +101,10 @@ func TestAStoredFileThatIsHarmedIsMadeAgain(t *testing.T) {
 func TestARequestForAMissingFileHasItMadeAgain(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
-	g.Expect(os.RemoveAll(s.storage + "/externalartifact")).To(Succeed())
-	g.Expect(os.RemoveAll(s.storage + "/blobs")).To(Succeed())
+	// At once, because the controllers may be looking.
+	for _, folder := range []string{"externalartifact", "blobs"} {
+		g.Expect(os.Rename(filepath.Join(s.storage, folder), filepath.Join(t.TempDir(), folder))).To(Succeed())
+	}
 
 	code, _ := s.fetch(artifact.URL)
 	g.Expect(code).To(Or(Equal(http.StatusServiceUnavailable), Equal(http.StatusOK)), "consumers retry 5xx, and take 404 for gone")

@@ -72,6 +72,9 @@ func (b *bench) reopen(address string) {
 	var err error
 	b.client, err = registry.NewClient(registry.Options{})
 	g.Expect(err).NotTo(HaveOccurred())
+	if b.store != nil {
+		g.Expect(b.store.Close()).To(Succeed())
+	}
 	b.store, err = store.Open(store.Options{Root: b.root, AdvertisedAddress: address, RetentionTTL: time.Minute, RetentionRecords: 2})
 	g.Expect(err).NotTo(HaveOccurred())
 	b.bridge = bridge.New(b.store, func() time.Time { return noon })

@@ -141,7 +141,6 @@ type consumer struct {
 	mu       sync.Mutex
 	wrong    []string
 	fetched  int
-	refused  int
 	digests  map[string]string // by revision
 	sequence []string          // revisions as they were published
 }
@@ -187,13 +186,6 @@ func consume(n *tenant, name string) *consumer {
 	return c
 }
 
-// count returns one of the consumer's counters.
-func (c *consumer) count(counter *int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return *counter
-}
-
 func (c *consumer) blame(what string, really bool) {
 	if !really {
 		return
@@ -235,9 +227,6 @@ func (c *consumer) fetch(ctx context.Context) {
 	}
 	code, digest, err := download(ctx, recorded.URL)
 	if err != nil || code >= http.StatusInternalServerError {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.refused++
 		return
 	}
 	if code == http.StatusOK && digest == recorded.Digest {
