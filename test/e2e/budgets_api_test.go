@@ -44,10 +44,10 @@ func TestWritesToTheAPIServer(t *testing.T) {
 		return writes
 	}
 	// The conditions of the first publication are the last write before.
-	v.settled(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision)
+	v.settled(app, get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision)
 	v.api.forget()
 	revision, _ := v.push(nil)
-	v.settled(revision)
+	v.settled(app, revision)
 	v.Expect(writes()).To(Equal([]string{
 		"PATCH /artifactrepositories/app/status", // the record
 		"PATCH /externalartifacts/app/status",    // its copy

@@ -17,10 +17,12 @@ limitations under the License.
 package e2e
 
 import (
-	"crypto/rand"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,7 +34,6 @@ import (
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
-	"github.com/fluxcd/pkg/runtime/conditions"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -47,13 +48,14 @@ type victim struct {
 	api, registry *gate
 	controller    *stage.Controller
 	level         int // of the version that was pushed last
+	random        *rand.Rand
 }
 
 // step is a place on the path of an image where the controller can die.
 type step struct {
 	name string
 	// layer makes what is pushed; nil is a clean one.
-	layer func() ([]byte, error)
+	layer func(*rand.Rand) ([]byte, error)
 	// reach has a newer version pushed and returns when the controller is at
 	// the step. What it returns ends the fault, after the controller is dead.
 	reach func(v *victim, push func()) (end func())
@@ -71,6 +73,13 @@ var (
 	blobIsFetched       = all(byUs, has(http.MethodGet, "/blobs/"))
 	partly              = func(p passage) bool { return p.Bytes > 0 }
 )
+
+// writes are those that publish a version.
+var writes = map[string]matcher{
+	"the record":                recordIsWritten,
+	"its publication":           recordIsPublished,
+	"the marking of conditions": conditionsAreMarked,
+}
 
 // steps are those of the path of an image, in its order. Between the manifest
 // and the blob the controller decides (5) and verifies (6) without asking
@@ -144,12 +153,10 @@ func archiving(v *victim, push func()) func() {
 }
 
 // unclean makes a layer that must be archived again, which takes a while.
-func unclean() ([]byte, error) {
-	content := make([]byte, 24<<20)
-	_, _ = rand.Read(content) // never fails
+func unclean(random *rand.Rand) ([]byte, error) {
 	return layerOf(
 		entry{name: "link", link: "deploy"},
-		entry{name: "deploy/app.yaml", content: string(content)},
+		entry{name: "deploy/app.yaml", content: noise(random, 24<<20)},
 	)
 }
 
@@ -160,7 +167,7 @@ func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
 	tag := fmt.Sprintf("1.0.%d", v.level)
 	if layer == nil {
 		var err error
-		layer, err = publish.Layer(publish.Files{"deploy/app.yaml": tag, "deploy/ballast": noise(256 << 10)})
+		layer, err = publish.Layer(publish.Files{"deploy/app.yaml": tag, "deploy/ballast": noise(v.random, 256<<10)})
 		v.Expect(err).NotTo(HaveOccurred())
 	}
 	pushed := static.NewLayer(layer, publish.FluxContent)
@@ -174,19 +181,12 @@ func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
 	return tag + "@" + manifest.String(), digest
 }
 
-// noise returns text that does not compress.
-func noise(size int) string {
-	bytes := make([]byte, size)
-	_, _ = rand.Read(bytes) // never fails
-	return string(bytes)
-}
-
 // newVictim publishes version 1.0.1 of a source through gates.
 func newVictim(t *testing.T, shard string) *victim {
 	t.Helper()
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
-	v := &victim{tenant: n, api: newAPIGate(t), registry: newGate(t, env.Registry().URL())}
-	v.controller = startShardBehind(n, v.api, shard, quickAPI...)
+	v := &victim{tenant: n, api: newAPIGate(t), registry: newGate(t, env.Registry().URL()), random: chance(t)}
+	v.controller = startShardBehind(n, v.api, shard, slices.Concat(quickAPI, shortRetention)...)
 	v.push(nil)
 	secret := named(n, "pull", &corev1.Secret{})
 	secret.Type = corev1.SecretTypeDockerConfigJson
@@ -211,10 +211,11 @@ func TestKilledAtEachStep(t *testing.T) {
 			t.Parallel()
 			v := newVictim(t, map[bool]string{false: "killed", true: "killed-and-wiped"}[lost])
 			consumer := consume(v.tenant, app)
-			for _, step := range steps {
-				v.Logf("%s step %s", time.Now().Format(time.TimeOnly), step.name)
-				v.dieAt(step, lost)
+			for _, i := range v.random.Perm(len(steps)) {
+				v.Logf("%s step %s", time.Now().Format(time.TimeOnly), steps[i].name)
+				v.dieAt(steps[i], lost)
 			}
+			v.collected(v.controller, map[string]string{app: fmt.Sprintf("1.0.%d", v.level)})
 			sequence := consumer.content()
 			v.Expect(sequence).To(HaveLen(v.level), "each version was published once: %v", sequence)
 		})
@@ -226,7 +227,7 @@ func (v *victim) dieAt(step step, lost bool) {
 	var layer []byte
 	var err error
 	if step.layer != nil {
-		layer, err = step.layer()
+		layer, err = step.layer(v.random)
 		v.Expect(err).NotTo(HaveOccurred())
 	}
 	before := get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact
@@ -259,30 +260,8 @@ func (v *victim) dieAt(step step, lost bool) {
 	if step.layer == nil {
 		v.Expect(now.Digest).To(Equal(digest.String()), "a clean layer is served as its own bytes")
 	}
-	v.settled(revision)
-	v.served(now)
-	v.tidy(v.controller.StorageDir)
-}
-
-// settled waits until the ArtifactRepository says that a revision is
-// published, for good.
-func (v *victim) settled(revision string) {
-	v.Helper()
-	obj := &v1alpha1.ArtifactRepository{}
-	v.eventually(func(g Gomega) {
-		g.Expect(env.Client.Get(v.Context(), v.key(app), obj)).To(Succeed())
-		g.Expect(obj.Status.Artifact.Revision).To(Equal(revision))
-		g.Expect(conditions.IsReady(obj)).To(BeTrue(), conditions.GetMessage(obj, meta.ReadyCondition))
-		g.Expect(conditions.IsTrue(obj, v1alpha1.ArtifactInStorageCondition)).To(BeTrue())
-		g.Expect(conditions.Has(obj, meta.ReconcilingCondition)).To(BeFalse())
-	})
-	var seen int
-	for _, publication := range obj.Status.History {
-		if publication.Revision == revision {
-			seen++
-		}
-	}
-	v.Expect(seen).To(Equal(1), "the history names it once: %v", obj.Status.History)
+	after := v.unharmed(map[string]string{app: revision}, v.controller)
+	v.Expect(after[app]).To(BeSamePublication(now))
 }
 
 // The first time that a source is published, objects are made that may be
@@ -292,8 +271,8 @@ func TestKilledAtTheFirstPublication(t *testing.T) {
 	const shard = "killed-at-first"
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	gate := newAPIGate(t)
-	controller := startShardBehind(n, gate, shard, quickAPI...)
-	for name, test := range map[string]struct {
+	controller := startShardBehind(n, gate, shard, slices.Concat(quickAPI, shortRetention)...)
+	moments := map[string]struct {
 		at    point
 		match func(source string) matcher
 	}{
@@ -301,7 +280,11 @@ func TestKilledAtTheFirstPublication(t *testing.T) {
 		"after-the-artifactrepository":  {beforeAnswer, func(source string) matcher { return does(http.MethodPatch, "/artifactrepositories/"+source) }},
 		"before-the-externalartifact":   {beforeServer, func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }},
 		"after-the-externalartifact":    {beforeAnswer, func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }},
-	} {
+	}
+	wanted := map[string]string{}
+	for _, name := range shuffled(chance(t), moments) {
+		test := moments[name]
+		wanted[name] = "1.0.0"
 		n.push(name, "1.0.0", configMap("app", name))
 		stopped := gate.stop(test.at, test.match(name))
 		n.scan(name, inShard(shard))
@@ -310,10 +293,17 @@ func TestKilledAtTheFirstPublication(t *testing.T) {
 		stopped.sever()
 		n.wipe(controller.StorageDir)
 		n.Expect(controller.Restart(n.Context())).To(Succeed(), name)
-		n.served(n.published(name, "1.0.0"))
+		n.unharmed(wanted, controller)
 		n.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Status.History).To(HaveLen(1), name)
 	}
-	n.tidy(controller.StorageDir)
+	n.collected(controller, wanted)
+}
+
+// shuffled returns the keys of a map in an order that the seed decides.
+func shuffled[T any](random *rand.Rand, values map[string]T) []string {
+	keys := slices.Sorted(maps.Keys(values))
+	random.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	return keys
 }
 
 // A write that is under way when its controller dies may reach the API server
@@ -321,11 +311,8 @@ func TestKilledAtTheFirstPublication(t *testing.T) {
 func TestWritesThatArriveLate(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "late")
-	for name, write := range map[string]matcher{
-		"the record":                recordIsWritten,
-		"its publication":           recordIsPublished,
-		"the marking of conditions": conditionsAreMarked,
-	} {
+	for _, name := range shuffled(v.random, writes) {
+		write := writes[name]
 		consumer := consume(v.tenant, app)
 		late := v.api.stop(beforeServer, all(write, v.aboutNext()), func(b *barrier) { b.late, b.once = true, true })
 		v.push(nil)
@@ -334,7 +321,7 @@ func TestWritesThatArriveLate(t *testing.T) {
 		revision, _ := v.push(nil)
 		v.Expect(v.controller.Restart(v.Context())).To(Succeed())
 		v.published(app, revision)
-		v.settled(revision)
+		v.settled(app, revision)
 		v.api.forget()
 		late.open()
 		v.Eventually(func() int { return late.answered() }, patience, poll).Should(Equal(http.StatusConflict), name)
@@ -350,18 +337,14 @@ func TestAnswersThatAreLost(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "cut")
 	consumer := consume(v.tenant, app)
-	for name, write := range map[string]matcher{
-		"the record":                recordIsWritten,
-		"its publication":           recordIsPublished,
-		"the marking of conditions": conditionsAreMarked,
-	} {
+	for _, name := range shuffled(v.random, writes) {
+		write := writes[name]
 		lost := v.api.stop(beforeAnswer, all(write, v.aboutNext()))
 		revision, _ := v.push(nil)
 		lost.await(v.tenant)
 		lost.sever()
 		v.Logf("lost the answer to %s", name)
-		v.served(v.published(app, revision))
-		v.settled(revision)
+		v.unharmed(map[string]string{app: revision}, v.controller)
 	}
 	v.Expect(consumer.content()).To(HaveLen(v.level))
 }

@@ -23,21 +23,21 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -141,8 +141,9 @@ type consumer struct {
 	mu       sync.Mutex
 	wrong    []string
 	fetched  int
-	digests  map[string]string // by revision
-	sequence []string          // revisions as they were published
+	promised map[string][2]string // URL and digest by revision
+	sequence []string             // revisions as they were published
+	last     types.UID            // of the object that was published last
 }
 
 // consume watches and fetches a source until disappointed is called. The tags
@@ -150,7 +151,7 @@ type consumer struct {
 func consume(n *tenant, name string) *consumer {
 	n.Helper()
 	ctx, stop := context.WithCancel(n.Context())
-	c := &consumer{n: n, name: name, stop: stop, digests: map[string]string{}}
+	c := &consumer{n: n, name: name, stop: stop, promised: map[string][2]string{}}
 	watch, err := env.Client.Watch(ctx, &sourcev1.ExternalArtifactList{}, client.InNamespace(n.namespace))
 	n.Expect(err).NotTo(HaveOccurred())
 	n.Cleanup(stop)
@@ -164,7 +165,7 @@ func consume(n *tenant, name string) *consumer {
 					return
 				}
 				if external, ok := event.Object.(*sourcev1.ExternalArtifact); ok && external.Name == name {
-					c.note(external.Status.Artifact)
+					c.note(external)
 				}
 			case <-ctx.Done():
 				return
@@ -196,25 +197,34 @@ func (c *consumer) blame(what string, really bool) {
 }
 
 // note judges what was published.
-func (c *consumer) note(artifact *meta.Artifact) {
-	if artifact == nil {
-		c.mu.Lock()
-		started := len(c.sequence) > 0
-		c.mu.Unlock()
-		c.blame("what was published was taken away", started)
-		return
+func (c *consumer) note(external *sourcev1.ExternalArtifact) {
+	artifact := external.Status.Artifact
+	ready := conditions.Get(external, meta.ReadyCondition)
+	if conditions.IsReady(external) {
+		c.blame("it was ready with nothing to fetch", artifact == nil)
+		c.blame(fmt.Sprintf("it was ready with %v, and said: %s", artifact, ready.Message),
+			artifact != nil && ready.Reason == v1alpha1.ReasonSucceeded && !strings.HasPrefix(ready.Message, "published "+artifact.Revision+" "))
 	}
 	c.mu.Lock()
-	known, before := c.digests[artifact.Revision], ""
+	again := c.last == external.UID
+	c.last = external.UID
+	if artifact == nil {
+		c.mu.Unlock()
+		// One that was deleted and made again starts empty.
+		c.blame("what was published was taken away", again && len(c.sequence) > 0)
+		return
+	}
+	now, before := [2]string{artifact.URL, artifact.Digest}, ""
+	known, ok := c.promised[artifact.Revision]
 	if len(c.sequence) > 0 {
 		before = c.sequence[len(c.sequence)-1]
 	}
-	c.digests[artifact.Revision] = artifact.Digest
+	c.promised[artifact.Revision] = now
 	if before != artifact.Revision {
 		c.sequence = append(c.sequence, artifact.Revision)
 	}
 	c.mu.Unlock()
-	c.blame(fmt.Sprintf("%s had the digest %s, now %s", artifact.Revision, known, artifact.Digest), known != "" && known != artifact.Digest)
+	c.blame(fmt.Sprintf("%s was %v, now %v", artifact.Revision, known, now), ok && known != now)
 	c.blame(fmt.Sprintf("%s was published after %s", artifact.Revision, before), before != "" && patchLevel(artifact.Revision) < patchLevel(before))
 }
 
@@ -277,29 +287,6 @@ func (n *tenant) wipe(storage string) {
 	for _, entry := range entries {
 		n.Expect(os.RemoveAll(filepath.Join(storage, entry.Name()))).To(Succeed())
 	}
-}
-
-// tidy waits until a storage holds published files and nothing else: nothing
-// unfinished, and no content without a name.
-func (n *tenant) tidy(storage string) {
-	n.Helper()
-	n.eventually(func(g Gomega) {
-		err := filepath.WalkDir(storage, func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return err
-			}
-			name := strings.TrimPrefix(path, storage+"/")
-			info, err := entry.Info()
-			if err != nil {
-				return err
-			}
-			g.Expect(info.Mode().IsRegular()).To(BeTrue(), "%s is no file", name)
-			g.Expect(name).NotTo(HavePrefix("tmp/"), "something unfinished is left")
-			g.Expect(info.Sys().(*syscall.Stat_t).Nlink).To(BeNumerically(">", 1), "%s has no second name", name)
-			return nil
-		})
-		g.Expect(err).NotTo(HaveOccurred())
-	})
 }
 
 // fileOf returns the path of an artifact's file in a storage.

@@ -119,18 +119,14 @@ func TestDamagedFiles(t *testing.T) {
 	for name := range damages {
 		published[name] = n.published(name, "1.0.0")
 	}
+	wanted := map[string]string{}
+	for name, artifact := range published {
+		wanted[name] = artifact.Revision
+	}
 	whole := func(when string) {
-		for name, artifact := range published {
-			n.served(artifact)
-			external := &sourcev1.ExternalArtifact{}
-			n.eventually(func(g Gomega) {
-				g.Expect(env.Client.Get(t.Context(), n.key(name), external)).To(Succeed())
-				g.Expect(external.Status.Artifact).To(Equal(get(n, name, &v1alpha1.ArtifactRepository{}).Status.Artifact))
-				g.Expect(conditions.IsReady(external)).To(BeTrue())
-			})
-			n.Expect(external.Status.Artifact).To(BeSamePublication(artifact), "%s, %s", name, when)
+		for name, artifact := range n.unharmed(wanted, controller) {
+			n.Expect(artifact).To(BeSamePublication(published[name]), "%s, %s", name, when)
 		}
-		n.tidy(controller.StorageDir)
 	}
 	for name, damage := range damages {
 		damage(fileOf(controller.StorageDir, published[name]))
@@ -166,7 +162,7 @@ func TestMissingFilesAreMadeAgainWhenAskedFor(t *testing.T) {
 	n.Expect(err).NotTo(HaveOccurred())
 	n.Expect(code).To(Equal(http.StatusOK))
 	n.Expect(digest).To(Equal(artifact.Digest))
-	n.tidy(controller.StorageDir)
+	n.Expect(n.unharmed(map[string]string{"app": "1.0.0"}, controller)).To(HaveKeyWithValue("app", BeSamePublication(artifact)))
 }
 
 // extend adds bytes to the end of a file, in place.
@@ -212,7 +208,7 @@ func TestStaleRecord(t *testing.T) {
 // event that is larger than any of those, and behind them, has been delivered.
 func (v *victim) caughtUp() {
 	v.Helper()
-	v.settled(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision)
+	v.settled(app, get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Revision)
 	delivered := func() (total int64) {
 		for _, watch := range v.api.seen(watches("artifactrepositories")) {
 			total += watch.Bytes

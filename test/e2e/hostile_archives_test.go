@@ -113,7 +113,7 @@ func TestHostileArchives(t *testing.T) {
 		"nothing":         {func() ([]byte, error) { return layerOf() }, v1alpha1.ReasonInvalidArtifact, "no files"},
 		"bomb":            {bomb, v1alpha1.ReasonLimitExceeded, "67108864"},
 		"many":            {many, v1alpha1.ReasonLimitExceeded, "1000"},
-		"large":           {archived(entry{name: "large", content: noise(17 << 20)}), v1alpha1.ReasonLimitExceeded, "--max-artifact-bytes"},
+		"large":           {archived(entry{name: "large", content: noise(chance(t), 17<<20)}), v1alpha1.ReasonLimitExceeded, "--max-artifact-bytes"},
 	}
 	cleaned := map[string]func() ([]byte, error){
 		"absolute-symlink": archived(entry{name: "evil", link: "/etc/passwd"}),
