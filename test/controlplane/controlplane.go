@@ -93,6 +93,8 @@ type ControlPlane struct {
 	config     *rest.Config
 	kubeconfig string
 	registry   *Registry
+	// apiServers starts API servers; nil without Kubernetes.
+	apiServers func(ctx context.Context, name string) (process *Process, url string, err error)
 	stop       func() error
 }
 

@@ -35,6 +35,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -167,6 +168,25 @@ func TestControlPlane(t *testing.T) {
 		g.Eventually(readyReason(t.Context(), c, release), soon, promptly).Should(Equal("ArtifactFailed"))
 	})
 
+	t.Run("lets a further API server go down and up", func(t *testing.T) {
+		g := NewWithT(t)
+		server, err := cp.StartAPIServer(t.Context(), "further")
+		g.Expect(err).NotTo(HaveOccurred())
+		config := rest.CopyConfig(cp.RESTConfig())
+		config.Host = server.URL()
+		other, err := client.New(config, client.Options{})
+		g.Expect(err).NotTo(HaveOccurred())
+		namespace := client.ObjectKey{Name: metav1.NamespaceDefault}
+		g.Expect(other.Get(t.Context(), namespace, &corev1.Namespace{})).To(Succeed(), "it is the same cluster")
+
+		g.Expect(server.Kill()).To(Succeed())
+		g.Expect(other.Get(t.Context(), namespace, &corev1.Namespace{})).To(MatchError(ContainSubstring("connection refused")))
+		g.Expect(c.Get(t.Context(), namespace, &corev1.Namespace{})).To(Succeed(), "others notice nothing")
+
+		g.Expect(server.Restart(t.Context())).To(Succeed())
+		g.Expect(other.Get(t.Context(), namespace, &corev1.Namespace{})).To(Succeed())
+	})
+
 	t.Run("accepts what kubectl applies", func(t *testing.T) {
 		g := NewWithT(t)
 		dir, err := controlplane.Assets(t.Context())
@@ -185,7 +205,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("stops without leaving a process", func(t *testing.T) {
 		g := NewWithT(t)
 		pids := cp.PIDs()
-		g.Expect(pids).To(HaveLen(8))
+		g.Expect(pids).To(HaveLen(8 + 1))
 		g.Expect(pids).To(HaveEach(Satisfy(controlplane.Alive)))
 
 		g.Expect(cp.Stop()).To(Succeed())

@@ -19,6 +19,7 @@ package controlplane
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -82,21 +83,58 @@ func (cp *ControlPlane) startAPIServer(ctx context.Context, etcd string) (*rest.
 	if err != nil {
 		return nil, err
 	}
-	_, addresses, err := cp.supervisor.startListening(ctx, 1, func(addresses []string) Program {
-		return Program{
-			Name:  APIServer,
-			Path:  cp.path(APIServer),
-			Args:  files.arguments(addresses[0], etcd),
-			Ready: HTTPReady("https://"+addresses[0]+"/readyz", admin),
-			layer: layerAPIServer,
+	cp.apiServers = func(ctx context.Context, name string) (*Process, string, error) {
+		process, addresses, err := cp.supervisor.startListening(ctx, 1, func(addresses []string) Program {
+			return Program{
+				Name:  name,
+				Path:  cp.path(APIServer),
+				Args:  files.arguments(addresses[0], etcd),
+				Ready: HTTPReady("https://"+addresses[0]+"/readyz", admin),
+				layer: layerAPIServer,
+			}
+		})
+		if err != nil {
+			return nil, "", err
 		}
-	})
+		return process, "https://" + addresses[0], nil
+	}
+	_, config.Host, err = cp.apiServers(ctx, APIServer)
+	return config, err
+}
+
+// FurtherAPIServer is an API server beside the one that everybody uses.
+type FurtherAPIServer struct {
+	process *Process
+	url     string
+}
+
+// StartAPIServer starts a further API server on the same etcd, as there are
+// several in a cluster without a single point of failure. It is for who wants
+// to take the API server away from one client and from no other. What opens
+// the first one opens it too. It ends with the control plane, if not before.
+func (cp *ControlPlane) StartAPIServer(ctx context.Context, name string) (*FurtherAPIServer, error) {
+	if cp.apiServers == nil {
+		return nil, errors.New("this control plane has no Kubernetes")
+	}
+	process, url, err := cp.apiServers(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	config.Host = "https://" + addresses[0]
-	return config, nil
+	return &FurtherAPIServer{process: process, url: url}, nil
 }
+
+// URL returns the address of the API server with its scheme.
+func (s *FurtherAPIServer) URL() string { return s.url }
+
+// Stop ends the API server as an operator would.
+func (s *FurtherAPIServer) Stop() error { return s.process.Stop() }
+
+// Kill ends the API server at once.
+func (s *FurtherAPIServer) Kill() error { return s.process.Kill() }
+
+// Restart ends the API server if it runs and starts it again on the same
+// address.
+func (s *FurtherAPIServer) Restart(ctx context.Context) error { return s.process.Restart(ctx) }
 
 // apiServerFiles are the files that kube-apiserver reads, and what they hold
 // that a client needs.
