@@ -287,5 +287,5 @@ func (w diskWriter) Write(p []byte) (int, error) {
 }
 
 func storageFault(err error) error {
-	return fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "the artifact could not be written to storage: %w", err)
+	return store.ScratchFault("keep a blob of the artifact", err)
 }

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -35,6 +36,25 @@ func diskFault(doing string, err error) error {
 		return err
 	}
 	return fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "%s: %w; %s", doing, err, remedy(err))
+}
+
+// ScratchFault is the error of who works in a scratch folder and finds the disk
+// at fault: a retry that says what helps. It does not name the folder, which is
+// another one at each attempt: a message that always changes would be written,
+// and noticed, at each attempt too.
+func ScratchFault(doing string, err error) error {
+	return diskFault(doing, pathless(err))
+}
+
+// pathless drops the names of files from an error of the file system.
+func pathless(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err
+	}
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
+		return link.Err
+	}
+	return err
 }
 
 func isFull(err error) bool {

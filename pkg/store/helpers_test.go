@@ -150,6 +150,7 @@ func expectDiskFault(t testing.TB, err error, words string) {
 	g.Expect(f.Reason).To(Equal(v1alpha1.ReasonStorageOperationFailed))
 	g.Expect(f.Class).To(Equal(fault.Retry))
 	g.Expect(err).To(MatchError(ContainSubstring(words)))
+	g.Expect(err).NotTo(MatchError(MatchRegexp("tmp/[A-Z2-7]{26}")), "each attempt has another scratch folder: the message would never be the same")
 }
 
 // rerun is a command that runs the calling test alone, in a process of its

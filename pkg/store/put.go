@@ -70,7 +70,7 @@ func (s *Store) Put(ctx context.Context, key Key, file File) (Stored, error) {
 		return Stored{}, err
 	}
 	stored, err := s.put(ctx, key, file)
-	return stored, diskFault("store the file of "+key.String(), err)
+	return stored, ScratchFault("store the file of "+key.String(), err)
 }
 
 func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {

@@ -230,7 +230,7 @@ func (s *Store) Scratch() (dir string, remove func(), err error) {
 	defer root.Close()
 	folder, err := makeScratch(root)
 	if err != nil {
-		return "", nil, diskFault("make a scratch folder", err)
+		return "", nil, ScratchFault("make a scratch folder", err)
 	}
 	return filepath.Join(s.root, filepath.FromSlash(folder)), func() { s.removeScratch(folder) }, nil
 }
