@@ -17,6 +17,9 @@ limitations under the License.
 package controllers_test
 
 import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,4 +210,26 @@ func TestAMovedTagIsFoundByARequestOrTheInterval(t *testing.T) {
 	edit(s, "app", func(obj *imagev1.ImageRepository) { obj.Spec.Interval.Duration = time.Second })
 	third, _ := s.push("app:latest", publish.Files{"app.yaml": "version: 3\n"})
 	s.waitPublished("app", "latest@"+third.String())
+}
+
+// TestWordsAreNoNews has a registry name each request in its errors, as many do.
+// The conditions, and the copies of them on the ExternalArtifact, are other ones
+// after each attempt then; that must not be what leads to the next one.
+func TestWordsAreNoNews(t *testing.T) {
+	const (
+		within = 3 * time.Second
+		// The backoff of the tests reaches 400 ms; half of what fits is slack.
+		most = 20
+	)
+	s, g := newScene(t), NewWithT(t)
+	s.start()
+	s.source("app", "1.0.0")
+	s.waitPublished("app", "1.0.0")
+	var attempts atomic.Uint64
+	answering("/manifests/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, fmt.Sprintf("request %d failed", attempts.Add(1)), http.StatusBadRequest)
+	})(s)
+	s.waitFailed("app", v1alpha1.ReasonFetchFailed)
+	before := attempts.Load()
+	g.Consistently(func() uint64 { return attempts.Load() - before }, within, within/10).Should(BeNumerically("<", most))
 }

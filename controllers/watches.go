@@ -284,10 +284,26 @@ func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.O
 	external := obj.(*sourcev1.ExternalArtifact)
 	token := external.Annotations[meta.ReconcileRequestAnnotation]
 	asked := token != "" && token != observedRequests(repository).ExternalArtifact
-	if !asked && r.stillThere(ctx, key, external.UID) && r.publisher().matches(external, repository) {
+	if !asked && r.stillThere(ctx, key, external.UID) && r.publisher().matches(inTheWordsOf(repository, external), repository) {
 		return nil
 	}
 	return []ctrl.Request{{NamespacedName: key}}
+}
+
+// inTheWordsOf returns an ExternalArtifact with the reasons and messages of the
+// record where its conditions have the same status. Words can change with each
+// attempt, and the copy of them may be seen before the record is: if they
+// counted as drift, one failed attempt would lead to the next one at once.
+// Forged words are replaced when the object is looked at anyway.
+func inTheWordsOf(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
+	external = external.DeepCopy()
+	for i := range external.Status.Conditions {
+		copied := &external.Status.Conditions[i]
+		if recorded := conditions.Get(obj, copied.Type); recorded != nil && recorded.Status == copied.Status {
+			copied.Reason, copied.Message = recorded.Reason, recorded.Message
+		}
+	}
+	return external
 }
 
 // stillThere tells whether the cache holds the object of an event: that of a
