@@ -116,11 +116,17 @@ func newGate(t *testing.T, server string) *gate {
 // newAPIGate opens a gate to the API server.
 func newAPIGate(t *testing.T) *gate {
 	t.Helper()
+	return newGateTo(t, env.RESTConfig().Host)
+}
+
+// newGateTo opens a gate to one of several API servers.
+func newGateTo(t *testing.T, server string) *gate {
+	t.Helper()
 	transport, err := rest.TransportFor(rest.AnonymousClientConfig(env.RESTConfig()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{next: forward(t, env.RESTConfig().Host, transport), closed: make(chan struct{})}
+	g := &gate{next: forward(t, server, transport), closed: make(chan struct{})}
 	g.Server = httptest.NewTLSServer(g)
 	t.Cleanup(g.shut)
 	return g
@@ -411,6 +417,21 @@ func lists(resource string) matcher {
 // startShardBehind is startShard with a gate before the API server.
 func startShardBehind(n *tenant, api *gate, shard string, args ...string) *stage.Controller {
 	n.Helper()
+	return replica{shard: shard, api: api}.start(n, args...)
+}
+
+// replica is one of several controllers of a shard.
+type replica struct {
+	shard string
+	// suffix tells it from the others of its shard.
+	suffix string
+	// api is the gate by which it reaches the API server.
+	api *gate
+}
+
+func (r replica) start(n *tenant, args ...string) *stage.Controller {
+	n.Helper()
+	api, shard := r.api, r.shard
 	config, err := env.ServiceAccountConfig(n.Context(), controlplane.FluxNamespace, "image-source-controller")
 	n.Expect(err).NotTo(HaveOccurred())
 	config.Host = api.URL
@@ -418,7 +439,7 @@ func startShardBehind(n *tenant, api *gate, shard string, args ...string) *stage
 	kubeconfig := filepath.Join(n.TempDir(), "kubeconfig")
 	n.Expect(controlplane.WriteKubeconfig(kubeconfig, config)).To(Succeed())
 	controller, err := env.StartController(n.Context(), stage.ControllerOptions{
-		Name: "shard-" + shard,
+		Name: "shard-" + shard + r.suffix,
 		Args: append([]string{"--watch-label-selector=" + shardLabel + "=" + shard}, args...),
 		// The last one of a name counts.
 		Env: []string{"KUBECONFIG=" + kubeconfig},

@@ -184,8 +184,13 @@ func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
 // newVictim publishes version 1.0.1 of a source through gates.
 func newVictim(t *testing.T, shard string) *victim {
 	t.Helper()
-	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
-	v := &victim{tenant: n, api: newAPIGate(t), registry: newGate(t, env.Registry().URL()), random: chance(t)}
+	return newVictimBehind(newAPIGate(t), newTenant(t, v1alpha1.UseAsSourceEnabled), shard)
+}
+
+// newVictimBehind is newVictim with a gate to an API server.
+func newVictimBehind(api *gate, n *tenant, shard string) *victim {
+	n.Helper()
+	v := &victim{tenant: n, api: api, registry: newGate(n.T, env.Registry().URL()), random: chance(n.T)}
 	v.controller = startShardBehind(n, v.api, shard, slices.Concat(quickAPI, shortRetention)...)
 	v.push(nil)
 	secret := named(n, "pull", &corev1.Secret{})
