@@ -17,6 +17,9 @@ PKG ?= ./...
 TEST_TIMEOUT ?= 30m
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
+# How many seeds make faults tries, and the first of them.
+SEEDS ?= 1
+SEED ?= 1
 # 1 leaves the demo running.
 KEEP ?=
 # Further flags for make run.
@@ -89,6 +92,14 @@ test: fmt-check vet verify-generated controlplane ## Run everything that CI runs
 	@assets="$$($(CONTROLPLANE) assets)"; \
 	echo "$(GO) test $(PKG)"; \
 	KUBEBUILDER_ASSETS="$$assets" $(GO) test $(PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
+
+.PHONY: faults
+faults: controlplane ## Run the fault tests with SEEDS seeds, from SEED on. A failure prints its seed.
+	@tests="$$(sed -n 's/^func \(Test[A-Za-z]*\)(.*/\1/p' test/e2e/faults_*_test.go | paste -sd '|' -)"; \
+	for ((seed = $(SEED); seed < $(SEED) + $(SEEDS); seed++)); do \
+		echo "fault tests, seed $$seed"; \
+		FAULTS_SEED=$$seed $(GO) test ./test/e2e -count=1 -run "^($$tests)$$" -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS); \
+	done
 
 .PHONY: controlplane
 controlplane: ## Build the programs of the local control plane into bin/controlplane.
