@@ -18,7 +18,9 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -142,6 +144,33 @@ func TestRetryAfter(t *testing.T) {
 	for i := range refused[1:] {
 		n.Expect(refused[i+1].At.Sub(refused[i].At)).To(BeNumerically(">=", wait), "request %d after the one before", i+1)
 	}
+}
+
+// A registry that is slow, but goes on, is waited for.
+func TestSlowRegistry(t *testing.T) {
+	t.Parallel()
+	const (
+		parts = 10
+		pause = 250 * time.Millisecond
+	)
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	gate := newGate(t, env.Registry().URL())
+	gate.answer(all(byUs, has(http.MethodGet, "/")), func(w http.ResponseWriter, r *http.Request) {
+		truth := gate.truth(r)
+		maps.Copy(w.Header(), truth.Header())
+		w.WriteHeader(truth.Code)
+		body := truth.Body.Bytes()
+		for part := range slices.Chunk(body, len(body)/parts+1) {
+			n.pass(pause)
+			_, _ = w.Write(part) // a client that is gone is fine
+			w.(*passing).flush()
+		}
+	})
+	revision := n.push(app, "1.0.0", configMap(app, "1.0.0"))
+	n.scan(app, through(n, gate.host(), app))
+	n.unharmed(map[string]string{app: revision})
+	n.Expect(get(n, app, &v1alpha1.ArtifactRepository{}).Status.History).To(HaveLen(1))
+	n.Expect(gate.seen(all(byUs, has(http.MethodGet, "/blobs/")))).To(HaveLen(1), "it was not given up and begun again")
 }
 
 // A registry that is down is a registry like any other as soon as it is up.
