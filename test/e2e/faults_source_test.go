@@ -246,17 +246,34 @@ func (c *consumer) fetch(ctx context.Context) {
 		return
 	}
 	// A record that was replaced meanwhile binds nobody.
-	if now := c.recorded(ctx); now != nil && now.URL == recorded.URL {
-		c.blame(fmt.Sprintf("%s, which the record names, was answered with %d and %s", recorded.URL, code, digest), true)
+	now := c.source(ctx)
+	if now == nil || now.Status.Artifact == nil || now.Status.Artifact.URL != recorded.URL {
+		return
 	}
+	if code == http.StatusNotFound && time.Since(now.CreationTimestamp.Time) < believedGone {
+		return
+	}
+	c.blame(fmt.Sprintf("%s, which the record names, was answered with %d and %s", recorded.URL, code, digest), true)
 }
 
+// believedGone is for how long an object that was deleted and made anew may be
+// thought not to exist. Its age is told in seconds.
+const believedGone = 2 * time.Second
+
 func (c *consumer) recorded(ctx context.Context) *meta.Artifact {
+	if obj := c.source(ctx); obj != nil {
+		return obj.Status.Artifact
+	}
+	return nil
+}
+
+// source is the consumer's source as it is now; nil if there is none.
+func (c *consumer) source(ctx context.Context) *v1alpha1.ArtifactRepository {
 	obj := &v1alpha1.ArtifactRepository{}
 	if err := env.Client.Get(ctx, c.n.key(c.name), obj); err != nil {
 		return nil
 	}
-	return obj.Status.Artifact
+	return obj
 }
 
 // content ends the consumer, who must have got what the records promised. It
