@@ -44,6 +44,15 @@ func (r *Repository) Name() string { return r.name }
 // things. It is 64 hexadecimal digits and reveals nothing.
 func (r *Repository) Key() string { return r.access.String() }
 
+// RoundTripper returns the guarded connection to the registry without any
+// credential, for clients that write and log in by themselves, such as
+// go-containerregistry's remote package together with Auth. Its rules on
+// addresses, redirects and realms hold for them too.
+func (r *Repository) RoundTripper() http.RoundTripper { return r.session.link }
+
+// Auth returns the credential of the access; authn.Anonymous when it has none.
+func (r *Repository) Auth() authn.Authenticator { return r.auth }
+
 // ask is a request to the repository.
 type ask struct {
 	method string
