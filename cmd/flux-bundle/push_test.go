@@ -30,11 +30,13 @@ import (
 	"github.com/fluxcd/pkg/oci"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/crane"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	. "github.com/onsi/gomega"
 	"sigs.k8s.io/yaml"
 
 	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/sign"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
@@ -121,6 +123,31 @@ func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
 	r.Forget()
 	resigned := signed.flux(t, "-f", dir, "-t", ref, "-s", other)
 	g.Expect(resigned.err).To(And(ContainSubstring("is already there"), ContainSubstring("\nsigned sha256:")))
+}
+
+// TestASignatureInTheOlderFormatIsNotEnough pushes what cosign signed before there
+// were bundles.
+func TestASignatureInTheOlderFormatIsNotEnough(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	private, public := keyPair(t, "secret")
+	pem, err := os.ReadFile(private)
+	g.Expect(err).NotTo(HaveOccurred())
+	key, err := sign.OpenKey(pem, []byte("secret"))
+	g.Expect(err).NotTo(HaveOccurred())
+	dir, ref := manifests(t), r.Host()+"/org/app:v1"
+	digest, err := name.NewDigest(strings.TrimSpace(must(t, "-f", dir, "-t", ref)))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(key.AttachLegacy(t.Context(), digest, sign.Options{})).To(Succeed())
+	verified, err := verifies(t, ref, public)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
+
+	run := environment{passwordVariable: "secret"}.flux(t, "-f", dir, "-t", ref, "-s", private)
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	verified, err = verifies(t, ref, public)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(verified.Rulings()[0].Signer.Format).NotTo(Equal(trust.Legacy))
 }
 
 func TestSeveralTags(t *testing.T) {

@@ -139,6 +139,13 @@ func TestWhatIsPackedIsServedAsItIs(t *testing.T) {
 			ignore: ".sourceignore",
 			want:   []string{"a.yaml"},
 		},
+		".sourceignore files that let one another in and are left out": {
+			files: map[string]string{
+				"k.yaml": "k", ".sourceignore": "a/.sourceignore\na/b/.sourceignore\n*.txt\n",
+				"a/.sourceignore": "!b/.sourceignore\n", "a/b/.sourceignore": "!x.txt\n", "a/b/x.txt": "x",
+			},
+			want: []string{".sourceignore", "a/", "a/b/", "k.yaml"},
+		},
 		"a file that is let in again": {
 			files: map[string]string{"a.yaml": "a", "drop/b.yaml": "b", "drop/keep.yaml": "k", ".sourceignore": "drop/*\n!drop/keep.yaml\n"},
 			want:  []string{".sourceignore", "a.yaml", "drop/", "drop/keep.yaml"},
