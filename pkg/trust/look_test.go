@@ -117,7 +117,7 @@ func TestFilesInPlaceOfASecret(t *testing.T) {
 	}
 	verified, err := i.verify(t, files(map[string][]byte{"release.pem": pair.pem(t), "old": []byte("none")}))
 	g.Expect(err).NotTo(HaveOccurred(), "a key is one whatever its file is called")
-	g.Expect(verified.By()).To(Equal("spec.verify: key release.pem (sha256:" + pair.fingerprint(t) + ")"))
+	g.Expect(verified.By()).To(Equal("spec.verify: key release.pem (sha256:" + pair.fingerprint(t) + ") by a Sigstore bundle"))
 	g.Expect(verified.Rulings()[0].Words).To(Equal(`file "keys/old" is not used: it is not a public key in PEM format`))
 
 	_, err = trust.NewAuthority(files(map[string][]byte{"old": []byte("none")}), trust.Options{})
