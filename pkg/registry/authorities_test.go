@@ -23,6 +23,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -62,9 +63,9 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			asked := false
+			var asked atomic.Bool
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				asked = true
+				asked.Store(true)
 				_, _ = io.Copy(io.Discard, r.Body) // or nobody would notice that the client is gone
 				if _, _, ok := r.BasicAuth(); ok || r.Header.Get("Referer") != "" {
 					t.Error("it was sent what is none of its business")
@@ -90,7 +91,7 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 				body, err = io.ReadAll(answer.Body)
 				g.Expect(answer.Body.Close()).To(Succeed())
 			}
-			g.Expect(asked).To(Equal(tc.asked))
+			g.Expect(asked.Load()).To(Equal(tc.asked))
 			g.Expect(len(body)).To(BeNumerically("<=", 8<<20+1))
 			if tc.words == "" {
 				g.Expect(err).NotTo(HaveOccurred())

@@ -161,10 +161,12 @@ func TestEqualReadsAtTheSameTimeAreOneRequest(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)
 	c := newClient(t, registry.Options{})
-	arrived, release := make(chan struct{}, 64), make(chan struct{})
+	arrived, held := make(chan struct{}, 64), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
 	s.answerTo("/referrers/", func(w http.ResponseWriter, _ *http.Request) {
 		arrived <- struct{}{}
-		<-release
+		<-held
 		_, _ = io.WriteString(w, "listed")
 	})
 	ask := func(ctx context.Context, access registry.Access) (string, error) {
@@ -182,8 +184,8 @@ func TestEqualReadsAtTheSameTimeAreOneRequest(t *testing.T) {
 	joined.Wait()
 	<-arrived
 	all.Go(func() { _, _ = ask(t.Context(), user("another")) })
-	<-arrived // the answer for one access is none for another
-	close(release)
+	g.Eventually(arrived).WithTimeout(10*time.Second).Should(Receive(), "the answer for one access is none for another")
+	release()
 	all.Wait()
 	g.Expect(bodies).To(HaveEach("listed"))
 	count := 0
