@@ -173,6 +173,12 @@ func TestWhatNobodyVerifiedIsNotPulled(t *testing.T) {
 		_, err := b.bridge.Publish(t.Context(), r)
 		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("nobody verified")))
 	})
+	t.Run("when a verifier proves another image", func(t *testing.T) {
+		r := b.request("app", "team/app:1.0.0", nobody)
+		r.Verifier = astray{}
+		_, err := b.bridge.Publish(t.Context(), r)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("nobody verified")))
+	})
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero())
 	b.expectNothingStored()
 }

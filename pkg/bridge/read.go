@@ -63,9 +63,6 @@ func Read(ctx context.Context, r Request, scratch string) (Reading, error) {
 	if reading.Verified, err = verify(ctx, r, reading.Image); err != nil || malformed != nil {
 		return reading, cmp.Or(err, malformed)
 	}
-	if _, ok := reading.Verified.Subject(); !ok {
-		return reading, errUnverified
-	}
 	r.Content.Image = reading.Image.String()
 	if reading.Content, _, err = unpack(ctx, r, manifest, scratch); err != nil {
 		return reading, err
@@ -74,12 +71,21 @@ func Read(ctx context.Context, r Request, scratch string) (Reading, error) {
 	return reading, nil
 }
 
-// errUnverified is a mistake in this program: a Verifier that proves nothing.
+// errUnverified is a mistake in this program: a Verifier that proves nothing, or
+// something of another image.
 var errUnverified = errors.New("an image that nobody verified must not be pulled")
 
 // verify is step 6: it makes the proof that an image may be pulled.
 func verify(ctx context.Context, r Request, image Image) (trust.Verified, error) {
-	return r.Verifier.Verify(ctx, trust.Subject{Repository: image.Repository, Digest: image.Digest})
+	asked := trust.Subject{Repository: image.Repository, Digest: image.Digest}
+	verified, err := r.Verifier.Verify(ctx, asked)
+	if err != nil {
+		return trust.Verified{}, err
+	}
+	if subject, ok := verified.Subject(); !ok || subject != asked {
+		return trust.Verified{}, errUnverified
+	}
+	return verified, nil
 }
 
 // unpack is steps 7 and 8: it pulls what the manifest lists into a folder, and
