@@ -82,7 +82,8 @@ func (a *app) password(ctx context.Context, prompt string) ([]byte, error) {
 // ask reads a line without showing it. A terminal cannot be told to stop waiting,
 // so an interrupted question is left behind, with the terminal as it was.
 func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte, error) {
-	before, err := term.GetState(int(terminal.Fd()))
+	fd := int(terminal.Fd())
+	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -94,13 +95,13 @@ func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte
 	fmt.Fprint(a.err, prompt)
 	defer fmt.Fprintln(a.err)
 	go func() {
-		password, err := term.ReadPassword(int(terminal.Fd()))
+		password, err := term.ReadPassword(fd)
 		answered <- answer{password, err}
 	}()
 	select {
 	case got := <-answered:
 		return got.password, got.err
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), term.Restore(int(terminal.Fd()), before))
+		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
 	}
 }

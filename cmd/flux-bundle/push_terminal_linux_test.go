@@ -21,6 +21,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -123,6 +124,15 @@ func TestAQuestionForAPasswordCanBeInterrupted(t *testing.T) {
 	g.Eventually(ended, time.Minute).Should(Receive(Equal(exitFailure)))
 	shown.sees(g, "error: interrupted")
 	g.Expect(echoes(g, program)).To(BeTrue(), "the terminal still hides what is typed")
+
+	// The question that was left behind ends with the process; here it is answered,
+	// so that it does not read what the next test opens.
+	_, err := person.WriteString("\n")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Eventually(func() string {
+		stacks := make([]byte, 1<<20)
+		return string(stacks[:runtime.Stack(stacks, true)])
+	}, time.Minute, time.Millisecond).ShouldNot(ContainSubstring("term.ReadPassword"))
 }
 
 func TestAnUploadIsShownAsABarOnATerminal(t *testing.T) {
