@@ -166,7 +166,7 @@ func TestSlowRegistry(t *testing.T) {
 			w.(*passing).flush()
 		}
 	})
-	revision := n.push(app, "1.0.0", configMap(app, "1.0.0"))
+	revision := n.push(app, "1.0.0", configMap(n.namespace, "1.0.0")) // nobody else has that
 	n.scan(app, through(n, gate.host(), app))
 	n.unharmed(map[string]string{app: revision})
 	n.Expect(get(n, app, &v1alpha1.ArtifactRepository{}).Status.History).To(HaveLen(1))

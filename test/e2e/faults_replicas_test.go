@@ -88,11 +88,12 @@ func TestTwoLeaders(t *testing.T) {
 	t.Parallel()
 	const (
 		shard    = "two-leaders"
-		versions = 12
+		versions = 10
 	)
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	random := chance(t)
-	lateness := time.Duration(random.Int64N(int64(500 * time.Millisecond)))
+	// Later than the next version, which comes with the next scan, each second.
+	lateness := time.Second + time.Duration(random.Int64N(int64(time.Second)))
 	front, slow := newFront(t), newAPIGate(t)
 	args := slices.Concat(quickAPI, shortRetention, []string{"--storage-adv-addr=" + front.address()})
 	prompt := replica{shard: shard, api: newAPIGate(t)}.start(n, args...)
@@ -109,7 +110,7 @@ func TestTwoLeaders(t *testing.T) {
 	consumer := consume(n, app)
 	var revision string
 	for range versions {
-		n.pass(time.Duration(random.Int64N(int64(700 * time.Millisecond))))
+		n.pass(time.Duration(random.Int64N(int64(1500 * time.Millisecond))))
 		revision, _ = v.push(nil)
 	}
 	wanted := map[string]string{app: revision}
