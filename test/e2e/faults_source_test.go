@@ -144,6 +144,8 @@ type consumer struct {
 	promised map[string][2]string // URL and digest by revision
 	sequence []string             // revisions as they were published
 	last     types.UID            // of the object that was published last
+	owner    types.UID            // of the ArtifactRepository behind it
+	heritage *metav1.Time         // when an owner that is gone published it; nil: this one did
 }
 
 // consume watches and fetches a source until disappointed is called. The tags
@@ -208,10 +210,12 @@ func (c *consumer) note(external *sourcev1.ExternalArtifact) {
 	c.mu.Lock()
 	again := c.last == external.UID
 	c.last = external.UID
+	c.inherit(external)
 	if artifact == nil {
 		c.mu.Unlock()
-		// One that was deleted and made again starts empty.
-		c.blame("what was published was taken away", again && len(c.sequence) > 0)
+		// One that was deleted and made again starts empty, and so does one whose
+		// owner was: the record of the new one says nothing yet.
+		c.blame("what was published was taken away", again && c.heritage == nil && len(c.sequence) > 0)
 		return
 	}
 	now, before := [2]string{artifact.URL, artifact.Digest}, ""
@@ -226,6 +230,22 @@ func (c *consumer) note(external *sourcev1.ExternalArtifact) {
 	c.mu.Unlock()
 	c.blame(fmt.Sprintf("%s was %v, now %v", artifact.Revision, known, now), ok && known != now)
 	c.blame(fmt.Sprintf("%s was published after %s", artifact.Revision, before), before != "" && patchLevel(artifact.Revision) < patchLevel(before))
+}
+
+// inherit takes note of what stands there by an owner that is gone.
+func (c *consumer) inherit(external *sourcev1.ExternalArtifact) {
+	var owner types.UID
+	if ref := metav1.GetControllerOf(external); ref != nil {
+		owner = ref.UID
+	}
+	artifact := external.Status.Artifact
+	switch {
+	case owner != c.owner && c.owner != "" && artifact != nil:
+		c.heritage = artifact.LastUpdateTime.DeepCopy()
+	case artifact != nil && c.heritage != nil && !artifact.LastUpdateTime.Equal(c.heritage):
+		c.heritage = nil
+	}
+	c.owner = owner
 }
 
 // fetch fetches what the record names. It may fail, but it may not be told

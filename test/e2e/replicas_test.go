@@ -282,6 +282,11 @@ func (r *replicas) probe(ctx context.Context, w *watcher, controller *stage.Cont
 		switch {
 		case err != nil || code == http.StatusServiceUnavailable:
 		case code != http.StatusOK || digest != artifact.Digest:
+			// A record that was replaced meanwhile binds nobody.
+			now := &v1alpha1.ArtifactRepository{}
+			if err := env.Client.Get(ctx, client.ObjectKeyFromObject(&record), now); err != nil || now.Status.Artifact == nil || now.Status.Artifact.Path != artifact.Path {
+				continue
+			}
 			w.blame("%s answered for %s of %s with %d and %s", controller.Name(), artifact.Revision, record.Name, code, digest)
 		default:
 			w.praise(controller)

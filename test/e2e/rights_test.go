@@ -148,7 +148,7 @@ func TestWhatTheRolesOfTenantsHold(t *testing.T) {
 					held.Insert(right)
 				}
 			}
-			want := rights(v1alpha1.Group + "/artifactrepositories: " + verbs)
+			want := rights(v1alpha1.Group + "/artifactrepositories: " + verbs + "\n" + v1alpha1.Group + "/trustpolicies: " + read)
 			g.Expect(sets.List(held)).To(Equal(sets.List(want)), role)
 		})
 		// Neither by a wildcard: not the record, not what the policies ask for.
