@@ -49,6 +49,10 @@ import (
 // caches to catch up.
 const conflictDelay = 200 * time.Millisecond
 
+// writeTimeout bounds the writes that end a reconcile: an API server that takes
+// a request and never answers must not keep the workers.
+const writeTimeout = 30 * time.Second
+
 // ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
 type ArtifactRepositoryReconciler struct {
 	// Client reads from the caches and writes.
@@ -124,7 +128,9 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if a.postponed > 0 {
 		return ctrl.Result{RequeueAfter: a.postponed}, nil
 	}
-	err = r.conclude(ctx, obj, around, &a)
+	writing, stop := context.WithTimeout(ctx, writeTimeout)
+	defer stop()
+	err = r.conclude(writing, obj, around, &a)
 	switch {
 	case isGone(err):
 		return ctrl.Result{}, nil
