@@ -34,6 +34,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/rand"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -77,11 +78,25 @@ func newTenant(t *testing.T, optIn string) *tenant {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := client.IgnoreNotFound(env.Client.Delete(ctx, namespace)); err != nil {
-			t.Error(err)
-		}
+		n.clear(ctx)
 	})
 	return n
+}
+
+// clear deletes what controllers would go on working at. The namespace stays: a
+// hundred that are deleted keep an API server busier than all that is tested.
+func (n *tenant) clear(ctx context.Context) {
+	kustomization, release := &unstructured.Unstructured{}, &unstructured.Unstructured{}
+	kustomization.SetGroupVersionKind(schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "Kustomization"})
+	release.SetGroupVersionKind(schema.GroupVersionKind{Group: "helm.toolkit.fluxcd.io", Version: "v2", Kind: "HelmRelease"})
+	for _, kind := range []client.Object{
+		kustomization, release, &sourcev1.OCIRepository{},
+		&imagev1.ImagePolicy{}, &imagev1.ImageRepository{}, &v1alpha1.ArtifactRepository{}, &sourcev1.ExternalArtifact{},
+	} {
+		if err := env.Client.DeleteAllOf(ctx, kind, client.InNamespace(n.namespace)); err != nil {
+			n.Error(err)
+		}
+	}
 }
 
 // create creates objects.
