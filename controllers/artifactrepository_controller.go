@@ -170,8 +170,9 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 		return a
 	case Publish:
 		a = r.publishInLane(ctx, obj, around, a)
-		if a.err == nil && a.made == nil && a.judgement != nil {
-			// Nothing new replaced what is no longer accepted.
+		if a.err == nil && a.judgement != nil && !a.verifiedAnew() {
+			// Nothing new replaced what is no longer accepted, or not known to be:
+			// another name for it is nothing new.
 			a.err = a.judgement.err
 		}
 		if a.judgement != nil && a.judgement.rejected {

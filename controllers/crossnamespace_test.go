@@ -108,6 +108,17 @@ func refusals() map[string]struct {
 				})
 			},
 		},
+		"accessFrom names labels that none can have": {
+			refuse: func(o owner) { o.change(admitting("no label!")) },
+			words:  "accessFrom", allow: func(o owner) { o.change(admitting(o.scene.namespace)) },
+		},
+	}
+}
+
+// admitting lets in whom a label has, be it one that there can be.
+func admitting(namespace string) func(*imagev1.ImageRepository) {
+	return func(obj *imagev1.ImageRepository) {
+		obj.Spec.AccessFrom = &acl.AccessFrom{NamespaceSelectors: []acl.NamespaceSelector{{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}}}}
 	}
 }
 

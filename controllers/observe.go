@@ -25,6 +25,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -93,10 +94,19 @@ func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy)
 	}
 	err = acl.NewAuthorization(o.client).HasAccessToRef(ctx, policy, key, s.Repository.Spec.AccessFrom)
 	s.Admitted = err == nil
-	if _, denied := errors.AsType[acl.AccessDeniedError](err); denied {
+	if refused(err) {
 		err = nil
 	}
 	return s, err
+}
+
+// refused tells that accessFrom does not let a namespace in, and not that this
+// could not be found out. Labels that no namespace can have let nobody in: were
+// they an error, whoever writes them could keep published what is to be withdrawn.
+func refused(err error) bool {
+	_, denied := errors.AsType[acl.AccessDeniedError](err)
+	_, unreadable := errors.AsType[utilerrors.Aggregate](err)
+	return denied || unreadable
 }
 
 // aroundArtifactRepository reads what surrounds an ArtifactRepository.

@@ -61,10 +61,23 @@ type attempt struct {
 	postponed time.Duration
 }
 
+// verifiedAnew tells whether an attempt made something that met the demands now.
+func (a attempt) verifiedAnew() bool {
+	if a.made == nil {
+		return false
+	}
+	_, ok := a.made.Proof.Subject()
+	return ok
+}
+
 // record writes what an attempt made into the status: artifact, recipe and
 // history. What was withdrawn is taken out of it; the history stays.
 func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	status := &obj.Status
+	if publishedBy(obj) == nil {
+		// Nobody can judge, or make again, what has no recipe: it must not stay.
+		clearPublished(status)
+	}
 	if a.image.Digest.Hex != "" {
 		status.LatestRef = &imagev1.ImageRef{Name: a.image.Repository, Tag: a.image.Tag, Digest: a.image.Digest.String()}
 	}
@@ -96,7 +109,7 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		size = status.Record.Size
 	}
 	// What was not verified anew keeps the demands that it was accepted by.
-	if _, ok := made.Proof.Subject(); ok {
+	if a.verifiedAnew() {
 		status.ObservedTrust = a.met.observed(made.Proof)
 		status.TrustWarnings = a.met.warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
 		size = made.Bytes

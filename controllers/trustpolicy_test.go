@@ -353,6 +353,25 @@ func TestAPolicyThatWarnsIsHeardLater(t *testing.T) {
 	g.Expect(obj.Status.ObservedTrust).NotTo(BeEmpty())
 }
 
+// Nor is it said any longer when the policy is gone before it was heard.
+func TestWarningsGoWithTheirPolicy(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	s.platformKeys("release", newSigner(t))
+	s.govern("policy", signedBy("release"), mode(v1alpha1.ModeWarn))
+	s.registry.Answer(unsignable)
+	s.source("app", "1.0.0")
+	s.waitPublished("app", "1.0.0@")
+	NewWithT(t).Expect(s.record("app").Status.TrustWarnings).NotTo(BeEmpty())
+	s.ungovern("policy")
+	s.eventually(func(g Gomega) {
+		obj := get[v1alpha1.ArtifactRepository](g, s, "app")
+		g.Expect(obj.Status.TrustWarnings).To(BeEmpty())
+		g.Expect(obj).To(haveNoCondition(v1alpha1.SourceVerifiedCondition))
+		g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).NotTo(ContainSubstring("if it were enforced"))
+	})
+}
+
 // unsignable answers for a registry that shows no signatures.
 func unsignable(w http.ResponseWriter, r *http.Request) bool {
 	down := strings.Contains(r.URL.Path, "sha256-") || strings.Contains(r.URL.Path, "/referrers/")
@@ -475,7 +494,9 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	// The same digest under another name is no reason to believe in it.
 	s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.0\n"})
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "503", "still published: 1.0.1@")
 	s.reconciled("app")
+	NewWithT(t).Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).NotTo(haveEvent(v1alpha1.ReasonSucceeded, "published 1.0.1@"), "as if it were good")
 	NewWithT(t).Expect(s.record("app").Status.ObservedTrust).To(Equal(before.Status.ObservedTrust))
 	s.registry.Answer(nil)
 	s.withdrawn("app", "release")
@@ -558,6 +579,30 @@ func TestATrustPolicyOfNotationThatOnlyLogsIsNotEnough(t *testing.T) {
 		spec.Authorities = []v1alpha1.TrustAuthority{{Name: "notary", Verify: byNotation}}
 	})
 	s.withdrawn("app", "notary: the level", "only logs")
+}
+
+// A record that does not say what its artifact is of leaves nothing to judge: it
+// is taken away until the image was verified.
+func TestAnArtifactWithoutARecipeDoesNotStay(t *testing.T) {
+	for name, forget := range map[string]func(*v1alpha1.ArtifactRepository){
+		"there is none":        func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record = nil },
+		"its digest is no one": func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record.Digest = "sha256:0" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := governed(t)
+			s.stop()
+			editStatus(s, "app", forget)
+			s.regovern("policy", listing("ghcr.io/org/**"))
+			s.start()
+			s.waitFailed("app", v1alpha1.ReasonVerificationError, "no TrustPolicy that enforces lists the image")
+			s.eventually(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
+				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact).To(BeNil())
+			})
+			s.regovern("policy", listing(s.registry.Host()+"/team/**"))
+			s.waitPublished("app", "1.0.0@")
+		})
+	}
 }
 
 // Nobody judges an object that is deleted: a finalizer must not keep what it

@@ -195,7 +195,8 @@ func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.
 // what accepted it: a key was rotated, a policy was changed, a signature is asked
 // for that was not. It needs no new image.
 func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) *judgement {
-	if asked.fingerprint == obj.Status.ObservedTrust {
+	// Warnings that are left over from a policy that is gone go, too.
+	if asked.fingerprint == obj.Status.ObservedTrust && (asked.fingerprint != "" || len(obj.Status.TrustWarnings) == 0) {
 		return nil
 	}
 	// What needs no registry is judged first: nobody who can break the way to one
