@@ -209,7 +209,7 @@ func (u *upheaval) fault() deed {
 	}
 	atRegistry := func(answer http.HandlerFunc) func() { return failing(u.registry, byUs, answer) }
 	atAPI := func(answer http.HandlerFunc) func() { return failing(u.api, isWrite, answer) }
-	switch u.random.IntN(14) {
+	switch u.random.IntN(15) {
 	case 0, 1, 2:
 		return deed{what: "kill", do: func() { u.die(func() {}) }}
 	case 3:
@@ -227,10 +227,12 @@ func (u *upheaval) fault() deed {
 	case 6:
 		return deed{what: "delete a file", do: func() { u.lose(file) }}
 	case 7:
-		return deed{what: fmt.Sprintf("the registry answers one in %d with 500 for %s", every, lasts), do: atRegistry(status(http.StatusInternalServerError))}
+		return deed{what: "kill, and rot", do: func() { u.die(func() { u.rot(file) }) }}
 	case 8:
-		return deed{what: fmt.Sprintf("the registry answers one in %d with 429 for %s", every, lasts), do: atRegistry(status(http.StatusTooManyRequests))}
+		return deed{what: fmt.Sprintf("the registry answers one in %d with 500 for %s", every, lasts), do: atRegistry(status(http.StatusInternalServerError))}
 	case 9:
+		return deed{what: fmt.Sprintf("the registry answers one in %d with 429 for %s", every, lasts), do: atRegistry(status(http.StatusTooManyRequests))}
+	case 10:
 		return deed{what: fmt.Sprintf("the registry answers one in %d with wrong bytes for %s", every, lasts), do: atRegistry(func(w http.ResponseWriter, r *http.Request) {
 			body := u.registry.truth(r).Body.Bytes()
 			if len(body) > 0 {
@@ -238,11 +240,11 @@ func (u *upheaval) fault() deed {
 			}
 			_, _ = w.Write(body)
 		})}
-	case 10:
-		return deed{what: fmt.Sprintf("the registry resets one in %d for %s", every, lasts), do: atRegistry(reset)}
 	case 11:
-		return deed{what: fmt.Sprintf("the API server refuses one in %d writes for %s", every, lasts), do: atAPI(status(http.StatusInternalServerError))}
+		return deed{what: fmt.Sprintf("the registry resets one in %d for %s", every, lasts), do: atRegistry(reset)}
 	case 12:
+		return deed{what: fmt.Sprintf("the API server refuses one in %d writes for %s", every, lasts), do: atAPI(status(http.StatusInternalServerError))}
+	case 13:
 		return deed{what: fmt.Sprintf("the answer to one in %d writes is lost for %s", every, lasts), do: atAPI(func(_ http.ResponseWriter, r *http.Request) {
 			u.api.truth(r)
 			panic(http.ErrAbortHandler)
@@ -267,11 +269,29 @@ func (u *upheaval) die(meanwhile func()) {
 // lose removes one of the published files, if there is any.
 func (u *upheaval) lose(which int) {
 	u.Helper()
+	if file := u.file(which); file != "" {
+		u.Expect(os.Remove(file)).To(Or(Succeed(), MatchError(os.ErrNotExist)))
+	}
+}
+
+// rot alters one of the published files, if there is any, under all names that
+// its content has. Nobody else may touch it meanwhile.
+func (u *upheaval) rot(which int) {
+	u.Helper()
+	if file := u.file(which); file != "" {
+		u.overwrite(file)
+	}
+}
+
+// file returns one of the published files, or nothing if there is none.
+func (u *upheaval) file(which int) string {
+	u.Helper()
 	files, err := filepath.Glob(filepath.Join(u.controller.StorageDir, "externalartifact", "*", "*", "*"))
 	u.Expect(err).NotTo(HaveOccurred())
-	if len(files) > 0 {
-		u.Expect(os.Remove(files[which%len(files)])).To(Or(Succeed(), MatchError(os.ErrNotExist)))
+	if len(files) == 0 {
+		return ""
 	}
+	return files[which%len(files)]
 }
 
 // pass lets time pass.
