@@ -106,9 +106,9 @@ type SupplierOptions struct {
 type Supplier struct {
 	SupplierOptions
 
-	lookups  flight.Group[types.NamespacedName, *v1alpha1.ArtifactRepository]
+	lookups  flight.Group[types.NamespacedName, sighting]
 	limit    *rate.Limiter
-	unknown  *lru.Cache
+	inVain   *lru.Cache
 	poked    *lru.Cache
 	failures failures
 
@@ -120,8 +120,9 @@ type Supplier struct {
 const (
 	// liveReads per second bound what strangers can make the API server do.
 	liveReads = 20
-	// unknownFor is how long an object that does not exist is believed not to.
-	unknownFor = time.Second
+	// lookEvery is how often strangers can have one object that publishes nothing
+	// looked for.
+	lookEvery = time.Second
 	// pokeEvery is how often strangers can have one object looked at again.
 	pokeEvery = time.Second
 	// maxRemembered bounds each thing that is remembered of paths.
@@ -151,7 +152,7 @@ func NewSupplier(o SupplierOptions) *Supplier {
 	return &Supplier{
 		SupplierOptions: o,
 		limit:           rate.NewLimiter(liveReads, liveReads),
-		unknown:         lru.New(maxRemembered),
+		inVain:          lru.New(maxRemembered),
 		poked:           lru.New(maxRemembered),
 		orders:          make(chan order),
 		rebuilds:        make(chan struct{}, o.Rebuilds),
@@ -215,23 +216,44 @@ func (s *Supplier) Lacking(ctx context.Context, key store.Key, sha256 string) {
 	}
 }
 
+// sighting is an object as it was when it was looked for, nil if there was none.
+type sighting struct {
+	obj *v1alpha1.ArtifactRepository
+	at  time.Time
+}
+
 // look reads an object past the caches, which may not have seen it yet, or see
-// those of another shard only. Lookups of one object are one, and all are limited.
+// those of another shard only. Lookups of one object are one, but one that began before it was asked for is no
+// answer: the record may have been written since, and whoever read that must not be told that there is none.
 func (s *Supplier) look(ctx context.Context, name types.NamespacedName) (*v1alpha1.ArtifactRepository, error) {
-	if until, ok := s.unknown.Get(name); ok && time.Now().Before(until.(time.Time)) {
-		return nil, nil
+	asked := time.Now()
+	for {
+		seen, _, err := s.lookups.Do(ctx, name, func(ctx context.Context) (sighting, error) { return s.sight(ctx, name) })
+		if err != nil || !seen.at.Before(asked) {
+			return seen.obj, err
+		}
 	}
-	obj, _, err := s.lookups.Do(ctx, name, func(ctx context.Context) (*v1alpha1.ArtifactRepository, error) {
-		if !s.limit.Allow() {
-			return nil, errBusy
+}
+
+// sight looks for an object, when it may: all lookups are limited, and the next
+// one waits a while for an object that was looked for in vain.
+func (s *Supplier) sight(ctx context.Context, name types.NamespacedName) (sighting, error) {
+	if next, ok := s.inVain.Get(name); ok {
+		select {
+		case <-time.After(time.Until(next.(time.Time))):
+		case <-ctx.Done():
+			return sighting{}, ctx.Err()
 		}
-		obj, err := get(ctx, s.Reconciler.Live, name, &v1alpha1.ArtifactRepository{})
-		if err == nil && (obj == nil || obj.Status.Artifact == nil) {
-			s.unknown.Add(name, time.Now().Add(unknownFor))
-		}
-		return obj, err
-	})
-	return obj, err
+	}
+	if !s.limit.Allow() {
+		return sighting{}, errBusy
+	}
+	at := time.Now()
+	obj, err := get(ctx, s.Reconciler.Live, name, &v1alpha1.ArtifactRepository{})
+	if err == nil && (obj == nil || obj.Status.Artifact == nil) {
+		s.inVain.Add(name, at.Add(lookEvery))
+	}
+	return sighting{obj, at}, err
 }
 
 // previous gets what was published before, which no record names any more: the

@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -438,4 +439,42 @@ func TestReplicasKeepWhatIsPublishedBeforeTheyAreAsked(t *testing.T) {
 	}()
 	s.eventually(func(g Gomega) { g.Expect(f.has(artifact)).To(BeTrue()) })
 	g.Expect(s.registry.Requests()).To(BeEmpty())
+}
+
+// A replica of another shard is asked for a source before there is any: whoever
+// has read the record is served, however shortly before it was looked for in vain.
+func TestARecordThatWasLookedForInVainIsNotDenied(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	s.start()
+	s.shard = labels.SelectorFromSet(labels.Set{"shard": "another"})
+	f := s.follower(s.artifacts.host())
+	nobody := &meta.Artifact{Path: "externalartifact/" + s.namespace + "/app/" + strings.Repeat("a", 64) + ".tar.gz"}
+	f.expectCode(nobody, http.StatusNotFound)
+	ctx, stop := context.WithCancel(t.Context())
+	var strangers sync.WaitGroup
+	defer strangers.Wait()
+	defer stop()
+	for range 3 {
+		strangers.Go(func() {
+			for ctx.Err() == nil {
+				_, _, _ = f.asked(nobody)
+			}
+		})
+	}
+
+	s.picked("app", "1.0.0")
+	s.artifactRepository("app")
+	var artifact *meta.Artifact
+	s.eventually(func(g Gomega) {
+		artifact = get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact
+		g.Expect(artifact).NotTo(BeNil())
+	})
+
+	s.eventually(func(attempt Gomega) {
+		code, digest, err := f.asked(artifact)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).NotTo(Equal(http.StatusNotFound), "the record names it")
+		attempt.Expect(code).To(Equal(http.StatusOK)) // strangers may have used up the lookups
+		attempt.Expect(digest).To(Equal(artifact.Digest))
+	})
 }
