@@ -208,16 +208,16 @@ func (c *consumer) note(external *sourcev1.ExternalArtifact) {
 			artifact != nil && ready.Reason == v1alpha1.ReasonSucceeded && !strings.HasPrefix(ready.Message, "published "+artifact.Revision+" "))
 	}
 	c.mu.Lock()
-	again := c.last == external.UID
-	c.last = external.UID
 	c.inherit(external)
 	if artifact == nil {
+		had := c.last == external.UID
 		c.mu.Unlock()
 		// One that was deleted and made again starts empty, and so does one whose
 		// owner was: the record of the new one says nothing yet.
-		c.blame("what was published was taken away", again && c.heritage == nil && len(c.sequence) > 0)
+		c.blame("what was published was taken away", had && c.heritage == nil)
 		return
 	}
+	c.last = external.UID
 	now, before := [2]string{artifact.URL, artifact.Digest}, ""
 	known, ok := c.promised[artifact.Revision]
 	if len(c.sequence) > 0 {
@@ -251,10 +251,11 @@ func (c *consumer) inherit(external *sourcev1.ExternalArtifact) {
 // fetch fetches what the record names. It may fail, but it may not be told
 // that the file is gone, nor get other bytes.
 func (c *consumer) fetch(ctx context.Context) {
-	recorded := c.recorded(ctx)
-	if recorded == nil {
+	record := c.source(ctx)
+	if record == nil || record.Status.Artifact == nil {
 		return
 	}
+	recorded := record.Status.Artifact
 	code, digest, err := download(ctx, recorded.URL)
 	if err != nil || code >= http.StatusInternalServerError {
 		return
@@ -267,24 +268,10 @@ func (c *consumer) fetch(ctx context.Context) {
 	}
 	// A record that was replaced meanwhile binds nobody.
 	now := c.source(ctx)
-	if now == nil || now.Status.Artifact == nil || now.Status.Artifact.URL != recorded.URL {
-		return
-	}
-	if code == http.StatusNotFound && time.Since(now.CreationTimestamp.Time) < believedGone {
+	if now == nil || now.UID != record.UID || now.Status.Artifact == nil || now.Status.Artifact.URL != recorded.URL {
 		return
 	}
 	c.blame(fmt.Sprintf("%s, which the record names, was answered with %d and %s", recorded.URL, code, digest), true)
-}
-
-// believedGone is for how long an object that was deleted and made anew may be
-// thought not to exist. Its age is told in seconds.
-const believedGone = 2 * time.Second
-
-func (c *consumer) recorded(ctx context.Context) *meta.Artifact {
-	if obj := c.source(ctx); obj != nil {
-		return obj.Status.Artifact
-	}
-	return nil
 }
 
 // source is the consumer's source as it is now; nil if there is none.
