@@ -78,9 +78,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			return nil, err
 		}
 	}
-	for _, verdict := range []trust.Verdict{trust.Accepted, trust.Rejected, trust.Unknown} {
-		m.verdicts.WithLabelValues("", verdict.String(), string(v1alpha1.ModeEnforce)) // begins at 0, so that the first is an increase
-	}
+	m.expectVerdicts("", v1alpha1.ModeEnforce)
 	return m, nil
 }
 
@@ -133,6 +131,14 @@ func (m *Metrics) ObserveFetched(bytes int64) {
 func (m *Metrics) observeCollected(c store.Collected) {
 	m.collectedFiles.Add(float64(c.Files))
 	m.collectedBytes.Add(float64(c.Bytes))
+}
+
+// expectVerdicts has the verdicts of a policy begin at 0, so that the first one
+// is an increase.
+func (m *Metrics) expectVerdicts(policy string, mode v1alpha1.Mode) {
+	for _, verdict := range []trust.Verdict{trust.Accepted, trust.Rejected, trust.Unknown} {
+		m.verdicts.WithLabelValues(policy, verdict.String(), string(mode))
+	}
 }
 
 // observeRulings counts what each policy said about one image: where it said

@@ -55,6 +55,7 @@ func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		return ctrl.Result{}, nil
 	}
 	defer r.Events.duration(ctx, obj, start)
+	r.Metrics.expectVerdicts(obj.Name, obj.Spec.Mode)
 	before := obj.DeepCopy()
 	notes, failed := r.Trust.check(ctx, obj)
 	markPolicy(obj, notes, failed)
