@@ -478,3 +478,43 @@ func TestARecordThatWasLookedForInVainIsNotDenied(t *testing.T) {
 		attempt.Expect(digest).To(Equal(artifact.Digest))
 	})
 }
+
+// counted counts the requests whose path ends in a certain way.
+type counted struct {
+	http.RoundTripper
+	suffix string
+	count  *atomic.Int64
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, c.suffix) {
+		c.count.Add(1)
+	}
+	return c.RoundTripper.RoundTrip(r)
+}
+
+func TestStrangersDoNotHaveTheAPIServerAskedAtWill(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	var looked atomic.Int64
+	s.transport = func(next http.RoundTripper) http.RoundTripper {
+		return counted{next, "/artifactrepositories/app", &looked}
+	}
+	f := s.follower()
+	nobody := &meta.Artifact{Path: "externalartifact/" + s.namespace + "/app/" + strings.Repeat("a", 64) + ".tar.gz"}
+	start := time.Now()
+	for range 3 {
+		var strangers errgroup.Group
+		for range 50 {
+			strangers.Go(func() error {
+				code, _, err := f.asked(nobody)
+				if err == nil && code != http.StatusNotFound {
+					err = fmt.Errorf("answered %d", code)
+				}
+				return err
+			})
+		}
+		g.Expect(strangers.Wait()).To(Succeed())
+	}
+	g.Expect(looked.Load()).To(And(BeNumerically(">", 0), BeNumerically("<=", 1+time.Since(start)/time.Second)), "once a second")
+}
