@@ -92,6 +92,8 @@ func (f *globalFlags) bind(fs *pflag.FlagSet) {
 	fs.Int64Var(&f.limits.ArtifactBytes, "max-artifact-bytes", f.limits.ArtifactBytes, "largest artifact, in bytes, as the controller's flag of that name")
 	fs.Int64Var(&f.limits.UncompressedBytes, "max-uncompressed-bytes", f.limits.UncompressedBytes, "most bytes that an artifact may unpack to, as the controller's flag of that name")
 	fs.IntVar(&f.limits.Entries, "max-entries", f.limits.Entries, "most files and folders of an artifact, as the controller's flag of that name")
+	fs.IntVar(&f.limits.Depth, "max-depth", f.limits.Depth, "most elements that a path in an artifact may have, as the controller's flag of that name")
+	fs.IntVar(&f.limits.Layers, "max-layers", f.limits.Layers, "most layers that an artifact may have, as the controller's flag of that name")
 }
 
 // start checks the flags and prepares what the verbs use.
@@ -133,7 +135,18 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 
 // reference reads a reference as people write it, with or without oci://.
 func (a *app) reference(text string) (name.Reference, error) {
-	ref, err := name.ParseReference(strings.TrimPrefix(text, "oci://"), a.nameOptions()...)
+	named := strings.TrimPrefix(text, ociScheme)
+	if strings.Contains(named, "://") {
+		return nil, fmt.Errorf("%q is an address, expected a reference to an artifact such as ghcr.io/org/app-deploy:v1.0.0; --insecure-registry is for plain HTTP", text)
+	}
+	var ref name.Reference
+	var err error
+	// What reads both says of neither what is wrong with it.
+	if strings.Contains(named, "@") {
+		ref, err = name.NewDigest(named, a.nameOptions()...)
+	} else {
+		ref, err = name.NewTag(named, a.nameOptions()...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%q is no reference to an artifact, expected one such as ghcr.io/org/app-deploy:v1.0.0: %w", text, err)
 	}
@@ -156,6 +169,14 @@ func (a *app) access(ctx context.Context, ref name.Reference) (*registry.Reposit
 	}
 	granted.Insecure = a.flags.insecure
 	return a.registries.Repository(ref.Context(), granted), nil
+}
+
+// oneReference accepts the one argument of verbs about an artifact.
+func oneReference(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s given, expected one: a reference such as ghcr.io/org/app-deploy:v1.0.0", counted(len(args), "argument"))
+	}
+	return nil
 }
 
 // getenv returns a variable of the environment, empty when it is not set.

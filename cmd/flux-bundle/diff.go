@@ -65,7 +65,12 @@ func newDiff(a *app) *cobra.Command {
 		Short:   "Compare what would be published of two artifacts or folders",
 		Long:    diffLong,
 		Example: diffExample,
-		Args:    func(cmd *cobra.Command, args []string) error { return trouble(cobra.ExactArgs(2)(cmd, args)) },
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return trouble(fmt.Errorf("%s given, expected two: references or folders, such as ghcr.io/org/app-deploy:v1.0.0 ./deploy", counted(len(args), "argument")))
+			}
+			return nil
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			return trouble(a.start(cmd, args))
 		},

@@ -156,7 +156,7 @@ func TestTroubleHasAnExitCodeOfItsOwn(t *testing.T) {
 		args  []string
 		words []string
 	}{
-		"one argument":        {[]string{dir}, []string{"2 arg"}},
+		"one argument":        {[]string{dir}, []string{"1 argument given, expected two"}},
 		"an unknown flag":     {[]string{dir, dir, "--nothing"}, []string{"--nothing"}},
 		"an unknown output":   {[]string{dir, dir, "-o", "xml"}, []string{"xml"}},
 		"no such folder":      {[]string{dir, "./none"}, []string{"./none: no such file"}},

@@ -54,15 +54,16 @@ func gather(ctx context.Context, path string) (facts, error) {
 		return facts{}, err
 	}
 	g := git{ctx, folder}
-	commit, err := g.ask("rev-parse", "--verify", "HEAD")
-	if err != nil {
-		return facts{}, err
+	if _, err := g.ask("rev-parse", "--git-dir"); err != nil {
+		return facts{}, err // there is no git, or it does not trust the repository
 	}
 	status, err := g.ask("status", "--porcelain", "--untracked-files=all", "--", path2spec(path))
 	if err != nil {
 		return facts{}, err
 	}
-	found := facts{dirty: status != ""}
+	// A new repository has no commit.
+	commit, err := g.ask("rev-parse", "--quiet", "--verify", "HEAD")
+	found := facts{dirty: status != "" || err != nil}
 	if address, err := g.ask("config", "--get", "remote.origin.url"); err == nil {
 		found.source = withoutPassword(address)
 	}

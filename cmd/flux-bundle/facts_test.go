@@ -100,9 +100,21 @@ func TestFoldersWithoutFacts(t *testing.T) {
 
 	empty := manifests(t)
 	ask(t, empty, "init", "--quiet")
+	ask(t, empty, "remote", "add", "origin", "https://github.com/org/app.git")
 	got, said = environment{}.annotationsFor(t, "-f", empty)
+	g.Expect(got).To(Equal(map[string]string{sourceAnnotation: "https://github.com/org/app.git"}), "there is no commit yet")
+	g.Expect(said).To(ContainSubstring("changes that are not committed"))
+
+	broken := manifests(t)
+	write(t, broken, map[string]string{".git/nothing": ""})
+	got, said = environment{}.annotationsFor(t, "-f", broken)
 	g.Expect(got).To(BeEmpty())
-	g.Expect(said).To(ContainSubstring("warning: source, revision and time are not known"))
+	g.Expect(said).To(ContainSubstring("warning: source, revision and time are not known: git rev-parse: "))
+
+	t.Setenv("PATH", t.TempDir())
+	got, said = environment{}.annotationsFor(t, "-f", empty)
+	g.Expect(got).To(BeEmpty(), "there is no git")
+	g.Expect(said).To(ContainSubstring("warning: source, revision and time are not known: "))
 }
 
 // TestNoProgramOfARepositoryRuns gives git a repository that wants to run one.

@@ -61,7 +61,7 @@ func newInspect(a *app) *cobra.Command {
 		Short:             "Show what an artifact is and what would be published of it",
 		Long:              inspectLong,
 		Example:           inspectExample,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneReference,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {

@@ -270,11 +270,15 @@ func TestWhatIsRefusedIsShownAsFarAsItIsKnown(t *testing.T) {
 	huge, err := publish.FluxImage(many...)
 	pushImage(t, r, "org/huge:v1", huge, err)
 
+	few, err := publish.FluxImage(many[:2]...)
+	pushImage(t, r, "org/few:v1", few, err)
+
 	for name, c := range map[string]struct {
 		args         []string
 		reason, kind string
 		words        string
 	}{
+		"org/few:v1":     {reason: "LimitExceeded", words: "--max-layers", args: []string{"--max-layers", "1"}},
 		"org/image:v1":   {reason: "UnsupportedMediaType", kind: "a container image", words: "it is a container image"},
 		"org/unknown:v1": {reason: "UnsupportedMediaType", words: "application/vnd.example.config"},
 		"org/escape:v1":  {reason: "InvalidArtifact", kind: "a Flux artifact", words: `"../"`},
@@ -319,7 +323,7 @@ func TestInspectOfWhatIsNotThere(t *testing.T) {
 		"another format":        {[]string{r.Host() + "/org/app:v1", "--format", "Helm"}, []string{"a Flux artifact"}},
 		"an unknown output":     {[]string{r.Host() + "/org/app:v1", "-o", "xml"}, []string{"xml", "json or yaml"}},
 		"an unknown operation":  {[]string{r.Host() + "/org/app:v1", "--layer-operation", "move"}, []string{"move", "extract"}},
-		"no argument":           {nil, []string{"accepts 1 arg"}},
+		"no argument":           {nil, []string{"0 arguments given, expected one: a reference"}},
 		"an impossible timeout": {[]string{r.Host() + "/org/app:v1", "--timeout", "1ns"}, []string{"--timeout"}},
 	} {
 		t.Run(name, func(t *testing.T) {

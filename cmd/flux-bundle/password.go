@@ -40,7 +40,7 @@ const maxKeyBytes = 64 << 10
 func (a *app) openKey(ctx context.Context, path string) (*sign.Key, error) {
 	text, err := readKeyFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
+		return nil, fmt.Errorf("key %s: %w", path, pathless(err))
 	}
 	if err := sign.CheckKey(text); err != nil {
 		return nil, fmt.Errorf("key %s: %w", path, err)
@@ -61,8 +61,11 @@ func readKeyFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() || info.Size() > maxKeyBytes {
-		return nil, fmt.Errorf("%s is no key file: it is a folder or has more than %d bytes", path, maxKeyBytes)
+	switch {
+	case info.IsDir():
+		return nil, errors.New("it is a folder, expected a file with a private key")
+	case info.Size() > maxKeyBytes:
+		return nil, fmt.Errorf("it has %d bytes, more than the %d of any private key", info.Size(), maxKeyBytes)
 	}
 	return os.ReadFile(path) //nolint:gosec // the person who runs the command names it
 }

@@ -27,10 +27,11 @@ import (
 
 // progress shows an upload: a bar on a terminal, lines elsewhere.
 type progress struct {
-	app  *app
-	what string
-	size int64
-	bar  *progressbar.ProgressBar
+	app *app
+	// what is uploaded, and the repository that it goes to.
+	what, to string
+	size     int64
+	bar      *progressbar.ProgressBar
 	// began tells that any byte was sent.
 	began bool
 }
@@ -46,9 +47,9 @@ func (p *progress) start() io.Writer {
 	p.began = true
 	if !isTerminal(p.app.err) {
 		if again {
-			p.app.statusf("uploading %s again", p.what)
+			p.app.statusf("uploading %s to %s again", p.what, p.to)
 		} else {
-			p.app.statusf("uploading %s (%s)", p.what, bytesText(p.size))
+			p.app.statusf("uploading %s (%s) to %s", p.what, bytesText(p.size), p.to)
 		}
 		return io.Discard
 	}
@@ -77,9 +78,9 @@ func (p *progress) end(err error) {
 	switch {
 	case err != nil:
 	case p.began:
-		p.app.statusf("uploaded %s (%s)", p.what, bytesText(p.size))
+		p.app.statusf("uploaded %s (%s) to %s", p.what, bytesText(p.size), p.to)
 	default:
-		p.app.statusf("%s is already there", p.what)
+		p.app.statusf("%s is already in %s", p.what, p.to)
 	}
 }
 

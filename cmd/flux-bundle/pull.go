@@ -57,11 +57,11 @@ func newPull(a *app) *cobra.Command {
 		Short:             "Write what would be published of an artifact into a folder",
 		Long:              pullLong,
 		Example:           pullExample,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneReference,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dir == "" {
-				return errors.New("--output is empty; name the folder to write to, such as . for this one")
+				return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
 			}
 			return a.pull(cmd.Context(), args[0], pullOptions{content: content.options(a.flags.limits), demand: demand, dir: dir, force: force})
 		},
@@ -70,10 +70,8 @@ func newPull(a *app) *cobra.Command {
 	demand.bind(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "folder to write to, which is made when it is not there")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite files without a question")
-	for _, err := range []error{cmd.MarkFlagRequired("output"), cmd.MarkFlagDirname("output")} {
-		if err != nil {
-			panic(err) // there is no such flag: a mistake in this program
-		}
+	if err := cmd.MarkFlagDirname("output"); err != nil {
+		panic(err) // there is no such flag: a mistake in this program
 	}
 	return cmd
 }

@@ -91,7 +91,7 @@ func newPush(a *app) *cobra.Command {
 		Short:   "Package a folder, sign it and push it",
 		Long:    pushLong,
 		Example: pushExample,
-		Args:    cobra.NoArgs,
+		Args:    noVerb,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 	}
 	p.bind(cmd)
@@ -109,6 +109,18 @@ func pushByDefault(a *app, cmd *cobra.Command) {
 		}
 		return p.run(cmd.Context())
 	}
+}
+
+// noVerb refuses arguments: whoever gives one means a verb, or the folder.
+func noVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q", args[0])
+	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+		text += fmt.Sprintf(", did you mean %s?", strings.Join(similar, " or "))
+	}
+	return errors.New(text + "; a folder to push is named with -f, and --help lists the commands")
 }
 
 func (p *push) bind(cmd *cobra.Command) {
@@ -237,7 +249,7 @@ func (p *push) references() ([]name.Tag, error) {
 // flags, the more specific last.
 func (p *push) annotate(ctx context.Context) (map[string]string, error) {
 	if _, err := os.Stat(p.path); err != nil {
-		return nil, fmt.Errorf("--path: %w", err)
+		return nil, fmt.Errorf("--path %s: %w", p.path, pathless(err))
 	}
 	known, err := gather(ctx, p.path)
 	if err != nil {
@@ -307,7 +319,7 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 func (p *push) folder() (path string, remove func(), err error) {
 	info, err := os.Stat(p.path)
 	if err != nil {
-		return "", nil, fmt.Errorf("--path: %w", err)
+		return "", nil, fmt.Errorf("--path %s: %w", p.path, pathless(err))
 	}
 	if info.IsDir() {
 		return p.path, func() {}, nil

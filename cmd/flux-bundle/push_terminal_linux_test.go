@@ -106,7 +106,7 @@ func TestPasswordsAreAskedForAndNotShown(t *testing.T) {
 	shown = watch(person)
 	ref := serve(t).Host() + "/org/app:v1"
 	answers(atTerminal(t.Context(), program, "-f", manifests(t), "-t", ref, "-s", prefix+".key"), exitOK, question{"Password for mine.key", "tr0ub4dor"})
-	shown.sees(g, "signed sha256:")
+	shown.sees(g, "signed "+strings.TrimSuffix(ref, ":v1")+"@sha256:")
 	g.Expect(shown.shown()).NotTo(ContainSubstring("tr0ub4dor"))
 	g.Expect(echoes(g, program)).To(BeTrue(), "the terminal still hides what is typed")
 }

@@ -20,7 +20,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,7 +112,7 @@ func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
 	r.Forget()
 	again := signed.flux(t, "-f", dir, "-t", ref, "-s", key, "--legacy-signature")
 	g.Expect(again.code).To(Equal(exitOK), again.err)
-	g.Expect(again.err).To(And(ContainSubstring("is already there"), ContainSubstring("is already signed by this key")))
+	g.Expect(again.err).To(And(ContainSubstring("is already in "+r.Host()+"/org/app"), ContainSubstring("is already signed by this key")))
 	for _, request := range r.Requests() {
 		if strings.HasPrefix(request, http.MethodPost) || strings.HasPrefix(request, http.MethodPatch) {
 			g.Expect(request).To(BeEmpty(), "a blob was uploaded")
@@ -122,7 +124,7 @@ func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
 	other, _ := keyPair(t, "secret")
 	r.Forget()
 	resigned := signed.flux(t, "-f", dir, "-t", ref, "-s", other)
-	g.Expect(resigned.err).To(And(ContainSubstring("is already there"), ContainSubstring("\nsigned sha256:")))
+	g.Expect(resigned.err).To(And(ContainSubstring("is already in "), ContainSubstring("\nsigned "+r.Host()+"/org/app@sha256:")))
 }
 
 // TestASignatureInTheOlderFormatIsNotEnough pushes what cosign signed before there
@@ -334,6 +336,10 @@ func TestBadInput(t *testing.T) {
 	ref := r.Host() + "/org/app:v1"
 	key, public := keyPair(t, "secret")
 	good := manifests(t)
+	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	stranger.StartTLS()
+	defer stranger.Close()
 	for name, c := range map[string]struct {
 		files map[string]string // nil: the good folder
 		args  []string          // after the folder
@@ -344,37 +350,57 @@ func TestBadInput(t *testing.T) {
 		"an empty folder":  {files: map[string]string{}, args: []string{"-t", ref}, words: []string{"the folder has no file"}},
 		"nothing but pngs": {files: map[string]string{"a.png": ""}, args: []string{"-t", ref}, words: []string{"the folder has no file to pack"}},
 		"no tag at all":    {words: []string{"-t ghcr.io/org/app-deploy:v1.0.0"}},
+		"a path of too many folders": {
+			files: map[string]string{"a/b/c.yaml": "a: 1\n"}, args: []string{"-t", ref, "--max-depth", "2"}, words: []string{"a/b/c.yaml", "--max-depth"},
+		},
 		"broken YAML": {
 			files: map[string]string{"sub/a.yaml": "a: 1\nb: [\nc: 2\n"}, args: []string{"-t", ref}, words: []string{"sub/a.yaml:2: did not find expected ',' or ']'"},
 		},
 		"broken YAML in a later document": {
 			files: map[string]string{"a.yml": "a: 1\n---\nb: 1\nc: d: e\n"}, args: []string{"-t", ref}, words: []string{"a.yml:4: mapping values are not allowed"},
 		},
+		"YAML that is no text": {
+			files: map[string]string{"a.yaml": "a: 1\nb: é\nc: \xff\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:3: invalid leading UTF-8 octet"},
+		},
+		"YAML with an order to a terminal": {
+			files: map[string]string{"a.yaml": "a: 1\nb: \x1b[31m\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:2: control characters are not allowed"},
+		},
+		"YAML with a tab": {
+			files: map[string]string{"a.yaml": "a: 1\nb:\n\tc: 1\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:3: found character that cannot start any token"},
+		},
 		"a key that is there twice": {
 			files: map[string]string{"a.yaml": "a: 1\n\na: 2\n"}, args: []string{"-t", ref}, words: []string{`a.yaml:3: mapping key "a" already defined at line 1`},
 		},
 		"a kustomization whose file is missing": {
 			files: map[string]string{"over/kustomization.yaml": "namePrefix: a-\nresources:\n- gone.yaml\n"}, args: []string{"-t", ref},
-			words: []string{"over/kustomization.yaml:3: ", "gone.yaml: no such file"},
+			words: []string{"over/kustomization.yaml:3: ", `"gone.yaml" is not there`},
 		},
 		"a kustomization whose file is left out": {
 			files: map[string]string{"kustomization.yaml": "resources:\n- a.yaml\n", "a.yaml": "a: 1\n", ".sourceignore": "a.yaml\n"}, args: []string{"-t", ref},
-			words: []string{"kustomization.yaml:2: ", "a.yaml: no such file"},
+			words: []string{"kustomization.yaml:2: ", `"a.yaml" is not pushed: what .sourceignore`},
 		},
 		"a kustomization that leads out of the folder": {
-			files: map[string]string{"kustomization.yaml": "resources:\n- ../../etc\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:2: "},
+			files: map[string]string{"kustomization.yaml": "resources:\n- ../../etc\n"}, args: []string{"-t", ref}, words: []string{`kustomization.yaml:2: "../../etc" is outside of the folder`},
+		},
+		"a component whose file is missing": {
+			files: map[string]string{"kustomization.yaml": "kind: Component\nresources:\n- a.yaml\n"}, args: []string{"-t", ref}, words: []string{`kustomization.yaml:3: "a.yaml" is not there`},
 		},
 		"a kustomization with an unknown field": {
 			files: map[string]string{"kustomization.yaml": "resourcez: []\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:1: ", `unknown field "resourcez"`},
 		},
+		"a kustomization of what is no resource": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- a.yaml\n", "a.yaml": "a: 1\n"}, args: []string{"-t", ref},
+			words: []string{"kustomization.yaml:2: kustomize cannot build it: accumulating resources: 'a.yaml': missing Resource metadata"},
+		},
 		"a kustomization that is no YAML": {
 			files: map[string]string{"Kustomization": "a: [\n"}, args: []string{"-t", ref}, words: []string{"Kustomization:2: "},
 		},
-		"a reference that is none":      {args: []string{"-t", r.Host() + "/ORG/app:v1"}, words: []string{"/ORG/app:v1", "is no reference"}},
+		"a reference that is none":      {args: []string{"-t", r.Host() + "/ORG/app:v1"}, words: []string{"/ORG/app:v1", "is no reference", "repository can only contain the characters"}},
+		"an address":                    {args: []string{"-t", "http://" + ref}, words: []string{"is an address, expected a reference", "--insecure-registry"}},
 		"a reference without a tag":     {args: []string{"-t", r.Host() + "/org/app"}, words: []string{"names no tag"}},
 		"a reference with a digest":     {args: []string{"-t", r.Host() + "/org/app@sha256:" + strings.Repeat("0", 64)}, words: []string{"names no tag"}},
 		"a key that is not there":       {args: []string{"-t", ref, "-s", "nope.key"}, words: []string{"nope.key", "no such file"}},
-		"a key that is a folder":        {args: []string{"-t", ref, "-s", good}, words: []string{"is no key file"}},
+		"a key that is a folder":        {args: []string{"-t", ref, "-s", good}, words: []string{"it is a folder, expected a file with a private key"}},
 		"the public key":                {args: []string{"-t", ref, "-s", public}, words: []string{"it holds a public key"}},
 		"the wrong password of the key": {args: []string{"-t", ref, "-s", key}, env: environment{passwordVariable: "wrong"}, words: []string{"the password does not open the key"}},
 		"no password and no terminal":   {args: []string{"-t", ref, "-s", key}, words: []string{"set COSIGN_PASSWORD, or run on a terminal"}},
@@ -385,10 +411,13 @@ func TestBadInput(t *testing.T) {
 		"an output that there is not":   {args: []string{"-t", ref, "-o", "xml"}, words: []string{`--output is "xml"`}},
 		"a provider that there is not":  {args: []string{"-t", ref, "--provider", "ibm"}, words: []string{`provider is "ibm"`}},
 		"the provider of another cloud": {args: []string{"-t", ref, "--provider", "aws"}, words: []string{"provider aws gives no credentials"}},
-		"a registry that is not there":  {args: []string{"-t", "127.0.0.1:1/org/app:v1"}, words: []string{"cannot push to 127.0.0.1:1/org/app", "connection refused"}},
+		"a registry that is not there":  {args: []string{"-t", "127.0.0.1:1/org/app:v1"}, words: []string{"cannot push to 127.0.0.1:1/org/app", "connection refused; no tag was set"}},
+		"a registry of nobody":          {args: []string{"-t", stranger.Listener.Addr().String() + "/org/app:v1"}, words: []string{"its certificate is signed by an unknown authority", "SSL_CERT_FILE", "; no tag was set"}},
 		"no time at all":                {args: []string{"-t", ref, "--timeout", "0s"}, words: []string{"--timeout is 0s"}},
 		"a network that is none":        {args: []string{"-t", ref, "--registry-allowed-cidrs", "x"}, words: []string{"--registry-allowed-cidrs"}},
-		"a verb that there is not":      {args: []string{"bogus"}, words: []string{`unknown command "bogus"`}},
+		"a verb that there is not":      {args: []string{"bogus"}, words: []string{`unknown command "bogus"; a folder to push is named with -f`}},
+		"a verb that is misspelt":       {args: []string{"insepct"}, words: []string{`unknown command "insepct", did you mean inspect?`}},
+		"an argument of push":           {args: []string{"push", good}, words: []string{"a folder to push is named with -f"}},
 		"a flag that there is not":      {args: []string{"--bogus"}, words: []string{"unknown flag: --bogus"}},
 	} {
 		t.Run(name, func(t *testing.T) {

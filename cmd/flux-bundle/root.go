@@ -38,15 +38,17 @@ func run(ctx context.Context, s streams, args []string) int {
 // newRoot returns the command with all verbs. Without a verb it pushes.
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:               programName,
-		Short:             "Package, sign and push what Flux deploys",
-		Long:              rootLong,
-		Args:              cobra.NoArgs,
-		Version:           version,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: a.start,
-		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: "flux bundle"},
+		Use:           programName,
+		Short:         "Package, sign and push what Flux deploys",
+		Long:          rootLong,
+		Args:          noVerb,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// How many letters may be wrong in a verb that is not known.
+		SuggestionsMinimumDistance: 2,
+		PersistentPreRunE:          a.start,
+		Annotations:                map[string]string{cobra.CommandDisplayNameAnnotation: "flux bundle"},
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)

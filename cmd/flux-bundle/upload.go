@@ -18,10 +18,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -81,7 +81,7 @@ func (u *upload) run(ctx context.Context, tags []name.Tag) error {
 	} {
 		for _, d := range all {
 			if err := step.do(ctx, d); err != nil {
-				return fmt.Errorf("%w: %s", err, step.unless)
+				return fmt.Errorf("%w; %s", err, step.unless)
 			}
 		}
 	}
@@ -136,7 +136,7 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 		switch {
 		case isNotFound(err):
 		case err != nil:
-			return failed("look for "+tag.Name(), err)
+			return d.failed("look for "+tag.Name(), err)
 		case found.Digest != u.artifact.manifest.digest:
 			return fmt.Errorf("%s exists as %s, and --immutable forbids to move it to %s", tag.Name(), found.Digest, u.artifact.manifest.digest)
 		}
@@ -148,18 +148,18 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 func (u *upload) push(ctx context.Context, d *destination) error {
 	doing := "push to " + d.name.Name()
 	packed := u.artifact.packed
-	shown := &progress{app: u.app, what: "layer " + short(packed.Digest), size: packed.Size}
+	shown := &progress{app: u.app, what: "layer " + short(packed.Digest), to: d.name.Name(), size: packed.Size}
 	err := d.pusher.Upload(ctx, d.name, &layer{packed: packed, reading: shown.start})
 	shown.end(err)
 	if err != nil {
-		return failed(doing, err)
+		return d.failed(doing, err)
 	}
 	if err := d.pusher.Upload(ctx, d.name, u.artifact.config); err != nil {
-		return failed(doing, err)
+		return d.failed(doing, err)
 	}
 	digest := d.name.Digest(u.artifact.manifest.digest.String())
 	if err := d.pusher.Push(ctx, digest, u.artifact.manifest); err != nil {
-		return failed(doing, err)
+		return d.failed(doing, err)
 	}
 	return nil
 }
@@ -172,22 +172,23 @@ func (u *upload) sign(ctx context.Context, d *destination) error {
 		return nil
 	}
 	subject := d.name.Digest(u.artifact.manifest.digest.String())
+	shown := d.name.Name() + "@" + short(u.artifact.manifest.digest)
 	o := sign.Options{Remote: d.options, Log: u.log}
 	if u.log == "" && u.isSigned(ctx, d) {
-		u.app.statusf("%s is already signed by this key", short(u.artifact.manifest.digest))
+		u.app.statusf("%s is already signed by this key", shown)
 	} else {
 		if err := u.key.Attach(ctx, subject, o); err != nil {
-			return failed("sign "+subject.Name(), err)
+			return d.failed("sign "+subject.Name(), err)
 		}
-		u.app.statusf("signed %s", short(u.artifact.manifest.digest))
+		u.app.statusf("signed %s", shown)
 	}
 	if !u.legacy {
 		return nil
 	}
 	if err := u.key.AttachLegacy(ctx, subject, o); err != nil {
-		return failed("sign "+subject.Name()+" in the older format", err)
+		return d.failed("sign "+subject.Name()+" in the older format", err)
 	}
-	u.app.statusf("signed %s in the older format", short(u.artifact.manifest.digest))
+	u.app.statusf("signed %s in the older format", shown)
 	return nil
 }
 
@@ -213,7 +214,7 @@ func (u *upload) tag(ctx context.Context, d *destination) error {
 	}
 	for _, tag := range d.tags {
 		if err := d.pusher.Push(ctx, tag, u.artifact.manifest); err != nil {
-			return failed("set the tag "+tag.Name(), err)
+			return d.failed("set the tag "+tag.Name(), err)
 		}
 		u.app.statusf("%s is %s", tag.Name(), short(u.artifact.manifest.digest))
 	}
@@ -235,18 +236,24 @@ func isNotFound(err error) bool {
 
 // failed says what could not be done, and why, without the address of a request:
 // uploads carry what authorises them in it.
-func failed(doing string, err error) error {
+func (d *destination) failed(doing string, err error) error {
 	var refusal *transport.Error
-	var request *url.Error
-	switch {
-	case errors.As(err, &refusal):
+	// Where plain HTTP may be, a refusal of that hides why HTTPS did not work.
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	if errors.As(err, &refusal) && !untrusted {
 		return fmt.Errorf("cannot %s: %w", doing, answer{refusal})
-	case errors.As(err, &request):
-		return fmt.Errorf("cannot %s: %w", doing, request.Err)
-	default:
-		return fmt.Errorf("cannot %s: %w", doing, err)
 	}
+	return &failure{words: fmt.Sprintf("cannot %s: %s", doing, d.access.Explain(err)), err: err}
 }
+
+// failure is an error that is told in other words than its own.
+type failure struct {
+	words string
+	err   error
+}
+
+func (f *failure) Error() string { return f.words }
+func (f *failure) Unwrap() error { return f.err }
 
 // answer is what a registry refuses with, in words for a person.
 type answer struct{ refusal *transport.Error }

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fluxcd/pkg/kustomize"
 	fluxtar "github.com/fluxcd/pkg/tar"
@@ -129,21 +132,50 @@ func (v *validation) parse(name string) error {
 			return nil
 		}
 		if err != nil {
-			line, words := lineOf(err)
-			return fmt.Errorf("%s:%d: %s", v.show(name), line, words)
+			return v.misspelt(name, err)
+		}
+	}
+}
+
+// misspelt says where in a file the YAML parser stumbled.
+func (v *validation) misspelt(name string, err error) error {
+	line, words := lineOf(err)
+	if line == 0 {
+		line = v.unreadable(name)
+	}
+	return fmt.Errorf("%s:%d: %s", v.show(name), line, words)
+}
+
+// unreadable returns the first line of a file that is no text, for which the YAML
+// parser has no line, or else the first, for which it has none either.
+func (v *validation) unreadable(name string) int {
+	file, err := v.root.Open(name)
+	if err != nil {
+		return 1
+	}
+	defer file.Close()
+	text := bufio.NewReader(file)
+	for line := 1; ; {
+		switch r, size, err := text.ReadRune(); {
+		case err != nil:
+			return 1
+		case r == '\n':
+			line++
+		case r == utf8.RuneError && size == 1, unicode.IsControl(r) && r != '\t' && r != '\r' && r != '\u0085':
+			return line
 		}
 	}
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
-// lineOf takes the line out of the words of the YAML parser. It names none for
-// the first, and counts from zero where it is its grammar that is not met.
+// lineOf takes the line out of the words of the YAML parser; 0 where it names
+// none. It counts from zero where it is its grammar that is not met.
 func lineOf(err error) (int, string) {
 	words := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:")
 	found := yamlLine.FindStringSubmatchIndex(words)
 	if found == nil {
-		return 1, oneLine(words)
+		return 0, oneLine(words)
 	}
 	line, _ := strconv.Atoi(words[found[2]:found[3]])
 	words = oneLine(words[:found[0]] + words[found[1]:])
@@ -218,28 +250,46 @@ func (v *validation) kustomization(file string) (kustomization, error) {
 	k := kustomization{file: file, folder: path.Dir(file), document: &yaml.Node{}}
 	var read struct {
 		Kind                         string
-		Resources, Bases, Components []string
+		Resources, Bases, Components []yaml.Node
 	}
 	// A file without the extension of YAML was not parsed before.
 	for _, into := range []any{k.document, &read} {
 		if err := yaml.Unmarshal(body, into); err != nil {
-			line, words := lineOf(err)
-			return k, fmt.Errorf("%s:%d: %s", v.show(file), line, words)
+			return k, v.misspelt(file, err)
 		}
 	}
 	k.kind = read.Kind
 	for _, entry := range slices.Concat(read.Resources, read.Bases, read.Components) {
-		switch local := path.Join(k.folder, entry); {
+		switch local := path.Join(k.folder, entry.Value); {
+		case entry.Value == "": // no path, as kustomize will say
 		case v.exists(local):
 			k.uses = append(k.uses, local)
-		case isRemote(entry):
-			k.remote = append(k.remote, entry)
+		case isRemote(entry.Value):
+			k.remote = append(k.remote, entry.Value)
+		default:
+			return k, fmt.Errorf("%s:%d: %q %s", v.show(file), entry.Line, entry.Value, v.whyMissing(local, entry.Value))
 		}
 	}
 	if len(k.document.Content) > 0 {
 		k.remote = append(k.remote, downloads(k.document.Content[0])...)
 	}
 	return k, nil
+}
+
+// whyMissing says why a file or folder that a kustomization names is not in what
+// was packed: kustomize's words for that are about folders of its own.
+func (v *validation) whyMissing(local, entry string) string {
+	if path.IsAbs(entry) || local == ".." || strings.HasPrefix(local, "../") {
+		return "is outside of the folder that is pushed, where nobody who deploys it can read it"
+	}
+	switch info, err := os.Lstat(v.show(local)); {
+	case err != nil:
+		return "is not there"
+	case info.IsDir():
+		return "has no file that is pushed: what .sourceignore or Flux's defaults match, and symbolic links, are left out"
+	default:
+		return "is not pushed: what .sourceignore or Flux's defaults match, and symbolic links, are left out"
+	}
 }
 
 // downloads returns the addresses that stand where kustomize takes a path: it
@@ -300,11 +350,16 @@ func fetches(all []kustomization, k kustomization) string {
 	return ""
 }
 
+// triedAsFolder is what kustomize says around the error of a file, because it has
+// then tried to read the file as a folder.
+var triedAsFolder = regexp.MustCompile(`accumulation err='accumulating resources from (.+)': must build at directory: '.+': file is not directory`)
+
 // explain says where in which file kustomize stumbled. It names paths of the
 // unpacked tree and seldom a line, so the line is that of the longest value of
 // the file that it speaks of or, without one, of the longest key.
 func (v *validation) explain(k kustomization, err error) error {
 	words := strings.NewReplacer(v.unpacked+string(filepath.Separator), "", v.unpacked, ".").Replace(err.Error())
+	words = triedAsFolder.ReplaceAllString(words, "$1")
 	line := 1
 	keys, values := scalars(k.document)
 	for _, named := range [][]*yaml.Node{keys, values} {

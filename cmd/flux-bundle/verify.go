@@ -67,7 +67,7 @@ func newVerify(a *app) *cobra.Command {
 		Short:             "Verify the signatures of an artifact",
 		Long:              verifyLong,
 		Example:           verifyExample,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneReference,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
@@ -336,7 +336,7 @@ func secretOf(flags string, files map[string]string) (*trust.Secret, error) {
 	for entry, path := range files {
 		text, err := readUpTo(path, maxTrustBytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", flags, err)
+			return nil, fmt.Errorf("%s %s: %w", flags, path, pathless(err))
 		}
 		secret.Data[entry] = text
 	}
@@ -352,7 +352,7 @@ func readUpTo(path string, limit int64) ([]byte, error) {
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("%q has more than the %d bytes that are read", path, limit)
+		err = fmt.Errorf("it has more than the %d bytes that are read", limit)
 	}
 	return text, err
 }

@@ -241,6 +241,10 @@ func ended(err error) error {
 	return nil
 }
 
+// Explain says what went wrong with a request that RoundTripper was given and,
+// where that is known, what helps: on one line, without secrets or addresses.
+func (r *Repository) Explain(err error) string { return r.explain(err) }
+
 // explain says what is wrong and, where that is known, what helps.
 func (r *Repository) explain(err error) string {
 	var (
