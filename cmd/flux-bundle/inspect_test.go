@@ -285,7 +285,7 @@ func TestWhatIsRefusedIsShownAsFarAsItIsKnown(t *testing.T) {
 		"org/hard:v1":    {reason: "InvalidArtifact", kind: "a Flux artifact", words: "a hard link"},
 		"org/links:v1":   {reason: "InvalidArtifact", kind: "a Flux artifact", words: "symbolic links and no files"},
 		"org/bomb:v1":    {reason: "LimitExceeded", kind: "a Flux artifact", words: "--max-uncompressed-bytes", args: []string{"--max-uncompressed-bytes", "100000"}},
-		"org/huge:v1":    {reason: "LimitExceeded", words: "more than the 100 layers"},
+		"org/huge:v1":    {reason: "LimitExceeded", kind: "a Flux artifact", words: "--max-layers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

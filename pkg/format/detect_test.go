@@ -18,6 +18,7 @@ package format_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -205,4 +206,16 @@ func TestAFormatThatIsPinnedMustMatch(t *testing.T) {
 func TestMoreLayersThanThePlatformAllowsAreRefused(t *testing.T) {
 	_, err := format.Detect(manifest(fluxConfig, fluxContent, fluxContent), format.Options{Limits: format.Limits{Layers: 1}})
 	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "2 layers, more than the 1")
+}
+
+func TestThePlatformMayAllowMoreLayersThanByDefault(t *testing.T) {
+	g := NewWithT(t)
+	text, err := json.Marshal(fluxBody(map[string]any{"layers": repeat(500, descriptor(fluxContent))}))
+	g.Expect(err).NotTo(HaveOccurred())
+	m, err := format.Parse(types.OCIManifestSchema1, text)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = format.Detect(m, format.Options{})
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "500 layers, more than the 100", "--max-layers")
+	_, err = format.Detect(m, format.Options{Limits: format.Limits{Layers: 500}})
+	g.Expect(err).NotTo(HaveOccurred())
 }

@@ -38,6 +38,9 @@ const (
 	// maxManifestTokens bounds what a manifest costs in memory once it is
 	// decoded: a hundred layers with ten annotations each stay well below.
 	maxManifestTokens = 20_000
+	// maxDescriptors bounds the layers, and the manifests, that a manifest may list
+	// whatever the limits of the platform are.
+	maxDescriptors = 1000
 )
 
 // Manifest is what formats are told apart by. Every descriptor in it has a
@@ -253,7 +256,6 @@ func (s *shape) note(key string) {
 // descriptors gets too long, or where the whole manifest has used up the tokens
 // that are left.
 func skipValue(dec *json.Decoder, key string, left *int) error {
-	limit := DefaultLimits().Layers
 	for depth, elements := 0, 0; ; {
 		t, err := dec.Token()
 		if err != nil {
@@ -270,8 +272,8 @@ func skipValue(dec *json.Decoder, key string, left *int) error {
 				elements++
 			}
 		}
-		if elements > limit && (key == "layers" || key == "manifests") {
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d %s that are read", limit, key)
+		if elements > maxDescriptors && (key == "layers" || key == "manifests") {
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d %s that are read", maxDescriptors, key)
 		}
 		if depth == 0 {
 			return nil

@@ -77,7 +77,8 @@ type Limits struct {
 	// IndexBytes bounds the paths of all files and folders together: they are
 	// held in memory.
 	IndexBytes int64
-	// Layers bounds the layers of a manifest.
+	// Layers bounds the layers of a manifest (--max-layers). More than 1000 are
+	// never read.
 	Layers int
 }
 
