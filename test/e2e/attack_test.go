@@ -76,9 +76,11 @@ func newAssault(t *testing.T) *assault {
 // it did, and that a consumer, asked to look once more, deploys that.
 func (a *assault) withstands(name string) {
 	a.Helper()
-	a.Expect(a.reconciled("app").Status.Artifact).To(Equal(a.artifact), name)
+	recorded := a.reconciled("app").Status.Artifact
+	a.Expect(recorded).NotTo(BeNil(), name)
+	a.Expect(recorded).To(BeSamePublication(a.artifact), name) // who verified it may be others
 	a.eventually(func(g Gomega) {
-		g.Expect(get(a.tenant, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(a.artifact), name)
+		g.Expect(get(a.tenant, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(recorded), name)
 	})
 	a.Expect(a.consumedRevision("app")).To(Equal(a.artifact.Revision), name)
 	a.Expect(get(a.tenant, "app", &corev1.ConfigMap{}).Data).To(HaveKeyWithValue("version", allowed), name)
