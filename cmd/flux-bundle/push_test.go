@@ -416,7 +416,7 @@ func TestBadInput(t *testing.T) {
 		"no time at all":                {args: []string{"-t", ref, "--timeout", "0s"}, words: []string{"--timeout is 0s"}},
 		"a network that is none":        {args: []string{"-t", ref, "--registry-allowed-cidrs", "x"}, words: []string{"--registry-allowed-cidrs"}},
 		"a verb that there is not":      {args: []string{"bogus"}, words: []string{`unknown command "bogus"; a folder to push is named with -f`}},
-		"a verb that is misspelt":       {args: []string{"insepct"}, words: []string{`unknown command "insepct", did you mean inspect?`}},
+		"a verb that is misspelt":       {args: []string{"inspec"}, words: []string{`unknown command "inspec", did you mean inspect?`}},
 		"an argument of push":           {args: []string{"push", good}, words: []string{"a folder to push is named with -f"}},
 		"a flag that there is not":      {args: []string{"--bogus"}, words: []string{"unknown flag: --bogus"}},
 	} {

@@ -20,19 +20,28 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/crane"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/gomega"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
+	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+	corev1 "k8s.io/api/core/v1"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/controlplane"
+	"github.com/image-source/image-source-controller/test/publish"
 )
 
 // bundler is the command line in a folder of its own.
@@ -41,32 +50,44 @@ type bundler struct {
 	binary, dir string
 }
 
-// newBundler builds the command line as the Makefile does.
-func newBundler(n *tenant) *bundler {
-	n.Helper()
+// buildBundler builds the command line as the Makefile does.
+func buildBundler(t *testing.T) (binary string) {
+	t.Helper()
+	g := NewWithT(t)
 	root, err := controlplane.Root()
-	n.Expect(err).NotTo(HaveOccurred())
-	b := &bundler{tenant: n, dir: n.TempDir()}
-	b.binary = filepath.Join(b.dir, "flux-bundle")
-	command := exec.CommandContext(n.Context(), "go", "build", "-trimpath", "-o", b.binary, "./cmd/flux-bundle")
+	g.Expect(err).NotTo(HaveOccurred())
+	binary = filepath.Join(t.TempDir(), "flux-bundle")
+	command := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "./cmd/flux-bundle")
 	command.Dir = root
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	output, err := command.CombinedOutput()
-	n.Expect(err).NotTo(HaveOccurred(), string(output))
-	return b
+	g.Expect(err).NotTo(HaveOccurred(), string(output))
+	return binary
 }
+
+// bundlePassword opens the keys of a bundler.
+const bundlePassword = "correct horse"
 
 // flux runs the command and returns what it prints on standard output.
 func (b *bundler) flux(args ...string) string {
 	b.Helper()
+	out, err := b.try(args...)
+	b.Expect(err).NotTo(HaveOccurred())
+	return out
+}
+
+// try is flux for what may fail: then the error is what it says.
+func (b *bundler) try(args ...string) (string, error) {
 	command := exec.CommandContext(b.Context(), b.binary, args...)
 	command.Dir = b.dir
-	command.Env = append(os.Environ(), "COSIGN_PASSWORD=correct horse", "HOME="+b.dir, "DOCKER_CONFIG="+b.dir)
+	command.Env = append(os.Environ(), "COSIGN_PASSWORD="+bundlePassword, "HOME="+b.dir, "DOCKER_CONFIG="+b.dir)
 	var said bytes.Buffer
 	command.Stderr = &said
 	out, err := command.Output()
-	b.Expect(err).NotTo(HaveOccurred(), "%s", said.String())
-	return strings.TrimSpace(string(out))
+	if err != nil {
+		err = fmt.Errorf("flux-bundle %s: %w: %s", strings.Join(args, " "), err, said.String())
+	}
+	return strings.TrimSpace(string(out)), err
 }
 
 // write writes the folder to deploy.
@@ -107,7 +128,7 @@ func (b *bundler) guide() {
 func TestTheWholeWayOfABundle(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
-	b := newBundler(n)
+	b := &bundler{tenant: n, binary: buildBundler(t), dir: n.TempDir()}
 	b.flux("generate-key-pair")
 	n.kubectl("create", "secret", "generic", "release-keys", "--from-file="+filepath.Join(b.dir, "cosign.pub"))
 	push := func(version string, args ...string) (digest, layer string) {
@@ -137,68 +158,141 @@ func TestTheWholeWayOfABundle(t *testing.T) {
 	n.deployed("shop", "1.1.0")
 }
 
-// TestSourceControllerReadsABundle lets Flux's own source verify and unpack it.
-func TestSourceControllerReadsABundle(t *testing.T) {
+// TestEverybodyVerifiesABundle signs with the command line, in a registry with
+// the list of referrers and in one without, and holds that the cosign command,
+// source-controller and this project accept it, and that each of them refuses
+// another key and a folder with a changed byte.
+func TestEverybodyVerifiesABundle(t *testing.T) {
 	t.Parallel()
-	n := newTenant(t, "")
-	b := newBundler(n)
-	b.flux("generate-key-pair")
-	b.flux("generate-key-pair", "--output-key-prefix", "other")
-	b.write("1.0.0")
-	n.kubectl("create", "secret", "generic", "release-keys", "--from-file="+filepath.Join(b.dir, "cosign.pub"))
-	source := func(name, tag string) {
-		n.apply(fmt.Sprintf(`
-apiVersion: source.toolkit.fluxcd.io/v1
-kind: OCIRepository
-metadata:
-  name: %s
-spec:
-  interval: 1s
-  insecure: true
-  url: oci://%s
-  ref:
-    tag: %s
-  verify:
-    provider: cosign
-    secretRef:
-      name: release-keys
-`, name, n.ref("shop-deploy"), tag))
-	}
-	ready := func(name, status string) *unstructured.Unstructured {
-		n.Helper()
-		repository := &unstructured.Unstructured{}
-		repository.SetAPIVersion("source.toolkit.fluxcd.io/v1")
-		repository.SetKind("OCIRepository")
-		n.eventually(func(g Gomega) {
-			g.Expect(env.Client.Get(n.Context(), n.key(name), repository)).To(Succeed())
-			all, _, err := unstructured.NestedSlice(repository.Object, "status", "conditions")
-			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(all).To(ContainElement(SatisfyAll(HaveKeyWithValue("type", "Ready"), HaveKeyWithValue("status", status))))
-		})
-		return repository
-	}
-	verified := func(repository *unstructured.Unstructured) any {
-		all, _, err := unstructured.NestedSlice(repository.Object, "status", "conditions")
-		n.Expect(err).NotTo(HaveOccurred())
-		for _, condition := range all {
-			if condition := condition.(map[string]any); condition["type"] == "SourceVerified" {
-				return condition["status"]
-			}
+	binary := buildBundler(t)
+	listed := publish.ServeReferrers()
+	t.Cleanup(listed.Close)
+	for place, registry := range map[string]publish.Registry{
+		"listed by the registry": {Host: listed.Host()},
+		"under a tag":            {Host: env.Registry().Host()},
+	} {
+		for format, signed := range map[string]signedBundle{
+			"a bundle":           {flag: "--new-bundle-format", sign: (*bundler).pushSigned, carry: (*bundler).carryBundle},
+			"a legacy signature": {flag: "--new-bundle-format=false", sign: (*bundler).pushSignedLegacy, carry: (*bundler).carryLegacy},
+		} {
+			t.Run(format+" "+place, func(t *testing.T) {
+				t.Parallel()
+				n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+				signed.test(&bundler{tenant: n, binary: binary, dir: n.TempDir()}, registry)
+			})
 		}
-		return nil
+	}
+}
+
+// signedBundle is a way to sign a bundle.
+type signedBundle struct {
+	// flag has the cosign command use this format, and no other.
+	flag string
+	// sign pushes the folder and leaves a signature of this format in a repository,
+	// and none of another. It returns the digest.
+	sign func(b *bundler, repository string) string
+	// carry gives the signature of a digest to another, of another repository.
+	carry func(b *bundler, from, to name.Digest)
+}
+
+func (s signedBundle) test(b *bundler, registry publish.Registry) {
+	cosign := newCosignCommand(b.tenant)
+	cosign.dir, cosign.password = b.dir, bundlePassword
+	for _, key := range []string{"cosign", "other"} {
+		b.flux("generate-key-pair", "--output-key-prefix", key)
+	}
+	for secret, file := range map[string]string{"good": "cosign.pub", "stranger": "other.pub"} {
+		public, err := os.ReadFile(filepath.Join(b.dir, file))
+		b.Expect(err).NotTo(HaveOccurred())
+		b.secret(secret, corev1.SecretTypeOpaque, map[string]string{"cosign.pub": string(public)})
+	}
+	verify := func(key, repository string) error {
+		_, err := cosign.try("verify", "--key="+key, "--insecure-ignore-tlog=true", s.flag, "--allow-http-registry", repository+":1.0.0")
+		return err
 	}
 
-	ref := b.flux("-f", "deploy", "-t", n.ref("shop-deploy")+":1.0.0", "-s", "cosign.key")
-	source("signed", "1.0.0")
-	repository := ready("signed", "True")
-	n.Expect(verified(repository)).To(Equal("True"))
-	revision, _, err := unstructured.NestedString(repository.Object, "status", "artifact", "revision")
-	n.Expect(err).NotTo(HaveOccurred())
-	_, digest, _ := strings.Cut(ref, "@")
-	n.Expect(revision).To(Equal("1.0.0@" + digest))
+	shop := registry.Host + "/" + b.image("shop")
+	b.write("1.0.0")
+	digest := s.sign(b, shop)
+	b.Expect(verify("cosign.pub", shop)).To(Succeed())
+	b.Expect(verify("other.pub", shop)).NotTo(Succeed())
+	for _, secret := range []string{"good", "stranger"} {
+		b.demand(secret, shop, signedBy(secret))
+	}
+	b.accepts("good", "1.0.0@"+digest, "key cosign.pub (sha256:")
+	b.rejects("stranger")
 
 	b.write("1.0.0 with a changed byte")
-	b.flux("-f", "deploy", "-t", n.ref("shop-deploy")+":1.0.1", "-s", "other.key")
-	source("changed", "1.0.1")
-	n.Expect(verified(ready("changed", "False"))).To(Equal("False"))
+	changed := registry.Host + "/" + b.image("changed")
+	_, other, _ := strings.Cut(b.flux("-f", "deploy", "-t", changed+":1.0.0"), "@")
+	b.Expect(verify("cosign.pub", changed)).NotTo(Succeed())
+	b.demand("changed", changed, signedBy("good"))
+	b.rejects("changed")
+
+	// A signature says which digest it is of.
+	s.carry(b, b.digest(shop, digest), b.digest(changed, other))
+	b.Expect(verify("cosign.pub", changed)).NotTo(Succeed())
+	_, err := b.try("verify", changed+":1.0.0", "--key=cosign.pub")
+	b.Expect(err).To(MatchError(SatisfyAll(ContainSubstring("is not accepted"), ContainSubstring("of another image"))))
+
+	// And the other way round: what the cosign command signs.
+	cosign.run("sign", "--yes", "--key=cosign.key", "--use-signing-config=false", "--tlog-upload=false", s.flag, "--allow-http-registry", changed+"@"+other)
+	b.Expect(b.flux("verify", changed+":1.0.0", "--key=cosign.pub")).To(ContainSubstring("signed by key cosign.pub "))
+	_, err = b.try("verify", changed+":1.0.0", "--key=other.pub")
+	b.Expect(err).To(MatchError(ContainSubstring("by another key than other.pub")))
+}
+
+func signedBy(secret string) *sourcev1.OCIRepositoryVerification {
+	return &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: secret}}
+}
+
+func (b *bundler) digest(repository, digest string) name.Digest {
+	b.Helper()
+	named, err := name.NewDigest(repository + "@" + digest)
+	b.Expect(err).NotTo(HaveOccurred())
+	return named
+}
+
+func (b *bundler) pushSigned(repository string) string {
+	b.Helper()
+	_, digest, _ := strings.Cut(b.flux("-f", "deploy", "-t", repository+":1.0.0", "-s", "cosign.key"), "@")
+	return digest
+}
+
+// pushSignedLegacy copies the artifact and its older signature to a repository
+// where the newer one is not.
+func (b *bundler) pushSignedLegacy(repository string) string {
+	b.Helper()
+	both := repository + "-both"
+	_, digest, _ := strings.Cut(b.flux("-f", "deploy", "-t", both+":1.0.0", "-s", "cosign.key", "--legacy-signature"), "@")
+	b.Expect(crane.Copy(both+":1.0.0", repository+":1.0.0")).To(Succeed())
+	b.carryLegacy(b.digest(both, digest), b.digest(repository, digest))
+	return digest
+}
+
+func (b *bundler) carryLegacy(from, to name.Digest) {
+	b.Helper()
+	tag := func(image name.Digest) string {
+		return image.Context().Tag(strings.Replace(image.DigestStr(), ":", "-", 1) + ".sig").Name()
+	}
+	b.Expect(crane.Copy(tag(from), tag(to))).To(Succeed())
+}
+
+func (b *bundler) carryBundle(from, to name.Digest) {
+	b.Helper()
+	index, err := remote.Referrers(from, remote.WithContext(b.Context()))
+	b.Expect(err).NotTo(HaveOccurred())
+	referrers, err := index.IndexManifest()
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(referrers.Manifests).To(HaveLen(1))
+	image, err := remote.Image(from.Context().Digest(referrers.Manifests[0].Digest.String()), remote.WithContext(b.Context()))
+	b.Expect(err).NotTo(HaveOccurred())
+	layers, err := image.Layers()
+	b.Expect(err).NotTo(HaveOccurred())
+	content, err := layers[0].Compressed()
+	b.Expect(err).NotTo(HaveOccurred())
+	defer content.Close()
+	signature, err := io.ReadAll(content)
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(ociremote.WriteAttestationNewBundleFormat(to, signature, ctypes.CosignSignPredicateType)).To(Succeed())
 }

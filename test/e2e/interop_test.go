@@ -168,15 +168,23 @@ func (n *tenant) rejects(name string) {
 type cosign struct {
 	*tenant
 	program, dir string
+	// password of the keys.
+	password string
+}
+
+func newCosignCommand(n *tenant) *cosign {
+	n.Helper()
+	program, err := controlplane.Executable(n.Context(), controlplane.Cosign)
+	n.Expect(err).NotTo(HaveOccurred())
+	dir := n.TempDir()
+	return &cosign{tenant: n, program: program, dir: dir, password: "a secret of " + dir}
 }
 
 // newCosign signs with the command. The flag says in which format.
 func newCosign(format string) func(*tenant) signer {
 	return func(n *tenant) signer {
 		n.Helper()
-		program, err := controlplane.Executable(n.Context(), controlplane.Cosign)
-		n.Expect(err).NotTo(HaveOccurred())
-		c := cosign{tenant: n, program: program, dir: n.TempDir()}
+		c := newCosignCommand(n)
 		c.run("generate-key-pair")
 		key, err := os.ReadFile(filepath.Join(c.dir, "cosign.key"))
 		n.Expect(err).NotTo(HaveOccurred())
@@ -202,19 +210,25 @@ func newCosign(format string) func(*tenant) signer {
 }
 
 // run runs the command in a folder of its own.
-func (c cosign) run(args ...string) {
+func (c *cosign) run(args ...string) {
 	c.Helper()
+	output, err := c.try(args...)
+	c.Expect(err).NotTo(HaveOccurred(), "cosign %s: %s", strings.Join(args, " "), output)
+}
+
+// try is run for what may fail; it returns what the command says.
+func (c *cosign) try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(c.Context(), patience)
 	defer cancel()
 	command := exec.CommandContext(ctx, c.program, args...)
 	command.Dir = c.dir
 	const nobody = "http://127.0.0.1:9"
 	command.Env = []string{
-		"HOME=" + c.dir, "COSIGN_PASSWORD=a secret of " + c.dir,
+		"HOME=" + c.dir, "COSIGN_PASSWORD=" + c.password,
 		"HTTP_PROXY=" + nobody, "HTTPS_PROXY=" + nobody, // loopback, and so the registry, goes without
 	}
 	output, err := command.CombinedOutput()
-	c.Expect(err).NotTo(HaveOccurred(), "cosign %s: %s", strings.Join(args, " "), output)
+	return string(output), err
 }
 
 // newLibrary signs with the library that cosign is made of.

@@ -33,7 +33,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// Signer signs images with a key of its own.
+// Signer signs images with a key of its own. It shares no code with pkg/sign: what
+// verifies signatures is tested against this and the cosign command, and what
+// pkg/sign makes against everybody who verifies.
 type Signer struct {
 	// PublicKey in PEM format, as cosign.pub holds it.
 	PublicKey []byte
