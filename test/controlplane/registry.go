@@ -23,7 +23,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -122,29 +124,47 @@ func (r *Registry) LogFile() string { return r.process.LogFile() }
 type Request struct {
 	Method, Path string
 	Status       int
+	// UserAgent is how the client names itself.
+	UserAgent string
 }
 
 // accessLine matches a line of the access log about the API of the registry. The
 // log is in Apache's combined format, with other lines in between.
-var accessLine = regexp.MustCompile(`^\S+ \S+ \S+ \[[^]]+\] "([A-Z]+) (/v2/\S*) HTTP/[0-9.]+" ([0-9]{3}) `)
+var accessLine = regexp.MustCompile(`^\S+ \S+ \S+ \[[^]]+\] "([A-Z]+) (/v2/\S*) HTTP/[0-9.]+" ([0-9]{3}) \S+ "[^"]*" "([^"]*)"`)
 
 // Requests returns the requests to its API that the registry has answered so
 // far, as its access log has them. The registry writes a line after it has answered.
 func (r *Registry) Requests() ([]Request, error) {
+	requests, _, err := r.RequestsSince(0)
+	return requests, err
+}
+
+// RequestsSince returns the requests in the access log from an offset on, and
+// the offset at which the next ones begin.
+func (r *Registry) RequestsSince(offset int64) (requests []Request, next int64, err error) {
 	log, err := os.Open(r.LogFile())
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer log.Close()
-	var requests []Request
-	lines := bufio.NewScanner(log)
-	for lines.Scan() {
-		if match := accessLine.FindStringSubmatch(lines.Text()); match != nil {
+	if _, err := log.Seek(offset, io.SeekStart); err != nil {
+		return nil, 0, err
+	}
+	lines := bufio.NewReader(log)
+	for next = offset; ; {
+		line, err := lines.ReadString('\n')
+		if errors.Is(err, io.EOF) { // what is not a line yet is read the next time
+			return requests, next, nil
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		next += int64(len(line))
+		if match := accessLine.FindStringSubmatch(line); match != nil {
 			status, _ := strconv.Atoi(match[3])
-			requests = append(requests, Request{Method: match[1], Path: match[2], Status: status})
+			requests = append(requests, Request{Method: match[1], Path: match[2], Status: status, UserAgent: match[4]})
 		}
 	}
-	return requests, lines.Err()
 }
 
 // StartRegistry starts a further registry. It ends with the control plane, if

@@ -66,8 +66,20 @@ func TestRegistry(t *testing.T) {
 		_, err := head(registry.Host() + "/app:v1")
 		g.Expect(err).NotTo(HaveOccurred())
 
-		g.Eventually(registry.Requests, "5s").Should(ContainElement(
-			controlplane.Request{Method: http.MethodHead, Path: "/v2/app/manifests/v1", Status: http.StatusOK}))
+		asked := func(userAgent string) controlplane.Request {
+			return controlplane.Request{Method: http.MethodHead, Path: "/v2/app/manifests/v1", Status: http.StatusOK, UserAgent: userAgent}
+		}
+		g.Eventually(registry.Requests, "5s").Should(ContainElement(asked("go-containerregistry")))
+		_, offset, err := registry.RequestsSince(0)
+		g.Expect(err).NotTo(HaveOccurred())
+
+		_, err = head(registry.Host()+"/app:v1", remote.WithUserAgent("somebody"))
+		g.Expect(err).NotTo(HaveOccurred())
+
+		g.Eventually(func() ([]controlplane.Request, error) {
+			since, _, err := registry.RequestsSince(offset)
+			return since, err
+		}, "5s").Should(And(ContainElement(HaveField("UserAgent", HavePrefix("somebody"))), Not(ContainElement(asked("go-containerregistry")))))
 	})
 
 	t.Run("lets only its user in", func(t *testing.T) {
