@@ -1,0 +1,199 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// report is what a run found.
+type report struct {
+	Machine    machine
+	Concurrent int
+	Started    time.Time
+	Budgets    []budget
+	Rows       []row
+	Latencies  []delay
+	Limits     []limit
+}
+
+// machine is where it was found, in general words.
+type machine struct {
+	Cores     int
+	Processor string
+	Memory    int64 // bytes
+	Kernel    string
+	Go        string
+}
+
+func (m machine) String() string {
+	return fmt.Sprintf("%d cores (%s), %d GiB of memory, Linux %s, %s", m.Cores, m.Processor, m.Memory>>30, m.Kernel, m.Go)
+}
+
+// row is a phase of a scenario, with the median of all rounds.
+type row struct {
+	Scenario, Phase, Title string
+	// Count is what the costs are divided by, Sources the number in a row of
+	// growth, Shape that of the artifacts.
+	Count, Sources int
+	Shape          string
+	Rounds         int
+	Ours, Theirs   *usage // Theirs is nil for what source-controller cannot do
+}
+
+func newReport(o options) *report {
+	return &report{Machine: thisMachine(), Concurrent: o.concurrent, Started: time.Now().UTC().Truncate(time.Second)}
+}
+
+func newRow(scenario string, p phase, took [2][]*usage) row {
+	return row{
+		Scenario: scenario, Phase: p.name, Title: p.title, Count: p.count, Sources: p.sources, Shape: p.shape,
+		Rounds: len(took[0]), Ours: middle(took[0]), Theirs: middle(took[1]),
+	}
+}
+
+// middle is the usage of the round with the median of CPU, with the medians of
+// wall time and of memory.
+func middle(rounds []*usage) *usage {
+	if len(rounds) == 0 {
+		return nil
+	}
+	pick := func(of func(*usage) float64) float64 {
+		var values []float64
+		for _, u := range rounds {
+			values = append(values, of(u))
+		}
+		return median(values)
+	}
+	m := &usage{
+		Wall:   pick(func(u *usage) float64 { return u.Wall }),
+		CPU:    pick(func(u *usage) float64 { return u.CPU }),
+		Before: int64(pick(func(u *usage) float64 { return float64(u.Before) })),
+		Peak:   int64(pick(func(u *usage) float64 { return float64(u.Peak) })),
+		After:  int64(pick(func(u *usage) float64 { return float64(u.After) })),
+		Events: int(pick(func(u *usage) float64 { return float64(u.Events) })),
+	}
+	for _, u := range rounds {
+		if u.CPU == m.CPU {
+			m.Requests, m.Writes = u.Requests, u.Writes
+		}
+	}
+	return m
+}
+
+// find returns a row; nil if that was not measured.
+func (r *report) find(scenario, phase string) *row {
+	for i := range r.Rows {
+		if r.Rows[i].Scenario == scenario && r.Rows[i].Phase == phase {
+			return &r.Rows[i]
+		}
+	}
+	return nil
+}
+
+// growth returns the rows of a phase for numbers of sources that grow.
+func (r *report) growth(phase string) (rows []row) {
+	for _, row := range r.Rows {
+		if row.Sources > 0 && row.Phase == phase {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// write writes a report as JSON and as Markdown.
+func (r *report) write(folder, text string) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	content, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(folder, "bench.json"), append(content, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, "bench.md"), []byte(text), 0o600)
+}
+
+// The lines of a document between which the tables of a run stand.
+const (
+	tablesBegin = "<!-- begin: tables of make bench -->"
+	tablesEnd   = "<!-- end: tables of make bench -->"
+)
+
+// replaceTables replaces what a document has between the markers.
+func replaceTables(path, text string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, begins := strings.Cut(string(content), tablesBegin)
+	_, after, ends := strings.Cut(rest, tablesEnd)
+	if !begins || !ends {
+		return fmt.Errorf("%s has no lines %q and %q", path, tablesBegin, tablesEnd)
+	}
+	return os.WriteFile(path, []byte(before+tablesBegin+"\n\n"+strings.TrimSpace(text)+"\n\n"+tablesEnd+after), 0o644)
+}
+
+// thisMachine describes this machine as far as it matters.
+func thisMachine() machine {
+	m := machine{Cores: runtime.NumCPU(), Processor: runtime.GOARCH, Go: runtime.Version()}
+	var name syscall.Utsname
+	if err := syscall.Uname(&name); err == nil {
+		var release []byte
+		for _, c := range name.Release {
+			if c == 0 {
+				break
+			}
+			release = append(release, byte(c))
+		}
+		// The rest of a release names who built it.
+		m.Kernel = strings.Join(strings.SplitN(string(release), ".", 3)[:2], ".")
+	}
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err == nil {
+		m.Memory = int64(info.Totalram) * int64(info.Unit)
+	}
+	if model := processor(); model != "" {
+		m.Processor += ", " + model
+	}
+	return m
+}
+
+// processor is the model of the processor; empty where nobody says.
+func processor() string {
+	content, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan(); {
+		if name, value, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
