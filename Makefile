@@ -15,6 +15,11 @@ GO_TEST_ARGS ?=
 PKG ?= ./...
 # How long go test may take for one package; the end-to-end tests are the longest.
 TEST_TIMEOUT ?= 30m
+# Arguments for make bench, such as BENCH_ARGS='-full -update-docs'.
+BENCH_ARGS ?=
+# Packages of make bench-parts, and how often each benchmark runs; benchstat wants six.
+BENCH_PKG ?= ./controllers ./pkg/...
+BENCH_COUNT ?= 6
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 # How many seeds make faults tries, and the first of them.
@@ -121,8 +126,22 @@ lint: $(GOLANGCI_LINT) ## Run golangci-lint. Its first build takes some minutes.
 	$(GOLANGCI_LINT) run $(PKG)
 
 .PHONY: bench
-bench: controlplane ## Run the benchmarks; those of the controller on a control plane of their own.
-	$(GO) test $(PKG) -run '^$$' -bench . -benchmem
+bench: controlplane ## Measure this controller beside source-controller; BENCH_ARGS=-full adds what takes long.
+	$(GO) run ./test/bench $(BENCH_ARGS)
+
+.PHONY: bench-parts
+bench-parts: $(BENCHSTAT) ## Run the Go benchmarks of the pipeline's parts and compare them with the baseline, if there is one.
+	@mkdir -p $(BIN)/bench
+	$(GO) test $(BENCH_PKG) -run '^$$' -bench . -benchmem -count $(BENCH_COUNT) | tee $(BIN)/bench/parts.txt
+	@if [[ -f $(BIN)/bench/baseline.txt ]]; then \
+		$(BENCHSTAT) baseline=$(BIN)/bench/baseline.txt now=$(BIN)/bench/parts.txt; \
+	else \
+		echo "there is no baseline to compare with: make bench-baseline keeps this run as one"; \
+	fi
+
+.PHONY: bench-baseline
+bench-baseline: ## Keep the last run of make bench-parts as the baseline of the next.
+	cp $(BIN)/bench/parts.txt $(BIN)/bench/baseline.txt
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME.
