@@ -30,8 +30,11 @@ import (
 const (
 	// probePeriod is how often a backend is asked whether it is ready. A kubelet
 	// takes longer, but tells the others of a Pod that is to end at once.
-	probePeriod  = 50 * time.Millisecond
-	probeTimeout = 500 * time.Millisecond
+	probePeriod = 50 * time.Millisecond
+	// A backend that does not answer in time is not ready after some failures
+	// only, as with a kubelet: the machine may be busy. One that refuses is not at once.
+	probeTimeout  = time.Second
+	probeFailures = 3
 )
 
 // Balancer is a Service in miniature: it hands each connection to one of the
@@ -106,13 +109,21 @@ func (b *Balancer) Add(ctx context.Context, controller *Controller) {
 func (b *Balancer) probe(ctx context.Context, which *backend, ready func(context.Context) error) {
 	tick := time.NewTicker(probePeriod)
 	defer tick.Stop()
+	silent := 0
 	for {
 		asked, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := ready(asked)
 		cancel()
-		b.mu.Lock()
-		which.ready = err == nil
-		b.mu.Unlock()
+		if errors.Is(err, context.DeadlineExceeded) {
+			silent++
+		} else {
+			silent = 0
+		}
+		if silent == 0 || silent >= probeFailures {
+			b.mu.Lock()
+			which.ready = err == nil
+			b.mu.Unlock()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -138,7 +149,7 @@ func (b *Balancer) carry(ctx context.Context, client net.Conn) {
 	if !ok {
 		return
 	}
-	dialer := net.Dialer{Timeout: probeTimeout}
+	var dialer net.Dialer // it is for the client to lose patience
 	server, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return
