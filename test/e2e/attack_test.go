@@ -334,7 +334,8 @@ func TestConsumersComeBackAfterARepair(t *testing.T) {
 		a.eventually(func(g Gomega) {
 			g.Expect(get(a.tenant, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(a.artifact), name)
 		})
-		a.Expect(a.consumedRevision("app")).To(Equal(a.artifact.Revision), name)
+		// The consumer may have to hear of the repair first.
+		a.eventually(func(g Gomega) { g.Expect(a.consumedRevision("app")).To(Equal(a.artifact.Revision), name) })
 		a.deployed("app", allowed)
 		a.withstands(name)
 	}
