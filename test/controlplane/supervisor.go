@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -134,7 +135,9 @@ const (
 )
 
 // FreeAddress returns an address, host and port, of the loopback interface that
-// nothing listens on.
+// nothing listens on. It stays free while nobody listens there, as when a
+// program that has to come back under its address is down: ports of the range
+// that it is of are given to no connection that is opened.
 func FreeAddress() (string, error) {
 	addresses, err := freeAddresses(1)
 	if err != nil {
@@ -142,6 +145,13 @@ func FreeAddress() (string, error) {
 	}
 	return addresses[0], nil
 }
+
+// The range of ports that are neither anybody's by custom nor given to
+// connections, on the systems that this runs on.
+const (
+	firstPort = 20_000
+	ports     = 10_000
+)
 
 // freeAddresses returns n different addresses. It holds all of them until it has
 // the last, so that they differ.
@@ -153,8 +163,11 @@ func freeAddresses(n int) ([]string, error) {
 		}
 	}()
 	addresses := make([]string, 0, n)
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for attempts := 0; len(addresses) < n; attempts++ {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(ports))) //nolint:gosec // any will do
+		if err != nil && attempts < ports {
+			continue // it is taken
+		}
 		if err != nil {
 			return nil, fmt.Errorf("looking for a free port: %w", err)
 		}

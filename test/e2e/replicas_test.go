@@ -20,8 +20,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -39,6 +37,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/controlplane"
 	"github.com/image-source/image-source-controller/test/publish"
 	"github.com/image-source/image-source-controller/test/stage"
 )
@@ -62,8 +61,9 @@ func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 	r.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { r.Expect(r.balancer.Close()).To(Succeed()) })
 	addresses := make([]string, 3)
-	for i := range addresses {
-		addresses[i] = r.lastingAddress()
+	for i := range addresses { // each has to know the others' before it starts
+		addresses[i], err = controlplane.FreeAddress()
+		r.Expect(err).NotTo(HaveOccurred())
 	}
 	for i, address := range addresses {
 		name := fmt.Sprintf("shard-%s-%d", shard, i)
@@ -88,21 +88,6 @@ func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 		r.all = append(r.all, controller)
 	}
 	return r
-}
-
-// lastingAddress returns an address that stays free while nobody listens there:
-// replicas have to know each other's before they start, and after they were
-// killed. Ports of this range are given to no connection that is opened.
-func (r *replicas) lastingAddress() (address string) {
-	r.Helper()
-	r.eventually(func(g Gomega) {
-		var config net.ListenConfig
-		listener, err := config.Listen(r.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000)))
-		g.Expect(err).NotTo(HaveOccurred())
-		address = listener.Addr().String()
-		g.Expect(listener.Close()).To(Succeed())
-	})
-	return address
 }
 
 // source publishes a first version of app, whose layer is served as it is, and
