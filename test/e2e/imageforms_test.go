@@ -325,7 +325,7 @@ func TestManyArtifactRepositoriesOfFewTags(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	door := newTally(t, env.Registry())
 	for i := range distinct {
-		n.push(fmt.Sprintf("app-%d", i%images), fmt.Sprintf("v%d", i/images), configMap("app", fmt.Sprint(i)))
+		n.push(fmt.Sprintf("app-%d", i%images), fmt.Sprintf("v%d", i/images), configMap(n.namespace, fmt.Sprint(i))) // content that no other test has
 	}
 	start := time.Now()
 	for i := range distinct * copies {
