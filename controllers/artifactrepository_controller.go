@@ -144,8 +144,8 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 
 // attempt carries out the plan for an object. Whatever fails, the bytes of
 // what is published are kept whole.
-func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
-	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
+func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
+	ctx, cancel := context.WithTimeout(whole, obj.GetTimeout())
 	defer cancel()
 	objectsErr := r.keepImageObjects(ctx, obj, &around)
 	a := attempt{plan: r.Rules.Plan(obj, around)}
@@ -188,7 +188,7 @@ func (r *ArtifactRepositoryReconciler) attempt(ctx context.Context, obj *v1alpha
 		a.err = a.judgement.err
 		return a
 	}
-	return r.restore(ctx, obj, around, a)
+	return r.restore(whole, obj, around, a)
 }
 
 // keepImageObjects makes the image objects of a spec with a policy, where the
@@ -293,6 +293,10 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 	if published == nil {
 		return a
 	}
+	// With time of its own: a registry that used up that of the attempt must not
+	// make it unknown whether the bytes are there.
+	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
+	defer cancel()
 	// An attempt that failed early may not have come to the check it was to make.
 	depth := max(a.depth, r.depth(obj, around, a.plan.Interval))
 	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, depth)

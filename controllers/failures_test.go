@@ -305,3 +305,21 @@ func TestNoSecretIsTold(t *testing.T) {
 	}
 	g.Expect(s.log.String()).NotTo(ContainSubstring("hunter2"))
 }
+
+// A registry that takes all the time of an attempt does not make it unknown
+// whether the published bytes are stored: after a start, all of them are read.
+func TestARegistryThatHangsSaysNothingAboutTheDisk(t *testing.T) {
+	s := startScene(t)
+	s.publishes("app", "1.0.0")
+	s.stop()
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Timeout = &metav1.Duration{Duration: time.Second} })
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		<-r.Context().Done()
+		return true
+	})
+	s.start()
+	obj := s.waitFailed("app", v1alpha1.ReasonFetchFailed, "spec.timeout (1s)", "still published: 1.0.0@")
+	NewWithT(t).Expect(conditions.IsTrue(obj, v1alpha1.ArtifactInStorageCondition)).To(BeTrue())
+	s.expectServed(obj.Status.Artifact)
+	s.answers()
+}
