@@ -164,7 +164,7 @@ func freeAddresses(n int) ([]string, error) {
 	}()
 	addresses := make([]string, 0, n)
 	for attempts := 0; len(addresses) < n; attempts++ {
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(ports))) //nolint:gosec // any will do
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(ports)))
 		if err != nil && attempts < ports {
 			continue // it is taken
 		}
