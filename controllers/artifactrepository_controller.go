@@ -188,7 +188,10 @@ func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alp
 		a.err = a.judgement.err
 		return a
 	}
-	return r.restore(whole, obj, around, a)
+	if lost := r.check(whole, obj, around, &a); !lost {
+		return a
+	}
+	return r.restore(ctx, obj, around, a)
 }
 
 // keepImageObjects makes the image objects of a spec with a policy, where the
@@ -286,24 +289,27 @@ func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 	return equality.Semantic.DeepEqual(*recorded, made)
 }
 
-// restore makes the bytes of what is published again from the recipe in the
-// record, if they are no longer stored.
-func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+// check looks whether the bytes of what is published are stored, and tells whether
+// they are lost. It has time of its own: a registry that used up that of the
+// attempt must not make it unknown what is on the disk, or on other replicas.
+func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) (lost bool) {
 	published := publishedBy(obj)
 	if published == nil {
-		return a
+		return false
 	}
-	// With time of its own: a registry that used up that of the attempt must not
-	// make it unknown whether the bytes are there.
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
 	// An attempt that failed early may not have come to the check it was to make.
 	depth := max(a.depth, r.depth(obj, around, a.plan.Interval))
 	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, depth)
-	if ok || err != nil {
-		a.stored = ok
-		return a
-	}
+	a.stored = ok
+	return !ok && err == nil
+}
+
+// restore makes the bytes of what is published again from the recipe in the
+// record, which are stored no longer.
+func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	published := publishedBy(obj)
 	out, settings, err := r.rebuild(ctx, obj, around, a.standing)
 	switch {
 	case err == nil:
