@@ -312,6 +312,8 @@ func (l *lap) look(ctx context.Context, want map[string]string, progress, watchi
 				return nil
 			}
 			see(event.Object.(client.Object))
+		case <-l.process.Exited():
+			return fmt.Errorf("the process has ended, see %s", l.process.LogFile())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -356,6 +358,30 @@ func (l *lap) idle(ctx context.Context, d time.Duration) (*usage, error) {
 		return nil, err
 	}
 	return l.used(ctx, from, time.Now())
+}
+
+// rebuild ends the process, takes away all that it has stored, and measures
+// what it takes to start again and to serve the sources. The life of the new
+// process counts from its begin.
+func (l *lap) rebuild(ctx context.Context, sources []source) (*usage, error) {
+	from, err := l.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.process.restartEmpty(ctx); err != nil {
+		return nil, err
+	}
+	l.pid, from.cpu = l.process.PID(), 0
+	for _, s := range sources {
+		if err := l.served(ctx, s.name); err != nil {
+			return nil, err
+		}
+	}
+	done := time.Now()
+	if err := l.settle(ctx); err != nil {
+		return nil, err
+	}
+	return l.used(ctx, from, done)
 }
 
 // served fetches a published artifact as a consumer does and checks its digest.

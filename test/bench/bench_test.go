@@ -161,6 +161,19 @@ func TestBudgetsSayWhetherTheyAreMet(t *testing.T) {
 	g.Expect(over).To(HaveKeyWithValue("CPU of a source, idle, with 2 sources beside that with 1", false))
 }
 
+func TestAProfileIsReadAsSharesOfFunctions(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(topOf(`File: image-source-controller
+Type: cpu
+Duration: 60s, Total samples = 5.69s ( 9.48%)
+Showing nodes accounting for 4.32s, 75.92% of 5.69s total
+      flat  flat%   sum%        cum   cum%
+     3.84s 67.49% 67.49%      4.01s 70.47%  github.com/klauspost/compress/flate.(*decompressor).huffmanBufioReader
+     0.48s  8.44% 75.92%      0.48s  8.44%  runtime.memmove (inline)
+`)).To(Equal([]string{"67.49% flate.(*decompressor).huffmanBufioReader", "8.44% runtime.memmove"}))
+	g.Expect(topOf("no profile")).To(BeEmpty())
+}
+
 func TestTablesOfADocumentAreReplaced(t *testing.T) {
 	g := NewWithT(t)
 	path := filepath.Join(t.TempDir(), "page.md")

@@ -25,6 +25,11 @@ import (
 type budget struct {
 	What, Allowed, Measured string
 	Met                     bool
+	// Spent names what took most of the CPU, where the budget is one of CPU and
+	// was not met.
+	Spent []string `json:",omitempty"`
+
+	scenario string // which a profile of can tell
 }
 
 // sheet collects budgets of what was measured.
@@ -99,11 +104,14 @@ func (s *sheet) cpu(r *report) {
 		{small.name, "wave", "CPU for a new tag of a small artifact", "1/2 of source-controller", 1. / 2},
 		{clean.name, "publish", "CPU for a clean artifact of 16 MiB", "1/10 of source-controller", 1. / 10},
 		{linked.name, "publish", "CPU for one that is archived again", "1/3 of source-controller", 1. / 3},
+		{book.name, "publish", "CPU for a clean artifact of 18 MiB, prose", "1/10 of source-controller", 1. / 10},
+		{linkedBook.name, "publish", "CPU for prose that is archived again", "1/3 of source-controller", 1. / 3},
 	} {
 		for _, row := range r.Rows {
 			if row.Shape == b.shape && row.Phase == b.phase && row.Theirs != nil {
 				got := row.Ours.CPU / row.Theirs.CPU
 				s.add(got <= b.ratio, b.what, b.allowed, fmt.Sprintf("%.2f", got))
+				s.all[len(s.all)-1].scenario = row.Scenario
 			}
 		}
 	}

@@ -82,6 +82,17 @@ func (p *process) end() error {
 	return os.RemoveAll(p.storage)
 }
 
+// restartEmpty ends the process and starts it again with nothing in its storage.
+func (p *process) restartEmpty(ctx context.Context) error {
+	if err := p.end(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.storage, 0o750); err != nil {
+		return err
+	}
+	return p.Restart(ctx)
+}
+
 // contenders are those that are measured; ours first.
 func contenders() [2]contender { return [2]contender{ours{}, theirs{}} }
 

@@ -50,6 +50,8 @@ type options struct {
 	out string
 	// profile adds a round with the profiler on, which is not counted.
 	profile bool
+	// explain has the profiler say why a budget of CPU is not met.
+	explain bool
 	// updateDocs puts the tables into the documentation.
 	updateDocs bool
 }
@@ -65,6 +67,7 @@ func main() {
 	flag.BoolVar(&o.full, "full", false, "add 500 MiB artifacts, which take 20 GB of disk, and 5,000 sources")
 	flag.StringVar(&o.out, "out", "", "the folder of the results; bin/bench if empty")
 	flag.BoolVar(&o.profile, "profile", false, "profile both controllers in a further round")
+	flag.BoolVar(&o.explain, "explain", true, "profile what misses a budget of CPU, and name where the time goes")
 	flag.BoolVar(&o.updateDocs, "update-docs", false, "replace the tables in "+documentation)
 	flag.Parse()
 	if err := measure(o); err != nil {

@@ -68,7 +68,7 @@ func (r *report) tellBudgets(p *page) {
 	for _, b := range r.Budgets {
 		verdict := "met"
 		if !b.Met {
-			verdict = "**not met**"
+			verdict = strings.Join(append([]string{"**not met**"}, b.Spent...), "<br>")
 		}
 		p.cells(b.What, b.Allowed, b.Measured, verdict)
 	}

@@ -22,7 +22,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -43,6 +47,57 @@ func (b *bench) profile(ctx context.Context, s scenario) error {
 	return nil
 }
 
+// explain runs the scenarios of budgets of CPU that were not met once more, with
+// the profiler of image-source-controller on, and says what it found.
+func (b *bench) explain(ctx context.Context, scenarios []scenario, found []budget) error {
+	for i, missed := range found {
+		s := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == missed.scenario })
+		if missed.Met || s < 0 {
+			continue
+		}
+		b.say("%s: %s of %s: asking the profiler why", missed.What, missed.Measured, missed.Allowed)
+		if _, err := b.turn(ctx, scenarios[s], ours{}, true); err != nil {
+			return fmt.Errorf("profile: %w", err)
+		}
+		var err error
+		if found[i].Spent, err = top(ctx, b.profileOf(missed.scenario, ours{}, "cpu")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// profileOf is the file of a profile.
+func (b *bench) profileOf(scenario string, c contender, kind string) string {
+	return filepath.Join(b.options.out, "profiles", fmt.Sprintf("%s-%s-%s.pprof", scenario, c, kind))
+}
+
+// top returns the functions in which most of the time of a profile was spent,
+// each with its share.
+func top(ctx context.Context, profile string) ([]string, error) {
+	const functions = "5"
+	text, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount="+functions, profile).Output()
+	if err != nil {
+		return nil, fmt.Errorf("read the profile %s: %w", profile, err)
+	}
+	return topOf(string(text)), nil
+}
+
+// topOf reads what pprof prints: a head, the names of the columns, and lines of
+// flat, flat%, sum%, cum, cum% and the function.
+func topOf(text string) (spent []string) {
+	_, table, _ := strings.Cut(text, "flat%")
+	_, table, _ = strings.Cut(table, "\n")
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		const share, function = 1, 5
+		if len(fields) > function {
+			spent = append(spent, fields[share]+" "+path.Base(fields[function]))
+		}
+	}
+	return spent
+}
+
 // profileSeconds is long enough for what is worth a profile; what is done earlier
 // adds no samples.
 const profileSeconds = 60
@@ -50,16 +105,12 @@ const profileSeconds = 60
 // record profiles a process from now on. The function that it returns ends that
 // and keeps the profile, beside one of the memory.
 func (l *lap) record(ctx context.Context, scenario string) (end func()) {
-	folder := filepath.Join(l.options.out, "profiles")
-	file := func(kind string) string {
-		return filepath.Join(folder, fmt.Sprintf("%s-%s-%s.pprof", scenario, l.contender, kind))
-	}
 	var recording sync.WaitGroup
 	recording.Go(func() {
-		l.keep(ctx, fmt.Sprintf("profile?seconds=%d", profileSeconds), file("cpu"))
+		l.keep(ctx, fmt.Sprintf("profile?seconds=%d", profileSeconds), l.profileOf(scenario, l.contender, "cpu"))
 	})
 	return func() {
-		l.keep(ctx, "allocs", file("allocs"))
+		l.keep(ctx, "allocs", l.profileOf(scenario, l.contender, "allocs"))
 		recording.Wait()
 	}
 }

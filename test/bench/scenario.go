@@ -60,14 +60,14 @@ type phase struct {
 
 // sizes are how much is done; the smoke test does little.
 type sizes struct {
-	small, signed, large, policies, latencies, deployments int
-	grow                                                   []int
+	small, signed, large, policies, rebuilt, latencies, deployments int
+	grow                                                            []int
 	// interval at which sources are looked at again, and the time that is watched.
 	interval time.Duration
 }
 
 func usual(full bool) sizes {
-	s := sizes{small: 200, signed: 50, large: 10, policies: 200, latencies: 50, deployments: 15, grow: []int{100, 500, 1000}, interval: 40 * time.Second}
+	s := sizes{small: 200, signed: 50, large: 10, policies: 200, rebuilt: 100, latencies: 50, deployments: 15, grow: []int{100, 500, 1000}, interval: 40 * time.Second}
 	if full {
 		s.grow = append(s.grow, 5000)
 	}
@@ -85,7 +85,7 @@ func plan(o options) program {
 	c := program{sizes: s, scenarios: []scenario{
 		applications(s.small), shared(s.small), signed(s.signed),
 		artifacts(clean, s.large), artifacts(linked, s.large), artifacts(book, s.large), artifacts(linkedBook, s.large), artifacts(huge, 1),
-		policies(s.policies, s.interval), formats(),
+		policies(s.policies, s.interval), formats(), rebuilt(s.rebuilt, o.concurrent),
 	}}
 	if o.full {
 		c.scenarios = append(c.scenarios, artifacts(huge, s.large), artifacts(hugeLinked, s.large))
@@ -176,6 +176,30 @@ func signed(n int) scenario {
 	}
 }
 
+// rebuilt publishes small artifacts and loses the disk that they are on, and
+// what the process published before them.
+func rebuilt(n, before int) scenario {
+	shape := small
+	shape.name = "rebuilt"
+	return scenario{
+		name: "rebuilt", alone: true,
+		phases: []phase{
+			{name: "publish", title: fmt.Sprintf("%d artifacts of 40 KiB", n), count: n},
+			{name: "rebuild", title: fmt.Sprintf("%d made again after the loss of the disk, with the start of the process", n+before), count: n + before},
+		},
+		prepare: func(ctx context.Context, b *bench) error { return b.push(ctx, shape, n, first) },
+		run: func(ctx context.Context, l *lap) ([]*usage, error) {
+			all := shape.sources(n, first)
+			published, err := l.work(ctx, all, l.create)
+			if err != nil {
+				return nil, err
+			}
+			again, err := l.rebuild(ctx, all)
+			return []*usage{published, again}, err
+		},
+	}
+}
+
 // artifacts publishes large artifacts at once.
 func artifacts(s shape, n int) scenario {
 	title := map[string]string{
@@ -240,7 +264,12 @@ func run(ctx context.Context, o options, p program) (r *report, err error) {
 	}
 	defer func() { err = errors.Join(err, b.Stop()) }()
 	r = newReport(o)
-	defer func() { r.Budgets = budgets(r) }()
+	defer func() {
+		r.Budgets = budgets(r)
+		if err == nil && o.explain {
+			err = b.explain(ctx, p.scenarios, r.Budgets)
+		}
+	}()
 	b.say("measuring on %s", r.Machine)
 	if err := b.push(ctx, warm, o.concurrent, first); err != nil {
 		return r, err

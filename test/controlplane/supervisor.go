@@ -153,26 +153,29 @@ const (
 	ports     = 10_000
 )
 
-// freeAddresses returns n different addresses. It holds all of them until it has
-// the last, so that they differ.
+// promised are the ports that this process was given. One that is free may be
+// somebody's who has not listened on it yet, in another goroutine or two lines on.
+var promised sync.Map
+
+// freeAddresses returns n different addresses, none of which was returned before.
 func freeAddresses(n int) ([]string, error) {
-	listeners := make([]net.Listener, 0, n)
-	defer func() {
-		for _, listener := range listeners {
-			listener.Close()
-		}
-	}()
 	addresses := make([]string, 0, n)
 	for attempts := 0; len(addresses) < n; attempts++ {
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(ports)))
+		port := firstPort + rand.IntN(ports)
+		if _, given := promised.LoadOrStore(port, true); given && attempts < ports {
+			continue
+		}
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil && attempts < ports {
 			continue // it is taken
 		}
 		if err != nil {
 			return nil, fmt.Errorf("looking for a free port: %w", err)
 		}
-		listeners = append(listeners, listener)
 		addresses = append(addresses, listener.Addr().String())
+		if err := listener.Close(); err != nil {
+			return nil, fmt.Errorf("giving a free port back: %w", err)
+		}
 	}
 	return addresses, nil
 }
