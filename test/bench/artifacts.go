@@ -203,12 +203,3 @@ func (l *lines) Read(p []byte) (n int, err error) {
 	}
 	return n, nil
 }
-
-// pushBuilt pushes an image that is built first.
-func (b *bench) pushBuilt(ctx context.Context, image string, build func() (v1.Image, error)) error {
-	artifact, err := build()
-	if err != nil {
-		return err
-	}
-	return b.shelf.Push(ctx, image, artifact)
-}

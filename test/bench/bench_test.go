@@ -54,6 +54,9 @@ func TestBothControllersAreMeasured(t *testing.T) {
 	g.Expect(r.Limits).To(HaveLen(1))
 	g.Expect(r.Limits[0].Bytes).To(BeNumerically(">", 1<<10))
 
+	g.Expect(r.Rows[0].Ratios).To(HaveKeyWithValue("registry requests", float64(2*n)/float64(total(r.Rows[0].Theirs.Requests))))
+	g.Expect(r.Versions).To(HaveKeyWithValue("source-controller", MatchRegexp(`^v1\.`)))
+
 	g.Expect(r.write(o.out, r.markdown())).To(Succeed())
 	text, err := os.ReadFile(filepath.Join(o.out, "bench.md"))
 	g.Expect(err).NotTo(HaveOccurred())
@@ -63,6 +66,21 @@ func TestBothControllersAreMeasured(t *testing.T) {
 	var read report
 	g.Expect(json.Unmarshal(content, &read)).To(Succeed())
 	g.Expect(read.Rows).To(Equal(r.Rows))
+}
+
+// TestEveryFormatAndARebuildCanBeMeasured runs what source-controller has no match for.
+func TestEveryFormatAndARebuildCanBeMeasured(t *testing.T) {
+	g := NewWithT(t)
+	o := options{concurrent: 2, rounds: 1, out: t.TempDir()}
+	r, err := run(t.Context(), o, program{scenarios: []scenario{formats(1), rebuilt(1, o.concurrent)}})
+	g.Expect(err).NotTo(HaveOccurred())
+	var measured []string
+	for _, row := range r.Rows {
+		measured = append(measured, row.Phase)
+		g.Expect(row.Theirs).To(BeNil())
+		g.Expect(row.Ours.Requests).To(HaveKey("GET blob"), row.Phase)
+	}
+	g.Expect(measured).To(Equal([]string{"flux", "helm", "tekton", "imgpkg", "kyverno", "files", "image", "index", "publish", "rebuild"}))
 }
 
 func TestWritesAreCountedByTheAPIServersMetrics(t *testing.T) {

@@ -16,10 +16,7 @@ limitations under the License.
 
 package main
 
-import (
-	"fmt"
-	"math"
-)
+import "fmt"
 
 // budget is something that the project promises, and what was measured.
 type budget struct {
@@ -135,11 +132,3 @@ func (s *sheet) growth(r *report) {
 }
 
 func per(n, count int) float64 { return float64(n) / float64(max(count, 1)) }
-
-// ratio is ours to theirs; not a number where there is nothing to compare with.
-func ratio(ours, theirs float64) float64 {
-	if theirs <= 0 {
-		return math.NaN()
-	}
-	return ours / theirs
-}

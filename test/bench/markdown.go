@@ -19,7 +19,6 @@ package main
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 )
@@ -48,15 +47,24 @@ func (p *page) cells(cells ...string) { p.say("| %s |", strings.Join(cells, " | 
 // markdown is the report for people, ratios first.
 func (r *report) markdown() string {
 	p := &page{}
-	p.say("Measured on %s with %s, %d reconciles at once in either controller.", r.Started.Format("2006-01-02"), r.Machine, r.Concurrent)
-	r.tellBudgets(p)
+	p.say("Measured on %s with %s, %d reconciles at once in either controller: %s.", r.Started.Format("2006-01-02"), r.Machine, r.Concurrent, r.contest())
 	r.tellRatios(p)
+	r.tellBudgets(p)
 	r.tellCosts(p)
 	r.tellGrowth(p)
 	r.tellLatencies(p)
 	r.tellAlone(p)
 	r.tellLimits(p)
 	return p.String()
+}
+
+// contest names what is compared.
+func (r *report) contest() string {
+	var sides []string
+	for _, c := range contenders() {
+		sides = append(sides, strings.TrimSpace(c.String()+" "+r.Versions[c.String()]))
+	}
+	return strings.Join(sides, " and ")
 }
 
 func (r *report) tellBudgets(p *page) {
@@ -72,10 +80,13 @@ func (r *report) tellBudgets(p *page) {
 		}
 		p.cells(b.What, b.Allowed, b.Measured, verdict)
 	}
+	if !r.Full {
+		p.say("\nNot measured: 10 artifacts of 500 MiB at once, and 5,000 sources; `-full` adds them.")
+	}
 }
 
-// compared are the rows that have two sides and are not about growth.
-func (r *report) compared() (rows []row) {
+// shaped are the rows that have two sides and are not about growth.
+func (r *report) shaped() (rows []row) {
 	for _, row := range r.Rows {
 		if row.Theirs != nil && row.Sources == 0 {
 			rows = append(rows, row)
@@ -85,30 +96,36 @@ func (r *report) compared() (rows []row) {
 }
 
 func (r *report) tellRatios(p *page) {
-	if len(r.compared()) == 0 {
+	rows := r.shaped()
+	for _, phase := range []string{"publish", "idle"} { // of the most sources
+		if grown := r.growth(phase); len(grown) > 0 && grown[0].Theirs != nil {
+			rows = append(rows, grown[len(grown)-1])
+		}
+	}
+	if len(rows) == 0 {
 		return
 	}
+	heads := []string{"what"}
+	for _, name := range compared() {
+		heads = append(heads, ">"+name)
+	}
 	p.say("\n### Ratios, image-source-controller to source-controller")
-	p.table("what", ">CPU", ">wall time", ">peak memory", ">registry requests", ">API writes")
-	for _, row := range r.compared() {
-		o, t := row.Ours, row.Theirs
-		p.cells(row.Title,
-			share(o.CPU, t.CPU), share(o.Wall, t.Wall), share(float64(o.Peak), float64(t.Peak)),
-			share(float64(total(o.Requests)), float64(total(t.Requests))), share(float64(total(o.Writes)), float64(total(t.Writes))))
+	p.table(heads...)
+	for _, row := range rows {
+		cells := []string{row.Title}
+		for _, name := range compared() {
+			cell := "-"
+			if ratio, ok := row.Ratios[name]; ok {
+				cell = fmt.Sprintf("%.2f", ratio)
+			}
+			cells = append(cells, cell)
+		}
+		p.cells(cells...)
 	}
-}
-
-// share is a ratio in words.
-func share(ours, theirs float64) string {
-	got := ratio(ours, theirs)
-	if math.IsNaN(got) {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", got)
 }
 
 func (r *report) tellCosts(p *page) {
-	rows := r.compared()
+	rows := r.shaped()
 	if len(rows) == 0 {
 		return
 	}
@@ -183,7 +200,7 @@ func (r *report) tellLatencies(p *page) {
 	p.say("\n### How long users wait")
 	p.table("what", ">times", ">image-source-controller, median and 90 %, ms", ">source-controller, median and 90 %, ms", ">ratio of medians")
 	for _, d := range r.Latencies {
-		p.cells(d.Title, fmt.Sprint(d.Times), pair("%.0f", d.Ours.Median, d.Ours.P90), pair("%.0f", d.Theirs.Median, d.Theirs.P90), share(d.Ours.Median, d.Theirs.Median))
+		p.cells(d.Title, fmt.Sprint(d.Times), pair("%.0f", d.Ours.Median, d.Ours.P90), pair("%.0f", d.Theirs.Median, d.Theirs.P90), fmt.Sprintf("%.2f", d.Ours.Median/d.Theirs.Median))
 	}
 }
 

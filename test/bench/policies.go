@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,7 +29,6 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/test/publish"
 )
 
 // unscanned labels image objects whose status this program writes itself, so that
@@ -114,62 +112,4 @@ func (l *lap) reflect(ctx context.Context, policy *imagev1.ImagePolicy, reposito
 		return err
 	}
 	return l.pick(ctx, policy, imagev1.ImageRef{Name: l.shelf.Host + "/" + repository, Tag: first, Digest: digest})
-}
-
-// formats publishes one artifact of each format.
-func formats() scenario {
-	s := scenario{name: "formats", alone: true}
-	manifest := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: app\n"
-	tree := publish.Files{"app.yaml": manifest}
-	kinds := []struct {
-		name, format, title string
-		push                func(context.Context, *bench, string) error
-	}{
-		{"flux", "", "a Flux artifact", func(ctx context.Context, b *bench, image string) error { return b.pushOne(ctx, tiny, image) }},
-		{"helm", "", "a Helm chart", func(_ context.Context, b *bench, _ string) error {
-			_, err := b.shelf.Helm("formats", publish.Chart{Name: "helm", Version: first})
-			return err
-		}},
-		{"tekton", "", "a Tekton bundle of two tasks", func(ctx context.Context, b *bench, image string) error {
-			return b.pushBuilt(ctx, image, func() (v1.Image, error) { return publish.TektonBundle(task("build"), task("test")) })
-		}},
-		{"imgpkg", "", "a Carvel imgpkg bundle", func(ctx context.Context, b *bench, image string) error {
-			return b.pushBuilt(ctx, image, func() (v1.Image, error) { return publish.ImgpkgBundle(tree) })
-		}},
-		{"files", "", "two files that ORAS pushed", func(ctx context.Context, b *bench, image string) error {
-			_, err := b.shelf.ORAS(ctx, image, publish.Files{"a.yaml": manifest, "b.yaml": manifest + "data: {}\n"}, publish.Packing{Parts: []publish.Part{{Title: "a.yaml"}, {Title: "b.yaml"}}})
-			return err
-		}},
-		{"image", v1alpha1.FormatImage, "an image of two layers", func(ctx context.Context, b *bench, image string) error {
-			return b.pushBuilt(ctx, image, func() (v1.Image, error) {
-				return publish.ContainerImage(tree, publish.Files{"more.yaml": manifest})
-			})
-		}},
-	}
-	for _, kind := range kinds {
-		s.phases = append(s.phases, phase{name: kind.name, title: kind.title, count: 1})
-	}
-	s.prepare = func(ctx context.Context, b *bench) error {
-		for _, kind := range kinds {
-			if err := kind.push(ctx, b, "formats/"+kind.name+":"+first); err != nil {
-				return fmt.Errorf("push %s: %w", kind.title, err)
-			}
-		}
-		return nil
-	}
-	s.run = func(ctx context.Context, l *lap) (all []*usage, err error) {
-		for _, kind := range kinds {
-			u, err := l.work(ctx, []source{{name: kind.name, repository: "formats/" + kind.name, tag: first, interval: once, format: kind.format}}, l.create)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, u)
-		}
-		return all, nil
-	}
-	return s
-}
-
-func task(name string) string {
-	return "apiVersion: tekton.dev/v1\nkind: Task\nmetadata:\n  name: " + name + "\nspec:\n  steps: []\n"
 }

@@ -19,20 +19,28 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/image-source/image-source-controller/test/controlplane"
 )
 
 // report is what a run found.
 type report struct {
+	// Versions are those of the controllers, by name.
+	Versions   map[string]string
 	Machine    machine
 	Concurrent int
+	Full       bool
 	Started    time.Time
 	Budgets    []budget
 	Rows       []row
@@ -61,18 +69,67 @@ type row struct {
 	Count, Sources int
 	Shape          string
 	Rounds         int
-	Ours, Theirs   *usage // Theirs is nil for what source-controller cannot do
+	// Ratios are of ours to theirs, by the names of what is compared.
+	Ratios       map[string]float64 `json:",omitempty"`
+	Ours, Theirs *usage             // Theirs is nil for what source-controller cannot do
 }
 
-func newReport(o options) *report {
-	return &report{Machine: thisMachine(), Concurrent: o.concurrent, Started: time.Now().UTC().Truncate(time.Second)}
+// compared is what rows have ratios of, in the order of the tables.
+func compared() []string {
+	return []string{"CPU", "wall time", "peak memory", "registry requests", "API writes"}
+}
+
+// ratios compares what was used. Nothing is compared with nothing.
+func ratios(ours, theirs *usage) map[string]float64 {
+	if theirs == nil {
+		return nil
+	}
+	all := map[string]float64{}
+	for name, of := range map[string]func(*usage) float64{
+		"CPU":               func(u *usage) float64 { return u.CPU },
+		"wall time":         func(u *usage) float64 { return u.Wall },
+		"peak memory":       func(u *usage) float64 { return float64(u.Peak) },
+		"registry requests": func(u *usage) float64 { return float64(total(u.Requests)) },
+		"API writes":        func(u *usage) float64 { return float64(total(u.Writes)) },
+	} {
+		if of(theirs) > 0 {
+			all[name] = of(ours) / of(theirs)
+		}
+	}
+	return all
+}
+
+func newReport(ctx context.Context, o options) (*report, error) {
+	versions, err := versions(ctx)
+	return &report{Versions: versions, Machine: thisMachine(), Concurrent: o.concurrent, Full: o.full, Started: time.Now().UTC().Truncate(time.Second)}, err
+}
+
+// versions tells what is compared: of theirs the version of the module that the
+// program was built from, of ours what git calls the sources.
+func versions(ctx context.Context) (map[string]string, error) {
+	programs, err := controlplane.Assets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	built, err := buildinfo.ReadFile(filepath.Join(programs, controlplane.SourceController))
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]string{theirs{}.String(): built.Main.Version}
+	// A copy of the sources without their history is measured all the same.
+	if name, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
+		known[ours{}.String()] = strings.TrimSpace(string(name))
+	}
+	return known, nil
 }
 
 func newRow(scenario string, p phase, took [2][]*usage) row {
-	return row{
+	r := row{
 		Scenario: scenario, Phase: p.name, Title: p.title, Count: p.count, Sources: p.sources, Shape: p.shape,
 		Rounds: len(took[0]), Ours: middle(took[0]), Theirs: middle(took[1]),
 	}
+	r.Ratios = ratios(r.Ours, r.Theirs)
+	return r
 }
 
 // middle is the usage of the round with the median of CPU, with the medians of

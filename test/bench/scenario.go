@@ -60,14 +60,14 @@ type phase struct {
 
 // sizes are how much is done; the smoke test does little.
 type sizes struct {
-	small, signed, large, policies, rebuilt, latencies, deployments int
-	grow                                                            []int
+	small, signed, large, policies, formats, rebuilt, latencies, deployments int
+	grow                                                                     []int
 	// interval at which sources are looked at again, and the time that is watched.
 	interval time.Duration
 }
 
 func usual(full bool) sizes {
-	s := sizes{small: 200, signed: 50, large: 10, policies: 200, rebuilt: 100, latencies: 50, deployments: 15, grow: []int{100, 500, 1000}, interval: 40 * time.Second}
+	s := sizes{small: 200, signed: 50, large: 10, policies: 200, formats: 20, rebuilt: 100, latencies: 50, deployments: 15, grow: []int{100, 500, 1000}, interval: 40 * time.Second}
 	if full {
 		s.grow = append(s.grow, 5000)
 	}
@@ -85,7 +85,7 @@ func plan(o options) program {
 	c := program{sizes: s, scenarios: []scenario{
 		applications(s.small), shared(s.small), signed(s.signed),
 		artifacts(clean, s.large), artifacts(linked, s.large), artifacts(book, s.large), artifacts(linkedBook, s.large), artifacts(huge, 1),
-		policies(s.policies, s.interval), formats(), rebuilt(s.rebuilt, o.concurrent),
+		policies(s.policies, s.interval), formats(s.formats), rebuilt(s.rebuilt, o.concurrent),
 	}}
 	if o.full {
 		c.scenarios = append(c.scenarios, artifacts(huge, s.large), artifacts(hugeLinked, s.large))
@@ -263,7 +263,9 @@ func run(ctx context.Context, o options, p program) (r *report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.Stop()) }()
-	r = newReport(o)
+	if r, err = newReport(ctx, o); err != nil {
+		return nil, err
+	}
 	defer func() {
 		r.Budgets = budgets(r)
 		if err == nil && o.explain {
