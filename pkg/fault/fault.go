@@ -16,6 +16,8 @@ limitations under the License.
 
 // Package fault is the typed error of the image path: what went wrong (a
 // reason for a condition), what helps (a class), and the words for a person.
+// It also holds the one rule by which what others wrote gets into these words:
+// Line, Words and Quote.
 //
 // It owns neither the list of reasons (api/v1alpha1) nor what a condition
 // looks like (controllers).
