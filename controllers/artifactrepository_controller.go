@@ -318,7 +318,7 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 			a.made, a.settings, a.met = &out, settings, a.standing
 		}
 	case !errors.Is(err, errNoLane):
-		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", oneLine(err.Error()))
+		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", fault.Line(err.Error()))
 	}
 	return a
 }

@@ -39,6 +39,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // maxPending bounds the events that wait to be sent. Over it the oldest news
@@ -84,7 +85,7 @@ func (*Events) NeedLeaderElection() bool { return false }
 
 // send tells of an object, with metadata under the object's group.
 func (e *Events) send(obj client.Object, metadata map[string]string, eventType, reason, message string) {
-	obj = obj.DeepCopyObject().(client.Object)
+	obj, message = obj.DeepCopyObject().(client.Object), fault.Line(message)
 	e.Recorder.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message)
 	if e.Alerts == nil {
 		return
@@ -101,7 +102,7 @@ func (e *Events) warnOnce(obj client.Object, warning Warning) {
 	if !e.said.first(obj.GetUID(), warning) {
 		return
 	}
-	e.send(obj, nil, corev1.EventTypeWarning, warning.Reason, oneLine(warning.Message))
+	e.send(obj, nil, corev1.EventTypeWarning, warning.Reason, warning.Message)
 }
 
 // duration records how long a reconcile took.
@@ -160,7 +161,6 @@ func published(before *v1alpha1.ArtifactRepository, a attempt) bool {
 // object that Flux's Alerts can select: the ExternalArtifact or, where there
 // is none of ours, the ImagePolicy.
 func (e *Events) tell(obj *v1alpha1.ArtifactRepository, around Surroundings, eventType, reason, message string) {
-	message = oneLine(message)
 	e.send(obj, revisionMetadata(obj, v1alpha1.Group), eventType, reason, message)
 	switch external := around.External; {
 	case external != nil && ownedBy(external, obj):

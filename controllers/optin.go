@@ -20,6 +20,7 @@ import (
 	"fmt"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // NamespaceOptIn is the value of --namespace-opt-in.
@@ -245,20 +246,11 @@ func unclear(place Place, value string) Decision {
 	if place == OnNamespace {
 		kind, accepted = "label", fmt.Sprintf("%q or %q", v1alpha1.UseAsSourceEnabled, v1alpha1.UseAsSourceAll)
 	}
-	why := fmt.Sprintf("the %s %s of the %s has the value %q, accepted are %s: what is published stays, nothing new is published",
-		kind, v1alpha1.UseAsSource, place, quotable(value), accepted)
+	why := fmt.Sprintf("the %s %s of the %s has the value %s, accepted are %s: what is published stays, nothing new is published",
+		kind, v1alpha1.UseAsSource, place, fault.Quote(value), accepted)
 	return Decision{
 		Verdict:  Keep,
 		Why:      why,
 		Warnings: []Warning{{Place: place, Value: value, Reason: v1alpha1.ReasonInvalidSpec, Message: why}},
 	}
-}
-
-// quotable cuts a value that a person wrote to what fits into a message.
-func quotable(value string) string {
-	const most = 64
-	if runes := []rune(value); len(runes) > most {
-		return string(runes[:most]) + "..."
-	}
-	return value
 }

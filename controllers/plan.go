@@ -132,7 +132,7 @@ func (p *Plan) choose(obj *v1alpha1.ArtifactRepository, around Surroundings) err
 func repositoryOf(obj *v1alpha1.ArtifactRepository) (name.Repository, error) {
 	repository, err := parseRepository(imageName(obj), obj.Spec.Insecure)
 	if err != nil {
-		return repository, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %q, which is no repository name such as ghcr.io/org/app: %w", quotable(obj.Spec.Image), err)
+		return repository, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %s, which is no repository name such as ghcr.io/org/app: %w", fault.Quote(obj.Spec.Image), err)
 	}
 	return repository, nil
 }
@@ -160,7 +160,7 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 	}
 	var err error
 	if p.Repository, err = parseRepository(repository.Spec.Image, repository.Spec.Insecure); err != nil {
-		return waitFor("ImageRepository %s names the image %q, which is no repository name: %s", key, quotable(repository.Spec.Image), err)
+		return waitFor("ImageRepository %s names the image %s, which is no repository name: %s", key, fault.Quote(repository.Spec.Image), err)
 	}
 	p.Access = accessOf(repository)
 	if obj.Spec.Digest != "" {
@@ -171,12 +171,12 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 	}
 	latest := policy.Status.LatestRef
 	if !sameRepository(latest.Name, repository.Spec.Image, p.Repository) {
-		return cmp.Or(scanFailure(repository), waitFor("ImagePolicy %s picked from %q, but its ImageRepository %s scans %q: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
-			policy.Name, quotable(latest.Name), key, quotable(repository.Spec.Image), policy.Name, policy.Namespace))
+		return cmp.Or(scanFailure(repository), waitFor("ImagePolicy %s picked from %s, but its ImageRepository %s scans %s: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
+			policy.Name, fault.Quote(latest.Name), key, fault.Quote(repository.Spec.Image), policy.Name, policy.Namespace))
 	}
 	if isSignatureTag.MatchString(latest.Tag) {
-		return waitFor("ImagePolicy %s picked the tag %q, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",
-			policy.Name, quotable(latest.Tag), key, strings.Join(signatureTags, "', '"))
+		return waitFor("ImagePolicy %s picked the tag %s, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",
+			policy.Name, fault.Quote(latest.Tag), key, strings.Join(signatureTags, "', '"))
 	}
 	return p.pick(policy.Name, latest)
 }
@@ -185,7 +185,7 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 // status, so what stands there is checked like any input.
 func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
 	if _, err := name.NewTag(p.Repository.Name()+":"+latest.Tag, name.StrictValidation); err != nil || latest.Tag == "" {
-		return waitFor("ImagePolicy %s picked the tag %q, which is no valid tag", policy, quotable(latest.Tag))
+		return waitFor("ImagePolicy %s picked the tag %s, which is no valid tag", policy, fault.Quote(latest.Tag))
 	}
 	p.Tag = latest.Tag
 	if latest.Digest == "" {
@@ -193,7 +193,7 @@ func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
 	}
 	digest, err := parseDigest(latest.Digest)
 	if err != nil {
-		return waitFor("ImagePolicy %s picked the digest %q: %s", policy, quotable(latest.Digest), err)
+		return waitFor("ImagePolicy %s picked the digest %s: %s", policy, fault.Quote(latest.Digest), err)
 	}
 	p.Digest = digest
 	return nil
@@ -203,7 +203,7 @@ func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
 func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
 	digest, err := parseDigest(obj.Spec.Digest)
 	if err != nil {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.digest is %q: %w", quotable(obj.Spec.Digest), err)
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.digest is %s: %w", fault.Quote(obj.Spec.Digest), err)
 	}
 	p.Digest = digest
 	switch {
@@ -211,7 +211,7 @@ func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy
 	case policy == nil || policy.Status.LatestRef == nil:
 		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s has picked nothing", policyName(obj))
 	default:
-		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s would pick %s", policy.Name, quotable(policy.Status.LatestRef.Tag))
+		p.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s would pick %s", policy.Name, fault.Words(policy.Status.LatestRef.Tag))
 	}
 	return nil
 }
@@ -223,7 +223,7 @@ func evaluated(policy *imagev1.ImagePolicy) error {
 	case policy.Status.ObservedGeneration != policy.Generation || ready == nil:
 		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
 	case ready.Status != "True":
-		return waitFor("ImagePolicy %s is not ready: %s", policy.Name, oneLine(ready.Message))
+		return waitFor("ImagePolicy %s is not ready: %s", policy.Name, fault.Line(ready.Message))
 	case ready.ObservedGeneration != 0 && ready.ObservedGeneration != policy.Generation:
 		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
 	case policy.Status.LatestRef == nil:
@@ -240,7 +240,7 @@ func unusable(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) err
 		return nil
 	}
 	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.policy and spec.filterTags cannot be used: %s",
-		oneLine(conditions.GetMessage(policy, meta.StalledCondition)))
+		fault.Line(conditions.GetMessage(policy, meta.StalledCondition)))
 }
 
 // scanFailure tells why an ImageRepository cannot be scanned, nil if it can:
@@ -254,7 +254,7 @@ func scanFailure(repository *imagev1.ImageRepository) error {
 	if isLoginFailure.MatchString(message) {
 		reason = v1alpha1.ReasonAuthenticationFailed
 	}
-	return fault.Waitf(reason, "ImageRepository %s is not ready: %s", client.ObjectKeyFromObject(repository), oneLine(message))
+	return fault.Waitf(reason, "ImageRepository %s is not ready: %s", client.ObjectKeyFromObject(repository), fault.Line(message))
 }
 
 // isLoginFailure matches how go-containerregistry, with which

@@ -36,6 +36,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/store"
 )
@@ -298,7 +299,7 @@ func (s *Supplier) supply(ctx context.Context, o order) error {
 	}
 	s.failures.add(o.wanted, err)
 	ctrl.LoggerFrom(ctx).Info("a consumer asked for published bytes that could not be had",
-		"artifactrepository", o.Key.String(), "revision", o.obj.Status.Artifact.Revision, "error", oneLine(err.Error()))
+		"artifactrepository", o.Key.String(), "revision", o.obj.Status.Artifact.Revision, "error", fault.Line(err.Error()))
 	s.poke(types.NamespacedName(o.Key))
 	return err
 }

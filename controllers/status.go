@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -169,7 +168,7 @@ func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
 // markFailure marks a failure by its reason and class.
 func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
-	message := oneLine(failure.Error())
+	message := fault.Line(failure.Error())
 	if artifact := obj.Status.Artifact; artifact != nil {
 		message += "; still published: " + artifact.Revision
 	}
@@ -181,10 +180,10 @@ func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
 func markPolicy(obj *v1alpha1.TrustPolicy, notes []string, err error) {
 	obj.Status.ObservedGeneration = obj.Generation
 	if failure := fault.Of(err, v1alpha1.ReasonVerificationError); failure != nil {
-		markFault(obj, failure, oneLine(strings.Join(append([]string{failure.Error()}, notes...), "; ")))
+		markFault(obj, failure, fault.Line(strings.Join(append([]string{failure.Error()}, notes...), "; ")))
 		return
 	}
-	settle(obj, true, v1alpha1.ReasonSucceeded, oneLine(strings.Join(append([]string{summary(obj)}, notes...), "; ")))
+	settle(obj, true, v1alpha1.ReasonSucceeded, fault.Line(strings.Join(append([]string{summary(obj)}, notes...), "; ")))
 }
 
 // markFault marks a failure of anything, and who is expected to do what about it.
@@ -242,7 +241,7 @@ func markVerification(obj *v1alpha1.ArtifactRepository, a attempt) {
 	by, warnings := latestPublication(obj).VerifiedBy, unenforced(obj)
 	switch {
 	case failure != nil && failure.Reason == v1alpha1.ReasonVerificationError:
-		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, failure.Reason, "%s", oneLine(failure.Error())))
+		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, failure.Reason, "%s", fault.Line(failure.Error())))
 	case a.plan.Action == Freeze && a.judgement == nil:
 	case obj.Status.Artifact != nil && by != "":
 		conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, v1alpha1.ReasonSucceeded, "%s was verified: %s%s", obj.Status.Record.Digest, by, warnings)
@@ -260,7 +259,7 @@ func unenforced(obj *v1alpha1.ArtifactRepository) string {
 	if len(obj.Status.TrustWarnings) == 0 {
 		return ""
 	}
-	return "; if it were enforced, it would be refused by " + oneLine(strings.Join(obj.Status.TrustWarnings, "; "))
+	return "; if it were enforced, it would be refused by " + fault.Line(strings.Join(obj.Status.TrustWarnings, "; "))
 }
 
 // markProgress marks that something new is recorded but not yet published.
@@ -295,19 +294,3 @@ func frozenMessage(obj *v1alpha1.ArtifactRepository) string {
 }
 
 func since(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// oneLine makes text of any origin fit for a condition or an event: one line
-// without control characters, of bounded length.
-func oneLine(s string) string {
-	const most = 1024
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if runes := []rune(s); len(runes) > most {
-		s = string(runes[:most]) + "..."
-	}
-	return s
-}

@@ -124,7 +124,7 @@ func parsePolicy(policy *v1alpha1.TrustPolicy) trust.Policy {
 	}
 	var err error
 	if parsed.Namespaces, err = metav1.LabelSelectorAsSelector(&spec.NamespaceSelector); err != nil {
-		parsed.Namespaces, parsed.Unreadable = labels.Everything(), "spec.namespaceSelector cannot be read: "+oneLine(err.Error())
+		parsed.Namespaces, parsed.Unreadable = labels.Everything(), "spec.namespaceSelector cannot be read: "+fault.Line(err.Error())
 	}
 	for _, image := range spec.Images {
 		parsed.Images = append(parsed.Images, string(image))

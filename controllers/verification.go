@@ -79,7 +79,7 @@ func (d demands) warnings(proof trust.Verified, content trust.Content) []string 
 	refused, _ := d.terms.Admit(content)
 	warnings = append(warnings, refused...)
 	for i := range warnings {
-		warnings[i] = oneLine(warnings[i])
+		warnings[i] = fault.Line(warnings[i])
 	}
 	return warnings[:min(len(warnings), maxTrustWarnings)]
 }

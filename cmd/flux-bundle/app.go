@@ -25,7 +25,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
@@ -33,6 +32,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
@@ -46,11 +46,7 @@ const (
 	exitTrouble = 2
 )
 
-const (
-	programName = "flux-bundle"
-	// maxErrorBytes bounds the line that says what went wrong.
-	maxErrorBytes = 2000
-)
+const programName = "flux-bundle"
 
 // streams are what a person or a pipe is behind, and their environment.
 type streams struct {
@@ -290,27 +286,14 @@ func (a *app) fail(ctx context.Context, err error) int {
 	return code
 }
 
-// oneLine makes what may have come from anywhere fit for a line of a terminal.
+// oneLine makes what may have come from anywhere fit for a line of a terminal:
+// a fault.Line with the lines of the text apart from each other.
 func oneLine(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
-		line = strings.Map(func(r rune) rune {
-			switch {
-			case unicode.IsSpace(r):
-				return ' '
-			case !isPlain(r):
-				return -1
-			default:
-				return r
-			}
-		}, line)
-		if line = strings.TrimSpace(line); line != "" {
+		if line = fault.Line(line); line != "" {
 			lines = append(lines, line)
 		}
 	}
-	text = strings.Join(lines, "; ")
-	if len(text) > maxErrorBytes {
-		text = strings.ToValidUTF8(text[:maxErrorBytes], "") + "..."
-	}
-	return text
+	return fault.Line(strings.Join(lines, "; "))
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/sign"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -261,11 +262,9 @@ type answer struct{ refusal *transport.Error }
 func (a answer) Unwrap() error { return a.refusal }
 
 func (a answer) Error() string {
-	const maxSaid = 200
 	said := fmt.Sprintf("the registry answers %d %s", a.refusal.StatusCode, http.StatusText(a.refusal.StatusCode))
 	if len(a.refusal.Errors) > 0 {
-		words := oneLine(fmt.Sprintf("%s: %s", a.refusal.Errors[0].Code, a.refusal.Errors[0].Message))
-		said += fmt.Sprintf(" (%s)", words[:min(len(words), maxSaid)])
+		said += fmt.Sprintf(" (%s)", fault.Words(fmt.Sprintf("%s: %s", a.refusal.Errors[0].Code, a.refusal.Errors[0].Message)))
 	}
 	switch a.refusal.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:

@@ -26,6 +26,8 @@ import (
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // assembly is a tree in the making: folders, and files whose contents are
@@ -86,7 +88,7 @@ func (a *assembly) addFile(name string, content io.Reader) error {
 	}
 	e := entry{path: path.Clean(name)}
 	if e.path == "." || name[len(name)-1] == '/' {
-		return invalid("the artifact has a file whose name is that of a folder: %s", quote(name))
+		return invalid("the artifact has a file whose name is that of a folder: %s", fault.Quote(name))
 	}
 	return a.add(e, content)
 }

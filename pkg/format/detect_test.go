@@ -179,8 +179,8 @@ func TestWhatARegistrySaysIsQuotedAndCut(t *testing.T) {
 	}
 	_, err := format.Detect(m, format.Options{Image: image})
 	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall,
-		`config "a[31m'b"`, `1x "`+strings.Repeat("x", 128)+`..."`, `"type/8", and 21 other types]`)
-	g.Expect(err.Error()).NotTo(ContainSubstring(strings.Repeat("x", 129)))
+		`config "a\x1b[31m\"b\n"`, `1x "`+strings.Repeat("x", 253)+`..."`, `"type/8", and 21 other types]`)
+	g.Expect(err.Error()).NotTo(ContainSubstring(strings.Repeat("x", 254)))
 	g.Expect(len(err.Error())).To(BeNumerically("<", 1000))
 }
 

@@ -21,17 +21,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
-
-// maxQuoted is how many characters of a value from a registry a message shows.
-const maxQuoted = 128
 
 func invalid(format string, args ...any) error {
 	return fault.Stallf(v1alpha1.ReasonInvalidArtifact, format, args...)
@@ -73,26 +68,4 @@ func inLayer(number int, layers []v1.Descriptor, err error) error {
 func settled(err error) bool {
 	var f *fault.Error
 	return errors.As(err, &f) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// quote makes a value from a registry fit for a message: cut, stripped of what
-// does not print, and in quotes.
-func quote(s string) string { return `"` + strings.ReplaceAll(plain(s), `"`, `'`) + `"` }
-
-// plain cuts a value and strips what does not print.
-func plain(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			continue
-		}
-		if n == maxQuoted {
-			b.WriteString("...")
-			break
-		}
-		b.WriteRune(r)
-		n++
-	}
-	return b.String()
 }

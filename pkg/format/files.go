@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Annotations of layers that are folders
@@ -129,7 +130,7 @@ func partsOf(in Input) ([]part, error) {
 
 func newPart(desc v1.Descriptor, limits Limits) (part, error) {
 	if !isTitled(desc) {
-		return part{}, invalid("the artifact has a layer of type %s without a title among files that have one, so that oras pull would leave it out; push it with a name", quote(string(desc.MediaType)))
+		return part{}, invalid("the artifact has a layer of type %s without a title among files that have one, so that oras pull would leave it out; push it with a name", fault.Quote(string(desc.MediaType)))
 	}
 	p := part{tarball: tarball{desc: desc}, title: desc.Annotations[titleAnnotation], folder: desc.Annotations[unpackAnnotation] == "true"}
 	if err := checkName(p.title, limits); err != nil || !p.folder {
@@ -145,7 +146,7 @@ func newPart(desc v1.Descriptor, limits Limits) (part, error) {
 	}
 	var err error
 	if p.sum, err = v1.NewHash(promised); err != nil {
-		return part{}, invalid("the folder %s has the content digest %s, which cannot be checked", quote(p.title), quote(promised))
+		return part{}, invalid("the folder %s has the content digest %s, which cannot be checked", fault.Quote(p.title), fault.Quote(promised))
 	}
 	return p, nil
 }

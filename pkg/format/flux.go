@@ -23,6 +23,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Media types of https://fluxcd.io/flux/cheatsheets/oci-artifacts/.
@@ -65,9 +66,9 @@ func fluxLayer(layers []v1.Descriptor) (v1.Descriptor, error) {
 			contents++
 		case strings.HasPrefix(mediaType, fluxStatic):
 			return v1.Descriptor{}, unsupported("the Flux artifact has a layer of type %s, a file as it is; expected a gzip tar (%s): push a folder or a file with flux push artifact",
-				quote(mediaType), fluxContent)
+				fault.Quote(mediaType), fluxContent)
 		default:
-			return v1.Descriptor{}, unsupported("the Flux artifact has a layer of type %s; expected one layer of type %s", quote(mediaType), fluxContent)
+			return v1.Descriptor{}, unsupported("the Flux artifact has a layer of type %s; expected one layer of type %s", fault.Quote(mediaType), fluxContent)
 		}
 	}
 	switch contents {

@@ -289,5 +289,5 @@ func checkOptions(o Options) error {
 			return nil
 		}
 	}
-	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.format %s is not supported yet; supported: %s, %s", quote(s.Format), v1alpha1.FormatAuto, supported())
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.format %s is not supported yet; supported: %s, %s", fault.Quote(s.Format), v1alpha1.FormatAuto, supported())
 }

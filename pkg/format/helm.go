@@ -158,7 +158,7 @@ func (c *chart) take(e entry, content io.Reader) error {
 	case inside != chartYAML:
 		_, err = io.Copy(io.Discard, read)
 	case c.metadata != nil:
-		return invalid("the chart has two files that Helm takes for its %s, one of them %s", chartYAML, quote(e.name))
+		return invalid("the chart has two files that Helm takes for its %s, one of them %s", chartYAML, fault.Quote(e.name))
 	default:
 		c.metadata, err = io.ReadAll(read)
 	}
@@ -166,7 +166,7 @@ func (c *chart) take(e entry, content io.Reader) error {
 		return err
 	}
 	if read.count > maxChartFileBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's file %s has more than %d bytes, the most that Helm loads; leave it out with .helmignore", quote(e.name), maxChartFileBytes)
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's file %s has more than %d bytes, the most that Helm loads; leave it out with .helmignore", fault.Quote(e.name), maxChartFileBytes)
 	}
 	// Helm refuses a chart that is exactly this large, too.
 	if c.bytes += read.count; c.bytes >= maxChartBytes {
@@ -199,9 +199,9 @@ func insideChart(name string) (string, error) {
 	inside := path.Clean(rest)
 	switch {
 	case folder == chartYAML, inside == ".":
-		return "", invalid("the chart has a file that lies in no folder: %s; expected <name>/%s, as helm package archives it", quote(name), chartYAML)
+		return "", invalid("the chart has a file that lies in no folder: %s; expected <name>/%s, as helm package archives it", fault.Quote(name), chartYAML)
 	case path.IsAbs(rest), strings.HasPrefix(inside, ".."), onDrive(inside):
-		return "", invalid("the chart has a path that Helm refuses: %s", quote(name))
+		return "", invalid("the chart has a path that Helm refuses: %s", fault.Quote(name))
 	}
 	return inside, nil
 }
@@ -223,16 +223,16 @@ func readChartVersion(body []byte) (string, error) {
 		Type    string `json:"type"`
 	}
 	if err := yaml.Unmarshal(body, &metadata); err != nil {
-		return "", invalid("the chart's %s cannot be decoded: %s", chartYAML, plain(err.Error()))
+		return "", invalid("the chart's %s cannot be decoded: %s", chartYAML, fault.Words(err.Error()))
 	}
 	if name := metadata.Name; name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
-		return "", invalid("the chart's %s has no name that Helm takes: %s", chartYAML, quote(name))
+		return "", invalid("the chart's %s has no name that Helm takes: %s", chartYAML, fault.Quote(name))
 	}
 	if _, err := semver.NewVersion(metadata.Version); err != nil {
-		return "", invalid("the chart's %s has the version %s, which is no semantic version", chartYAML, quote(metadata.Version))
+		return "", invalid("the chart's %s has the version %s, which is no semantic version", chartYAML, fault.Quote(metadata.Version))
 	}
 	if !slices.Contains([]string{"", "application", "library"}, metadata.Type) {
-		return "", invalid("the chart's %s has the type %s, which Helm does not know", chartYAML, quote(metadata.Type))
+		return "", invalid("the chart's %s has the type %s, which Helm does not know", chartYAML, fault.Quote(metadata.Type))
 	}
 	return metadata.Version, nil
 }

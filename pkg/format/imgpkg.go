@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
@@ -107,7 +108,7 @@ func checkLock(content io.Reader) error {
 		return broken("the file "+imgpkgLock+" of the imgpkg bundle cannot be read", err)
 	}
 	if lock.kind != imgpkgKind || lock.apiVersion != imgpkgVersion {
-		return invalid("the file %s of the imgpkg bundle is a %s %s; expected %s %s", imgpkgLock, quote(lock.apiVersion), quote(lock.kind), imgpkgVersion, imgpkgKind)
+		return invalid("the file %s of the imgpkg bundle is a %s %s; expected %s %s", imgpkgLock, fault.Quote(lock.apiVersion), fault.Quote(lock.kind), imgpkgVersion, imgpkgKind)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (c child) String() string {
 	if c.platform == nil {
 		return what + " for no platform"
 	}
-	return what + " for " + quote(c.platform.String())
+	return what + " for " + fault.Quote(c.platform.String())
 }
 
 // choose returns the manifest of an index to publish: the only one that is
@@ -91,7 +91,7 @@ func choose(ctx context.Context, in Input) (*Manifest, error) {
 	}
 	platform, err := v1.ParsePlatform(cmp.Or(o.Platform, DefaultPlatform))
 	if err != nil {
-		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.platform is %s; expected os/architecture", quote(o.Platform))
+		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.platform is %s; expected os/architecture", fault.Quote(o.Platform))
 	}
 	l := lister{in: in}
 	if err := l.list(ctx, in.Manifest.Index, nil); err != nil {
@@ -112,7 +112,7 @@ func choose(ctx context.Context, in Input) (*Manifest, error) {
 		}
 	}
 	return nil, unsupported("unsupported artifact %s: none of the %d manifests of the index is for %s: %s; set spec.platform to one of them, or publish one by its digest",
-		o.Image, len(candidates), quote(platform.String()), describe(candidates))
+		o.Image, len(candidates), fault.Quote(platform.String()), describe(candidates))
 }
 
 // candidatesOf returns the children that may have the format that is asked for.
@@ -224,7 +224,7 @@ func (in Input) child(ctx context.Context, desc v1.Descriptor) (*Manifest, error
 		return nil, fmt.Errorf("the manifest %s of the index: %w", desc.Digest, err)
 	}
 	if m.MediaType != desc.MediaType {
-		return nil, invalid("the index calls the manifest %s %s, but it is %s", desc.Digest, quote(string(desc.MediaType)), quote(string(m.MediaType)))
+		return nil, invalid("the index calls the manifest %s %s, but it is %s", desc.Digest, fault.Quote(string(desc.MediaType)), fault.Quote(string(m.MediaType)))
 	}
 	return m, nil
 }

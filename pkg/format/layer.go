@@ -154,7 +154,7 @@ func (l *layer) summed(stream io.Reader) (io.Reader, func() error, error) {
 	}
 	sum, err := v1.Hasher(l.sum.Algorithm)
 	if err != nil {
-		return nil, nil, invalid("the layer has a content digest that cannot be checked: %s", quote(l.sum.String()))
+		return nil, nil, invalid("the layer has a content digest that cannot be checked: %s", fault.Quote(l.sum.String()))
 	}
 	return io.TeeReader(stream, sum), func() error {
 		if got := hex.EncodeToString(sum.Sum(nil)); got != l.sum.Hex {
@@ -199,13 +199,13 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 		e.target = path.Clean(header.Linkname)
 	}
 	if l.under != "" && e.path != l.under && !strings.HasPrefix(e.path, l.under+"/") {
-		return invalid("the layer is the folder %s, but has an entry outside of it: %s", quote(l.under), quote(header.Name))
+		return invalid("the layer is the folder %s, but has an entry outside of it: %s", fault.Quote(l.under), fault.Quote(header.Name))
 	}
 	if e.path == "." && !e.folder {
-		return invalid("the layer has a file named %s, which is the root folder", quote(header.Name))
+		return invalid("the layer has a file named %s, which is the root folder", fault.Quote(header.Name))
 	}
 	if err := visit(e, content); err != nil {
-		return broken(fmt.Sprintf("the layer's file %s is damaged", quote(e.path)), err)
+		return broken(fmt.Sprintf("the layer's file %s is damaged", fault.Quote(e.path)), err)
 	}
 	return nil
 }
@@ -234,32 +234,32 @@ func checkName(name string, limits Limits) error {
 	case name == "":
 		return invalid("the artifact has an entry without a name")
 	case len(name) > limits.NameBytes:
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, quote(name))
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, fault.Quote(name))
 	case !utf8.ValidString(name):
-		return invalid("the artifact has a path that is not UTF-8: %s", quote(name))
+		return invalid("the artifact has a path that is not UTF-8: %s", fault.Quote(name))
 	case strings.ContainsFunc(name, unicode.IsControl):
-		return invalid("the artifact has a path with control characters: %s", quote(name))
+		return invalid("the artifact has a path with control characters: %s", fault.Quote(name))
 	case strings.Contains(name, `\`):
-		return invalid("the artifact has a path with a backslash: %s", quote(name))
+		return invalid("the artifact has a path with a backslash: %s", fault.Quote(name))
 	case strings.HasPrefix(name, "/"):
-		return invalid("the artifact has an absolute path: %s", quote(name))
+		return invalid("the artifact has an absolute path: %s", fault.Quote(name))
 	case strings.Contains(name, "../"):
 		// kustomize-controller refuses this even where it ends a name: foo../x.
-		return invalid(`the artifact has a path that contains "../": %s`, quote(name))
+		return invalid(`the artifact has a path that contains "../": %s`, fault.Quote(name))
 	}
 	depth := 0
 	for element := range strings.SplitSeq(name, "/") {
 		switch {
 		case element == "..":
-			return invalid("the artifact has a path that leads out of its folder: %s", quote(name))
+			return invalid("the artifact has a path that leads out of its folder: %s", fault.Quote(name))
 		case len(element) > maxElementBytes:
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, quote(element))
+			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, fault.Quote(element))
 		case element != "" && element != ".":
 			depth++
 		}
 	}
 	if depth > limits.Depth {
-		return exceeded("--max-depth", "the artifact has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, quote(name))
+		return exceeded("--max-depth", "the artifact has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, fault.Quote(name))
 	}
 	return nil
 }
@@ -269,22 +269,22 @@ func checkName(name string, limits Limits) error {
 func checkType(header *tar.Header) error {
 	for key := range header.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
-			return invalid("the layer has a sparse file: %s; only plain files and folders are read", quote(header.Name))
+			return invalid("the layer has a sparse file: %s; only plain files and folders are read", fault.Quote(header.Name))
 		}
 	}
 	mode := header.FileInfo().Mode().Type()
 	switch header.Typeflag {
 	case tar.TypeReg:
 		if mode != 0 || strings.HasSuffix(header.Name, "/") {
-			return invalid("the layer has an entry that is a file by its type and something else by its mode or name: %s", quote(header.Name))
+			return invalid("the layer has an entry that is a file by its type and something else by its mode or name: %s", fault.Quote(header.Name))
 		}
 	case tar.TypeDir:
 		if mode != os.ModeDir {
-			return invalid("the layer has an entry that is a folder by its type and something else by its mode: %s", quote(header.Name))
+			return invalid("the layer has an entry that is a folder by its type and something else by its mode: %s", fault.Quote(header.Name))
 		}
 	case tar.TypeSymlink:
 	default:
-		return invalid("the layer has %s: %s; only plain files and folders are read", typeName(header.Typeflag), quote(header.Name))
+		return invalid("the layer has %s: %s; only plain files and folders are read", typeName(header.Typeflag), fault.Quote(header.Name))
 	}
 	return nil
 }
@@ -332,7 +332,7 @@ func broken(what string, err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return invalid("%s: it ends too early", what)
 	default:
-		return invalid("%s: %s", what, plain(err.Error()))
+		return invalid("%s: %s", what, fault.Words(err.Error()))
 	}
 }
 

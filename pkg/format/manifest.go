@@ -99,7 +99,7 @@ func Parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 func (m *Manifest) decodeImage(body []byte) error {
 	var image v1.Manifest
 	if err := json.Unmarshal(body, &image); err != nil {
-		return invalid("the manifest cannot be decoded: %s", plain(err.Error()))
+		return invalid("the manifest cannot be decoded: %s", fault.Words(err.Error()))
 	}
 	if err := checkDescriptor("config", &image.Config); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (m *Manifest) decodeImage(body []byte) error {
 func (m *Manifest) decodeIndex(body []byte) error {
 	var index v1.IndexManifest
 	if err := json.Unmarshal(body, &index); err != nil {
-		return invalid("the index cannot be decoded: %s", plain(err.Error()))
+		return invalid("the index cannot be decoded: %s", fault.Words(err.Error()))
 	}
 	for i := range index.Manifests {
 		if err := checkDescriptor(fmt.Sprintf("manifest %d", i), &index.Manifests[i]); err != nil {
@@ -143,7 +143,7 @@ func checkDescriptor(what string, d *v1.Descriptor) error {
 	case len(d.URLs) > 0:
 		return invalid("the %s of the manifest is to be fetched from a URL of its own; only blobs of the registry are read: push it without urls", what)
 	case !d.MediaType.IsDistributable():
-		return unsupported("the %s of the manifest has the media type %s, which is not stored in the registry; push it as a normal layer", what, quote(string(d.MediaType)))
+		return unsupported("the %s of the manifest has the media type %s, which is not stored in the registry; push it as a normal layer", what, fault.Quote(string(d.MediaType)))
 	}
 	d.Data = nil
 	return nil
@@ -157,7 +157,7 @@ func resolveMediaType(outer types.MediaType, body []byte) (types.MediaType, erro
 		SchemaVersion int64  `json:"schemaVersion"`
 	}
 	if err := json.Unmarshal(body, &inner); err != nil {
-		return "", invalid("the manifest cannot be decoded: %s", plain(err.Error()))
+		return "", invalid("the manifest cannot be decoded: %s", fault.Words(err.Error()))
 	}
 	// A Content-Type may carry parameters (RFC 9110 section 8.3).
 	bare, _, _ := strings.Cut(string(outer), ";")
@@ -169,11 +169,11 @@ func resolveMediaType(outer types.MediaType, body []byte) (types.MediaType, erro
 	case mediaType.IsSchema1(), inner.SchemaVersion == 1:
 		return "", unsupported("the image has a manifest of docker schema 1, which is not supported; push it again with a current client")
 	case mediaType == "application/vnd.oci.artifact.manifest.v1+json", mediaType == "application/vnd.cncf.oras.artifact.manifest.v1+json":
-		return "", unsupported("the manifest is an artifact manifest %s, which the OCI specification dropped; push it again with a current client", quote(string(mediaType)))
+		return "", unsupported("the manifest is an artifact manifest %s, which the OCI specification dropped; push it again with a current client", fault.Quote(string(mediaType)))
 	case !mediaType.IsImage() && !mediaType.IsIndex():
-		return "", unsupported("the manifest has the media type %s; supported: OCI image manifest and docker schema 2", quote(string(mediaType)))
+		return "", unsupported("the manifest has the media type %s; supported: OCI image manifest and docker schema 2", fault.Quote(string(mediaType)))
 	case inner.MediaType != "" && inner.MediaType != string(mediaType):
-		return "", invalid("the registry calls the manifest %s, but the manifest calls itself %s", quote(string(mediaType)), quote(inner.MediaType))
+		return "", invalid("the registry calls the manifest %s, but the manifest calls itself %s", fault.Quote(string(mediaType)), fault.Quote(inner.MediaType))
 	case inner.SchemaVersion != 2:
 		return "", invalid("the manifest has the schemaVersion %d, expected 2", inner.SchemaVersion)
 	}
@@ -190,13 +190,13 @@ func (s shape) check(mediaType types.MediaType) error {
 	case s.manifests && s.layers:
 		return invalid("the manifest has both manifests and layers, so that two readers may see two things")
 	case s.fsLayers:
-		return invalid("the manifest has fsLayers, which belong to docker schema 1, but is called %s", quote(string(mediaType)))
+		return invalid("the manifest has fsLayers, which belong to docker schema 1, but is called %s", fault.Quote(string(mediaType)))
 	case s.blobs:
-		return invalid("the manifest has blobs, which belong to an artifact manifest, but is called %s", quote(string(mediaType)))
+		return invalid("the manifest has blobs, which belong to an artifact manifest, but is called %s", fault.Quote(string(mediaType)))
 	case mediaType.IsIndex() && (s.layers || s.config):
-		return invalid("the manifest is called an index (%s) but has the content of an image", quote(string(mediaType)))
+		return invalid("the manifest is called an index (%s) but has the content of an image", fault.Quote(string(mediaType)))
 	case mediaType.IsImage() && s.manifests:
-		return invalid("the manifest is called an image (%s) but has the content of an index", quote(string(mediaType)))
+		return invalid("the manifest is called an image (%s) but has the content of an index", fault.Quote(string(mediaType)))
 	case mediaType.IsImage() && !s.config:
 		return invalid("the manifest has no config")
 	}
@@ -215,12 +215,12 @@ func scan(body []byte) (shape, error) {
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
-			return shape{}, invalid("the manifest is not valid JSON: %s", plain(err.Error()))
+			return shape{}, invalid("the manifest is not valid JSON: %s", fault.Words(err.Error()))
 		}
 		// Go's decoder matches keys without regard to case.
 		name := strings.ToLower(fmt.Sprint(key))
 		if seen[name] {
-			return shape{}, invalid("the manifest has the key %s twice", quote(name))
+			return shape{}, invalid("the manifest has the key %s twice", fault.Quote(name))
 		}
 		seen[name] = true
 		s.note(name)
@@ -229,7 +229,7 @@ func scan(body []byte) (shape, error) {
 		}
 	}
 	if _, err := dec.Token(); err != nil {
-		return shape{}, invalid("the manifest is not valid JSON: %s", plain(err.Error()))
+		return shape{}, invalid("the manifest is not valid JSON: %s", fault.Words(err.Error()))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return shape{}, invalid("the manifest has bytes after its end")
@@ -259,7 +259,7 @@ func skipValue(dec *json.Decoder, key string, left *int) error {
 	for depth, elements := 0, 0; ; {
 		t, err := dec.Token()
 		if err != nil {
-			return invalid("the manifest is not valid JSON: %s", plain(err.Error()))
+			return invalid("the manifest is not valid JSON: %s", fault.Words(err.Error()))
 		}
 		if *left--; *left < 0 {
 			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d JSON values that are read", maxManifestTokens)

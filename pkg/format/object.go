@@ -94,7 +94,7 @@ func onlyDocument(body []byte) (*yaml.Node, error) {
 			break
 		}
 		if err != nil {
-			return nil, invalid("the object is not YAML: %s", plain(err.Error()))
+			return nil, invalid("the object is not YAML: %s", fault.Words(err.Error()))
 		}
 		root := document.Content[0]
 		if root.ShortTag() == "!!null" {
@@ -125,7 +125,7 @@ func fieldsOf(n *yaml.Node) (map[string]*yaml.Node, error) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i].Value
 		if _, twice := fields[key]; twice {
-			return nil, invalid("the object has the key %s twice", quote(key))
+			return nil, invalid("the object has the key %s twice", fault.Quote(key))
 		}
 		fields[key] = n.Content[i+1]
 	}
@@ -158,7 +158,7 @@ func (o object) isCalled(said object) bool {
 
 // String names the object in a message.
 func (o object) String() string {
-	return plain(o.apiVersion) + " " + plain(o.kind) + " " + quote(o.name)
+	return fault.Words(o.apiVersion) + " " + fault.Words(o.kind) + " " + fault.Quote(o.name)
 }
 
 // fileName returns the name of a file for the object, which kustomize takes for
@@ -167,10 +167,10 @@ func (o object) fileName() (string, error) {
 	// Kinds are DNS labels but for their capitals.
 	kind := strings.ToLower(o.kind)
 	if problems := validation.IsDNS1035Label(kind); len(problems) > 0 {
-		return "", invalid("the object has the kind %s, which is no kind of Kubernetes", quote(o.kind))
+		return "", invalid("the object has the kind %s, which is no kind of Kubernetes", fault.Quote(o.kind))
 	}
 	if problems := validation.IsDNS1123Subdomain(o.name); len(problems) > 0 {
-		return "", invalid("the %s has the name %s, which no object can have", o.kind, quote(o.name))
+		return "", invalid("the %s has the name %s, which no object can have", o.kind, fault.Quote(o.name))
 	}
 	return kind + "-" + o.name + ".yaml", nil
 }

@@ -16,7 +16,11 @@ limitations under the License.
 
 package format
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
 
 const (
 	// whiteout begins the name of an entry that removes another.
@@ -76,7 +80,7 @@ func (o *overlay) apply(e entry) (*node, error) {
 		folder, base = e.path[:slash], e.path[slash+1:]
 	}
 	if strings.HasPrefix(folder, whiteout) || strings.Contains(folder, "/"+whiteout) {
-		return nil, invalid("the image has an entry in a folder whose name begins with %s, which is reserved: %s", whiteout, quote(e.path))
+		return nil, invalid("the image has an entry in a folder whose name begins with %s, which is reserved: %s", whiteout, fault.Quote(e.path))
 	}
 	if hidden, ok := strings.CutPrefix(base, whiteout); ok {
 		return nil, o.whiteOut(e, folder, hidden)
@@ -97,9 +101,9 @@ func (o *overlay) whiteOut(e entry, folder, hidden string) error {
 	o.plain = false
 	switch {
 	case e.folder || e.symlink:
-		return invalid("the image has an entry whose name begins with %s, which is reserved, but which is no file: %s", whiteout, quote(e.path))
+		return invalid("the image has an entry whose name begins with %s, which is reserved, but which is no file: %s", whiteout, fault.Quote(e.path))
 	case hidden == "" || hidden == "." || hidden == "..":
-		return invalid("the image has a whiteout that names no file: %s", quote(e.path))
+		return invalid("the image has a whiteout that names no file: %s", fault.Quote(e.path))
 	}
 	in := o.get(folder)
 	switch {
@@ -140,9 +144,9 @@ func (o *overlay) link(e entry) error {
 	target := o.get(e.target)
 	switch {
 	case target == nil:
-		return invalid("the image has the hard link %s to %s, which is not there; push the file itself", quote(e.path), quote(e.target))
+		return invalid("the image has the hard link %s to %s, which is not there; push the file itself", fault.Quote(e.path), fault.Quote(e.target))
 	case target.folder:
-		return invalid("the image has the hard link %s to the folder %s", quote(e.path), quote(e.target))
+		return invalid("the image has the hard link %s to the folder %s", fault.Quote(e.path), fault.Quote(e.target))
 	}
 	if o.copied += target.size; o.copied > o.limits.UncompressedBytes {
 		return exceeded("--max-uncompressed-bytes", "the hard links of the image stand for more than %d bytes", o.limits.UncompressedBytes)

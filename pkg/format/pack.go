@@ -33,6 +33,8 @@ import (
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Media types of what Pack makes a layer for.
@@ -165,7 +167,7 @@ func (p *packing) add(name string, d fs.DirEntry) error {
 		return nil
 	}
 	if !d.IsDir() && !d.Type().IsRegular() {
-		return invalid("%s is neither a file nor a folder; list it in %s or remove it", quote(name), sourceignore.IgnoreFile)
+		return invalid("%s is neither a file nor a folder; list it in %s or remove it", fault.Quote(name), sourceignore.IgnoreFile)
 	}
 	if err := checkName(name, p.limits); err != nil {
 		return err
@@ -289,7 +291,7 @@ func reading(name string, err error) error {
 	if settled(err) {
 		return err
 	}
-	return disk("read "+quote(name), err)
+	return disk("read "+fault.Quote(name), err)
 }
 
 // tarMeter hashes and bounds an archive before it is compressed.

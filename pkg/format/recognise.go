@@ -197,7 +197,7 @@ func readLabels(ctx context.Context, in Input) (*Manifest, error) {
 		Config struct{ Labels map[string]string } `json:"config"`
 	}
 	if err := json.Unmarshal(body, &image); err != nil {
-		return nil, invalid("the config of the image cannot be decoded: %s", plain(err.Error()))
+		return nil, invalid("the config of the image cannot be decoded: %s", fault.Words(err.Error()))
 	}
 	labelled := *in.Manifest
 	labelled.labels = image.Config.Labels
@@ -210,7 +210,7 @@ func readLabels(ctx context.Context, in Input) (*Manifest, error) {
 // unknown describes a manifest that no row of the table matches.
 func unknown(m *Manifest, o Options) string {
 	return fmt.Sprintf("unsupported artifact %s: manifest %s, artifactType %s, config %s, layers [%s]; supported: %s",
-		o.Image, quote(string(m.MediaType)), quote(m.ArtifactType), quote(string(m.Config.MediaType)), layerTypes(m.Layers), supported())
+		o.Image, fault.Quote(string(m.MediaType)), fault.Quote(m.ArtifactType), fault.Quote(string(m.Config.MediaType)), layerTypes(m.Layers), supported())
 }
 
 // layerTypes counts layers by their type, in the order in which the types
@@ -234,7 +234,7 @@ func layerTypes(layers []v1.Descriptor) string {
 			parts = append(parts, fmt.Sprintf("and %d other types", len(groups)-i))
 			break
 		}
-		part := fmt.Sprintf("%dx %s", count[g], quote(string(g.mediaType)))
+		part := fmt.Sprintf("%dx %s", count[g], fault.Quote(string(g.mediaType)))
 		if g.titled {
 			part += " (titled)"
 		}

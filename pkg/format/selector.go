@@ -123,7 +123,7 @@ func (s selected) layer(m *Manifest) (v1.Descriptor, error) {
 		return v1.Descriptor{}, invalid("the artifact has no layers, so spec.layerSelector has none to select")
 	}
 	return v1.Descriptor{}, invalid("the artifact has no layer of the type %s that spec.layerSelector selects, only [%s]; set mediaType to one of these",
-		quote(s.selector.MediaType), layerTypes(m.Layers))
+		fault.Quote(s.selector.MediaType), layerTypes(m.Layers))
 }
 
 // checkSelector refuses an operation that is none.
@@ -132,5 +132,5 @@ func checkSelector(s sourcev1.OCILayerSelector) error {
 	case "", sourcev1.OCILayerExtract, sourcev1.OCILayerCopy:
 		return nil
 	}
-	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.layerSelector.operation is %s; expected %s or %s", quote(s.Operation), sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.layerSelector.operation is %s; expected %s or %s", fault.Quote(s.Operation), sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
 }

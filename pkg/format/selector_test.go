@@ -128,7 +128,7 @@ func TestASelectorThatSelectsNothing(t *testing.T) {
 		words    []string
 	}{
 		"a media type that no layer has": {unknownManifest(one, two, one), selecting("example/c", ""), v1alpha1.ReasonInvalidArtifact,
-			[]string{`no layer of the type "example/c"`, `[2x "example/a", 1x "example/b"]`}},
+			[]string{`no layer of the type "example/c"`, `[2x "example/a", 1x "example/b\x1b"]`}},
 		"an artifact without layers":  {unknownManifest(), selecting("", "copy"), v1alpha1.ReasonInvalidArtifact, []string{"no layers"}},
 		"an operation that is none":   {unknownManifest(one), selecting("", "unzip"), v1alpha1.ReasonInvalidSpec, []string{`"unzip"`, "extract or copy"}},
 		"a chart that is not there":   {chartManifest(one), selecting("", "extract"), v1alpha1.ReasonInvalidArtifact, []string{"no layer of type"}},

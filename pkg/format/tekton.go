@@ -28,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
@@ -101,7 +102,7 @@ func annotatedObject(desc v1.Descriptor) (object, error) {
 	case types.OCILayerZStd, zstdDockerLayer:
 		return object{}, zstdBundle()
 	default:
-		return object{}, unsupported("the Tekton bundle has a layer of type %s, which is no layer of an image", quote(string(desc.MediaType)))
+		return object{}, unsupported("the Tekton bundle has a layer of type %s, which is no layer of an image", fault.Quote(string(desc.MediaType)))
 	}
 	for _, key := range []string{tektonName, tektonKind, tektonAPIVersion} {
 		if desc.Annotations[key] == "" {
@@ -110,7 +111,7 @@ func annotatedObject(desc v1.Descriptor) (object, error) {
 	}
 	said := object{apiVersion: desc.Annotations[tektonAPIVersion], kind: desc.Annotations[tektonKind], name: desc.Annotations[tektonName]}
 	if strings.TrimSuffix(strings.ToLower(said.kind), "s") != said.kind {
-		return object{}, invalid("the Tekton bundle has a layer with the kind %s in its annotation %s; expected lower case and singular, such as task", quote(said.kind), tektonKind)
+		return object{}, invalid("the Tekton bundle has a layer with the kind %s in its annotation %s; expected lower case and singular, such as task", fault.Quote(said.kind), tektonKind)
 	}
 	return said, nil
 }

@@ -88,13 +88,13 @@ func (t *tree) add(e entry) error {
 func (t *tree) meet(known *node, again entry) error {
 	switch {
 	case known.path != again.path:
-		return invalid("the artifact has two paths that differ in case only: %s and %s", quote(known.path), quote(again.path))
+		return invalid("the artifact has two paths that differ in case only: %s and %s", fault.Quote(known.path), fault.Quote(again.path))
 	case known.folder != again.folder:
-		return invalid("the artifact has a file and a folder of one name: %s", quote(known.path))
+		return invalid("the artifact has a file and a folder of one name: %s", fault.Quote(known.path))
 	case again.implied:
 		return nil
 	case known.named:
-		return invalid("the artifact has two entries of one name: %s", quote(known.path))
+		return invalid("the artifact has two entries of one name: %s", fault.Quote(known.path))
 	}
 	known.named = true
 	return nil

@@ -32,18 +32,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-const (
-	// maxWords bounds, in characters, what an error repeats of another's words.
-	maxWords = 300
-	// maxRetryAfter bounds how long a registry can put us off.
-	maxRetryAfter = time.Hour
-)
+// maxRetryAfter bounds how long a registry can put us off.
+const maxRetryAfter = time.Hour
 
 // answerError is an HTTP answer that is not what was asked for.
 type answerError struct {
@@ -114,43 +109,28 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	return max(0, min(wait, maxRetryAfter))
 }
 
-// suspects are what must never be repeated: login headers, tokens, URL queries
-// and users; long opaque words, which may be any of these, go too.
+// suspects are what must never be repeated: login headers, tokens, the users of
+// URLs; long opaque words, which may be any of these, go too.
 var suspects = []struct {
 	pattern *regexp.Regexp
 	instead string
 }{
 	{regexp.MustCompile(`(?i)\b(bearer|basic|negotiate)\s+[A-Za-z0-9._~+/=-]{4,}`), "$1 ***"},
 	{regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)[^/\s"'@]*@`), "$1***@"},
-	{regexp.MustCompile(`(\?)[^\s"'?]*=[^\s"']*`), "$1***"},
 	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*)?`), "***"},
 	{regexp.MustCompile(`(?i)([a-z0-9_-]*(?:token|passwd|password|secret|signature|credentials?|api[_-]?key))(["']?\s*[:=]\s*["']?)[^\s"',;}]+`), "$1$2***"},
 }
 
 var (
-	escapes = regexp.MustCompile("\x1b(\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(\x07|\x1b\\\\)?|.)")
-	opaque  = regexp.MustCompile(`[A-Za-z0-9+_=-]{40,}`)
-	digits  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	opaque = regexp.MustCompile(`[A-Za-z0-9+_=-]{40,}`)
+	digits = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-// clean makes another's words fit for a condition: one short line without
-// control characters, without the secrets that are known, and without anything
-// that looks like one.
+// clean makes another's words fit for a condition: fault.Words without the
+// secrets that are known, and without anything that looks like one.
 func clean(text string, known ...string) string {
 	text = without(text[:min(len(text), maxAnswerBytes)], known)
-	text = strings.ToValidUTF8(text, "")
-	text = escapes.ReplaceAllString(text, "")
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r):
-			return -1
-		default:
-			return r
-		}
-	}, text)
-	text = without(text, known) // one may have been hidden by what was removed
+	text = without(fault.Plain(text), known) // one may have been hidden by what was removed
 	for _, s := range suspects {
 		text = s.pattern.ReplaceAllString(text, s.instead)
 	}
@@ -160,15 +140,7 @@ func clean(text string, known ...string) string {
 		}
 		return "***"
 	})
-	return cut(strings.Join(strings.Fields(text), " "))
-}
-
-func cut(text string) string {
-	runes := []rune(text)
-	if len(runes) <= maxWords {
-		return text
-	}
-	return string(runes[:maxWords-1]) + "…"
+	return fault.Words(text)
 }
 
 // without removes what is known to be secret, whatever it looks like.
@@ -261,7 +233,7 @@ func (r *Repository) explain(err error) string {
 		location  *url.Error
 	)
 	if errors.As(err, &login) {
-		return fmt.Sprintf("login at %q failed: %s", login.realm, r.explain(login.err))
+		return fmt.Sprintf("login at %s failed: %s", fault.Quote(login.realm), r.explain(login.err))
 	}
 	for errors.As(err, &location) { // its words are the URL, query and all
 		err = location.Err
@@ -275,7 +247,7 @@ func (r *Repository) explain(err error) string {
 	case errors.As(err, &authority):
 		return "its certificate is signed by an unknown authority: " + hints.Authority
 	case errors.As(err, &hostname):
-		return fmt.Sprintf("its certificate is not valid for the name %q", hostname.Host)
+		return fmt.Sprintf("its certificate is not valid for the name %s", fault.Quote(hostname.Host))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "its certificate has expired or is not yet valid"
 	case isPlainHTTP(err):
@@ -283,7 +255,7 @@ func (r *Repository) explain(err error) string {
 	case isAlert(err) && strings.Contains(err.Error(), "certificate"):
 		return "it does not accept our client certificate: " + hints.Certificate
 	case errors.As(err, &lookup) && lookup.IsNotFound:
-		return fmt.Sprintf("there is no host %q", lookup.Name)
+		return fmt.Sprintf("there is no host %s", fault.Quote(lookup.Name))
 	case errors.Is(err, errStalled):
 		return fmt.Sprintf("the answer made no progress for %s", r.client.options.IdleTimeout)
 	case errors.Is(err, context.Canceled):

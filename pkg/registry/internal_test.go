@@ -96,6 +96,22 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
+// The end of what is repeated, wherever it falls, leaves no half of a secret.
+func TestNoPartOfASecretIsTold(t *testing.T) {
+	const known, odd = "correct horse battery", "hunter2  hunter2?\t"
+	for before := range 300 {
+		for _, secret := range []string{
+			known, odd, "correct\x00 horse\u200b  battery", "Bearer hunter2hunter2", "https://hunter2:hunter2@host/path", "/path?sig=hunter2",
+			"token=\nhunter2", strings.Repeat("hunter2", 10),
+		} {
+			said := clean(strings.Repeat(".", before)+" "+secret+" and more", known, odd)
+			if strings.Contains(said, "hunt") || strings.Contains(said, "corr") {
+				t.Errorf("after %d bytes, %q is told as %q", before, secret, said)
+			}
+		}
+	}
+}
+
 func FuzzChallenges(f *testing.F) {
 	f.Add(`Bearer realm="https://a/token",service="s", Basic realm=x`)
 	f.Fuzz(func(t *testing.T, line string) {

@@ -40,8 +40,8 @@ import (
 func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error {
 	if err := checkDigest(desc.Digest); err != nil || desc.Size < 0 {
 		return fault.Stallf(v1alpha1.ReasonInvalidArtifact,
-			"a descriptor asks for a blob of %d bytes with digest %q: the size must not be negative and the digest must be a sha256",
-			desc.Size, cut(desc.Digest.String()))
+			"a descriptor asks for a blob of %d bytes with digest %s: the size must not be negative and the digest must be a sha256",
+			desc.Size, fault.Quote(desc.Digest.String()))
 	}
 	doing := "get blob " + desc.Digest.String() + " of " + r.name
 	answer, err := r.send(ctx, ask{method: http.MethodGet, kind: "blobs", ref: desc.Digest.String()})

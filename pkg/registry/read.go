@@ -84,7 +84,7 @@ func (k readKey) doing(method string) (string, error) {
 	_, err := v1.NewHash(k.ref)
 	if method != http.MethodGet || !known || (err != nil && !tagPattern.MatchString(k.ref)) {
 		return "", fault.Stallf(v1alpha1.ReasonInvalidSpec,
-			"refused to send %s %q: it must be a GET for manifests, blobs or referrers by tag or digest", method, cut(k.kind+"/"+k.ref))
+			"refused to send %s %s: it must be a GET for manifests, blobs or referrers by tag or digest", method, fault.Quote(k.kind+"/"+k.ref))
 	}
 	return words + k.ref, nil
 }

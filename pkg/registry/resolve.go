@@ -97,7 +97,7 @@ func (r *Repository) Resolve(ctx context.Context, q Query) (*Manifest, error) {
 		return m, r.failure("get manifest "+q.Digest.String()+" of "+r.name, err)
 	}
 	if !tagPattern.MatchString(q.Tag) {
-		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%q is not a tag of an image", cut(q.Tag))
+		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is not a tag of an image", fault.Quote(q.Tag))
 	}
 	m, err := r.tagged(ctx, q)
 	return m, r.failure("resolve tag "+q.Tag+" of "+r.name, err)
@@ -109,7 +109,7 @@ var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 func checkDigest(digest v1.Hash) error {
 	parsed, err := v1.NewHash(digest.String())
 	if err != nil || parsed.Algorithm != "sha256" {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%q is not a sha256 digest", cut(digest.String()))
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is not a sha256 digest", fault.Quote(digest.String()))
 	}
 	return nil
 }

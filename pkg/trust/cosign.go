@@ -33,6 +33,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // newCosign checks a demand for signatures of cosign's.
@@ -131,11 +133,11 @@ func newKeyless(d Demand, m keyless, prints []string) (*Authority, error) {
 func parseIdentity(i Identity) (identity, error) {
 	issuer, err := anchored(i.Issuer)
 	if err != nil {
-		return identity{}, invalidf("the issuer %s of matchOIDCIdentity %s", quote(i.Issuer), err)
+		return identity{}, invalidf("the issuer %s of matchOIDCIdentity %s", fault.Quote(i.Issuer), err)
 	}
 	subject, err := anchored(i.Subject)
 	if err != nil {
-		return identity{}, invalidf("the subject %s of matchOIDCIdentity %s", quote(i.Subject), err)
+		return identity{}, invalidf("the subject %s of matchOIDCIdentity %s", fault.Quote(i.Subject), err)
 	}
 	return identity{issuer: issuer, subject: subject}, nil
 }
@@ -147,7 +149,7 @@ func anchored(expression string) (*regexp.Regexp, error) {
 	}
 	// By itself first: what is only valid between the brackets could end them.
 	if _, err := regexp.Compile(expression); err != nil {
-		return nil, fmt.Errorf("is not a regular expression: %s", plain(err.Error()))
+		return nil, fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
 	}
 	return regexp.MustCompile("^(?:" + expression + ")$"), nil
 }
@@ -217,7 +219,7 @@ func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, erro
 	}
 	what, err := guarded(func() (*found, error) { return j.diagnose(s, last), nil })
 	if err != nil {
-		what = foundf(Malformed, "a %s that cannot be read: %s", s.cosign.format(), plain(err.Error()))
+		what = foundf(Malformed, "a %s that cannot be read: %s", s.cosign.format(), fault.Words(err.Error()))
 	}
 	return Signer{}, what, nil
 }
@@ -282,7 +284,7 @@ func (j *cosignJudge) diagnoseKeyed(s signed, refusal error) *found {
 	case by == "" && c.certificate() != nil:
 		issuer, subjects := identityOf(c.certificate())
 		return foundf(OtherKey, "a %s by a certificate for %s of issuer %s, not by %s",
-			c.format(), quote(strings.Join(subjects, ", ")), quote(issuer), strings.Join(j.names, " or "))
+			c.format(), fault.Quote(strings.Join(subjects, ", ")), fault.Quote(issuer), strings.Join(j.names, " or "))
 	case by == "":
 		return foundf(OtherKey, "a %s by another key than %s", c.format(), strings.Join(j.names, " or "))
 	}
@@ -305,7 +307,7 @@ func (j *cosignJudge) diagnoseKeyless(s signed, refusal error) *found {
 		return foundf(Untrusted, "a %s by a certificate that the trusted root does not vouch for", c.format())
 	}
 	issuer, subjects := identityOf(cert)
-	by := fmt.Sprintf("%s of issuer %s", quote(strings.Join(subjects, ", ")), quote(issuer))
+	by := fmt.Sprintf("%s of issuer %s", fault.Quote(strings.Join(subjects, ", ")), fault.Quote(issuer))
 	if !slices.ContainsFunc(subjects, func(subject string) bool { return j.lists(Identity{Issuer: issuer, Subject: subject}) }) {
 		return foundf(OtherIdentity, "a %s by another identity: %s", c.format(), by)
 	}
@@ -323,11 +325,11 @@ func content(s signed, by string, refusal error) *found {
 	kind, digests := s.cosign.statement()
 	switch {
 	case kind != "" && kind != ctypes.CosignSignPredicateType:
-		return foundf(OtherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", s.cosign.format(), by, quote(kind))
+		return foundf(OtherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", s.cosign.format(), by, fault.Quote(kind))
 	case !slices.Contains(digests, s.digest.String()):
-		return foundf(OtherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, quote(strings.Join(digests, ", ")))
+		return foundf(OtherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, fault.Quote(strings.Join(digests, ", ")))
 	default:
-		return foundf(Unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, plain(refusal.Error()))
+		return foundf(Unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, fault.Words(refusal.Error()))
 	}
 }
 

@@ -91,7 +91,7 @@ func NewAuthority(d Demand, o Options) (*Authority, error) {
 	case ProviderNotation:
 		return newNotation(d, o)
 	default:
-		return nil, invalidf("the provider %s is not supported; it is %s or %s", quote(d.Provider), ProviderCosign, ProviderNotation)
+		return nil, invalidf("the provider %s is not supported; it is %s or %s", fault.Quote(d.Provider), ProviderCosign, ProviderNotation)
 	}
 }
 

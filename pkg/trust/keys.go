@@ -33,6 +33,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/options"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Secret is a Secret of Kubernetes as far as it matters here, or what stands in
@@ -53,15 +55,15 @@ func (s *Secret) String() string {
 	if s.Files != nil {
 		return s.Name
 	}
-	return "Secret " + quote(s.Name)
+	return "Secret " + fault.Quote(s.Name)
 }
 
 // entry names an entry in a message.
 func (s *Secret) entry(name string) string {
 	if path, ok := s.Files[name]; ok {
-		return "file " + quote(path)
+		return "file " + fault.Quote(path)
 	}
-	return fmt.Sprintf("entry %s of %s", quote(name), s)
+	return fmt.Sprintf("entry %s of %s", fault.Quote(name), s)
 }
 
 // entries returns the names of the entries with one of the suffixes, in order.
@@ -88,7 +90,7 @@ type key struct {
 
 // name is short; String of a Signer has all of the fingerprint.
 func (k key) name() string {
-	return fmt.Sprintf("%s (sha256:%s…)", plain(k.entry), k.fingerprint[:12])
+	return fmt.Sprintf("%s (sha256:%s…)", fault.Words(k.entry), k.fingerprint[:12])
 }
 
 // parseKeys reads every entry of a Secret that ends in .pub. Those that cannot
@@ -145,7 +147,7 @@ func newKey(entry string, public crypto.PublicKey) (key, error) {
 	sum := sha256.Sum256(encoded)
 	verifiers, err := verifiersOf(public)
 	if err != nil {
-		return key{}, fmt.Errorf("keys of its kind are not supported: %s", plain(err.Error()))
+		return key{}, fmt.Errorf("keys of its kind are not supported: %s", fault.Words(err.Error()))
 	}
 	return key{entry: entry, fingerprint: hex.EncodeToString(sum[:]), verifiers: verifiers}, nil
 }

@@ -29,6 +29,8 @@ import (
 	"github.com/notaryproject/notation-core-go/signature"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Sighting is a signature as it describes itself. Nothing of it is verified:
@@ -83,7 +85,7 @@ func (o *onlooker) judge(_ context.Context, s signed) (Signer, *found, error) {
 		return describe(s.cosign), nil
 	})
 	if err != nil {
-		return Signer{}, foundf(Malformed, "a signature that cannot be read: %s", plain(err.Error())), nil
+		return Signer{}, foundf(Malformed, "a signature that cannot be read: %s", fault.Words(err.Error())), nil
 	}
 	o.sightings = append(o.sightings, sighting)
 	return Signer{}, nil, nil

@@ -40,6 +40,8 @@ import (
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
@@ -122,7 +124,7 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 	}
 	effective, err := json.Marshal(policy)
 	if err != nil {
-		return nil, invalidf("the trust policy cannot be written: %s", plain(err.Error()))
+		return nil, invalidf("the trust policy cannot be written: %s", fault.Words(err.Error()))
 	}
 	var alternatives []string
 	for _, certificate := range trusted {
@@ -140,7 +142,7 @@ func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 	}
 	policy := &trustpolicy.Document{}
 	if err := json.Unmarshal(text, policy); err != nil {
-		return nil, denyf(Rejected, "%s is not a trust policy: %s", secret.entry(trustPolicyEntry), plain(err.Error()))
+		return nil, denyf(Rejected, "%s is not a trust policy: %s", secret.entry(trustPolicyEntry), fault.Words(err.Error()))
 	}
 	// What a statement that skips everything says of trust is of no use, and not
 	// worth a failure.
@@ -150,7 +152,7 @@ func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 		}
 	}
 	if err := policy.Validate(); err != nil {
-		return nil, denyf(Rejected, "%s is not a valid trust policy: %s", secret.entry(trustPolicyEntry), plain(err.Error()))
+		return nil, denyf(Rejected, "%s is not a valid trust policy: %s", secret.entry(trustPolicyEntry), fault.Words(err.Error()))
 	}
 	return policy, nil
 }
@@ -197,7 +199,7 @@ func (m *notationMethod) begin(_ context.Context, subject Subject) (judge, error
 	}
 	level, err := statement.SignatureVerification.GetVerificationLevel()
 	if err != nil {
-		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", quote(statement.Name), plain(err.Error()))
+		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", fault.Quote(statement.Name), fault.Words(err.Error()))
 	}
 	return &notationJudge{method: m, reference: subject.String(), statement: statement, level: level}, nil
 }
@@ -234,7 +236,7 @@ func (j *notationJudge) judge(ctx context.Context, s signed) (Signer, *found, er
 	}
 	what, unclear := j.diagnose(n, outcome, err)
 	if unclear && status.unknown {
-		return Signer{}, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), plain(err.Error()))
+		return Signer{}, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), fault.Words(err.Error()))
 	}
 	return Signer{}, what, nil
 }
@@ -274,13 +276,13 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 	format := n.format()
 	if outcome == nil || outcome.EnvelopeContent == nil {
 		if kind, err := guarded(n.payloadType); err == nil && kind != payloadType {
-			return foundf(OtherPredicate, "a %s that does not say the image is signed, but is of type %s", format, quote(kind)), false
+			return foundf(OtherPredicate, "a %s that does not say the image is signed, but is of type %s", format, fault.Quote(kind)), false
 		}
-		return foundf(Malformed, "a %s that cannot be read: %s", format, plain(refusal.Error())), false
+		return foundf(Malformed, "a %s that cannot be read: %s", format, fault.Words(refusal.Error())), false
 	}
 	signer := "nobody"
 	if chain := outcome.EnvelopeContent.SignerInfo.CertificateChain; len(chain) > 0 {
-		signer = quote(chain[0].Subject.String())
+		signer = fault.Quote(chain[0].Subject.String())
 	}
 	for _, check := range outcome.VerificationResults {
 		if check.Error == nil || check.Action != trustpolicy.ActionEnforce {
@@ -288,24 +290,24 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 		}
 		switch check.Type {
 		case trustpolicy.TypeIntegrity:
-			return foundf(Malformed, "a %s that does not hold: %s", format, plain(check.Error.Error())), false
+			return foundf(Malformed, "a %s that does not hold: %s", format, fault.Words(check.Error.Error())), false
 		case trustpolicy.TypeAuthenticity:
-			return foundf(OtherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, quote(j.statement.Name)), false
+			return foundf(OtherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, fault.Quote(j.statement.Name)), false
 		case trustpolicy.TypeExpiry, trustpolicy.TypeAuthenticTimestamp:
-			return foundf(Expired, "a %s by %s that is not valid any more: %s", format, signer, plain(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
+			return foundf(Expired, "a %s by %s that is not valid any more: %s", format, signer, fault.Words(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
 		case trustpolicy.TypeRevocation:
-			return foundf(Revoked, "a %s by %s: %s", format, signer, plain(check.Error.Error())), true
+			return foundf(Revoked, "a %s by %s: %s", format, signer, fault.Words(check.Error.Error())), true
 		default:
-			return foundf(Unproven, "a %s by %s: %s", format, signer, plain(check.Error.Error())), false
+			return foundf(Unproven, "a %s by %s: %s", format, signer, fault.Words(check.Error.Error())), false
 		}
 	}
 	var payload struct {
 		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
 	}
 	if json.Unmarshal(outcome.EnvelopeContent.Payload.Content, &payload) == nil && payload.TargetArtifact.Digest != n.target.Digest {
-		return foundf(OtherDigest, "a %s by %s of another image: %s", format, signer, quote(string(payload.TargetArtifact.Digest))), false
+		return foundf(OtherDigest, "a %s by %s of another image: %s", format, signer, fault.Quote(string(payload.TargetArtifact.Digest))), false
 	}
-	return foundf(Unproven, "a %s by %s that does not hold: %s", format, signer, plain(refusal.Error())), false
+	return foundf(Unproven, "a %s by %s that does not hold: %s", format, signer, fault.Words(refusal.Error())), false
 }
 
 // statusCheck asks certificate authorities whether they revoked a certificate,

@@ -20,6 +20,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // dockerHub is the canonical host of Docker Hub.
@@ -62,7 +64,7 @@ func ParsePattern(text string) (Pattern, error) {
 	}
 	compiled, err := regexp.Compile(`(?s)^` + expression.String() + `$`)
 	if err != nil {
-		return Pattern{}, fmt.Errorf("the pattern %s cannot be read", quote(text))
+		return Pattern{}, fmt.Errorf("the pattern %s cannot be read", fault.Quote(text))
 	}
 	return Pattern{expression: compiled}, nil
 }
@@ -75,7 +77,7 @@ func (p Pattern) Matches(repository string) bool {
 
 func canonicalPattern(text string) (string, error) {
 	if !patternText.MatchString(text) {
-		return "", fmt.Errorf("the pattern %s must be the name of a repository, in which * and ** stand for other characters", quote(text))
+		return "", fmt.Errorf("the pattern %s must be the name of a repository, in which * and ** stand for other characters", fault.Quote(text))
 	}
 	if text == "**" {
 		return text, nil
@@ -83,9 +85,9 @@ func canonicalPattern(text string) (string, error) {
 	host, path, ok := strings.Cut(text, "/")
 	switch {
 	case strings.Contains(host, "**") && host != "**":
-		return "", fmt.Errorf("in the pattern %s, ** must stand alone in the host: it would match across the first slash", quote(text))
+		return "", fmt.Errorf("in the pattern %s, ** must stand alone in the host: it would match across the first slash", fault.Quote(text))
 	case strings.Contains(host, "***") || strings.Contains(path, "***"):
-		return "", fmt.Errorf("the pattern %s has more than two * in a row", quote(text))
+		return "", fmt.Errorf("the pattern %s has more than two * in a row", fault.Quote(text))
 	case !ok && !isHost(host):
 		host, path = dockerHub, "library/"+host
 	case !isHost(host):
@@ -94,9 +96,9 @@ func canonicalPattern(text string) (string, error) {
 	host = strings.TrimSuffix(strings.ToLower(host), ":443")
 	switch {
 	case path == "" || strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.Contains(path, "//"):
-		return "", fmt.Errorf("the pattern %s must be a host and the name of a repository", quote(text))
+		return "", fmt.Errorf("the pattern %s must be a host and the name of a repository", fault.Quote(text))
 	case path != strings.ToLower(path) || strings.ContainsAny(path, ":[]"):
-		return "", fmt.Errorf("the pattern %s can match no repository: names are in lower case, and tags and digests are no part of them", quote(text))
+		return "", fmt.Errorf("the pattern %s can match no repository: names are in lower case, and tags and digests are no part of them", fault.Quote(text))
 	case host == "docker.io" || host == "registry-1.docker.io":
 		host = dockerHub
 	}

@@ -192,10 +192,10 @@ func unlisted(q Question, governing []parsedPolicy, terms Terms) []Refusal {
 		slices.ContainsFunc(enforcing, unreadable) // it may be the one that lists it
 	switch refusing := refusers(enforcing); {
 	case len(enforcing) == 0 && q.Required:
-		return []Refusal{{Words: fmt.Sprintf("no TrustPolicy governs the namespace %s, and --require-trust-policy demands one", quote(q.Namespace))}}
+		return []Refusal{{Words: fmt.Sprintf("no TrustPolicy governs the namespace %s, and --require-trust-policy demands one", fault.Quote(q.Namespace))}}
 	case len(refusing) > 0 && !listed:
 		return []Refusal{{Policy: refusing[0], Words: fmt.Sprintf("no TrustPolicy that enforces lists the image %s; the namespace %s is governed by %s",
-			q.Repository, quote(q.Namespace), strings.Join(refusing, ", "))}}
+			q.Repository, fault.Quote(q.Namespace), strings.Join(refusing, ", "))}}
 	}
 	if refusing := refusers(governing); len(refusing) > 0 && len(terms.Policies) == 0 && !slices.ContainsFunc(governing, unreadable) {
 		return []Refusal{{Policy: refusing[0], Warn: true, Words: fmt.Sprintf("no TrustPolicy lists the image %s; if it enforced, %s would refuse it",
@@ -338,7 +338,7 @@ func (t Terms) Admit(c Content) (warnings []string, err error) {
 
 func (t Term) refuses(c Content) string {
 	if len(t.Formats) > 0 && !slices.Contains(t.Formats, c.Format) {
-		return fmt.Sprintf("the format %s is not allowed; it allows %s", quote(c.Format), strings.Join(t.Formats, ", "))
+		return fmt.Sprintf("the format %s is not allowed; it allows %s", fault.Quote(c.Format), strings.Join(t.Formats, ", "))
 	}
 	return t.tooLarge(c.Bytes)
 }

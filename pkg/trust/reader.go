@@ -75,7 +75,7 @@ type answerError struct {
 
 func (e *answerError) Error() string {
 	if e.code == 0 {
-		return plain(e.err.Error())
+		return fault.Words(e.err.Error())
 	}
 	return "the answer is " + strings.TrimSpace(strconv.Itoa(e.code)+" "+http.StatusText(e.code))
 }
@@ -99,7 +99,7 @@ func (e *unreadError) Error() string {
 	if f, ok := errors.AsType[*fault.Error](e.err); ok {
 		return f.Error()
 	}
-	return "cannot " + e.doing + ": " + plain(e.err.Error())
+	return "cannot " + e.doing + ": " + fault.Words(e.err.Error())
 }
 
 func (e *unreadError) Unwrap() error { return e.err }

@@ -27,6 +27,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/tuf"
 	"github.com/theupdateframework/go-tuf/v2/metadata/fetcher"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
@@ -134,7 +136,7 @@ func (p *PublicRoot) usable(last *publicRoot) (root.TrustedMaterial, error) {
 	if last.material != nil && p.options.Clock().Sub(last.got) < maxRootAge {
 		return last.material, nil
 	}
-	return nil, denyf(Unknown, "cannot get the public root of trust: %s", plain(last.err.Error()))
+	return nil, denyf(Unknown, "cannot get the public root of trust: %s", fault.Words(last.err.Error()))
 }
 
 func (p *PublicRoot) refreshed(last *publicRoot) *publicRoot {
@@ -169,7 +171,7 @@ func parseRoot(secret *Secret) (root.TrustedMaterial, error) {
 	}
 	material, err := root.NewTrustedRootFromJSON(text)
 	if err != nil {
-		return nil, denyf(Rejected, "%s is not a trusted root of Sigstore: %s", secret.entry(trustedRootEntry), plain(err.Error()))
+		return nil, denyf(Rejected, "%s is not a trusted root of Sigstore: %s", secret.entry(trustedRootEntry), fault.Words(err.Error()))
 	}
 	return material, nil
 }

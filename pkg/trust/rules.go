@@ -23,6 +23,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Rule is one condition on the signatures of an image.
@@ -120,7 +122,7 @@ type hearing struct {
 // until every rule is met, and never more than it has bounds for.
 func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
 	if subject.Repository != r.repository.Name() || subject.Digest.Algorithm != "sha256" {
-		return Verified{}, denyf(Unknown, "cannot verify %s by what is known of %s", quote(subject.String()), quote(r.repository.Name()))
+		return Verified{}, denyf(Unknown, "cannot verify %s by what is known of %s", fault.Quote(subject.String()), fault.Quote(r.repository.Name()))
 	}
 	var hearings []*hearing
 	for _, rule := range r.rules {
@@ -153,7 +155,7 @@ func begin(ctx context.Context, a Alternative, rule Rule, subject Subject) *tria
 	if notation, ok := t.judge.(*notationJudge); ok && t.err == nil {
 		switch {
 		case rule.Strict && notation.logs():
-			t.err = denyf(Rejected, "the level %s of the trust policy %s only logs a wrong signer, which is not enough here", quote(notation.level.Name), quote(notation.statement.Name))
+			t.err = denyf(Rejected, "the level %s of the trust policy %s only logs a wrong signer, which is not enough here", fault.Quote(notation.level.Name), fault.Quote(notation.statement.Name))
 		case notation.skips():
 			t.judge, t.verdict = nil, Accepted
 		}
@@ -249,7 +251,7 @@ func plainly(err error) string {
 	if denial, ok := errors.AsType[*Denial](err); ok {
 		return denial.words
 	}
-	return plain(err.Error())
+	return fault.Words(err.Error())
 }
 
 // ruling closes a hearing.

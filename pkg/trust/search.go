@@ -30,6 +30,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // maxSignatures bounds how many signatures of one kind are looked at.
@@ -275,7 +277,7 @@ func (s *search) openBundle(ctx context.Context, layer v1.Descriptor, where Form
 	}
 	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, where) })
 	if err != nil {
-		s.report(forCosign, "a %s that cannot be read: %s", where, plain(err.Error()))
+		s.report(forCosign, "a %s that cannot be read: %s", where, fault.Words(err.Error()))
 		return nil
 	}
 	s.show(ctx, forCosign, signed{cosign: parsed})
@@ -348,7 +350,7 @@ func (s *search) openLegacy(ctx context.Context, layer v1.Descriptor) error {
 	}
 	parsed, err := guarded(func() (*legacySignature, error) { return parseLegacy(body, layer.Annotations) })
 	if err != nil {
-		s.report(forCosign, "a %s that cannot be read: %s", Legacy, plain(err.Error()))
+		s.report(forCosign, "a %s that cannot be read: %s", Legacy, fault.Words(err.Error()))
 		return nil
 	}
 	s.show(ctx, forCosign, signed{cosign: parsed})

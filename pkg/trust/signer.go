@@ -18,6 +18,8 @@ package trust
 
 import (
 	"fmt"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // Format is how a signature is kept in a registry.
@@ -55,7 +57,7 @@ func (s Signer) String() string {
 	case s.Key != "":
 		return fmt.Sprintf("key %s (sha256:%s)", s.Entry, s.Key)
 	case s.Subject != "":
-		return fmt.Sprintf("%s (issuer %s)", plain(s.Subject), plain(s.Issuer))
+		return fmt.Sprintf("%s (issuer %s)", fault.Words(s.Subject), fault.Words(s.Issuer))
 	default:
 		return ""
 	}

@@ -18,49 +18,11 @@ package trust
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
-	"unicode"
 )
 
-const (
-	// maxWords bounds, in characters, what an error repeats of another's words.
-	maxWords = 240
-	// maxSaid bounds how many findings an error repeats.
-	maxSaid = 5
-)
-
-var queries = regexp.MustCompile(`\?[^\s"']*`)
-
-// plain makes another's words fit for a condition: one short line without
-// control characters and without the query of any URL.
-func plain(text string) string {
-	text = strings.ToValidUTF8(text, "")
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r):
-			return -1
-		default:
-			return r
-		}
-	}, text)
-	text = queries.ReplaceAllString(text, "?***")
-	return cut(strings.Join(strings.Fields(text), " "))
-}
-
-func cut(text string) string {
-	runes := []rune(text)
-	if len(runes) <= maxWords {
-		return text
-	}
-	return string(runes[:maxWords-1]) + "…"
-}
-
-// quote repeats a value that somebody else chose.
-func quote(value string) string { return strconv.Quote(plain(value)) }
+// maxSaid bounds how many findings an error repeats.
+const maxSaid = 5
 
 // list joins what was found, at most maxSaid of it, and what is equal once.
 func list(said []string) string {
