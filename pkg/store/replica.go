@@ -30,7 +30,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -52,9 +51,7 @@ const (
 	// slower than that is no help.
 	peerBaseTime = 5 * time.Second
 	peerPace     = 1 << 20 // bytes in a second
-	// peersFor is how long a host's addresses are believed, and avoidFor how
-	// long a peer is left alone that did not answer.
-	peersFor = 2 * time.Second
+	// avoidFor is how long a peer is left alone that did not answer.
 	avoidFor = 10 * time.Second
 )
 
@@ -73,6 +70,8 @@ type PeerOptions struct {
 	MaxBytes int64
 	// Fetched is told of each file that a peer had.
 	Fetched func(bytes int64)
+	// Resolver looks the hosts up; nil is net.DefaultResolver.
+	Resolver *net.Resolver
 }
 
 // Replica is a Store one of several that have the same records: what it lacks
@@ -81,21 +80,13 @@ type PeerOptions struct {
 type Replica struct {
 	*Store
 	options PeerOptions
-	hosts   []hostPort
-	own     uint16
+	others  directory
 	client  *http.Client
 	fetches flight.Group[string, struct{}]
 	slots   chan struct{}
 
-	mu       sync.Mutex
-	resolved []netip.AddrPort
-	until    time.Time
-	avoided  map[netip.AddrPort]time.Time
-}
-
-type hostPort struct {
-	host string
-	port uint16
+	mu      sync.Mutex
+	avoided map[netip.AddrPort]time.Time
 }
 
 // NewReplica returns a replica of the peers that the options name.
@@ -111,38 +102,30 @@ func NewReplica(s *Store, o PeerOptions) (*Replica, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	r.others.resolver = o.Resolver
 	for _, peer := range o.Hosts {
 		host, err := splitHostPort(peer)
 		if err != nil || host.host == "" {
 			return nil, fmt.Errorf("--storage-peers names %q: expected host:port", peer)
 		}
-		r.hosts = append(r.hosts, host)
+		r.others.hosts = append(r.others.hosts, host)
 	}
-	if len(r.hosts) == 0 {
+	if len(r.others.hosts) == 0 {
 		return r, nil
 	}
 	own, err := splitHostPort(o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("--storage-addr is %q: expected host:port", o.Address)
 	}
-	r.own = own.port
+	r.others.own = own.port
 	return r, nil
-}
-
-func splitHostPort(address string) (hostPort, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return hostPort{}, err
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	return hostPort{host: host, port: uint16(number)}, err
 }
 
 // Check is Store.Check, and gets what is missing or damaged from the other
 // replicas. An error says that the disk did not answer.
 func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact, depth Depth) (Stored, bool, error) {
 	stored, ok, err := r.Store.Check(ctx, key, artifact, depth)
-	if ok || err != nil || len(r.hosts) == 0 {
+	if ok || err != nil || len(r.others.hosts) == 0 {
 		return stored, ok, err
 	}
 	want, ok := understand(key, artifact)
@@ -175,12 +158,15 @@ func (r *Replica) Fetch(ctx context.Context, key Key, sha256 string) (bool, erro
 		return false, err
 	}
 	err := r.fetch(ctx, key, sha256, r.options.MaxBytes)
+	if err != nil && ctx.Err() != nil {
+		return false, ctx.Err() // that nobody has it was not found out
+	}
 	return err == nil, notFromPeers(err)
 }
 
 // fetch gets a file from the peers, once for all who ask for it at the same time.
 func (r *Replica) fetch(ctx context.Context, key Key, sha256 string, limit int64) error {
-	if len(r.hosts) == 0 {
+	if len(r.others.hosts) == 0 {
 		return errNoPeer
 	}
 	_, _, err := r.fetches.Do(ctx, key.file(sha256), func(ctx context.Context) (struct{}, error) {
@@ -214,6 +200,9 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 		default:
 			return diskFault("store the file of "+key.String(), err)
 		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	return errors.Join(errNoPeer, errors.Join(said...))
 }
@@ -309,55 +298,9 @@ func (f *failing) Read(p []byte) (int, error) {
 // peers returns the other replicas, in no order, without those that did not
 // answer of late.
 func (r *Replica) peers(ctx context.Context) []netip.AddrPort {
-	peers := slices.DeleteFunc(r.resolve(ctx), r.avoids)
+	peers := slices.DeleteFunc(r.others.addresses(ctx), r.avoids)
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] }) //nolint:gosec // no secret: whom to ask first
 	return peers[:min(len(peers), maxPeers)]
-}
-
-// resolve looks the hosts up. When none can be, those that were found last are
-// as good as any.
-func (r *Replica) resolve(ctx context.Context) []netip.AddrPort {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Now().Before(r.until) {
-		return slices.Clone(r.resolved)
-	}
-	// What is found is for others too: it does not end with who asked first.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), peerDialTimeout)
-	defer cancel()
-	var found []netip.AddrPort
-	for _, host := range r.hosts {
-		addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host.host)
-		if err != nil {
-			continue
-		}
-		for _, address := range addresses {
-			found = append(found, netip.AddrPortFrom(address.Unmap(), host.port))
-		}
-	}
-	if len(found) > 0 {
-		slices.SortFunc(found, netip.AddrPort.Compare)
-		r.resolved = slices.DeleteFunc(slices.Compact(found), r.isOwn)
-	}
-	r.until = time.Now().Add(peersFor)
-	return slices.Clone(r.resolved)
-}
-
-// isOwn tells whether an address is this replica's own server. Were one taken
-// for a peer by mistake, it would answer that it lacks the file.
-func (r *Replica) isOwn(peer netip.AddrPort) bool {
-	if peer.Port() != r.own {
-		return false
-	}
-	own, err := net.InterfaceAddrs()
-	return err == nil && slices.ContainsFunc(own, func(address net.Addr) bool {
-		network, ok := address.(*net.IPNet)
-		if !ok {
-			return false
-		}
-		ip, ok := netip.AddrFromSlice(network.IP)
-		return ok && ip.Unmap() == peer.Addr()
-	})
 }
 
 func (r *Replica) avoid(peer netip.AddrPort) {

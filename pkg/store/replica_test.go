@@ -18,17 +18,21 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
+	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/image-source/image-source-controller/pkg/store"
@@ -235,6 +239,165 @@ func TestReplicaAvoidsAPeerThatDoesNotAnswer(t *testing.T) {
 		g.Expect(r.Fetch(t.Context(), app, stored.SHA256)).To(BeTrue())
 	}
 	g.Expect(asked.Load()).To(BeNumerically("<=", 1))
+}
+
+// names is a name server that knows one name, and can be made to hang.
+type names struct {
+	address string
+
+	mu sync.Mutex
+	// held is closed when the server is to answer again; nil while it does.
+	held chan struct{}
+	// asked counts the questions, and waiting those that have no answer yet.
+	asked, waiting atomic.Int64
+}
+
+const replicasName = "replicas.example."
+
+// nameServer answers over UDP that the replicas are at 127.0.0.1.
+func nameServer(t *testing.T) *names {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			if answer := nameAnswer(buffer[:n]); answer != nil {
+				_, _ = conn.WriteTo(answer, from)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = conn.Close()
+		serving.Wait()
+	})
+	return &names{address: conn.LocalAddr().String()}
+}
+
+func nameAnswer(query []byte) []byte {
+	var message dnsmessage.Message
+	if message.Unpack(query) != nil || len(message.Questions) != 1 {
+		return nil
+	}
+	question := message.Questions[0]
+	message.Response, message.Authoritative, message.Additionals = true, true, nil
+	if question.Name.String() != replicasName {
+		message.RCode = dnsmessage.RCodeNameError
+	} else if question.Type == dnsmessage.TypeA {
+		message.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: question.Name, Class: question.Class, TTL: 1},
+			Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+		}}
+	}
+	answer, err := message.Pack()
+	if err != nil {
+		return nil
+	}
+	return answer
+}
+
+func (n *names) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		n.asked.Add(1)
+		n.waiting.Add(1)
+		defer n.waiting.Add(-1)
+		n.mu.Lock()
+		held := n.held
+		n.mu.Unlock()
+		if held != nil {
+			select {
+			case <-held:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return (&net.Dialer{}).DialContext(ctx, "udp", n.address)
+	}}
+}
+
+func (n *names) hang() (resume func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	held := make(chan struct{})
+	n.held = held
+	return sync.OnceFunc(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.held = nil
+		close(held)
+	})
+}
+
+// named returns a replica whose peer is known by its name.
+func named(t *testing.T, server *names, peer string) *store.Replica {
+	t.Helper()
+	_, port, err := net.SplitHostPort(peer)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	r, err := store.NewReplica(open(t, options(t.TempDir())), store.PeerOptions{
+		Hosts: []string{net.JoinHostPort(replicasName, port)}, Address: ":9090", MaxBytes: 1 << 20, Resolver: server.resolver(),
+	})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return r
+}
+
+func TestReplicaLooksItsPeersUp(t *testing.T) {
+	t.Parallel()
+	other := open(t, options(t.TempDir()))
+	address := serve(t, other, store.HandlerOptions{})
+
+	t.Run("without waiting for a name server that hangs when it knows where they were", func(t *testing.T) {
+		g := NewWithT(t)
+		server := nameServer(t)
+		r := named(t, server, address)
+		g.Expect(r.Fetch(t.Context(), app, put(t, other, app, "known").SHA256)).To(BeTrue())
+		defer server.hang()()
+		count := 0
+		g.Eventually(func(g Gomega) {
+			count++
+			stored := put(t, other, app, fmt.Sprint("hangs ", count))
+			before, waiting := server.asked.Load(), server.waiting.Load()
+			g.Expect(r.Fetch(t.Context(), app, stored.SHA256)).To(BeTrue())
+			g.Expect(waiting).NotTo(BeZero(), "what is known is still believed")
+			g.Expect(server.waiting.Load()).NotTo(BeZero(), "the file came only when the lookup had ended")
+			g.Expect(server.asked.Load()).To(Equal(before))
+		}).WithTimeout(20 * time.Second).WithPolling(20 * time.Millisecond).Should(Succeed())
+	})
+
+	t.Run("once for all who wait, and not for longer than each of them may", func(t *testing.T) {
+		g := NewWithT(t)
+		server := nameServer(t)
+		r := named(t, server, address)
+		resume := server.hang()
+		defer resume()
+		hasty, giveUp := context.WithCancel(t.Context())
+		gaveUp := make(chan error, 1)
+		stored := put(t, other, app, "hasty")
+		go func() {
+			_, err := r.Fetch(hasty, app, stored.SHA256)
+			gaveUp <- err
+		}()
+		g.Eventually(server.waiting.Load).WithTimeout(10 * time.Second).ShouldNot(BeZero())
+		var group errgroup.Group
+		for i := range 20 {
+			stored := put(t, other, app, fmt.Sprint("waits ", i))
+			group.Go(func() error {
+				if ok, err := r.Fetch(t.Context(), app, stored.SHA256); err != nil || !ok {
+					return fmt.Errorf("fetched: %t, %w", ok, err)
+				}
+				return nil
+			})
+		}
+		giveUp()
+		g.Expect(<-gaveUp).To(MatchError(context.Canceled), "who gives up is not told that nobody has the file")
+		resume()
+		g.Expect(group.Wait()).To(Succeed())
+		g.Expect(server.asked.Load()).To(BeNumerically("<=", 2), "one question for each family of addresses")
+	})
 }
 
 func TestReplicaSaysThatItsOwnDiskIsAtFault(t *testing.T) {
