@@ -232,7 +232,7 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 		return a
 	case admitted:
 	}
-	defer func() { r.lanes.leave(a.plan, made.err) }()
+	defer func() { r.lanes.leave(a.plan, finding{heard: made.heard, err: made.err}) }()
 	return r.publish(ctx, obj, around, a)
 }
 
@@ -243,7 +243,9 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		a.err = err
 		return a
 	}
-	out, err := r.Bridge.Publish(ctx, request)
+	listening, heard := listen(ctx)
+	out, err := r.Bridge.Publish(listening, request)
+	a.heard = heard.Load()
 	// Requests have deadlines of their own; only the attempt's is spec.timeout.
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)
@@ -344,12 +346,13 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 		return out, settings, errNoLane
 	case admitted:
 	}
-	defer func() { r.lanes.leave(plan, err) }()
+	listening, heard := listen(ctx)
+	defer func() { r.lanes.leave(plan, finding{heard: heard.Load(), err: err}) }()
 	request, err := r.recordedRequest(ctx, obj, plan, asked)
 	if err != nil {
 		return out, settings, err
 	}
-	out, err = r.Bridge.Publish(ctx, request)
+	out, err = r.Bridge.Publish(listening, request)
 	return out, request.Content, err
 }
 

@@ -20,7 +20,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -28,6 +30,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // probes is how many attempts at a time may find out whether a registry
@@ -172,9 +175,17 @@ func (l *lanes) crowded() bool {
 	return l.capacity > 0 && busy >= max(probes, l.capacity/2)
 }
 
+// finding is what an attempt found out about the registry.
+type finding struct {
+	// heard tells that an answer came, whatever it was.
+	heard bool
+	// err is why the attempt failed.
+	err error
+}
+
 // leave ends the use of a lane.
-func (l *lanes) leave(plan Plan, err error) {
-	l.learn(plan, err)
+func (l *lanes) leave(plan Plan, f finding) {
+	l.learn(plan, f)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state := l.known[plan.lane()]
@@ -187,33 +198,59 @@ func (l *lanes) leave(plan Plan, err error) {
 
 // learn notes what was found out about a lane that somebody is in. Any answer
 // of a registry, a refusal too, shows that the lane works; an attempt that was
-// given up shows nothing.
-func (l *lanes) learn(plan Plan, err error) {
-	if errors.Is(err, context.Canceled) {
+// given up shows nothing, and neither does one that needed no answer where
+// somebody has asked before.
+func (l *lanes) learn(plan Plan, f finding) {
+	if errors.Is(f.err, context.Canceled) {
 		return
 	}
-	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
+	var wait time.Duration
+	if failure := fault.Of(f.err, v1alpha1.ReasonFetchFailed); failure != nil {
+		wait = failure.RetryAfter
+	}
+	works := wait > 0 || !unanswered(f.err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state := l.state(plan.lane()) // work that others wait for may outlive its attempt
-	state.tried = true
-	state.works = failure == nil || failure.Reason != v1alpha1.ReasonFetchFailed || failure.RetryAfter > 0
-	if failure != nil && failure.RetryAfter > 0 {
-		l.quiet[plan.access()] = time.Now().Add(failure.RetryAfter)
+	if state.tried && works && !f.heard {
+		return
 	}
+	state.tried, state.works = true, works
+	if wait > 0 {
+		l.quiet[plan.access()] = time.Now().Add(wait)
+	}
+}
+
+// unanswered tells whether an attempt failed because the registry did not
+// answer: to the questions about the image, or to those about its signatures,
+// where the failure as such is that of a verification.
+func unanswered(err error) bool {
+	if denial, ok := errors.AsType[*trust.Denial](err); ok {
+		return denial.Unanswered != nil
+	}
+	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
+	return failure != nil && failure.Reason == v1alpha1.ReasonFetchFailed
+}
+
+// listen returns a context whose requests are noted in heard once they get an
+// answer. What is known without a request, or by that of another attempt, is none.
+func listen(ctx context.Context) (_ context.Context, heard *atomic.Bool) {
+	heard = &atomic.Bool{}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { heard.Store(true) }}), heard
 }
 
 // watched is a repository whose first answer tells that its lane works, long
 // before a large artifact is pulled.
 type watched struct {
 	bridge.Repository
-	learn func(error)
+	learn func(finding)
 }
 
 // Resolve implements bridge.Repository.
 func (w watched) Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error) {
+	ctx, heard := listen(ctx)
 	manifest, err := w.Repository.Resolve(ctx, q)
-	w.learn(err)
+	w.learn(finding{heard: heard.Load(), err: err})
 	return manifest, err
 }
 

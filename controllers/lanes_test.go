@@ -27,6 +27,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 func planFor(t *testing.T, image string, references credentials.References) Plan {
@@ -62,7 +63,7 @@ func TestLanes(t *testing.T) {
 	t.Run("the first answer opens the lane up to its capacity, and the rest come later and later", func(t *testing.T) {
 		l := &lanes{capacity: 3}
 		expectAdmission(t, l, app, admitted)
-		l.learn(app, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "wrong password"))
+		l.learn(app, finding{heard: true, err: fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "wrong password")})
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, admitted)
 		first := expectAdmission(t, l, app, later)
@@ -70,20 +71,20 @@ func TestLanes(t *testing.T) {
 		if first <= 0 || second <= first {
 			t.Errorf("told to wait %s and then %s", first, second)
 		}
-		l.leave(app, nil)
+		l.leave(app, finding{heard: true})
 		expectAdmission(t, l, app, admitted)
 	})
 	t.Run("a registry that did not answer is tried by a few, and the others are told", func(t *testing.T) {
 		l := &lanes{capacity: 7}
 		expectAdmission(t, l, app, admitted)
-		l.leave(app, down)
+		l.leave(app, finding{heard: true, err: down})
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, closed)
 		if got, _ := l.enter(app, true); got != admitted {
 			t.Error("a person who insists is not let in")
 		}
-		l.leave(app, nil)
+		l.leave(app, finding{heard: true})
 		expectAdmission(t, l, app, admitted)
 	})
 	t.Run("however many registries hang, they leave workers to those that answer", func(t *testing.T) {
@@ -104,16 +105,48 @@ func TestLanes(t *testing.T) {
 	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {
 		l := &lanes{}
 		expectAdmission(t, l, app, admitted)
-		l.learn(app, nil)
-		l.leave(app, errors.Join(down, context.Canceled))
+		l.learn(app, finding{heard: true})
+		l.leave(app, finding{heard: true, err: errors.Join(down, context.Canceled)})
 		for range probes + 1 {
 			expectAdmission(t, l, app, admitted)
 		}
 	})
+	t.Run("what signatures say is no matter of the registry, and that they cannot be read is", func(t *testing.T) {
+		for _, c := range []struct {
+			denial *trust.Denial
+			want   admission
+		}{
+			{&trust.Denial{Verdict: trust.Rejected}, admitted},
+			{&trust.Denial{Verdict: trust.Unknown}, admitted},
+			{&trust.Denial{Verdict: trust.Unknown, Unanswered: down}, closed},
+			{&trust.Denial{Verdict: trust.Rejected, Unanswered: context.DeadlineExceeded}, closed},
+		} {
+			l := &lanes{}
+			expectAdmission(t, l, app, admitted)
+			l.leave(app, finding{heard: true, err: &fault.Error{Reason: v1alpha1.ReasonVerificationError, Class: fault.Retry, Err: c.denial}})
+			for range probes {
+				expectAdmission(t, l, app, admitted)
+			}
+			expectAdmission(t, l, app, c.want)
+		}
+	})
+	t.Run("an attempt that needed no answer shows nothing where others have asked", func(t *testing.T) {
+		l := &lanes{}
+		expectAdmission(t, l, app, admitted)
+		l.leave(app, finding{err: down})
+		expectAdmission(t, l, app, admitted)
+		l.leave(app, finding{})
+		for range probes {
+			expectAdmission(t, l, app, admitted)
+		}
+		expectAdmission(t, l, app, closed)
+		l.leave(app, finding{heard: true})
+		expectAdmission(t, l, app, admitted)
+	})
 	t.Run("Retry-After quiets the access that was told so, and no other tenant's", func(t *testing.T) {
 		l := &lanes{}
 		expectAdmission(t, l, app, admitted)
-		l.leave(app, &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Hour, Err: errors.New("429")})
+		l.leave(app, finding{heard: true, err: &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Hour, Err: errors.New("429")}})
 		if wait := expectAdmission(t, l, app, putOff); wait < 59*time.Minute {
 			t.Errorf("told to wait %s", wait)
 		}
@@ -131,7 +164,7 @@ func TestLanes(t *testing.T) {
 		t.Run("what one tenant gets wrong closes no lane of another: "+what, func(t *testing.T) {
 			l := &lanes{}
 			expectAdmission(t, l, broken, admitted)
-			l.leave(broken, down)
+			l.leave(broken, finding{heard: true, err: down})
 			for range probes {
 				expectAdmission(t, l, broken, admitted)
 			}

@@ -50,7 +50,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 	opened := r.Registry.Repository(plan.Repository, access)
 	repository := watched{
 		Repository: opened,
-		learn:      func(err error) { r.lanes.learn(plan, err) },
+		learn:      func(f finding) { r.lanes.learn(plan, f) },
 	}
 	return bridge.Request{
 		Key:        keyOf(obj),

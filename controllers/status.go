@@ -51,6 +51,8 @@ type attempt struct {
 	judgement *judgement
 	// err is why the plan was not carried out.
 	err error
+	// heard tells that the registry answered something.
+	heard bool
 	// stored tells that the bytes of what is published are on disk.
 	stored bool
 	// depth of the check of those bytes that the attempt was to make.

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -502,6 +503,37 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	s.withdrawn("app", "release")
 	s.platformKeys("release", signer)
 	s.waitPublished("app", "1.0.1@")
+}
+
+// A registry that hangs when it is asked for signatures, and only then, takes no
+// more workers than one that hangs over images: the rest is told, not kept waiting.
+func TestARegistryThatHangsOverSignaturesIsTriedByFew(t *testing.T) {
+	s := startScene(t)
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	for _, name := range names {
+		s.publishes(name, "1.0.0")
+		edit(s, name, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Timeout = &metav1.Duration{Duration: time.Second} })
+	}
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		signature := strings.Contains(r.URL.Path, "sha256-") || strings.Contains(r.URL.Path, "/referrers/")
+		if signature {
+			<-r.Context().Done()
+		}
+		return signature
+	})
+	s.platformKeys("release", newSigner(t))
+	s.govern("policy", signedBy("release"))
+	s.eventually(func(g Gomega) {
+		var said []string
+		for _, name := range names {
+			said = append(said, conditions.GetMessage(get[v1alpha1.ArtifactRepository](g, s, name), meta.ReadyCondition))
+		}
+		g.Expect(said).To(ContainElement(ContainSubstring("did not answer the last attempt; others are trying it already; still published: 1.0.0@")))
+	})
+	s.registry.Answer(nil)
+	for _, name := range names {
+		s.withdrawn(name, "release: it is not signed")
+	}
 }
 
 func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {

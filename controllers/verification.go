@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -240,7 +241,8 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 		return proof, 0, closedLane(plan.lane())
 	case admitted:
 	}
-	defer func() { r.lanes.leave(plan, err) }()
+	listening, heard := listen(ctx)
+	defer func() { r.lanes.leave(plan, finding{heard: heard.Load(), err: cmp.Or(err, proof.Unanswered())}) }()
 	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
 	if err != nil {
 		return proof, 0, err
@@ -248,7 +250,7 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 	repository := r.Registry.Repository(plan.Repository, access)
 	// Not by asked.verifier: a spec.verify that cannot be read must not keep the
 	// rules of the platform from being heard.
-	proof, err = trust.NewRules(repository, asked.rules...).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})
+	proof, err = trust.NewRules(repository, asked.rules...).Verify(listening, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})
 	return proof, 0, err
 }
 

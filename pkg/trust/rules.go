@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -296,6 +298,7 @@ func conclude(subject Subject, hearings []*hearing) (Verified, error) {
 	for _, h := range hearings {
 		ruling := h.ruling()
 		proof.rulings = append(proof.rulings, ruling)
+		proof.unanswered = cmp.Or(proof.unanswered, h.unanswered())
 		switch {
 		case ruling.Verdict == Accepted:
 			if ruling.Signer.String() != "" && !ruling.Warn {
@@ -313,7 +316,7 @@ func conclude(subject Subject, hearings []*hearing) (Verified, error) {
 		proof.by = strings.Join(by, "; ")
 		return proof, nil
 	}
-	denial.Rulings = proof.rulings
+	denial.Rulings, denial.Unanswered = proof.rulings, proof.unanswered
 	denial.words = fmt.Sprintf("%s is not accepted: %s", subject, strings.Join(said, "; "))
 	if denial.Verdict == Unknown {
 		denial.words = fmt.Sprintf("cannot verify %s: %s", subject, strings.Join(said, "; "))
@@ -339,6 +342,20 @@ func (r Ruling) String() string {
 	default:
 		return fmt.Sprintf("%s%s by a %s", r.title(), r.Signer, r.Signer.Format)
 	}
+}
+
+// unanswered returns why the registry gave no answer, nil when it answered
+// whatever it was asked: a refusal is an answer, too.
+func (h *hearing) unanswered() error {
+	for _, t := range h.trials {
+		for _, err := range t.unknown {
+			if fault.Of(err, "").Reason == v1alpha1.ReasonFetchFailed ||
+				errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // wait is how long a registry asked to be left alone.

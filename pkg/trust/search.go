@@ -72,6 +72,11 @@ func (s *search) run(ctx context.Context) {
 	if s.needs() == 0 {
 		return
 	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		// Somebody else took the time, which is not to be held against the registry.
+		s.note(forBoth, errors.New("there was no time left to look for signatures"))
+		return
+	}
 	listed, complete, err := s.reader.referrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
 	if !complete && err == nil {

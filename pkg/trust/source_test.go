@@ -102,6 +102,80 @@ func TestWhatCannotBeReadIsUnknown(t *testing.T) {
 	}
 }
 
+// TestARegistryThatDoesNotAnswer holds that a verdict tells a registry that
+// does not answer from one that answers something else than signatures.
+func TestARegistryThatDoesNotAnswer(t *testing.T) {
+	hangs := func(part string) func(http.ResponseWriter, *http.Request) bool {
+		return func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, part) {
+				<-r.Context().Done()
+				return true
+			}
+			return false
+		}
+	}
+	breaks := func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }
+	refuses := func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	}
+	for name, c := range map[string]struct {
+		answer  func(http.ResponseWriter, *http.Request) bool
+		verdict trust.Verdict
+		cause   OmegaMatcher
+	}{
+		"it hangs over the list of referrers":        {hangs("/referrers/"), trust.Unknown, MatchError(context.DeadlineExceeded)},
+		"it hangs over a manifest that it lists":     {hangs("/manifests/sha256:"), trust.Unknown, MatchError(context.DeadlineExceeded)},
+		"it hangs over the blob of a signature":      {hangs("/blobs/"), trust.Unknown, MatchError(context.DeadlineExceeded)},
+		"it hangs over the tag of legacy signatures": {hangs(".sig"), trust.Unknown, MatchError(context.DeadlineExceeded)},
+		"it ends every connection":                   {breaks, trust.Unknown, HaveOccurred()},
+		"it refuses":                                 {refuses, trust.Unknown, Not(HaveOccurred())},
+		"it answers, and there is no good signature": {nil, trust.Rejected, Not(HaveOccurred())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i, _, demand := keyed(t, s)
+			i.attachBundle(t, keyBundle(t, newPair(t), statement(t, i.digest, signPredicate)))
+			s.answer(c.answer)
+			defer s.CloseClientConnections()
+			authority, err := trust.NewAuthority(demand, trust.Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			for _, warn := range []bool{false, true} {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				rules := trust.NewRules(i.open(t, registry.Access{}), trust.Rule{Warn: warn, AnyOf: []trust.Alternative{{Authority: authority}}})
+				proof, err := rules.Verify(ctx, i.subject())
+				if warn {
+					g.Expect(err).NotTo(HaveOccurred())
+					g.Expect(proof.Unanswered()).To(c.cause)
+					continue
+				}
+				expectDenied(g, err, c.verdict, "")
+				var denial *trust.Denial
+				g.Expect(errors.As(err, &denial)).To(BeTrue())
+				g.Expect(denial.Unanswered).To(c.cause)
+			}
+		})
+	}
+}
+
+func TestTimeThatSomebodyElseTookIsNotHeldAgainstTheRegistry(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t, true)
+	i, _, demand := keyed(t, s)
+	authority, err := trust.NewAuthority(demand, trust.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	rules := trust.NewRules(i.open(t, registry.Access{}), trust.Rule{AnyOf: []trust.Alternative{{Authority: authority}}})
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	_, err = rules.Verify(late, i.subject())
+	expectDenied(g, err, trust.Unknown, "no time left")
+	var denial *trust.Denial
+	g.Expect(errors.As(err, &denial)).To(BeTrue())
+	g.Expect(denial.Unanswered).NotTo(HaveOccurred())
+}
+
 func TestAGoodSignatureIsEnoughWhereTheRestCannotBeRead(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t, true)

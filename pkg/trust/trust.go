@@ -50,6 +50,8 @@ type Verified struct {
 	subject Subject
 	by      string
 	rulings []Ruling
+	// unanswered is as in Denial.
+	unanswered error
 }
 
 // Subject returns what was verified; ok is false for the zero value.
@@ -64,6 +66,10 @@ func (v Verified) By() string { return v.by }
 // Rulings returns what came of each rule, in the order of the rules; those that
 // only warn may have failed.
 func (v Verified) Rulings() []Ruling { return v.rulings }
+
+// Unanswered returns why the registry gave no answer to a question that a rule
+// which is allowed to fail had; nil for most.
+func (v Verified) Unanswered() error { return v.unanswered }
 
 // Verifier holds the demands that are made of one object's images.
 type Verifier interface {

@@ -82,12 +82,19 @@ type Denial struct {
 	Verdict Verdict
 	// Rulings of all rules; empty when it did not come to that.
 	Rulings []Ruling
+	// Unanswered is why the registry gave no answer when signatures were looked
+	// for; nil when it answered whatever it was asked. It says something about the
+	// registry, and nothing about the subject.
+	Unanswered error
 
 	words string
 }
 
 // Error says what was found, what was expected, and what helps.
 func (d *Denial) Error() string { return d.words }
+
+// Unwrap returns Unanswered, whose words are among those of Error already.
+func (d *Denial) Unwrap() error { return d.Unanswered }
 
 // VerdictOf returns what an error says about its subject: Accepted for none,
 // and Unknown for one that is no Denial.
