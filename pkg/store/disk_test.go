@@ -18,8 +18,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 	"testing"
 
@@ -68,4 +70,50 @@ func TestRemedy(t *testing.T) {
 		})
 	}
 	NewWithT(t).Expect(diskFault("store a file", nil)).To(Succeed())
+}
+
+// TestScratchFault holds what Put says of what happens to it in a scratch
+// folder, whose name is another one at each attempt.
+func TestScratchFault(t *testing.T) {
+	const scratch = "tmp/ABCDEFGHIJKLMNOPQRSTUVWXYZ/out.tar.gz"
+	for name, c := range map[string]struct {
+		cause error
+		words string
+	}{
+		"a full volume":                  {&fs.PathError{Op: "chtimes", Path: scratch, Err: syscall.ENOSPC}, "no space or inodes left"},
+		"a quota that is used up":        {&os.LinkError{Op: "rename", Old: scratch, New: "blobs/x", Err: syscall.EDQUOT}, "no space or inodes left"},
+		"a read-only volume":             {&os.LinkError{Op: "rename", Old: scratch, New: "blobs/x", Err: syscall.EROFS}, "mount it writable"},
+		"a folder of somebody else's":    {&fs.PathError{Op: "openat", Path: scratch, Err: syscall.EACCES}, "fsGroup"},
+		"a file that something removed":  {&fs.PathError{Op: "lstat", Path: scratch, Err: syscall.ENOENT}, "nothing else removes files from"},
+		"an error that is wrapped again": {fmt.Errorf("flush: %w", &fs.PathError{Op: "sync", Path: scratch, Err: syscall.EIO}), "check the node's disk"},
+	} {
+		t.Run(name+" is a retry that names no scratch folder", func(t *testing.T) {
+			g := NewWithT(t)
+			err := ScratchFault("store the file of apps/app", c.cause)
+			f := fault.Of(err, "")
+			g.Expect(f.Reason).To(Equal(v1alpha1.ReasonStorageOperationFailed))
+			g.Expect(f.Class).To(Equal(fault.Retry))
+			var cause syscall.Errno
+			g.Expect(errors.As(c.cause, &cause)).To(BeTrue())
+			g.Expect(err).To(MatchError(cause))
+			g.Expect(err).To(MatchError(And(HavePrefix("store the file of apps/app: "), ContainSubstring(c.words), Not(ContainSubstring("tmp/")))))
+		})
+	}
+	for name, err := range map[string]error{
+		"nothing":                           nil,
+		"the end of the caller":             fmt.Errorf("hash: %w", context.Canceled),
+		"a deadline":                        &fs.PathError{Op: "read", Path: scratch, Err: context.DeadlineExceeded},
+		"a refusal of what is to be stored": fault.Stallf(v1alpha1.ReasonInvalidArtifact, "no"),
+		"a registry that does not answer":   fmt.Errorf("pull: %w", fault.Retryf(v1alpha1.ReasonFetchFailed, "no answer")),
+	} {
+		t.Run(name+" is no fault of the disk", func(t *testing.T) {
+			f := fault.Of(ScratchFault("store the file of apps/app", err), "unclassified")
+			if err == nil {
+				NewWithT(t).Expect(f).To(BeNil())
+				return
+			}
+			NewWithT(t).Expect(f.Reason).NotTo(Equal(v1alpha1.ReasonStorageOperationFailed))
+			NewWithT(t).Expect(f.Class).To(Equal(fault.Of(err, "").Class))
+		})
+	}
 }

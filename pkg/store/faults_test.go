@@ -123,6 +123,20 @@ func TestObstacle(t *testing.T) {
 		})
 	}
 
+	t.Run("something removes the file that is to be stored", func(t *testing.T) {
+		g := NewWithT(t)
+		root := t.TempDir()
+		s := open(t, options(root))
+		dir, remove, err := s.Scratch()
+		g.Expect(err).NotTo(HaveOccurred())
+		defer remove()
+		file := write(t, dir, "v1")
+		g.Expect(os.Remove(file.Path)).To(Succeed())
+		_, err = s.Put(t.Context(), app, file)
+		expectDiskFault(t, err, "nothing else removes files from")
+		g.Expect(published(t, root)).To(BeEmpty())
+	})
+
 	t.Run("the storage path is gone for a while", func(t *testing.T) {
 		g := NewWithT(t)
 		root := filepath.Join(t.TempDir(), "data")

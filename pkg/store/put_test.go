@@ -254,6 +254,7 @@ func TestPutRefuses(t *testing.T) {
 		cancel()
 		_, err = s.Put(ctx, app, write(t, dir, "v1"))
 		g.Expect(err).To(MatchError(context.Canceled))
+		g.Expect(fault.Of(err, "unclassified").Reason).To(Equal("unclassified"), "no fault of the disk")
 		g.Expect(published(t, root)).To(BeEmpty())
 	})
 }
