@@ -469,7 +469,8 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 	collector := &controllers.Collector{
 		Client: mgr.GetClient(), Store: p.store.Store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
 	}
-	runnables := []manager.Runnable{p.events, collector}
+	eraser := &controllers.Eraser{Records: mgr.GetCache(), Store: p.store.Store}
+	runnables := []manager.Runnable{p.events, collector, eraser}
 	if o.peers != "" {
 		runnables = append(runnables, &controllers.Mirror{Client: mgr.GetClient(), Store: p.store, Every: mirrorEvery})
 	}

@@ -363,8 +363,11 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	r.acknowledge(obj, around)
 	record(obj, *a)
 	mark(obj, *a)
-	base, err := r.recordAhead(ctx, before, obj)
+	base, err := r.recordRejection(ctx, before, obj, *a)
 	if err != nil {
+		return err
+	}
+	if base, err = r.recordAhead(ctx, base, obj); err != nil {
 		return err
 	}
 	recorded := base != before
@@ -397,6 +400,24 @@ func undelivered(err error) error {
 	default:
 		return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ExternalArtifact could not be written: %w", err)
 	}
+}
+
+// recordRejection takes out of the record what was rejected before something
+// new takes its place. All replicas learn from that, and from nothing else, that
+// it was not just replaced, and is not to be kept for the retention.
+func (r *ArtifactRepositoryReconciler) recordRejection(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, a attempt) (*v1alpha1.ArtifactRepository, error) {
+	rejected, made := before.Status.Artifact, obj.Status.Artifact
+	if a.judgement == nil || !a.judgement.rejected || rejected == nil || made == nil || rejected.Path == made.Path {
+		return before, nil
+	}
+	cleared := before.DeepCopy()
+	clearPublished(&cleared.Status)
+	conditions.Delete(cleared, v1alpha1.ArtifactInStorageCondition)
+	if err := r.patchStatus(ctx, before, cleared); err != nil {
+		return nil, err
+	}
+	obj.ResourceVersion = cleared.ResourceVersion
+	return cleared, nil
 }
 
 // recordAhead writes a new artifact into the record before anybody can see it,

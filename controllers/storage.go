@@ -20,7 +20,9 @@ import (
 	"context"
 	"time"
 
+	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -68,11 +70,10 @@ func (c *Collector) collect(ctx context.Context) error {
 	}
 	records := make([]store.Record, 0, len(list.Items))
 	for i := range list.Items {
-		record := store.Record{Key: keyOf(&list.Items[i])}
+		// A record without an artifact keeps nothing: what it named was withdrawn.
 		if artifact := list.Items[i].Status.Artifact; artifact != nil {
-			record.Paths = []string{artifact.Path}
+			records = append(records, store.Record{Key: keyOf(&list.Items[i]), Paths: []string{artifact.Path}})
 		}
-		records = append(records, record)
 	}
 	collected, err := c.Store.Collect(ctx, records)
 	c.Metrics.observeCollected(collected)
@@ -80,6 +81,47 @@ func (c *Collector) collect(ctx context.Context) error {
 		ctrl.LoggerFrom(ctx).Info("storage tidied", "files", collected.Files, "bytes", collected.Bytes)
 	}
 	return err
+}
+
+// Eraser removes from this replica's disk what is taken out of a record with
+// nothing in its place, at once: it was withdrawn, and retention is for what was
+// replaced. It runs on every replica.
+type Eraser struct {
+	// Records tell of changes.
+	Records cache.Informers
+	// Store to remove from.
+	Store *store.Store
+}
+
+// NeedLeaderElection is false: every replica stores.
+func (*Eraser) NeedLeaderElection() bool { return false }
+
+// Start erases until ctx ends. What it misses, because it does not run or could
+// not remove it, is left to the Collector.
+func (e *Eraser) Start(ctx context.Context) error {
+	records, err := e.Records.GetInformer(ctx, &v1alpha1.ArtifactRepository{})
+	if err != nil {
+		return err
+	}
+	registration, err := records.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(before, after any) { e.follow(ctx, before, after) },
+	})
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return records.RemoveEventHandler(registration)
+}
+
+func (e *Eraser) follow(ctx context.Context, before, after any) {
+	old, ok := before.(*v1alpha1.ArtifactRepository)
+	now, same := after.(*v1alpha1.ArtifactRepository)
+	if !ok || !same || old.Status.Artifact == nil || now.Status.Artifact != nil {
+		return
+	}
+	if err := e.Store.Withdraw(ctx, keyOf(old), *old.Status.Artifact); err != nil && ctx.Err() == nil {
+		ctrl.LoggerFrom(ctx).Error(err, "a withdrawn artifact was not removed", "artifactrepository", keyOf(old).String())
+	}
 }
 
 // Mirror gets what records name from the other replicas before a consumer asks

@@ -19,6 +19,7 @@ package controllers_test
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -503,6 +504,66 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	s.withdrawn("app", "release")
 	s.platformKeys("release", signer)
 	s.waitPublished("app", "1.0.1@")
+}
+
+// What was rejected is gone for good: retention is for what was only replaced.
+func TestRejectedBytesDoNotComeBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		// instead makes a good version known, before or after the other is rejected.
+		before, after func(s *scene, next *publish.Signer)
+	}{
+		"when something good follows": {
+			before: func(*scene, *publish.Signer) {},
+			after: func(s *scene, next *publish.Signer) {
+				s.withdrawn("app", "release")
+				s.pushNew("1.0.1")
+				s.sign("app:1.0.1", next)
+				s.reconciled("app")
+			},
+		},
+		"when something good takes its place at once": {
+			before: func(s *scene, next *publish.Signer) {
+				s.pushNew("1.0.1")
+				s.sign("app:1.0.1", next)
+				s.waitFailed("app", v1alpha1.ReasonVerificationError, "still published: 1.0.0@")
+			},
+			after: func(*scene, *publish.Signer) {},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, signer := governed(t)
+			g := NewWithT(t)
+			f := s.follower(s.artifacts.host())
+			rejected := s.external("app").Status.Artifact
+			s.expectServed(rejected)
+			f.expectServed(rejected)
+			next := newSigner(t)
+			c.before(s, next)
+			s.platformKeys("release", next)
+			c.after(s, next)
+
+			good := s.waitPublished("app", "1.0.1@").Status.Artifact
+			s.expectServed(good)
+			s.eventually(func(g Gomega) {
+				for _, storage := range []string{s.storage, f.storage} {
+					g.Expect(filepath.Join(storage, rejected.Path)).NotTo(BeAnExistingFile())
+				}
+			})
+			f.expectServed(good)
+			code, _ := s.fetch(rejected.URL)
+			g.Expect(code).To(Equal(http.StatusNotFound))
+			f.expectCode(rejected, http.StatusNotFound)
+
+			// Whom the platform trusts again is published again, and what is replaced stays for a while.
+			s.platformKeys("release", signer, next)
+			s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+			again := s.waitPublished("app", "1.0.0@").Status.Artifact
+			g.Expect(again.Path).To(Equal(rejected.Path))
+			s.expectServed(again)
+			f.expectServed(again)
+			s.expectServed(good)
+		})
+	}
 }
 
 // A registry that hangs when it is asked for signatures, and only then, takes no

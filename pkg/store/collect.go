@@ -25,6 +25,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
 )
 
 // Record is what one live object names.
@@ -103,6 +105,31 @@ func (s *Store) Remove(ctx context.Context, key Key) error {
 	s.holds.drop(key)
 	var done Collected
 	return diskFault("remove the files of "+key.String(), s.sweepKey(root, key, retention{}, &done))
+}
+
+// Withdraw removes the file that a record named, held or not, and with no
+// regard to retention: what was rejected must not be had again. Its content stays
+// while another key uses it.
+func (s *Store) Withdraw(ctx context.Context, key Key, artifact meta.Artifact) error {
+	named, ok := understand(key, artifact)
+	if !ok {
+		return nil // never stored
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return diskFault("remove a file of "+key.String(), s.withdraw(key, named.sha256))
+}
+
+func (s *Store) withdraw(key Key, sha256 string) error {
+	root, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	s.holds.release(key, sha256)
+	var done Collected
+	return errors.Join(s.unpublish(root, key, sha256, &done), s.removeEmpty(root, key))
 }
 
 // retention decides about the files of one key.

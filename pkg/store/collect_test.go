@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -295,3 +296,38 @@ func TestCollectMeetsPut(t *testing.T) {
 		g.Expect(filepath.Base(name)).To(Equal(digestOf(read(t, root, "externalartifact", name)) + ".tar.gz"))
 	}
 }
+
+func TestWithdraw(t *testing.T) {
+	g := NewWithT(t)
+	root := t.TempDir()
+	s := open(t, options(root))
+	other := store.Key{Namespace: "other", Name: "app"}
+	before, rejected, after := put(t, s, app, "v1"), put(t, s, app, "v2"), put(t, s, app, "v3")
+	shared := put(t, s, other, "v2")
+
+	g.Expect(s.Withdraw(t.Context(), app, recorded(rejected))).To(Succeed())
+	g.Expect(published(t, root)).To(ConsistOf(base(before), base(after), base(shared)), "held or not, and nothing else of the key")
+	g.Expect(s.Withdraw(t.Context(), app, recorded(rejected))).To(Succeed(), "it may have been done")
+	_, ok, err := s.Check(t.Context(), other, recorded(shared), store.Deep)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ok).To(BeTrue(), "who shares the content keeps it")
+
+	_, ok, err = s.Link(t.Context(), app, rejected.SHA256)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ok).To(BeTrue(), "it may be accepted again")
+	for _, stored := range []store.Stored{before, rejected, after} {
+		g.Expect(s.Withdraw(t.Context(), app, recorded(stored))).To(Succeed())
+	}
+	g.Expect(s.Withdraw(t.Context(), other, recorded(shared))).To(Succeed())
+	g.Expect(files(t, root)).To(BeEmpty())
+
+	artifact := recorded(rejected)
+	artifact.Path = "../" + artifact.Path
+	g.Expect(s.Withdraw(t.Context(), app, artifact)).To(Succeed(), "a record that names no file of this store")
+	g.Expect(os.RemoveAll(filepath.Join(root, "externalartifact"))).To(Succeed())
+	overwrite(t, filepath.Join(root, "externalartifact"), "in the way")
+	expectDiskFault(t, s.Withdraw(t.Context(), app, recorded(rejected)), "give the controller a folder of its own")
+}
+
+// base is how published lists a file.
+func base(stored store.Stored) string { return strings.TrimPrefix(stored.Path, "externalartifact/") }

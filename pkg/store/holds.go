@@ -61,6 +61,12 @@ func (h *holds) drop(key Key) {
 	delete(h.byKey, key)
 }
 
+func (h *holds) release(key Key, sha256 string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.byKey[key], sha256)
+}
+
 // settle ends the holds that records have taken over, with those that were
 // published before them for the same key, and those that began before the limit.
 func (h *holds) settle(live []Record, limit time.Time) {
