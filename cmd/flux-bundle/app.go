@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -94,16 +93,12 @@ func (f *globalFlags) bind(fs *pflag.FlagSet) {
 
 // start checks the flags and prepares what the verbs use.
 func (a *app) start(cmd *cobra.Command, _ []string) error {
-	var networks []netip.Prefix
-	for _, cidr := range a.flags.allowedCIDRs {
-		network, err := netip.ParsePrefix(cidr)
-		if err != nil {
-			return fmt.Errorf("--registry-allowed-cidrs: %w", err)
-		}
-		networks = append(networks, network)
+	if err := a.flags.check(); err != nil {
+		return err
 	}
-	if a.flags.timeout <= 0 {
-		return fmt.Errorf("--timeout is %s, expected more than nothing", a.flags.timeout)
+	networks, err := a.flags.networks()
+	if err != nil {
+		return err
 	}
 	client, err := registry.NewClient(registry.Options{
 		UserAgent:    programName + "/" + version,
@@ -129,7 +124,11 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// reference reads a reference as people write it, with or without oci://.
+// providers are where credentials can come from.
+func providers() []string { return []string{"generic", "aws", "azure", "gcp"} }
+
+// reference reads a reference as people write it, with or without oci://, to a
+// registry that the provider has credentials for.
 func (a *app) reference(text string) (name.Reference, error) {
 	named := strings.TrimPrefix(text, ociScheme)
 	if strings.Contains(named, "://") {
@@ -145,6 +144,10 @@ func (a *app) reference(text string) (name.Reference, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%q is no reference to an artifact, expected one such as ghcr.io/org/app-deploy:v1.0.0: %w", text, err)
+	}
+	if err := credentials.CheckLocal(ref.Context(), a.flags.provider); err != nil {
+		return nil, &failure{err: err, words: fmt.Sprintf("--provider is %q, but %q is no registry of that cloud; leave --provider out for the credentials of docker login",
+			a.flags.provider, ref.Context().RegistryStr())}
 	}
 	return ref, nil
 }
@@ -203,17 +206,14 @@ type output struct{ format string }
 // bind adds -o to the flags of a verb.
 func (o *output) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.format, "output", "o", "text", "format of the result on standard output: text, json or yaml")
-	complete(cmd, "output", "text", "json", "yaml")
+	complete(cmd, "output", outputs()...)
 }
+
+func outputs() []string { return []string{"text", "json", "yaml"} }
 
 // check refuses what is no format, before any work is done.
 func (o *output) check() error {
-	switch o.format {
-	case "text", "json", "yaml":
-		return nil
-	default:
-		return fmt.Errorf("--output is %q, expected text, json or yaml", o.format)
-	}
+	return oneOf("output", o.format, outputs())
 }
 
 // print writes a result to w: as JSON or YAML where that is asked for, else as

@@ -53,11 +53,21 @@ func (f *contentFlags) bind(cmd *cobra.Command) {
 	fs.StringVar(&f.layerType, "layer-media-type", "", "media type of the one layer to read, as spec.layerSelector.mediaType")
 	fs.StringVar(&f.layerOperation, "layer-operation", "", "what to do with that layer, extract or copy, as spec.layerSelector.operation")
 	fs.StringSliceVar(&f.ignorePaths, "ignore-paths", nil, "patterns of files to leave out, in the format of .sourceignore, as spec.ignore")
-	complete(cmd, "format", v1alpha1.FormatAuto, v1alpha1.FormatFlux, v1alpha1.FormatHelm, v1alpha1.FormatTekton, v1alpha1.FormatImgpkg,
-		v1alpha1.FormatFiles, v1alpha1.FormatKyverno, v1alpha1.FormatImage)
+	complete(cmd, "format", formats()...)
 	complete(cmd, "platform", "linux/amd64", "linux/arm64")
-	complete(cmd, "layer-operation", sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
+	complete(cmd, "layer-operation", layerOperations()...)
 }
+
+// formats are the values of spec.format.
+func formats() []string {
+	return []string{
+		v1alpha1.FormatAuto, v1alpha1.FormatFlux, v1alpha1.FormatHelm, v1alpha1.FormatTekton, v1alpha1.FormatImgpkg,
+		v1alpha1.FormatFiles, v1alpha1.FormatKyverno, v1alpha1.FormatImage,
+	}
+}
+
+// layerOperations are the values of spec.layerSelector.operation.
+func layerOperations() []string { return []string{sourcev1.OCILayerExtract, sourcev1.OCILayerCopy} }
 
 // options are the flags as the code of the controller takes them.
 func (f *contentFlags) options(limits format.Limits) format.Options {

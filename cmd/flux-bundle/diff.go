@@ -75,13 +75,13 @@ func newDiff(a *app) *cobra.Command {
 			return trouble(a.start(cmd, args))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
+			if err := cmp.Or(out.check(), content.check(), a.checkSides(args)); err != nil {
 				return trouble(err)
 			}
 			return trouble(a.diff(cmd.Context(), [2]string(args), content, out))
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return trouble(err) })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return trouble(readable(cmd, err)) })
 	content.bind(cmd)
 	out.bind(cmd)
 	return cmd
@@ -176,6 +176,24 @@ func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, e
 		return nil, errors.Join(err, root.Close())
 	}
 	return s, nil
+}
+
+// checkSides refuses what is neither a reference nor a path that is there, before
+// the other side is read.
+func (a *app) checkSides(names []string) error {
+	for _, text := range names {
+		local, err := isLocal(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", text, err)
+		}
+		if local {
+			continue
+		}
+		if _, err := a.reference(text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // isLocal tells a folder or file from a reference.

@@ -64,7 +64,7 @@ func newInspect(a *app) *cobra.Command {
 		Args:              oneReference,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
+			if err := cmp.Or(out.check(), content.check()); err != nil {
 				return err
 			}
 			return a.inspect(cmd.Context(), args[0], content.options(a.flags.limits), out)

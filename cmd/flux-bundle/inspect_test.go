@@ -319,7 +319,7 @@ func TestInspectOfWhatIsNotThere(t *testing.T) {
 		"no such digest":        {[]string{r.Host() + "/org/app@sha256:" + strings.Repeat("0", 64)}, []string{"404"}},
 		"no reference":          {[]string{"ghcr.io/UPPER:x"}, []string{"UPPER"}},
 		"nobody there":          {[]string{"127.0.0.1:1/org/app:v1"}, []string{"127.0.0.1:1", "refused"}},
-		"an unknown format":     {[]string{r.Host() + "/org/app:v1", "--format", "Zip"}, []string{"Zip", "supported"}},
+		"an unknown format":     {[]string{r.Host() + "/org/app:v1", "--format", "Zip"}, []string{"Zip", "expected Auto, Flux"}},
 		"another format":        {[]string{r.Host() + "/org/app:v1", "--format", "Helm"}, []string{"a Flux artifact"}},
 		"an unknown output":     {[]string{r.Host() + "/org/app:v1", "-o", "xml"}, []string{"xml", "json or yaml"}},
 		"an unknown operation":  {[]string{r.Host() + "/org/app:v1", "--layer-operation", "move"}, []string{"move", "extract"}},

@@ -46,7 +46,12 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
 
   # in CI, with another name
   COSIGN_PASSWORD="$PASSWORD" flux bundle generate-key-pair --output-key-prefix release`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%s given, expected none: how the names of the files begin is said with --output-key-prefix", counted(len(args), "argument"))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.generateKeyPair(cmd.Context(), prefix) },
 	}
 	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "name of the two files, before .key and .pub")
@@ -54,6 +59,9 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
 }
 
 func (a *app) generateKeyPair(ctx context.Context, prefix string) error {
+	if err := checkPrefix(prefix); err != nil {
+		return err
+	}
 	private, public := prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
 		if _, err := os.Lstat(path); err == nil {

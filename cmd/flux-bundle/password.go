@@ -40,18 +40,18 @@ const maxKeyBytes = 64 << 10
 func (a *app) openKey(ctx context.Context, path string) (*sign.Key, error) {
 	text, err := readKeyFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, pathless(err))
+		return nil, fmt.Errorf("--sign-key %s: %w", path, pathless(err))
 	}
 	if err := sign.CheckKey(text); err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, err)
+		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
 	password, err := a.password(ctx, "Password for "+filepath.Base(path)+": ")
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, err)
+		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
 	key, err := sign.OpenKey(text, password)
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, err)
+		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
 	return key, nil
 }

@@ -18,6 +18,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,9 @@ func newPull(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dir == "" {
 				return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
+			}
+			if err := cmp.Or(checkFolder(dir), content.check(), demand.check()); err != nil {
+				return err
 			}
 			return a.pull(cmd.Context(), args[0], pullOptions{content: content.options(a.flags.limits), demand: demand, dir: dir, force: force})
 		},

@@ -223,7 +223,7 @@ func (p *push) check() error {
 	case p.key == "" && (p.legacy || p.tlog):
 		return errors.New("--legacy-signature and --tlog say how to sign, but there is no --sign-key to sign with")
 	}
-	return p.output.check()
+	return cmp.Or(p.output.check(), p.checkLog(), checkPatterns(p.ignore))
 }
 
 // references reads the tags to push to.
@@ -248,8 +248,16 @@ func (p *push) references() ([]name.Tag, error) {
 // annotate returns the annotations of the artifact: from git, then from the
 // flags, the more specific last.
 func (p *push) annotate(ctx context.Context) (map[string]string, error) {
+	given, err := p.given()
+	if err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(p.path); err != nil {
 		return nil, fmt.Errorf("--path %s: %w", p.path, pathless(err))
+	}
+	created, set, err := p.app.sourceDate()
+	if err != nil {
+		return nil, err
 	}
 	known, err := gather(ctx, p.path)
 	if err != nil {
@@ -258,10 +266,6 @@ func (p *push) annotate(ctx context.Context) (map[string]string, error) {
 	if known.dirty && p.revision == "" {
 		p.app.warnf("%s has changes that are not committed, so the artifact names no revision; commit them, or say --revision", p.path)
 	}
-	created, set, err := p.app.sourceDate()
-	if err != nil {
-		return nil, err
-	}
 	if !set {
 		created = known.committed
 	}
@@ -269,15 +273,22 @@ func (p *push) annotate(ctx context.Context) (map[string]string, error) {
 	if set || !created.IsZero() {
 		annotations[createdAnnotation] = created.Format(time.RFC3339)
 	}
+	maps.Copy(annotations, given)
+	maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
+	return annotations, nil
+}
+
+// given reads the annotations of the flags.
+func (p *push) given() (map[string]string, error) {
+	annotations := map[string]string{}
 	for _, text := range p.annotations {
 		key, value, found := strings.Cut(text, "=")
 		if !found || key == "" {
-			return nil, fmt.Errorf("--annotation is %q, expected key=value", text)
+			return nil, unexpected("annotation", text, "key=value")
 		}
 		annotations[key] = value
 	}
-	maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
-	if text, found := annotations[createdAnnotation]; found {
+	if text := annotations[createdAnnotation]; text != "" {
 		if _, err := time.Parse(time.RFC3339, text); err != nil {
 			return nil, fmt.Errorf("the annotation %s is %q, expected a time such as 2026-01-02T15:04:05Z", createdAnnotation, text)
 		}

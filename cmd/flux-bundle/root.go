@@ -54,7 +54,8 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	a.flags.bind(root.PersistentFlags())
-	complete(root, "provider", "generic", "aws", "azure", "gcp")
+	root.SetFlagErrorFunc(readable)
+	complete(root, "provider", providers()...)
 	pushByDefault(a, root)
 	root.AddCommand(verbs(a)...)
 	return root

@@ -70,7 +70,7 @@ func newVerify(a *app) *cobra.Command {
 		Args:              oneReference,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
+			if err := cmp.Or(out.check(), demand.check()); err != nil {
 				return err
 			}
 			if !demand.isSet() {
@@ -221,14 +221,6 @@ func (f *demandFlags) bind(cmd *cobra.Command) {
 	fs.StringVar(&f.trustedRoot, "trusted-root", "", "file with the authorities of a Sigstore of one's own (trusted_root.json)")
 	fs.StringVar(&f.notationPolicy, "notation-trust-policy", "", "file of a trust policy of the Notary Project (trustpolicy.json)")
 	fs.StringArrayVar(&f.notationCertificates, "notation-cert", nil, "file of certificates to trust in every trust store that the policy names; may be given several times")
-	cmd.MarkFlagsMutuallyExclusive("certificate-identity", "certificate-identity-regexp")
-	cmd.MarkFlagsMutuallyExclusive("certificate-oidc-issuer", "certificate-oidc-issuer-regexp")
-	for _, keyless := range []string{"certificate-identity", "certificate-identity-regexp", "certificate-oidc-issuer", "certificate-oidc-issuer-regexp"} {
-		cmd.MarkFlagsMutuallyExclusive("key", keyless)
-		cmd.MarkFlagsMutuallyExclusive("notation-trust-policy", keyless)
-	}
-	cmd.MarkFlagsMutuallyExclusive("key", "notation-trust-policy")
-	cmd.MarkFlagsMutuallyExclusive("trusted-root", "notation-trust-policy")
 }
 
 // isSet tells whether anything is demanded.
@@ -336,7 +328,7 @@ func secretOf(flags string, files map[string]string) (*trust.Secret, error) {
 	for entry, path := range files {
 		text, err := readUpTo(path, maxTrustBytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", flags, path, pathless(err))
+			return nil, fmt.Errorf("%s: cannot read %q: %w", flags, path, pathless(err))
 		}
 		secret.Data[entry] = text
 	}

@@ -44,8 +44,20 @@ func Local(ctx context.Context, repository name.Repository, provider string) (re
 	return registry.Access{Auth: authn.FromConfig(*config)}, nil
 }
 
+// CheckLocal returns the error of [Local] that can be told without asking anybody:
+// for a provider that there is not, or one of another cloud than the registry's.
+func CheckLocal(repository name.Repository, provider string) error {
+	if isGeneric(provider) {
+		return nil
+	}
+	_, err := providerOf(provider, repository)
+	return err
+}
+
+func isGeneric(provider string) bool { return provider == "" || provider == "generic" }
+
 func local(ctx context.Context, repository name.Repository, provider string) (*authn.AuthConfig, error) {
-	if provider == "" || provider == "generic" {
+	if isGeneric(provider) {
 		found, err := authn.Resolve(ctx, authn.DefaultKeychain, repository)
 		if err != nil {
 			return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "the Docker config gives no credentials for %q: %w", repository.RegistryStr(), err)
