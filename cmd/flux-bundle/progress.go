@@ -30,8 +30,11 @@ type progress struct {
 	app *app
 	// what is uploaded, and the repository that it goes to.
 	what, to string
-	size     int64
-	bar      *progressbar.ProgressBar
+	// lender is a repository of the same registry that has it already; empty when
+	// none is known.
+	lender string
+	size   int64
+	bar    *progressbar.ProgressBar
 	// began tells that any byte was sent.
 	began bool
 }
@@ -79,6 +82,8 @@ func (p *progress) end(err error) {
 	case err != nil:
 	case p.began:
 		p.app.statusf("uploaded %s (%s) to %s", p.what, bytesText(p.size), p.to)
+	case p.lender != "":
+		p.app.statusf("%s is in %s without another upload: the registry has it from %s", p.what, p.to, p.lender)
 	default:
 		p.app.statusf("%s is already in %s", p.what, p.to)
 	}

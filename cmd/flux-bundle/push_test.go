@@ -551,3 +551,63 @@ func TestHelpHasAnExampleForEachVerb(t *testing.T) {
 		g.Expect(must(t, verb.Name(), "--help")).To(ContainSubstring("flux bundle " + verb.Name()))
 	}
 }
+
+// withToken demands tokens for repositories, and gives none that is good for
+// more than one of them.
+func withToken(r *publish.InProcess) publish.Instead {
+	return func(w http.ResponseWriter, request *http.Request) bool {
+		switch scopes := request.URL.Query()["scope"]; {
+		case request.URL.Path == "/token" && len(scopes) > 1:
+			http.Error(w, "for one repository at a time", http.StatusForbidden)
+		case request.URL.Path == "/token":
+			fmt.Fprint(w, `{"token":"`+strings.Join(scopes, "")+`"}`)
+		case !strings.HasPrefix(request.Header.Get("Authorization"), "Bearer "):
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+r.URL+`/token",service="registry"`)
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
+		default:
+			return false
+		}
+		return true
+	}
+}
+
+// TestTwoRepositoriesOfOneRegistry pushes to registries that mount nothing: one
+// that does is in test/e2e.
+func TestTwoRepositoriesOfOneRegistry(t *testing.T) {
+	for name, answer := range map[string]func(r *publish.InProcess) publish.Instead{
+		"a registry that has it uploaded all the same": func(*publish.InProcess) publish.Instead {
+			return func(http.ResponseWriter, *http.Request) bool { return false }
+		},
+		"a registry that refuses to mount": func(*publish.InProcess) publish.Instead {
+			return func(w http.ResponseWriter, request *http.Request) bool {
+				mount := request.URL.Query().Has("mount")
+				if mount {
+					http.Error(w, "not here", http.StatusMethodNotAllowed)
+				}
+				return mount
+			}
+		},
+		"a registry that lets nobody in for both": withToken,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			instead := answer(r)
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+				// This registry keeps the blobs of all repositories in one place.
+				if request.Method == http.MethodHead && strings.HasPrefix(request.URL.Path, "/v2/mirror/app/blobs/") {
+					http.NotFound(w, request)
+					return true
+				}
+				return instead(w, request)
+			})
+			run := flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1", "-t", r.Host()+"/mirror/app:v1")
+			g.Expect(run.code).To(Equal(exitOK), run.err)
+			r.Answer(nil)
+			for _, repository := range []string{"/org/app", "/mirror/app"} {
+				g.Expect(run.err).To(MatchRegexp("(?m)^uploaded layer .* to " + r.Host() + repository + "$"))
+				raw(t, r.Host()+repository+":v1")
+			}
+		})
+	}
+}

@@ -50,6 +50,9 @@ type upload struct {
 	log string
 	// immutable refuses to move a tag.
 	immutable bool
+	// lenders are repositories that the layer was brought to, by their registry:
+	// others of the same registry can have it from there.
+	lenders map[string]name.Repository
 }
 
 // destination is a repository to push to.
@@ -62,6 +65,7 @@ type destination struct {
 }
 
 func (u *upload) run(ctx context.Context, tags []name.Tag) error {
+	u.lenders = map[string]name.Repository{}
 	var all []*destination
 	for _, repository := range repositories(tags) {
 		d, err := u.open(ctx, repository, tags)
@@ -123,8 +127,13 @@ func (u *upload) open(ctx context.Context, repository name.Repository, tags []na
 		remote.WithAuth(d.access.Auth()),
 		remote.WithUserAgent(programName + "/" + version),
 	}
+	return d, d.login(ctx)
+}
+
+// login forgets what rights were asked for, and begins anew.
+func (d *destination) login(ctx context.Context) (err error) {
 	d.pusher, err = remote.NewPusher(append(d.options, remote.WithContext(ctx))...)
-	return d, err
+	return err
 }
 
 // guard fails where a tag that must not move has another digest.
@@ -148,11 +157,7 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 // push uploads what is not there, the manifest last.
 func (u *upload) push(ctx context.Context, d *destination) error {
 	doing := "push to " + d.name.Name()
-	packed := u.artifact.packed
-	shown := &progress{app: u.app, what: "layer " + short(packed.Digest), to: d.name.Name(), size: packed.Size}
-	err := d.pusher.Upload(ctx, d.name, &layer{packed: packed, reading: shown.start})
-	shown.end(err)
-	if err != nil {
+	if err := u.bring(ctx, d); err != nil {
 		return d.failed(doing, err)
 	}
 	if err := d.pusher.Upload(ctx, d.name, u.artifact.config); err != nil {
@@ -163,6 +168,32 @@ func (u *upload) push(ctx context.Context, d *destination) error {
 		return d.failed(doing, err)
 	}
 	return nil
+}
+
+// bring has the layer in a repository. What another one of the same registry got
+// before is mounted from there, where registry and account allow that: the
+// Distribution Specification calls it mounting a blob from another repository.
+// Else it is uploaded.
+func (u *upload) bring(ctx context.Context, d *destination) (err error) {
+	packed, host := u.artifact.packed, d.name.RegistryStr()
+	shown := &progress{app: u.app, what: "layer " + short(packed.Digest), to: d.name.Name(), size: packed.Size}
+	defer func() { shown.end(err) }()
+	content := &layer{packed: packed, reading: shown.start}
+	lender, lent := u.lenders[host]
+	if !lent {
+		u.lenders[host] = d.name
+		return d.pusher.Upload(ctx, d.name, content)
+	}
+	shown.lender = lender.Name()
+	err = d.pusher.Upload(ctx, d.name, &remote.MountableLayer{Layer: content, Reference: lender.Digest(packed.Digest.String())})
+	if err == nil || shown.began || ctx.Err() != nil {
+		return err
+	}
+	// Who may push here need not be let in with the wish to read there.
+	if err := d.login(ctx); err != nil {
+		return err
+	}
+	return d.pusher.Upload(ctx, d.name, content)
 }
 
 // sign signs what was pushed, unless this key has signed it before. What is to

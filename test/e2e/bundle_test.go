@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,6 +157,38 @@ func TestTheWholeWayOfABundle(t *testing.T) {
 	next, _ := push("1.1.0", "-s", "cosign.key")
 	n.published("shop", "1.1.0@"+next)
 	n.deployed("shop", "1.1.0")
+}
+
+// TestALayerIsUploadedOnceForAllRepositoriesOfARegistry pushes to two repositories
+// of CNCF Distribution, which mounts in one what the other has.
+func TestALayerIsUploadedOnceForAllRepositoriesOfARegistry(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, "")
+	b := &bundler{tenant: n, binary: buildBundler(t), dir: n.TempDir()}
+	b.write("1.0.0")
+	b.flux("-f", "deploy", "-t", n.ref("shop")+":1.0.0", "-t", n.ref("mirror")+":1.0.0")
+	uploads := func(image string) (statuses map[string]int) {
+		requests, err := env.Registry().Requests()
+		n.Expect(err).NotTo(HaveOccurred())
+		statuses = map[string]int{}
+		for _, r := range requests {
+			path, query, _ := strings.Cut(r.Path, "?")
+			switch {
+			case !strings.HasPrefix(path, "/v2/"+n.image(image)+"/blobs/uploads/"):
+			case r.Method == http.MethodPost && strings.Contains(query, "mount="):
+				statuses[fmt.Sprint("mount ", r.Status)]++
+			case r.Method == http.MethodPatch:
+				statuses["bytes"]++
+			}
+		}
+		return statuses
+	}
+	// Each repository gets the config, and the first the layer. A line of the log is
+	// written after the answer.
+	n.Eventually(uploads, patience).WithArguments("shop").Should(Equal(map[string]int{"bytes": 2}))
+	n.Eventually(uploads, patience).WithArguments("mirror").Should(Equal(map[string]int{"mount 201": 1, "bytes": 1}))
+	b.flux("pull", n.ref("mirror")+":1.0.0", "-o", "pulled")
+	n.Expect(filepath.Join(b.dir, "pulled", "app.yaml")).To(BeAnExistingFile())
 }
 
 // TestEverybodyVerifiesABundle signs with the command line, in a registry with
