@@ -87,6 +87,7 @@ func (f *contentFlags) patterns() string { return strings.Join(f.ignorePaths, "\
 
 // origin is an artifact in a registry.
 type origin struct {
+	app        *app
 	repository *registry.Repository
 	tag        string
 	digest     v1.Hash
@@ -99,7 +100,7 @@ func (a *app) open(ctx context.Context, text string) (origin, error) {
 	if err != nil {
 		return origin{}, err
 	}
-	r := origin{}
+	r := origin{app: a}
 	switch ref := ref.(type) {
 	case name.Tag:
 		r.tag = ref.TagStr()
@@ -121,7 +122,7 @@ const ociScheme = "oci://"
 
 // request is what the controller would be asked for.
 func (r origin) request(content format.Options, by trust.Verifier) bridge.Request {
-	return bridge.Request{Repository: r.repository, Tag: r.tag, Digest: r.digest, Content: content, Verifier: by}
+	return bridge.Request{Repository: watchedRepository{r.repository, r.app}, Tag: r.tag, Digest: r.digest, Content: content, Verifier: by}
 }
 
 // baseName is the last element of the repository's name.

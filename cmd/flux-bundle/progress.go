@@ -25,17 +25,38 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows an upload: a bar on a terminal, lines elsewhere.
+// transfer is a verb for bytes on their way.
+type transfer string
+
+const (
+	upwards   transfer = "upload"
+	downwards transfer = "download"
+)
+
+// doing and done are forms of the verb.
+func (t transfer) doing() string { return string(t) + "ing" }
+func (t transfer) done() string  { return string(t) + "ed" }
+
+// between says which end of the way a repository is.
+func (t transfer) between(repository string) string {
+	if t == downwards {
+		return "from " + repository
+	}
+	return "to " + repository
+}
+
+// progress shows a transfer: a bar on a terminal, lines elsewhere.
 type progress struct {
 	app *app
-	// what is uploaded, and the repository that it goes to.
-	what, to string
+	transfer
+	// what is transferred, and the repository at the other end.
+	what, repository string
 	// lender is a repository of the same registry that has it already; empty when
 	// none is known.
 	lender string
 	size   int64
 	bar    *progressbar.ProgressBar
-	// began tells that any byte was sent.
+	// began tells that any byte was asked for.
 	began bool
 }
 
@@ -50,9 +71,9 @@ func (p *progress) start() io.Writer {
 	p.began = true
 	if !isTerminal(p.app.err) {
 		if again {
-			p.app.statusf("uploading %s to %s again", p.what, p.to)
+			p.app.statusf("%s %s %s again", p.doing(), p.what, p.between(p.repository))
 		} else {
-			p.app.statusf("uploading %s (%s) to %s", p.what, bytesText(p.size), p.to)
+			p.app.statusf("%s %s (%s) %s", p.doing(), p.what, bytesText(p.size), p.between(p.repository))
 		}
 		return io.Discard
 	}
@@ -62,7 +83,7 @@ func (p *progress) start() io.Writer {
 	)
 	p.bar = progressbar.NewOptions64(p.size,
 		progressbar.OptionSetWriter(p.app.err),
-		progressbar.OptionSetDescription("uploading "+p.what),
+		progressbar.OptionSetDescription(p.doing()+" "+p.what),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionUseIECUnits(true),
 		progressbar.OptionSetWidth(width),
@@ -73,7 +94,7 @@ func (p *progress) start() io.Writer {
 	return p.bar
 }
 
-// end ends the bar and says what became of the upload.
+// end ends the bar and says what became of the transfer.
 func (p *progress) end(err error) {
 	if p.bar != nil {
 		_ = p.bar.Clear() // what cannot be cleared stays: nothing else to do on a broken terminal
@@ -81,13 +102,16 @@ func (p *progress) end(err error) {
 	switch {
 	case err != nil:
 	case p.began:
-		p.app.statusf("uploaded %s (%s) to %s", p.what, bytesText(p.size), p.to)
+		p.app.statusf("%s %s (%s) %s", p.done(), p.what, bytesText(p.size), p.between(p.repository))
 	case p.lender != "":
-		p.app.statusf("%s is in %s without another upload: the registry has it from %s", p.what, p.to, p.lender)
+		p.app.statusf("%s is in %s without another upload: the registry has it from %s", p.what, p.repository, p.lender)
 	default:
-		p.app.statusf("%s is already in %s", p.what, p.to)
+		p.app.statusf("%s is already in %s", p.what, p.repository)
 	}
 }
+
+// layerText names a layer for a person.
+func layerText(digest fmt.Stringer) string { return "layer " + short(digest) }
 
 // bytesText writes an amount for a person.
 func bytesText(size int64) string {

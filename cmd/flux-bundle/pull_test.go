@@ -18,9 +18,12 @@ package main
 
 import (
 	"archive/tar"
+	"crypto/rand"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -261,4 +264,37 @@ func TestPullNeedsAFolder(t *testing.T) {
 	run = flux(t, "pull", ref, "-o", file)
 	g.Expect(run.code).To(Equal(exitFailure))
 	expectOneError(g, run, "cannot write to", file)
+}
+
+func TestALargeDownloadIsTold(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	dir := manifests(t)
+	small, large := r.Host()+"/org/app:small", r.Host()+"/org/app:large"
+	must(t, "-f", dir, "-t", small)
+	noise := make([]byte, 2<<20)
+	_, _ = rand.Read(noise) // never fails
+	write(t, dir, map[string]string{"noise.bin": string(noise)})
+	must(t, "-f", dir, "-t", large)
+	_, m := raw(t, large)
+	layer := "layer " + m.Layers[0].Digest.String()[:len("sha256:")+12] + ` \(2\.0 MiB\) from ` + r.Host() + "/org/app\n"
+	for _, args := range [][]string{{"pull", "-o", t.TempDir()}, {"inspect"}, {"diff", dir}} {
+		run := flux(t, append(args, large)...)
+		g.Expect(run.code).To(Equal(exitOK), run.err)
+		g.Expect(run.err).To(MatchRegexp("^downloading " + layer + "downloaded " + layer))
+		g.Expect(run.out).NotTo(ContainSubstring("downloaded"))
+	}
+	g.Expect(flux(t, "pull", small, "-o", t.TempDir()).err).NotTo(ContainSubstring("download"))
+
+	r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+		blob := strings.Contains(request.URL.Path, "/blobs/")
+		if blob {
+			w.Header().Set("Content-Length", strconv.Itoa(int(m.Layers[0].Size)))
+			_, _ = w.Write(noise[:1<<20]) // and nothing more comes
+		}
+		return blob
+	})
+	run := flux(t, "pull", large, "-o", t.TempDir())
+	g.Expect(run.code).To(Equal(exitFailure))
+	g.Expect(run.err).To(And(ContainSubstring("downloading "), Not(ContainSubstring("downloaded "))))
 }

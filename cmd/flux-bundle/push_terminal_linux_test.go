@@ -18,6 +18,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"os"
 	"path/filepath"
@@ -145,6 +146,21 @@ func TestAnUploadIsShownAsABarOnATerminal(t *testing.T) {
 	g.Eventually(ended, time.Minute).Should(Receive(Equal(exitOK)))
 	shown.sees(g, "uploaded layer sha256:")
 	g.Expect(shown.shown()).To(MatchRegexp(`uploading layer sha256:[0-9a-f]{12} +\d+% \|`))
+}
+
+func TestADownloadIsShownAsABarOnATerminal(t *testing.T) {
+	g := NewWithT(t)
+	dir, ref := manifests(t), serve(t).Host()+"/org/app:v1"
+	noise := make([]byte, 2<<20)
+	_, _ = rand.Read(noise) // never fails
+	write(t, dir, map[string]string{"noise.bin": string(noise)})
+	must(t, "-f", dir, "-t", ref)
+	program, person := terminal(t)
+	shown := watch(person)
+	ended := atTerminal(t.Context(), program, "pull", ref, "-o", t.TempDir())
+	g.Eventually(ended, time.Minute).Should(Receive(Equal(exitOK)))
+	shown.sees(g, "downloaded layer sha256:")
+	g.Expect(shown.shown()).To(MatchRegexp(`downloading layer sha256:[0-9a-f]{12} +\d+% \|`))
 }
 
 // echoes tells whether a terminal shows what is typed.

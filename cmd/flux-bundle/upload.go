@@ -176,7 +176,7 @@ func (u *upload) push(ctx context.Context, d *destination) error {
 // Else it is uploaded.
 func (u *upload) bring(ctx context.Context, d *destination) (err error) {
 	packed, host := u.artifact.packed, d.name.RegistryStr()
-	shown := &progress{app: u.app, what: "layer " + short(packed.Digest), to: d.name.Name(), size: packed.Size}
+	shown := &progress{app: u.app, transfer: upwards, what: layerText(packed.Digest), repository: d.name.Name(), size: packed.Size}
 	defer func() { shown.end(err) }()
 	content := &layer{packed: packed, reading: shown.start}
 	lender, lent := u.lenders[host]
