@@ -17,8 +17,6 @@ limitations under the License.
 package main
 
 import (
-	"bufio"
-	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -34,26 +32,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	. "github.com/onsi/gomega"
 )
-
-// childVariable turns the binary of the tests into the command; it holds the
-// arguments.
-const childVariable = "FLUX_BUNDLE_TEST_CHILD"
-
-// child runs the command and says how much memory it needed at most.
-func child(args []string) int {
-	code := run(context.Background(), streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args)
-	status, err := os.Open("/proc/self/status")
-	if err != nil {
-		panic(err)
-	}
-	defer status.Close()
-	for lines := bufio.NewScanner(status); lines.Scan(); {
-		if kib, found := strings.CutPrefix(lines.Text(), "VmHWM:"); found {
-			fmt.Fprintln(os.Stdout, strings.Fields(kib)[0])
-		}
-	}
-	return code
-}
 
 // peak pushes a folder in a process of its own and returns the most memory that
 // the process ever had, in bytes.

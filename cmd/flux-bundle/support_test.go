@@ -17,7 +17,11 @@ limitations under the License.
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +32,26 @@ import (
 
 	"github.com/image-source/image-source-controller/test/publish"
 )
+
+// childVariable turns the binary of the tests into the command; it holds the
+// arguments.
+const childVariable = "FLUX_BUNDLE_TEST_CHILD"
+
+// child runs the command and says how much memory it needed at most.
+func child(args []string) int {
+	code := run(context.Background(), streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args)
+	status, err := os.Open("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	defer status.Close()
+	for lines := bufio.NewScanner(status); lines.Scan(); {
+		if kib, found := strings.CutPrefix(lines.Text(), "VmHWM:"); found {
+			fmt.Fprintln(os.Stdout, strings.Fields(kib)[0])
+		}
+	}
+	return code
+}
 
 // TestMain gives every test an empty home: no credentials, no settings of git.
 // A test may run the binary again as the command itself.

@@ -28,7 +28,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/image-source/image-source-controller/test/controlplane"
@@ -218,23 +217,7 @@ func replaceTables(path, text string) error {
 
 // thisMachine describes this machine as far as it matters.
 func thisMachine() machine {
-	m := machine{Cores: runtime.NumCPU(), Processor: runtime.GOARCH, Go: runtime.Version()}
-	var name syscall.Utsname
-	if err := syscall.Uname(&name); err == nil {
-		var release []byte
-		for _, c := range name.Release {
-			if c == 0 {
-				break
-			}
-			release = append(release, byte(c))
-		}
-		// The rest of a release names who built it.
-		m.Kernel = strings.Join(strings.SplitN(string(release), ".", 3)[:2], ".")
-	}
-	var info syscall.Sysinfo_t
-	if err := syscall.Sysinfo(&info); err == nil {
-		m.Memory = int64(info.Totalram) * int64(info.Unit)
-	}
+	m := machine{Cores: runtime.NumCPU(), Processor: runtime.GOARCH, Memory: installedMemory(), Kernel: kernelVersion(), Go: runtime.Version()}
 	if model := processor(); model != "" {
 		m.Processor += ", " + model
 	}
