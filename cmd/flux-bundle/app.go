@@ -79,13 +79,13 @@ type globalFlags struct {
 func (f *globalFlags) bind(fs *pflag.FlagSet) {
 	f.limits = format.DefaultLimits()
 	fs.BoolVar(&f.insecure, "insecure-registry", false, "allow plain HTTP where the registry does not speak HTTPS")
-	fs.StringVar(&f.provider, "provider", "generic", "where registry credentials come from: generic (Docker config and its helpers), aws, azure or gcp")
+	fs.StringVar(&f.provider, "provider", "generic", "`origin` of registry credentials: generic (Docker config and its helpers), aws, azure or gcp")
 	fs.DurationVar(&f.timeout, "timeout", 5*time.Minute, "time after which to give up")
 	fs.StringSliceVar(&f.authRealms, "registry-auth-realms", nil,
-		"hosts that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain")
-	fs.StringSliceVar(&f.allowedCIDRs, "registry-allowed-cidrs", nil, "private networks that public registries may redirect to")
-	fs.Int64Var(&f.limits.ArtifactBytes, "max-artifact-bytes", f.limits.ArtifactBytes, "largest artifact, in bytes, as the controller's flag of that name")
-	fs.Int64Var(&f.limits.UncompressedBytes, "max-uncompressed-bytes", f.limits.UncompressedBytes, "most bytes that an artifact may unpack to, as the controller's flag of that name")
+		"`hosts` that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain")
+	fs.StringSliceVar(&f.allowedCIDRs, "registry-allowed-cidrs", nil, "private `networks` that public registries may redirect to")
+	fs.Int64Var(&f.limits.ArtifactBytes, "max-artifact-bytes", f.limits.ArtifactBytes, "largest artifact, in `bytes`, as the controller's flag of that name")
+	fs.Int64Var(&f.limits.UncompressedBytes, "max-uncompressed-bytes", f.limits.UncompressedBytes, "most `bytes` that an artifact may unpack to, as the controller's flag of that name")
 	fs.IntVar(&f.limits.Entries, "max-entries", f.limits.Entries, "most files and folders of an artifact, as the controller's flag of that name")
 	fs.IntVar(&f.limits.Depth, "max-depth", f.limits.Depth, "most elements that a path in an artifact may have, as the controller's flag of that name")
 	fs.IntVar(&f.limits.Layers, "max-layers", f.limits.Layers, "most layers that an artifact may have, as the controller's flag of that name")
@@ -205,7 +205,7 @@ type output struct{ format string }
 
 // bind adds -o to the flags of a verb.
 func (o *output) bind(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.format, "output", "o", "text", "format of the result on standard output: text, json or yaml")
+	cmd.Flags().StringVarP(&o.format, "output", "o", "text", "`format` of the result on standard output: text, json or yaml")
 	complete(cmd, "output", outputs()...)
 }
 
@@ -276,7 +276,8 @@ func (a *app) fail(ctx context.Context, err error) int {
 		}
 	}
 	var expired errTimeout
-	if errors.Is(err, context.DeadlineExceeded) && errors.As(context.Cause(ctx), &expired) && !errors.As(err, &expired) {
+	// Some errors say it in words alone.
+	if errors.Is(err, context.DeadlineExceeded) && errors.As(context.Cause(ctx), &expired) && !strings.Contains(err.Error(), expired.Error()) {
 		err = fmt.Errorf("%w: %w", expired, err)
 	}
 	if errors.Is(err, context.Canceled) {

@@ -48,11 +48,11 @@ type contentFlags struct {
 // bind adds the flags to a verb.
 func (f *contentFlags) bind(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVar(&f.format, "format", v1alpha1.FormatAuto, "format that the artifact must have, as spec.format")
-	fs.StringVar(&f.platform, "platform", format.DefaultPlatform, "manifest of an index to read, as spec.platform")
-	fs.StringVar(&f.layerType, "layer-media-type", "", "media type of the one layer to read, as spec.layerSelector.mediaType")
-	fs.StringVar(&f.layerOperation, "layer-operation", "", "what to do with that layer, extract or copy, as spec.layerSelector.operation")
-	fs.StringSliceVar(&f.ignorePaths, "ignore-paths", nil, "patterns of files to leave out, in the format of .sourceignore, as spec.ignore")
+	fs.StringVar(&f.format, "format", v1alpha1.FormatAuto, "`format` that the artifact must have, as spec.format")
+	fs.StringVar(&f.platform, "platform", format.DefaultPlatform, "manifest of an index to read, by its `os/architecture`, as spec.platform")
+	fs.StringVar(&f.layerType, "layer-media-type", "", "media `type` of the one layer to read, as spec.layerSelector.mediaType")
+	fs.StringVar(&f.layerOperation, "layer-operation", "", "`operation` on that layer, extract or copy, as spec.layerSelector.operation")
+	fs.StringSliceVar(&f.ignorePaths, "ignore-paths", nil, "`patterns` of files to leave out, in the format of .sourceignore, as spec.ignore")
 	complete(cmd, "format", formats()...)
 	complete(cmd, "platform", "linux/amd64", "linux/arm64")
 	complete(cmd, "layer-operation", layerOperations()...)

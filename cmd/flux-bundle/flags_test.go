@@ -65,6 +65,7 @@ func TestWhatCannotBeMeantIsRefusedBeforeAnyWork(t *testing.T) {
 		"a network that is none":               {nil, []string{"--registry-allowed-cidrs", "10.0.0"}, `--registry-allowed-cidrs is "10.0.0", expected networks such as 10.0.0.0/8`},
 		"a login host that is an address":      {nil, []string{"--registry-auth-realms", "https://a/"}, `"https://a/" is not a host such as auth.example.com`},
 		"a list with a quote in it":            {nil, []string{"--registry-auth-realms", `a"b`}, `--registry-auth-realms is "a\"b", expected values with commas`},
+		"nothing to push":                      {[]string{"push"}, []string{"-f", ""}, "nothing says what to push: name a folder with -f"},
 		"a flag that there is not":             {nil, []string{"--bogus"}, "unknown flag: --bogus; flux bundle "},
 		"a switch that is neither on nor off":  {[]string{"push"}, []string{"--immutable=5"}, `--immutable is "5", expected true or false`},
 		"an output that there is not":          {printing, []string{"-o", "xml"}, `--output is "xml", expected text, json or yaml`},

@@ -330,6 +330,7 @@ func TestInspectOfWhatIsNotThere(t *testing.T) {
 			g := NewWithT(t)
 			run := flux(t, append([]string{"inspect"}, c.args...)...)
 			g.Expect(run.code).To(Equal(exitFailure))
+			g.Expect(strings.Count(run.err, "gave up")).To(BeNumerically("<=", 1), run.err)
 			expectOneError(g, run, c.words...)
 		})
 	}

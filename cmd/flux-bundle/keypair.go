@@ -54,7 +54,7 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.generateKeyPair(cmd.Context(), prefix) },
 	}
-	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "name of the two files, before .key and .pub")
+	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "`name` of the two files, before .key and .pub")
 	return cmd
 }
 

@@ -72,7 +72,7 @@ func newPull(a *app) *cobra.Command {
 	}
 	content.bind(cmd)
 	demand.bind(cmd)
-	cmd.Flags().StringVarP(&dir, "output", "o", "", "folder to write to, which is made when it is not there")
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite files without a question")
 	if err := cmd.MarkFlagDirname("output"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
@@ -152,7 +152,7 @@ func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) 
 		return err
 	}
 	if n := len(plan.overwritten); n > 0 && !o.force {
-		question := fmt.Sprintf("%d of %d files in %q are there already and differ, such as %q", n, len(pulled.files), o.dir, plan.overwritten[0])
+		question := fmt.Sprintf("%q has other content in %d of %s, such as %q", o.dir, n, counted(len(pulled.files), "file"), plan.overwritten[0])
 		if err := a.confirm(ctx, question); err != nil {
 			return err
 		}
@@ -174,7 +174,10 @@ func (a *app) confirm(ctx context.Context, question string) error {
 	fmt.Fprintf(a.err, "%s. Overwrite them? [y/N] ", printable(question))
 	answer := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(a.in).ReadString('\n') // no answer is no
+		line, err := bufio.NewReader(a.in).ReadString('\n') // no answer is no
+		if err != nil {
+			fmt.Fprintln(a.err) // nobody ended the line of the question
+		}
 		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()
 	select {

@@ -125,16 +125,16 @@ func noVerb(cmd *cobra.Command, args []string) error {
 
 func (p *push) bind(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVarP(&p.path, "path", "f", "", "folder, or file, to push")
-	fs.StringArrayVarP(&p.tags, "tag", "t", nil, "where to push: registry/repository:tag; may be repeated")
-	fs.StringVarP(&p.key, "sign-key", "s", "", "file of the private key to sign with (cosign.key); its password is in COSIGN_PASSWORD or is asked for")
+	fs.StringVarP(&p.path, "path", "f", "", "folder or file to push, by its `path`")
+	fs.StringArrayVarP(&p.tags, "tag", "t", nil, "where to push: `registry/repository:tag`; may be repeated")
+	fs.StringVarP(&p.key, "sign-key", "s", "", "`file` of the private key to sign with (cosign.key); its password is in COSIGN_PASSWORD or is asked for")
 	fs.BoolVar(&p.legacy, "legacy-signature", false, "sign in the format that cosign had before bundles as well (the tag sha256-<hex>.sig)")
 	fs.BoolVar(&p.tlog, "tlog", false, "record the signature in a transparency log, where it is public for ever")
-	fs.StringVar(&p.rekor, "rekor-url", sign.PublicLog, "transparency log that --tlog means")
-	fs.StringSliceVar(&p.ignore, "ignore-paths", nil, "patterns of further files to leave out, in the format of .sourceignore")
-	fs.StringArrayVarP(&p.annotations, "annotation", "a", nil, "annotation as key=value; may be repeated; an empty value removes one that comes from git")
-	fs.StringVar(&p.source, "source", "", "address of the source (default: the address of git's remote origin)")
-	fs.StringVar(&p.revision, "revision", "", "revision of the source, as branch@sha1:commit (default: what git has checked out)")
+	fs.StringVar(&p.rekor, "rekor-url", sign.PublicLog, "`address` of the transparency log that --tlog means")
+	fs.StringSliceVar(&p.ignore, "ignore-paths", nil, "`patterns` of further files to leave out, in the format of .sourceignore")
+	fs.StringArrayVarP(&p.annotations, "annotation", "a", nil, "annotation as `key=value`; may be repeated; an empty value removes one that comes from git")
+	fs.StringVar(&p.source, "source", "", "`address` of the source (default: the address of git's remote origin)")
+	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
 	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses and that kustomizations build")
 	fs.BoolVar(&p.remoteBases, "remote-bases", false, "build kustomizations that fetch bases over the network, too")
 	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest")
@@ -218,8 +218,10 @@ func (p *push) run(ctx context.Context) error {
 // check refuses flags that make no sense together.
 func (p *push) check() error {
 	switch {
-	case p.path == "" || len(p.tags) == 0:
-		return errors.New("what to push and where is not said: -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0")
+	case p.path == "":
+		return errors.New("nothing says what to push: name a folder with -f, as in -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0")
+	case len(p.tags) == 0:
+		return errors.New("nothing says where to push: name a tag with -t, such as -t ghcr.io/org/app-deploy:v1.0.0")
 	case p.key == "" && (p.legacy || p.tlog):
 		return errors.New("--legacy-signature and --tlog say how to sign, but there is no --sign-key to sign with")
 	}

@@ -67,6 +67,9 @@ func TestAPersonIsAskedBeforeAnythingIsOverwritten(t *testing.T) {
 			code := run(t.Context(), streams{in: program, out: &out, err: &said, lookupEnv: os.LookupEnv}, []string{"pull", ref, "-o", dir})
 			g.Expect(code).To(Equal(want.code), said.String())
 			g.Expect(said.String()).To(ContainSubstring("Overwrite them? [y/N]"))
+			if answer == "\x04" { // else the person has ended the line
+				g.Expect(said.String()).To(MatchRegexp(`(?m)^error: `))
+			}
 			g.Expect(treeOf(t, dir)).To(Equal(map[string]string{"a.yaml": want.content}))
 		})
 	}

@@ -213,14 +213,14 @@ type demandFlags struct {
 // bind adds the flags to a verb.
 func (f *demandFlags) bind(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringArrayVar(&f.keys, "key", nil, "file of a public key that may have signed; may be given several times")
-	fs.StringVar(&f.identity, "certificate-identity", "", "identity that has to be in the certificate of a keyless signature")
-	fs.StringVar(&f.identityExpression, "certificate-identity-regexp", "", "regular expression for that identity, which has to match all of it")
-	fs.StringVar(&f.issuer, "certificate-oidc-issuer", "", "issuer of the OpenID token that has to be in that certificate")
-	fs.StringVar(&f.issuerExpression, "certificate-oidc-issuer-regexp", "", "regular expression for that issuer, which has to match all of it")
-	fs.StringVar(&f.trustedRoot, "trusted-root", "", "file with the authorities of a Sigstore of one's own (trusted_root.json)")
-	fs.StringVar(&f.notationPolicy, "notation-trust-policy", "", "file of a trust policy of the Notary Project (trustpolicy.json)")
-	fs.StringArrayVar(&f.notationCertificates, "notation-cert", nil, "file of certificates to trust in every trust store that the policy names; may be given several times")
+	fs.StringArrayVar(&f.keys, "key", nil, "`file` of a public key that may have signed; may be given several times")
+	fs.StringVar(&f.identity, "certificate-identity", "", "`identity` that has to be in the certificate of a keyless signature")
+	fs.StringVar(&f.identityExpression, "certificate-identity-regexp", "", "regular `expression` for that identity, which has to match all of it")
+	fs.StringVar(&f.issuer, "certificate-oidc-issuer", "", "`issuer` of the OpenID token that has to be in that certificate")
+	fs.StringVar(&f.issuerExpression, "certificate-oidc-issuer-regexp", "", "regular `expression` for that issuer, which has to match all of it")
+	fs.StringVar(&f.trustedRoot, "trusted-root", "", "`file` with the authorities of a Sigstore of one's own (trusted_root.json)")
+	fs.StringVar(&f.notationPolicy, "notation-trust-policy", "", "`file` of a trust policy of the Notary Project (trustpolicy.json)")
+	fs.StringArrayVar(&f.notationCertificates, "notation-cert", nil, "`file` of certificates to trust in every trust store that the policy names; may be given several times")
 }
 
 // isSet tells whether anything is demanded.
