@@ -39,7 +39,7 @@ func TestAPIServerDown(t *testing.T) {
 	v := newVictimBehind(newGateTo(t, server.URL()), n, "bereft")
 	consumer := consume(n, app)
 	moments := map[string]func() *barrier{
-		"while the blob is fetched":        func() *barrier { return v.registry.stop(beforeServer, blobIsFetched) },
+		"while the blob is fetched":        func() *barrier { return v.registry.stop(beforeServer, v.contentIsFetched()) },
 		"before the record is written":     func() *barrier { return v.api.stop(beforeServer, all(recordIsWritten, v.aboutNext())) },
 		"after the record is written":      func() *barrier { return v.api.stop(beforeAnswer, all(recordIsWritten, v.aboutNext())) },
 		"after the record is published":    func() *barrier { return v.api.stop(beforeAnswer, all(recordIsPublished, v.aboutNext())) },

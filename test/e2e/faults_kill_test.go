@@ -21,13 +21,18 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/static"
@@ -49,6 +54,10 @@ type victim struct {
 	controller    *stage.Controller
 	level         int // of the version that was pushed last
 	random        *rand.Rand
+	// signer signs what is pushed, where a signature is demanded.
+	signer *publish.Signer
+	// content is the digest of the layer that was pushed last.
+	content atomic.Pointer[v1.Hash]
 }
 
 // step is a place on the path of an image where the controller can die.
@@ -69,10 +78,20 @@ var (
 	recordIsWritten     = all(does(http.MethodPatch, "/artifactrepositories/app/status"), says(`"artifact":`))
 	conditionsAreMarked = all(does(http.MethodPatch, "/artifactrepositories/app/status"), func(p passage) bool { return !says(`"artifact":`)(p) })
 	recordIsPublished   = does(http.MethodPatch, "/externalartifacts/app/status")
-	manifestIsFetched   = all(byUs, has(http.MethodGet, "/manifests/"))
-	blobIsFetched       = all(byUs, has(http.MethodGet, "/blobs/"))
+	tagIsResolved       = all(byUs, has(http.MethodGet, "/manifests/1.0."))
+	signaturesAreListed = all(byUs, has(http.MethodGet, "/referrers/"))
+	signatureIsFetched  = all(byUs, has(http.MethodGet, "/manifests/sha256-"), func(p passage) bool { return strings.HasSuffix(p.Path, ".sig") })
 	partly              = func(p passage) bool { return p.Bytes > 0 }
 )
+
+// contentIsFetched matches the pull of the layer that was pushed last, and not
+// that of a signature.
+func (v *victim) contentIsFetched() matcher {
+	return func(p passage) bool {
+		content := v.content.Load()
+		return content != nil && byUs(p) && does(http.MethodGet, "/blobs/"+content.String())(p)
+	}
+}
 
 // writes are those that publish a version.
 var writes = map[string]matcher{
@@ -81,18 +100,24 @@ var writes = map[string]matcher{
 	"the marking of conditions": conditionsAreMarked,
 }
 
-// steps are those of the path of an image, in its order. Between the manifest
-// and the blob the controller decides (5) and verifies (6) without asking
-// anybody: a request for the blob that was not answered is the end of these.
+// steps are those of the path of an image, in its order, by the numbers of
+// docs/architecture.md. Step 5 asks nobody: it has been taken when the controller
+// begins to look for signatures. Nor does step 9, but the disk shows that it is
+// under way; each moment inside of it is hit by TestKill of pkg/store.
 var steps = []step{
 	{name: "1: the event of a new pick is on its way", reach: api(inAnswer, watches("imagepolicies"))},
 	{name: "2: the objects are being read", reach: reading},
-	{name: "3: the secret is being read", reach: api(beforeServer, has(http.MethodGet, "/secrets/"))},
-	{name: "4: the manifest was asked for", reach: registry(beforeServer, manifestIsFetched)},
-	{name: "5: the manifest is about to arrive", reach: registry(beforeAnswer, manifestIsFetched)},
-	{name: "6: the blob was asked for", reach: registry(beforeServer, blobIsFetched)},
-	{name: "7: half of the blob has arrived", reach: registry(inAnswer, all(blobIsFetched, partly))},
+	{name: "3: the keys of signers are being read", reach: api(beforeServer, has(http.MethodGet, "/secrets/keys"))},
+	{name: "3: the credentials are being read", reach: api(beforeServer, has(http.MethodGet, "/secrets/pull"))},
+	{name: "4: the tag was asked for", reach: registry(beforeServer, tagIsResolved)},
+	{name: "4: the manifest is about to arrive", reach: registry(beforeAnswer, tagIsResolved)},
+	{name: "5: it is found to be new, and signatures are asked for", reach: registry(beforeServer, signaturesAreListed)},
+	{name: "6: the list of signatures is about to arrive", reach: registry(beforeAnswer, signaturesAreListed)},
+	{name: "6: a signature is about to arrive", reach: registry(beforeAnswer, signatureIsFetched)},
+	{name: "7: the signature is good, and the blob is asked for", reach: pulling(beforeServer)},
+	{name: "7: half of the blob has arrived", reach: pulling(inAnswer, partly)},
 	{name: "8: the content is being archived", reach: archiving, layer: unclean},
+	{name: "9: the bytes are being stored", reach: storing, layer: unclean},
 	{name: "9: the bytes are stored", reach: writing(beforeServer, recordIsWritten)},
 	{name: "10: the record is written", reach: writing(beforeAnswer, recordIsWritten), recorded: true},
 	{name: "11: the record is about to be published", reach: writing(beforeServer, recordIsPublished), recorded: true},
@@ -115,6 +140,13 @@ func (v *victim) aboutNext() matcher { return says(fmt.Sprintf("1.0.%d@", v.leve
 
 func registry(at point, match matcher) func(*victim, func()) func() {
 	return func(v *victim, push func()) func() { return v.stopped(v.registry.stop(at, match), push) }
+}
+
+// pulling stops the pull of the layer that is pushed next.
+func pulling(at point, also ...matcher) func(*victim, func()) func() {
+	return func(v *victim, push func()) func() {
+		return v.stopped(v.registry.stop(at, all(append(also, v.contentIsFetched())...)), push)
+	}
 }
 
 func (v *victim) stopped(b *barrier, push func()) func() {
@@ -152,6 +184,41 @@ func archiving(v *victim, push func()) func() {
 	}
 }
 
+// storing waits for the file that is stored to get the mode of those that are,
+// which is the first thing that is done to it, and lets a moment pass, so that
+// each seed hits another one. Beyond the store it does not get.
+func storing(v *victim, push func()) func() {
+	const longest = 20 * time.Millisecond
+	stored := v.api.stop(beforeServer, all(recordIsWritten, v.aboutNext()))
+	push()
+	v.Eventually(func() bool {
+		select {
+		case <-stored.reached:
+			return true // it was faster
+		default:
+			return v.isStoring()
+		}
+	}, patience, time.Millisecond).Should(BeTrue())
+	v.pass(time.Duration(v.random.Int64N(int64(longest))))
+	return func() {
+		v.Logf("it was still storing: %t", v.isStoring())
+		stored.sever()
+	}
+}
+
+// isStoring tells whether a file in a scratch folder has the mode of those that
+// are stored.
+func (v *victim) isStoring() bool {
+	v.Helper()
+	const stored = 0o640
+	files, err := filepath.Glob(filepath.Join(v.controller.StorageDir, "tmp", "*", "*"))
+	v.Expect(err).NotTo(HaveOccurred())
+	return slices.ContainsFunc(files, func(file string) bool {
+		info, err := os.Stat(file)
+		return err == nil && info.Mode() == stored
+	})
+}
+
 // unclean makes a layer that must be archived again, which takes a while.
 func unclean(random *rand.Rand) ([]byte, error) {
 	return layerOf(
@@ -173,15 +240,24 @@ func (v *victim) push(layer []byte) (revision string, digest v1.Hash) {
 	pushed := static.NewLayer(layer, publish.FluxContent)
 	image, err := publish.FluxImage(pushed)
 	v.Expect(err).NotTo(HaveOccurred())
-	v.Expect(publish.Registry{Host: env.Registry().Host()}.Push(v.Context(), v.image(app)+":"+tag, image)).To(Succeed())
-	manifest, err := image.Digest()
-	v.Expect(err).NotTo(HaveOccurred())
 	digest, err = pushed.Digest()
+	v.Expect(err).NotTo(HaveOccurred())
+	v.content.Store(&digest)
+	registry := publish.Registry{Host: env.Registry().Host()}
+	if v.signer != nil {
+		// Before it has the tag that is picked: until it is signed it is rejected.
+		unsigned := v.image(app) + ":unsigned"
+		v.Expect(registry.Push(v.Context(), unsigned, image)).To(Succeed())
+		v.Expect(registry.Sign(v.Context(), unsigned, v.signer)).To(Succeed())
+	}
+	v.Expect(registry.Push(v.Context(), v.image(app)+":"+tag, image)).To(Succeed())
+	manifest, err := image.Digest()
 	v.Expect(err).NotTo(HaveOccurred())
 	return tag + "@" + manifest.String(), digest
 }
 
-// newVictim publishes version 1.0.1 of a source through gates.
+// newVictim publishes version 1.0.1 of a source, of which a signature is
+// demanded, through gates.
 func newVictim(t *testing.T, shard string) *victim {
 	t.Helper()
 	return newVictimBehind(newAPIGate(t), newTenant(t, v1alpha1.UseAsSourceEnabled), shard)
@@ -192,16 +268,24 @@ func newVictimBehind(api *gate, n *tenant, shard string) *victim {
 	n.Helper()
 	v := &victim{tenant: n, api: api, registry: newGate(n.T, env.Registry().URL()), random: chance(n.T)}
 	v.controller = startShardBehind(n, v.api, shard, slices.Concat(quickAPI, shortRetention)...)
+	var err error
+	v.signer, err = publish.NewSigner()
+	n.Expect(err).NotTo(HaveOccurred())
 	v.push(nil)
-	secret := named(n, "pull", &corev1.Secret{})
-	secret.Type = corev1.SecretTypeDockerConfigJson
-	secret.Data = map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil,
+	pull := named(n, "pull", &corev1.Secret{})
+	pull.Type = corev1.SecretTypeDockerConfigJson
+	pull.Data = map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil,
 		`{"auths":{%q:{"username":"anybody","password":"anything"}}}`, v.registry.host())}
-	n.create(secret)
+	keys := named(n, "keys", &corev1.Secret{})
+	keys.Data = map[string][]byte{"cosign.pub": v.signer.PublicKey}
+	n.create(pull, keys)
 	v.scan(app, through(n, v.registry.host(), app), inShard(shard), notAnnotated, func(repository *imagev1.ImageRepository, _ *imagev1.ImagePolicy) {
-		repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "pull"}
+		repository.Spec.SecretRef = &meta.LocalObjectReference{Name: pull.Name}
 	})
-	v.writtenByHand(app, func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
+	v.writtenByHand(app, func(obj *v1alpha1.ArtifactRepository) {
+		obj.Labels = map[string]string{shardLabel: shard}
+		obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: keys.Name}}
+	})
 	v.published(app, "1.0.1")
 	return v
 }
@@ -277,14 +361,24 @@ func TestKilledAtTheFirstPublication(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	gate := newAPIGate(t)
 	controller := startShardBehind(n, gate, shard, slices.Concat(quickAPI, shortRetention)...)
+	applies := func(resource string) func(string) matcher {
+		return func(source string) matcher { return does(http.MethodPatch, "/"+resource+"/"+source) }
+	}
+	publishes := func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }
 	moments := map[string]struct {
 		at    point
 		match func(source string) matcher
+		// own tells that the source has a policy of its own, not one that others made.
+		own bool
 	}{
-		"before-the-artifactrepository": {beforeServer, func(source string) matcher { return does(http.MethodPatch, "/artifactrepositories/"+source) }},
-		"after-the-artifactrepository":  {beforeAnswer, func(source string) matcher { return does(http.MethodPatch, "/artifactrepositories/"+source) }},
-		"before-the-externalartifact":   {beforeServer, func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }},
-		"after-the-externalartifact":    {beforeAnswer, func(source string) matcher { return all(does(http.MethodPost, "/externalartifacts"), says(source)) }},
+		"before-the-artifactrepository": {at: beforeServer, match: applies("artifactrepositories")},
+		"after-the-artifactrepository":  {at: beforeAnswer, match: applies("artifactrepositories")},
+		"before-the-externalartifact":   {at: beforeServer, match: publishes},
+		"after-the-externalartifact":    {at: beforeAnswer, match: publishes},
+		"before-the-imagerepository":    {at: beforeServer, match: applies("imagerepositories"), own: true},
+		"after-the-imagerepository":     {at: beforeAnswer, match: applies("imagerepositories"), own: true},
+		"before-the-imagepolicy":        {at: beforeServer, match: applies("imagepolicies"), own: true},
+		"after-the-imagepolicy":         {at: beforeAnswer, match: applies("imagepolicies"), own: true},
 	}
 	wanted := map[string]string{}
 	for _, name := range shuffled(chance(t), moments) {
@@ -292,16 +386,38 @@ func TestKilledAtTheFirstPublication(t *testing.T) {
 		wanted[name] = "1.0.0"
 		n.push(name, "1.0.0", configMap("app", name))
 		stopped := gate.stop(test.at, test.match(name))
-		n.scan(name, inShard(shard))
+		if test.own {
+			n.follows(name, shard)
+		} else {
+			n.scan(name, inShard(shard))
+		}
 		stopped.await(n)
 		n.Expect(controller.Kill()).To(Succeed(), name)
 		stopped.sever()
 		n.wipe(controller.StorageDir)
 		n.Expect(controller.Restart(n.Context())).To(Succeed(), name)
 		n.unharmed(wanted, controller)
-		n.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Status.History).To(HaveLen(1), name)
+		record := get(n, name, &v1alpha1.ArtifactRepository{})
+		n.Expect(record.Status.History).To(HaveLen(1), name)
+		if test.own {
+			for _, object := range []client.Object{&imagev1.ImageRepository{}, &imagev1.ImagePolicy{}} {
+				n.Expect(metav1.IsControlledBy(get(n, name, object), record)).To(BeTrue(), "%T %s", object, name)
+			}
+		}
 	}
 	n.collected(controller, wanted)
+}
+
+// follows creates a source that has a policy of its own.
+func (n *tenant) follows(name, shard string) {
+	n.Helper()
+	obj := named(n, name, &v1alpha1.ArtifactRepository{})
+	obj.Labels = map[string]string{shardLabel: shard}
+	obj.Spec = v1alpha1.ArtifactRepositorySpec{
+		Image: n.ref(name), Insecure: true, Interval: &metav1.Duration{Duration: time.Second},
+		Policy: &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: ">=0.0.0"}},
+	}
+	n.create(obj)
 }
 
 // shuffled returns the keys of a map in an order that the seed decides.
