@@ -205,21 +205,27 @@ const soonAfter = 3 * time.Second
 // shortRetention has a collection remove all that no record names.
 var shortRetention = []string{"--artifact-retention-ttl=1s", "--artifact-retention-records=1"}
 
-// collected restarts a controller with shortRetention, which collects at its
-// start, and expects that what is published is as it was, and that nothing else
-// is on its disk.
+// collected expects that what is published survives a restart of a controller
+// with shortRetention as it was, and that nothing else is on its disk.
 func (n *tenant) collected(controller *stage.Controller, wanted map[string]string) {
 	n.Helper()
 	before := n.unharmed(wanted, controller)
+	n.swept(controller, before)
+	n.Expect(n.unharmed(wanted, controller)).To(Equal(before), "a restart changes nothing")
+}
+
+// swept restarts a controller with shortRetention, which collects at its start,
+// and expects that what is published is on its disk, and nothing else.
+func (n *tenant) swept(controller *stage.Controller, records map[string]*meta.Artifact) {
+	n.Helper()
 	n.eventually(func(g Gomega) {
 		g.Expect(controller.Kill()).To(Succeed())
 		g.Expect(controller.Restart(n.Context())).To(Succeed())
 		g.Eventually(func(g Gomega) {
-			n.tidied(g, controller.StorageDir, before)
+			n.tidied(g, controller.StorageDir, records)
 			files, err := filepath.Glob(filepath.Join(controller.StorageDir, "externalartifact", "*", "*", "*"))
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(files).To(HaveLen(len(before)), "files that no record names")
+			g.Expect(files).To(HaveLen(len(records)), "files that no record names")
 		}, soonAfter, poll).Should(Succeed())
 	})
-	n.Expect(n.unharmed(wanted, controller)).To(Equal(before), "a restart changes nothing")
 }

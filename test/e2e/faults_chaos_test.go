@@ -101,17 +101,7 @@ func TestChaos(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	u := &upheaval{victim: &victim{tenant: n, api: newAPIGate(t), registry: newGate(t, env.Registry().URL()), random: chance(t)}}
 	u.controller = startShardBehind(n, u.api, shard, slices.Concat(quickAPI, shortRetention)...)
-	var consumers []*consumer
-	for i := range sources {
-		source := &chaotic{name: fmt.Sprint("app-", i), wanted: true}
-		u.sources = append(u.sources, source)
-		u.push(source, true, "")
-		n.scan(source.name, inShard(shard), through(n, u.registry.host(), source.name), reflecting(i%2 == 0))
-	}
-	for _, source := range u.sources {
-		n.published(source.name, source.revision)
-		consumers = append(consumers, consume(n, source.name))
-	}
+	consumers := u.populate(sources, shard)
 
 	deeds := schedule(u.random, turmoil, 400*time.Millisecond, u.userDeed)
 	faults := schedule(u.random, turmoil/2, 800*time.Millisecond, u.fault) // they take time themselves
@@ -120,16 +110,37 @@ func TestChaos(t *testing.T) {
 	n.carryOut(faults)
 	users.Wait()
 
+	n.collected(u.controller, u.wanted())
+	for _, consumer := range consumers {
+		consumer.content()
+	}
+}
+
+// populate publishes sources, and returns who uses them.
+func (u *upheaval) populate(sources int, shard string) (consumers []*consumer) {
+	u.Helper()
+	for i := range sources {
+		source := &chaotic{name: fmt.Sprint("app-", i), wanted: true}
+		u.sources = append(u.sources, source)
+		u.push(source, true, "")
+		u.scan(source.name, inShard(shard), through(u.tenant, u.registry.host(), source.name), reflecting(i%2 == 0))
+	}
+	for _, source := range u.sources {
+		u.published(source.name, source.revision)
+		consumers = append(consumers, consume(u.tenant, source.name))
+	}
+	return consumers
+}
+
+// wanted are the sources that are opted in, by now, and their revisions.
+func (u *upheaval) wanted() map[string]string {
 	wanted := map[string]string{}
 	for _, source := range u.sources {
 		if source.wanted {
 			wanted[source.name] = source.revision
 		}
 	}
-	n.collected(u.controller, wanted)
-	for _, consumer := range consumers {
-		consumer.content()
-	}
+	return wanted
 }
 
 // reflecting has a policy tell the digest of the tag that it picks.
@@ -223,23 +234,17 @@ func (u *upheaval) fault() deed {
 	case 4:
 		return deed{what: "kill, and lose the disk", do: func() { u.die(func() { u.wipe(u.controller.StorageDir) }) }}
 	case 5:
-		return deed{what: "kill, and lose a file", do: func() { u.die(func() { u.lose(file) }) }}
+		return deed{what: "kill, and lose a file", do: func() { u.die(func() { u.lose(u.controller.StorageDir, file) }) }}
 	case 6:
-		return deed{what: "delete a file", do: func() { u.lose(file) }}
+		return deed{what: "delete a file", do: func() { u.lose(u.controller.StorageDir, file) }}
 	case 7:
-		return deed{what: "kill, and rot", do: func() { u.die(func() { u.rot(file) }) }}
+		return deed{what: "kill, and rot", do: func() { u.die(func() { u.rot(u.controller.StorageDir, file) }) }}
 	case 8:
 		return deed{what: fmt.Sprintf("the registry answers one in %d with 500 for %s", every, lasts), do: atRegistry(status(http.StatusInternalServerError))}
 	case 9:
 		return deed{what: fmt.Sprintf("the registry answers one in %d with 429 for %s", every, lasts), do: atRegistry(status(http.StatusTooManyRequests))}
 	case 10:
-		return deed{what: fmt.Sprintf("the registry answers one in %d with wrong bytes for %s", every, lasts), do: atRegistry(func(w http.ResponseWriter, r *http.Request) {
-			body := u.registry.truth(r).Body.Bytes()
-			if len(body) > 0 {
-				body[len(body)-1] ^= 0xff
-			}
-			_, _ = w.Write(body)
-		})}
+		return deed{what: fmt.Sprintf("the registry answers one in %d with wrong bytes for %s", every, lasts), do: atRegistry(u.registry.altered(flipped))}
 	case 11:
 		return deed{what: fmt.Sprintf("the registry resets one in %d for %s", every, lasts), do: atRegistry(reset)}
 	case 12:
@@ -266,28 +271,28 @@ func (u *upheaval) die(meanwhile func()) {
 	u.Expect(u.controller.Restart(u.Context())).To(Succeed())
 }
 
-// lose removes one of the published files, if there is any.
-func (u *upheaval) lose(which int) {
-	u.Helper()
-	if file := u.file(which); file != "" {
-		u.Expect(os.Remove(file)).To(Or(Succeed(), MatchError(os.ErrNotExist)))
+// lose removes one of the published files of a storage, if there is any.
+func (n *tenant) lose(storage string, which int) {
+	n.Helper()
+	if file := n.file(storage, which); file != "" {
+		n.Expect(os.Remove(file)).To(Or(Succeed(), MatchError(os.ErrNotExist)))
 	}
 }
 
-// rot alters one of the published files, if there is any, under all names that
-// its content has. Nobody else may touch it meanwhile.
-func (u *upheaval) rot(which int) {
-	u.Helper()
-	if file := u.file(which); file != "" {
-		u.overwrite(file)
+// rot alters one of the published files of a storage, if there is any, under all
+// names that its content has. Nobody else may touch it meanwhile.
+func (n *tenant) rot(storage string, which int) {
+	n.Helper()
+	if file := n.file(storage, which); file != "" {
+		n.overwrite(file)
 	}
 }
 
-// file returns one of the published files, or nothing if there is none.
-func (u *upheaval) file(which int) string {
-	u.Helper()
-	files, err := filepath.Glob(filepath.Join(u.controller.StorageDir, "externalartifact", "*", "*", "*"))
-	u.Expect(err).NotTo(HaveOccurred())
+// file returns one of the published files of a storage, or nothing if there is none.
+func (n *tenant) file(storage string, which int) string {
+	n.Helper()
+	files, err := filepath.Glob(filepath.Join(storage, "externalartifact", "*", "*", "*"))
+	n.Expect(err).NotTo(HaveOccurred())
 	if len(files) == 0 {
 		return ""
 	}

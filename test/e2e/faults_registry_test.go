@@ -36,17 +36,25 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// ofManifests matches what the controller asks about manifests.
-var ofManifests = all(byUs, func(p passage) bool { return has(p.Method, "/manifests/")(p) })
+// What the controller asks about manifests, and about blobs.
+var (
+	ofManifests = all(byUs, func(p passage) bool { return has(p.Method, "/manifests/")(p) })
+	ofBlobs     = all(byUs, has(http.MethodGet, "/blobs/"))
+)
 
 // A registry that fails takes nothing away: what was good stays published, the
 // conditions say what is wrong, and it recovers alone.
 func TestRegistryFaults(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		answer  http.HandlerFunc
-		message string
-		timeout time.Duration
+		answer http.HandlerFunc
+		// alters alters what the registry would answer, where answer is nil.
+		alters func(body []byte) []byte
+		// of is what is answered so; questions about manifests if nil.
+		of matcher
+		// reason is FetchFailed if empty.
+		reason, message string
+		timeout         time.Duration
 	}{
 		"it answers 500": {
 			answer:  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "on fire", http.StatusInternalServerError) },
@@ -78,6 +86,25 @@ func TestRegistryFaults(t *testing.T) {
 			timeout: time.Second,
 			message: "spec.timeout (1s)",
 		},
+		"its manifests have other bytes": {
+			alters: flipped, reason: v1alpha1.ReasonInvalidArtifact, message: "its bytes have the digest sha256:",
+		},
+		"its manifests are cut off": {
+			alters: halved, reason: v1alpha1.ReasonInvalidArtifact, message: "its bytes have the digest sha256:",
+		},
+		"its blobs have other bytes": {
+			of: ofBlobs, alters: flipped, reason: v1alpha1.ReasonInvalidArtifact, message: "its bytes have the digest sha256:",
+		},
+		"its blobs are cut off": {
+			of: ofBlobs, alters: halved, message: "it ended after",
+		},
+		"its blobs do not end": {
+			of: ofBlobs, alters: func(body []byte) []byte { return append(body, "and more"...) },
+			reason: v1alpha1.ReasonInvalidArtifact, message: "where the manifest says it ends",
+		},
+		"it answers 500 for blobs": {
+			of: ofBlobs, answer: status(http.StatusInternalServerError), message: "the answer is 500 Internal Server Error",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -92,14 +119,45 @@ func TestRegistryFaults(t *testing.T) {
 				})
 			}
 
-			heal := gate.answer(ofManifests, test.answer)
-			n.push(app, "1.1.0", configMap(app, "1.1.0"))
-			n.stays(app, before, v1alpha1.ReasonFetchFailed, test.message)
+			answer, of := test.answer, test.of
+			if answer == nil {
+				answer = gate.altered(test.alters)
+			}
+			if of == nil {
+				of = ofManifests
+			}
+			heal := gate.answer(of, answer)
+			revision := n.push(app, "1.1.0", configMap(n.namespace, "1.1.0")) // nobody else has that
+			n.stays(app, before, orElse(test.reason, v1alpha1.ReasonFetchFailed), test.message)
 			heal()
-			n.served(n.published(app, "1.1.0"))
+			n.unharmed(map[string]string{app: revision})
 		})
 	}
 }
+
+// altered answers what the server does, with another body, of which it does not
+// tell the length.
+func (g *gate) altered(alter func([]byte) []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		truth := g.truth(r)
+		maps.Copy(w.Header(), truth.Header())
+		w.Header().Del("Content-Length")
+		w.WriteHeader(truth.Code)
+		w.(*passing).flush()
+		_, _ = w.Write(alter(truth.Body.Bytes())) // a client that is gone is fine
+	}
+}
+
+// flipped is a body of which some bits are others.
+func flipped(body []byte) []byte {
+	if len(body) > 0 {
+		body[len(body)/2] ^= 0xff
+	}
+	return body
+}
+
+// halved is the first half of a body.
+func halved(body []byte) []byte { return body[:len(body)/2] }
 
 // stays waits until a source is not ready for a reason, and expects that what
 // was published before still is, in words and in deed.
@@ -133,7 +191,7 @@ func TestRetryAfter(t *testing.T) {
 
 	var refused []passage
 	gate.forget()
-	gate.answer(ofManifests, func(w http.ResponseWriter, _ *http.Request) {
+	heal := gate.answer(ofManifests, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())))
 		w.WriteHeader(http.StatusTooManyRequests)
 	})
@@ -144,6 +202,8 @@ func TestRetryAfter(t *testing.T) {
 	for i := range refused[1:] {
 		n.Expect(refused[i+1].At.Sub(refused[i].At)).To(BeNumerically(">=", wait), "request %d after the one before", i+1)
 	}
+	heal()
+	n.unharmed(map[string]string{app: n.push(app, "1.1.0", configMap(app, "1.1.0"))})
 }
 
 // A registry that is slow, but goes on, is waited for.
@@ -179,8 +239,8 @@ func TestRegistryDown(t *testing.T) {
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	registry, err := env.StartRegistry(t.Context(), controlplane.RegistryOptions{Name: "registry-" + n.namespace})
 	n.Expect(err).NotTo(HaveOccurred())
-	push := func(version string) {
-		n.pushTo(publish.Registry{Host: registry.Host()}, n.image(app)+":"+version, configMap(app, version))
+	push := func(version string) string {
+		return n.pushTo(publish.Registry{Host: registry.Host()}, n.image(app)+":"+version, configMap(app, version))
 	}
 	push("1.0.0")
 	n.scan(app, through(n, registry.Host(), app))
@@ -188,9 +248,8 @@ func TestRegistryDown(t *testing.T) {
 	n.Expect(registry.Stop()).To(Succeed())
 	n.stays(app, before, v1alpha1.ReasonFetchFailed, "connection refused")
 	n.Expect(registry.Restart(t.Context())).To(Succeed())
-	n.published(app, "1.0.0")
-	push("1.1.0")
-	n.published(app, "1.1.0")
+	n.Expect(n.unharmed(map[string]string{app: "1.0.0"})).To(HaveKeyWithValue(app, BeSamePublication(before)))
+	n.unharmed(map[string]string{app: push("1.1.0")})
 	n.Expect(registry.Stop()).To(Succeed())
 }
 
@@ -216,13 +275,15 @@ func TestHangingRegistry(t *testing.T) {
 			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 			gate := newGate(t, env.Registry().URL())
 			controller := startShard(t, shard, append(quickAPI, "--concurrent=10")...)
-			hang := func() { gate.stop(beforeServer, byUs) }
+			var hung *barrier
+			hang := func() { hung = gate.stop(beforeServer, byUs) }
 			if !test.worked {
 				hang()
 			}
+			wanted := map[string]string{}
 			for i := range hanging {
 				name := fmt.Sprint("sick-", i)
-				n.push(name, "1.0.0", configMap(n.namespace, name))
+				wanted[name] = n.push(name, "1.0.0", configMap(n.namespace, name))
 				n.scan(name, through(n, gate.host(), name), inShard(shard))
 			}
 			if test.worked {
@@ -240,13 +301,15 @@ func TestHangingRegistry(t *testing.T) {
 			n.scan(app, inShard(shard))
 			for i := range 6 {
 				version := fmt.Sprintf("1.0.%d", i)
-				n.push(app, version, configMap(app, version))
+				wanted[app] = n.push(app, version, configMap(app, version))
 				n.picked(app, version)
 				start := time.Now()
 				n.published(app, version)
 				n.Expect(time.Since(start)).To(BeNumerically("<", soon), "version %s, while %d requests hang",
 					version, len(gate.seen(all(byUs, func(p passage) bool { return p.Code == 0 }))))
 			}
+			hung.open()
+			n.unharmed(wanted, controller)
 		})
 	}
 }

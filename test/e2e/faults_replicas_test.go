@@ -117,7 +117,9 @@ func TestTwoLeaders(t *testing.T) {
 	n.unharmed(wanted, prompt)
 	n.Eventually(func() int { return n.answered(late, get(n, app, &v1alpha1.ArtifactRepository{}).Status.Artifact.Path) },
 		patience, poll).Should(Equal(http.StatusOK), "each serves what either has published")
-	n.collected(prompt, wanted)
+	for _, controller := range []*stage.Controller{prompt, late} {
+		n.collected(controller, wanted)
+	}
 	consumer.content()
 }
 

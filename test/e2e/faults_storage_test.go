@@ -46,7 +46,8 @@ func TestRebuiltFromTheRecord(t *testing.T) {
 	controller := startShard(t, shard, quickAPI...)
 	ignore := "*.md"
 	revisions := map[string]string{}
-	for _, name := range []string{"clean", "archived"} {
+	names := []string{"clean", "archived"}
+	for _, name := range names {
 		revisions[name] = n.push(name, "1.0.0", publish.Files{"deploy/app.yaml": name, "README.md": "about " + name})
 		n.scan(name, inShard(shard), notAnnotated)
 	}
@@ -63,7 +64,7 @@ func TestRebuiltFromTheRecord(t *testing.T) {
 	revisions["archived"] = strings.Replace(revisions["archived"], "@", "+"+mark.Status.ObservedContent[:8]+"@", 1)
 
 	before := map[string]*meta.Artifact{}
-	for _, name := range []string{"clean", "archived"} {
+	for _, name := range names {
 		before[name] = n.published(name, revisions[name])
 		change(n, named(n, name, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
 			policy.Spec.Policy.SemVer.Range = ">=9.0.0"
@@ -76,7 +77,8 @@ func TestRebuiltFromTheRecord(t *testing.T) {
 	n.wipe(controller.StorageDir)
 	n.Expect(controller.Restart(t.Context())).To(Succeed())
 
-	for name, artifact := range before {
+	for _, name := range shuffled(chance(t), before) {
+		artifact := before[name]
 		n.served(artifact)
 		n.eventually(func(g Gomega) {
 			obj := get(n, name, &v1alpha1.ArtifactRepository{})
@@ -86,7 +88,15 @@ func TestRebuiltFromTheRecord(t *testing.T) {
 			g.Expect(get(n, name, &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact))
 		})
 	}
-	n.tidy(controller.StorageDir)
+	wanted := map[string]string{"clean": "1.0.0", "archived": "1.0.0+" + mark.Status.ObservedContent[:8]}
+	for _, name := range names {
+		change(n, named(n, name, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
+			policy.Spec.Policy.SemVer.Range = ">=0.0.0"
+		})
+	}
+	for name, artifact := range n.unharmed(wanted, controller) {
+		n.Expect(artifact.Digest).NotTo(Equal(before[name].Digest), "%s: what the tag points at now", name)
+	}
 }
 
 // Bytes that are not what they were are found when somebody asks for a
@@ -111,7 +121,8 @@ func TestDamagedFiles(t *testing.T) {
 		},
 	}
 	published := map[string]*meta.Artifact{}
-	for name := range damages {
+	random := chance(t)
+	for _, name := range shuffled(random, damages) {
 		n.push(name, "1.0.0", configMap("app", name))
 		n.scan(name, inShard(shard), notAnnotated)
 		n.writtenByHand(name, func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{shardLabel: shard} })
@@ -128,8 +139,8 @@ func TestDamagedFiles(t *testing.T) {
 			n.Expect(artifact).To(BeSamePublication(published[name]), "%s, %s", name, when)
 		}
 	}
-	for name, damage := range damages {
-		damage(fileOf(controller.StorageDir, published[name]))
+	for _, name := range shuffled(random, damages) {
+		damages[name](fileOf(controller.StorageDir, published[name]))
 		n.reconciled(name)
 		code, digest, err := download(t.Context(), published[name].URL)
 		n.Expect(err).NotTo(HaveOccurred())
@@ -139,8 +150,8 @@ func TestDamagedFiles(t *testing.T) {
 	whole("after requests")
 
 	n.Expect(controller.Kill()).To(Succeed())
-	for name, damage := range damages {
-		damage(fileOf(controller.StorageDir, published[name]))
+	for _, name := range shuffled(random, damages) {
+		damages[name](fileOf(controller.StorageDir, published[name]))
 	}
 	n.Expect(controller.Restart(t.Context())).To(Succeed())
 	whole("after a restart")
@@ -206,6 +217,10 @@ func TestStaleRecord(t *testing.T) {
 	behind.open()
 	v.notReady(app, v1alpha1.ReasonDependencyNotReady)
 	v.Expect(get(v.tenant, app, &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision))
+	change(v.tenant, named(v.tenant, app, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) {
+		policy.Spec.Policy.SemVer.Range = ">=0.0.0"
+	})
+	v.unharmed(map[string]string{app: revision}, v.controller)
 	v.Expect(consumer.content()).To(HaveLen(1 + 1))
 }
 
