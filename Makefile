@@ -100,7 +100,7 @@ test: fmt-check vet verify-generated controlplane ## Run everything that CI runs
 
 .PHONY: faults
 faults: controlplane ## Run the fault tests with SEEDS seeds, from SEED on. A failure prints its seed.
-	@tests="$$(sed -n 's/^func \(Test[A-Za-z]*\)(.*/\1/p' test/e2e/faults_*_test.go | paste -sd '|' -)"; \
+	@tests="$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' test/e2e/faults_*_test.go | paste -sd '|' -)"; \
 	for ((seed = $(SEED); seed < $(SEED) + $(SEEDS); seed++)); do \
 		echo "fault tests, seed $$seed"; \
 		FAULTS_SEED=$$seed $(GO) test ./test/e2e -count=1 -run "^($$tests)$$" -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS); \

@@ -20,6 +20,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -29,7 +30,6 @@ import (
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -50,12 +50,13 @@ type replicas struct {
 	all      []*stage.Controller
 	balancer *stage.Balancer
 	level    int
+	random   *rand.Rand
 }
 
 // startReplicas starts three, as config/manager does.
 func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 	t.Helper()
-	r := &replicas{tenant: newTenant(t, v1alpha1.UseAsSourceEnabled), shard: shard}
+	r := &replicas{tenant: newTenant(t, v1alpha1.UseAsSourceEnabled), shard: shard, random: chance(t)}
 	var err error
 	r.balancer, err = stage.StartBalancer(t.Context())
 	r.Expect(err).NotTo(HaveOccurred())
@@ -129,16 +130,45 @@ func (r *replicas) next() {
 	r.deployed(app, r.tag())
 }
 
-// loses kills some of the replicas, with their disks, and starts them again.
-func (r *replicas) loses(which ...*stage.Controller) {
+// inTurn returns the replicas in an order that the seed decides.
+func (r *replicas) inTurn() []*stage.Controller {
+	order := slices.Clone(r.all)
+	r.random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	return order
+}
+
+// sometime lets a time pass that the seed decides.
+func (r *replicas) sometime(within time.Duration) {
+	r.pass(time.Duration(r.random.Int64N(int64(within))))
+}
+
+// out does without some of the replicas, which end takes away: while others are
+// left, the Kustomization is reconciled from those. They start again with empty disks.
+func (r *replicas) out(w *watcher, end func(*stage.Controller) error, which ...*stage.Controller) {
 	r.Helper()
 	for _, controller := range which {
-		r.Expect(controller.Kill()).To(Succeed())
+		r.Expect(end(controller)).To(Succeed())
+	}
+	if gone := time.Now(); len(which) < len(r.all) {
+		r.eventually(func(g Gomega) {
+			g.Expect(w.lastReconcile()).To(BeTemporally(">", gone), "the Kustomization is not reconciled")
+		})
 	}
 	for _, controller := range which {
 		r.wipe(controller.StorageDir)
 		r.Expect(controller.Restart(r.Context())).To(Succeed())
 	}
+}
+
+// kill ends a replica as a crash does, and stop as a roll-out does.
+func kill(controller *stage.Controller) error { return controller.Kill() }
+func stop(controller *stage.Controller) error { return controller.Stop() }
+
+// answers waits until a replica has answered for what is recorded some times more.
+func (r *replicas) answers(w *watcher, controller *stage.Controller) {
+	r.Helper()
+	before := w.count(controller)
+	r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4), controller.Name()) })
 }
 
 // leader returns the replica that leads.
@@ -164,8 +194,11 @@ type watcher struct {
 	wrong []string
 	// answered counts what each replica answered well.
 	answered map[string]int
-	running  sync.WaitGroup
-	stop     context.CancelFunc
+	// reconciled is when the last reconcile of a Kustomization that went well was
+	// asked for.
+	reconciled time.Time
+	running    sync.WaitGroup
+	stop       context.CancelFunc
 }
 
 func (w *watcher) blame(format string, args ...any) {
@@ -184,6 +217,12 @@ func (w *watcher) count(controller *stage.Controller) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.answered[controller.Name()]
+}
+
+func (w *watcher) lastReconcile() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.reconciled
 }
 
 // repeat does something again and again until the watcher ends.
@@ -206,12 +245,10 @@ func (w *watcher) repeat(ctx context.Context, every time.Duration, do func(conte
 // goes through, and asks each replica for whatever the records name.
 func (r *replicas) watch() *watcher {
 	r.Helper()
-	ctx, stop := context.WithCancel(r.Context())
-	w := &watcher{answered: map[string]int{}, stop: stop}
-	r.Cleanup(stop)
-	kustomizations := &unstructured.UnstructuredList{}
-	kustomizations.SetGroupVersionKind(schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "KustomizationList"})
-	states, err := env.Client.Watch(ctx, kustomizations, client.InNamespace(r.namespace))
+	ctx, w := r.watchReplicas()
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(kustomizations)
+	states, err := env.Client.Watch(ctx, list, client.InNamespace(r.namespace))
 	r.Expect(err).NotTo(HaveOccurred())
 	w.running.Go(func() {
 		defer states.Stop()
@@ -225,26 +262,54 @@ func (r *replicas) watch() *watcher {
 		}
 	})
 	w.repeat(ctx, 100*time.Millisecond, func(ctx context.Context) { r.force(ctx) })
-	for _, controller := range r.all {
-		w.repeat(ctx, 20*time.Millisecond, func(ctx context.Context) { r.probe(ctx, w, controller) })
-	}
 	return w
 }
 
-// judge looks for the condition that a source could not be had.
+// watchReplicas asks each replica for whatever the records name, until the
+// context ends.
+func (r *replicas) watchReplicas() (context.Context, *watcher) {
+	r.Helper()
+	ctx, stop := context.WithCancel(r.Context())
+	w := &watcher{answered: map[string]int{}, stop: stop}
+	r.Cleanup(stop)
+	for _, controller := range r.all {
+		w.repeat(ctx, 20*time.Millisecond, func(ctx context.Context) { r.probe(ctx, w, controller) })
+	}
+	return ctx, w
+}
+
+// judge looks for the condition that a source could not be had, and takes note
+// of what went well.
 func (w *watcher) judge(obj *unstructured.Unstructured) {
 	conditions, _, _ := unstructured.NestedSlice(obj.Object, "status", "conditions")
 	for _, condition := range conditions {
-		if c, ok := condition.(map[string]any); ok && c["reason"] == "ArtifactFailed" {
+		c, ok := condition.(map[string]any)
+		switch {
+		case !ok:
+		case c["reason"] == "ArtifactFailed":
 			w.blame("the Kustomization %s said %v", obj.GetName(), c["message"])
+		case c["type"] == meta.ReadyCondition && c["status"] == "True":
+			w.note(obj)
 		}
 	}
+}
+
+// note takes note of the request that a reconcile has handled, which is the time of it.
+func (w *watcher) note(obj *unstructured.Unstructured) {
+	handled, _, _ := unstructured.NestedString(obj.Object, "status", "lastHandledReconcileAt")
+	asked, err := time.Parse(time.RFC3339Nano, handled)
+	if err != nil {
+		return // nothing was asked for yet
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reconciled = asked
 }
 
 // force asks for a reconcile of the Kustomization.
 func (r *replicas) force(ctx context.Context) {
 	obj := &unstructured.Unstructured{}
-	obj.SetGroupVersionKind(schema.GroupVersionKind{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Kind: "Kustomization"})
+	obj.SetGroupVersionKind(kustomizations)
 	obj.SetNamespace(r.namespace)
 	obj.SetName(app)
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, meta.ReconcileRequestAnnotation, time.Now().Format(time.RFC3339Nano))
@@ -269,7 +334,7 @@ func (r *replicas) probe(ctx context.Context, w *watcher, controller *stage.Cont
 		case code != http.StatusOK || digest != artifact.Digest:
 			// A record that was replaced meanwhile binds nobody.
 			now := &v1alpha1.ArtifactRepository{}
-			if err := env.Client.Get(ctx, client.ObjectKeyFromObject(&record), now); err != nil || now.Status.Artifact == nil || now.Status.Artifact.Path != artifact.Path {
+			if err := env.Client.Get(ctx, client.ObjectKeyFromObject(&record), now); err != nil || now.UID != record.UID || now.Status.Artifact == nil || now.Status.Artifact.Path != artifact.Path {
 				continue
 			}
 			w.blame("%s answered for %s of %s with %d and %s", controller.Name(), artifact.Revision, record.Name, code, digest)
@@ -279,13 +344,33 @@ func (r *replicas) probe(ctx context.Context, w *watcher, controller *stage.Cont
 	}
 }
 
-// end ends the watcher, who must have seen nothing that is wrong.
+// end ends the watcher, who must have seen nothing that is wrong, and expects
+// that each replica has what is published, and nothing else.
 func (r *replicas) end(w *watcher) {
+	r.Helper()
+	r.content(w)
+	wanted := map[string]string{app: r.tag(), "again": r.tag()}
+	for _, artifact := range r.unharmed(wanted) {
+		r.held(artifact)
+	}
+	r.unharmed(wanted, r.all...)
+}
+
+// content ends the watcher.
+func (r *replicas) content(w *watcher) {
 	r.Helper()
 	w.stop()
 	w.running.Wait()
 	r.Expect(w.wrong).To(BeEmpty())
 	r.Expect(slices.Collect(maps.Keys(w.answered))).To(HaveLen(len(r.all)), "each replica answered for what is recorded")
+}
+
+// held waits until each replica has an artifact, for which it is asked.
+func (r *replicas) held(artifact *meta.Artifact) {
+	r.Helper()
+	for _, controller := range r.all {
+		r.Eventually(func() int { return r.answered(controller, artifact.Path) }, patience, poll).Should(Equal(http.StatusOK), controller.Name())
+	}
 }
 
 // Replicas are killed one after the other and start again with empty disks, and
@@ -296,16 +381,16 @@ func TestReplicasAreKilledOneAfterTheOther(t *testing.T) {
 	r := startReplicas(t, "replicas")
 	r.source()
 	w := r.watch()
-	for _, controller := range r.all {
-		r.loses(controller)
-		before := w.count(controller)
-		r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4)) })
+	for _, controller := range r.inTurn() {
+		r.sometime(time.Second)
+		r.out(w, kill, controller)
+		r.answers(w, controller)
 		r.next()
 	}
-	r.loses(r.all...)
+	r.sometime(time.Second)
+	r.out(w, kill, r.all...)
 	for _, controller := range r.all {
-		before := w.count(controller)
-		r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4)) })
+		r.answers(w, controller)
 	}
 	r.next()
 	r.end(w)
@@ -316,6 +401,7 @@ func TestReplicasAreKilledOneAfterTheOther(t *testing.T) {
 // memory, and go on all the same.
 func TestTheLeaderIsKilledWhilePublishing(t *testing.T) {
 	t.Parallel()
+	const soon = 50 * time.Millisecond
 	r := startReplicas(t, "led")
 	r.source()
 	consumer := consume(r.tenant, app)
@@ -328,7 +414,8 @@ func TestTheLeaderIsKilledWhilePublishing(t *testing.T) {
 			r.release(name)
 		}
 		<-recorded
-		r.loses(leader)
+		r.sometime(soon)
+		r.out(w, kill, leader)
 		for _, name := range []string{app, "again"} {
 			r.published(name, r.tag())
 		}
@@ -366,8 +453,8 @@ func TestARollOutFailsNoFetch(t *testing.T) {
 	r := startReplicas(t, "rolled", "--shutdown-delay=1s")
 	r.source()
 	w := r.watch()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	fetched := &watcher{answered: map[string]int{}}
 	artifact := r.published(app, r.tag())
 	for range 4 {
@@ -378,14 +465,12 @@ func TestARollOutFailsNoFetch(t *testing.T) {
 			}
 		})
 	}
-	for _, controller := range r.all {
-		r.Expect(controller.Stop()).To(Succeed())
-		r.wipe(controller.StorageDir)
-		r.Expect(controller.Restart(t.Context())).To(Succeed())
-		before := w.count(controller)
-		r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4)) })
+	for _, controller := range r.inTurn() {
+		r.sometime(time.Second)
+		r.out(w, stop, controller)
+		r.answers(w, controller)
 	}
-	stop()
+	cancel()
 	fetched.running.Wait()
 	r.Expect(fetched.wrong).To(BeEmpty())
 	r.end(w)
@@ -398,12 +483,13 @@ func TestASourceMovesBetweenShards(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	from, to := startShard(t, "from", quickAPI...), startShard(t, "to", quickAPI...)
-	r := &replicas{tenant: n, shard: "from", all: []*stage.Controller{from, to}}
+	r := &replicas{tenant: n, shard: "from", all: []*stage.Controller{from, to}, random: chance(t)}
 	r.source()
 	first := r.published(app, r.tag())
 	n.Expect(first.URL).To(Equal("http://" + from.Address + "/" + first.Path))
 	w := r.watch()
 
+	r.sometime(time.Second)
 	for _, name := range []string{app, "again"} {
 		change(n, named(n, name, &imagev1.ImagePolicy{}), func(policy *imagev1.ImagePolicy) { policy.Labels[shardLabel] = "to" })
 	}
@@ -418,8 +504,7 @@ func TestASourceMovesBetweenShards(t *testing.T) {
 	moved := r.published(app, r.tag())
 	n.Expect([]string{moved.Path, moved.Digest, moved.Revision}).To(Equal([]string{first.Path, first.Digest, first.Revision}))
 	for _, controller := range r.all {
-		before := w.count(controller)
-		n.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4), controller.Name()) })
+		r.answers(w, controller)
 	}
 	r.next()
 	n.Expect(r.published(app, r.tag()).URL).To(HavePrefix("http://" + to.Address + "/"))
