@@ -23,7 +23,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,11 +35,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -163,16 +163,42 @@ func parse(args []string) *options {
 	return o
 }
 
-// run builds everything that the flags ask for, and starts it.
+// run answers probes from here on, whatever it waits for, and does what the flags
+// ask for.
 func run(ctx context.Context, o *options) error {
 	if err := o.prepare(); err != nil {
 		return err
 	}
+	serving := &controllers.Serving{}
+	if o.healthAddr == "" || o.healthAddr == "0" { // nobody asks, as with all managers
+		return operate(ctx, o, serving)
+	}
+	probes, err := controllers.ListenProbes(ctx, o.healthAddr, serving.Ready)
+	if err != nil {
+		return fmt.Errorf("--health-addr: %w", err)
+	}
+	running, ctx := errgroup.WithContext(ctx)
+	answering, end := context.WithCancel(context.WithoutCancel(ctx))
+	running.Go(func() error { return probes.Start(answering) })
+	running.Go(func() error {
+		defer end()
+		return operate(ctx, o, serving)
+	})
+	return running.Wait()
+}
+
+// operate builds everything that the flags ask for, when there is an API server,
+// and starts it.
+func operate(ctx context.Context, o *options, serving *controllers.Serving) error {
 	selector, err := helper.GetWatchSelector(o.watch)
 	if err != nil {
 		return fmt.Errorf("--watch-label-selector: %w", err)
 	}
-	mgr, err := newManager(o, selector)
+	config := fluxclient.GetConfigOrDie(o.client)
+	if err := controllers.AwaitAPIServer(ctx, config); err != nil {
+		return unlessEnded(ctx, err)
+	}
+	mgr, err := newManager(config, o, selector)
 	if err != nil {
 		return err
 	}
@@ -181,17 +207,37 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	if err := warm(ctx, mgr); err != nil {
-		return err
+		return unlessEnded(ctx, err)
 	}
-	serving, err := setup(mgr, o, parts, labelKeys(selector))
-	if err != nil {
+	if err := setup(mgr, o, parts, labelKeys(selector), serving); err != nil {
 		return err
 	}
 	ctrl.Log.Info("starting", "version", version)
 	running, ctx := errgroup.WithContext(ctx)
-	running.Go(func() error { return mgr.Start(ctx) })
+	running.Go(func() error { return manage(ctx, mgr) })
 	running.Go(func() error { return serving.Start(ctx) })
 	return running.Wait()
+}
+
+// unlessEnded is no error when the process was told to end.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// manage runs the manager. The one that leads ends when it cannot renew its lease,
+// and so has the process to. Where that is because the API server is away, nothing
+// else could be done until it is back, and a new process could not even serve: this
+// one serves on what it knows until then, as those do that do not lead.
+func manage(ctx context.Context, mgr manager.Manager) error {
+	err := mgr.Start(ctx)
+	if err != nil && ctx.Err() == nil {
+		ctrl.Log.Error(err, "the controllers have ended; artifacts are served until the API server is ready")
+		err = errors.Join(err, unlessEnded(ctx, controllers.AwaitAPIServer(ctx, mgr.GetConfig())))
+	}
+	return err
 }
 
 // prepare checks the flags against each other and sets what is global in
@@ -245,7 +291,7 @@ func (o *options) rules() (controllers.Rules, error) {
 	}
 }
 
-func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
+func newManager(config *rest.Config, o *options, selector labels.Selector) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		clientgoscheme.AddToScheme, imagev1.AddToScheme, sourcev1.AddToScheme, v1alpha1.AddToScheme,
@@ -273,10 +319,10 @@ func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
 	if !o.watch.AllNamespaces {
 		caches.DefaultNamespaces = map[string]cache.Config{o.namespace: {}}
 	}
-	return ctrl.NewManager(fluxclient.GetConfigOrDie(o.client), ctrl.Options{
+	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
 		Logger:                        ctrl.Log,
-		HealthProbeBindAddress:        o.healthAddr,
+		HealthProbeBindAddress:        "0", // see run
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr, ExtraHandlers: pprof.GetHandlers()},
 		LeaderElection:                o.leaderElection.Enable,
 		LeaderElectionReleaseOnCancel: o.leaderElection.ReleaseOnCancel,
@@ -288,7 +334,7 @@ func newManager(o *options, selector labels.Selector) (manager.Manager, error) {
 		Cache:                         caches,
 		// Secrets are read when they are needed and never kept.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}}}},
-		Controller: config.Controller{
+		Controller: ctrlconfig.Controller{
 			RecoverPanic:            new(true),
 			MaxConcurrentReconciles: o.concurrent,
 		},
@@ -438,9 +484,9 @@ func warm(ctx context.Context, mgr manager.Manager) error {
 	return nil
 }
 
-// setup adds the controllers and what goes with them to the manager, and
-// returns the server that goes beside it.
-func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*controllers.Serving, error) {
+// setup adds the controllers and what goes with them to the manager, and fills
+// in the server that goes beside it.
+func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string, serving *controllers.Serving) error {
 	limited := func() controller.Options {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(o.rateLimiter)}
 	}
@@ -449,11 +495,11 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 		Rules: p.rules, LabelKeys: labelKeys, FieldManager: controllerName, Events: p.events,
 	}
 	if err := policies.SetupWithManager(mgr, limited()); err != nil {
-		return nil, err
+		return err
 	}
 	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.trust, Events: p.events, Metrics: p.metrics}
 	if err := terms.SetupWithManager(mgr, limited()); err != nil {
-		return nil, err
+		return err
 	}
 	poke := make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
@@ -464,7 +510,7 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 		LabelKeys: labelKeys, FieldManager: controllerName, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,
 	}
 	if err := artifacts.SetupWithManager(mgr, limited(), poke); err != nil {
-		return nil, err
+		return err
 	}
 	collector := &controllers.Collector{
 		Client: mgr.GetClient(), Store: p.store.Store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
@@ -476,12 +522,12 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string) (*cont
 	}
 	for _, runnable := range runnables {
 		if err := mgr.Add(runnable); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	supplier := controllers.NewSupplier(controllers.SupplierOptions{Reconciler: artifacts, Poke: poke, Rebuilds: o.concurrent})
-	serving := &controllers.Serving{Server: newServer(o, p, supplier), Supplier: supplier, Cache: mgr.GetCache()}
-	return serving, addProbes(mgr, serving)
+	serving.Server, serving.Supplier, serving.Cache = newServer(o, p, supplier), supplier, mgr.GetCache()
+	return nil
 }
 
 // mirrorEvery is how soon each replica has what the one that leads published.
@@ -500,14 +546,6 @@ func newServer(o *options, p *parts, supplier *controllers.Supplier) *store.Serv
 			Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: p.metrics.ObserveServer,
 		},
 	})
-}
-
-// addProbes makes a replica ready when it serves, whether it leads or not.
-func addProbes(mgr manager.Manager, serving *controllers.Serving) error {
-	if err := mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil }); err != nil {
-		return err
-	}
-	return mgr.AddReadyzCheck("artifacts", serving.Ready)
 }
 
 // labelKeys are the labels that a watch selector looks at.

@@ -425,6 +425,8 @@ type replica struct {
 	shard string
 	// suffix tells it from the others of its shard.
 	suffix string
+	// address is where it serves artifacts; a free one if empty.
+	address string
 	// api is the gate by which it reaches the API server.
 	api *gate
 }
@@ -439,7 +441,7 @@ func (r replica) start(n *tenant, args ...string) *stage.Controller {
 	kubeconfig := filepath.Join(n.TempDir(), "kubeconfig")
 	n.Expect(controlplane.WriteKubeconfig(kubeconfig, config)).To(Succeed())
 	controller, err := env.StartController(n.Context(), stage.ControllerOptions{
-		Name: "shard-" + shard + r.suffix,
+		Name: "shard-" + shard + r.suffix, Address: r.address,
 		Args: append([]string{"--watch-label-selector=" + shardLabel + "=" + shard}, args...),
 		// The last one of a name counts.
 		Env: []string{"KUBECONFIG=" + kubeconfig},

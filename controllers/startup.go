@@ -1,0 +1,126 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
+	restclient "k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+)
+
+// ListenProbes returns the server of the probes of a Pod at an address: /healthz,
+// that the process lives, and /readyz, whether it is ready. It is no part of the
+// manager, because it has to answer before that is made, while the API server is
+// waited for, and after it has ended, while consumers are still served. It listens
+// from now on and answers from its start; at the addresses 0 and none it does neither.
+func ListenProbes(ctx context.Context, address string, ready healthz.Checker) (*manager.Server, error) {
+	const (
+		headerTimeout   = 30 * time.Second
+		idleTimeout     = 90 * time.Second
+		shutdownTimeout = time.Second
+	)
+	mux := http.NewServeMux()
+	for path, checks := range map[string]map[string]healthz.Checker{"/healthz": {"ping": healthz.Ping}, "/readyz": {"artifacts": ready}} {
+		handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
+		mux.Handle(path, handler)
+		mux.Handle(path+"/", handler)
+	}
+	var listening net.ListenConfig
+	listener, err := listening.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &manager.Server{
+		Name:            "probes",
+		Server:          &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout},
+		Listener:        listener,
+		ShutdownTimeout: new(shutdownTimeout),
+	}, nil
+}
+
+const (
+	// answerTimeout is what the API server gets to say that it is ready.
+	answerTimeout = 5 * time.Second
+	// tellEvery is how often it is said that the API server is waited for.
+	tellEvery = time.Minute
+	// maxRefusals is how often in a row an API server may refuse to say whether it
+	// is ready. One that has just started refuses everything for some seconds, until
+	// it has read who may do what; one that goes on to, answers for the rest.
+	maxRefusals = 5
+)
+
+// AwaitAPIServer returns when the API server is ready, or ctx has ended, with its
+// error. A process that ended instead would be started again after pauses that
+// grow to minutes, and be away for as long after the API server is back.
+//
+// It waits for an answer and judges none: what is wrong with the rights, the
+// certificates or the kinds is for those to say who ask next.
+func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
+	client, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return err
+	}
+	log := ctrl.LoggerFrom(ctx)
+	var told time.Time
+	refusals := 0
+	pauses := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 10 * time.Second}
+	return pauses.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
+		asked, cancel := context.WithTimeout(ctx, answerTimeout)
+		defer cancel()
+		err := client.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(asked).Error()
+		if apierrors.IsForbidden(err) {
+			refusals++
+		} else {
+			refusals = 0
+		}
+		if !isAway(err) || refusals == maxRefusals {
+			if !told.IsZero() {
+				log.Info("the API server answers")
+			}
+			return true, nil
+		}
+		if ctx.Err() == nil && time.Since(told) >= tellEvery {
+			told = time.Now()
+			log.Info("waiting for the API server", "host", config.Host, "error", oneLine(err.Error()))
+		}
+		return false, nil
+	})
+}
+
+// isAway tells whether an answer, or that there is none, means that the API
+// server cannot do its work yet. While it cannot read ServiceAccounts and roles, it
+// knows nobody and allows nothing.
+func isAway(err error) bool {
+	if answer := apierrors.APIStatus(nil); errors.As(err, &answer) {
+		code := answer.Status().Code
+		return code >= http.StatusInternalServerError || code == http.StatusTooManyRequests ||
+			code == http.StatusUnauthorized || code == http.StatusForbidden
+	}
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	return err != nil && !untrusted
+}

@@ -1,0 +1,129 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/client-go/rest"
+
+	"github.com/image-source/image-source-controller/controllers"
+)
+
+func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		// codes are what it answers, one after the other, and the last for ever;
+		// 0 is no answer.
+		codes []int
+		// asked is how often it has to be.
+		asked int64
+	}{
+		"at once":                               {[]int{200}, 1},
+		"after it did not listen":               {[]int{0, 0, 200}, 3},
+		"after it was not ready":                {[]int{500, 503, 200}, 3},
+		"after it was too busy":                 {[]int{429, 200}, 2},
+		"after it knew nobody and no roles":     {[]int{401, 403, 200}, 3},
+		"though it never lets itself be asked":  {[]int{403}, 5},
+		"though it does not know the path":      {[]int{404}, 1},
+		"though it was away before it refused":  {[]int{503, 403}, 6},
+		"after it refused between being not up": {[]int{403, 0, 200}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			var asked atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				code := tc.codes[min(int(asked.Add(1)), len(tc.codes))-1]
+				if code == 0 {
+					panic(http.ErrAbortHandler)
+				}
+				w.Header().Set("Retry-After", "1") // which is for clients that repeat by themselves
+				w.WriteHeader(code)
+			}))
+			defer server.Close()
+			g.Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL})).To(Succeed())
+			g.Expect(asked.Load()).To(Equal(tc.asked))
+		})
+	}
+
+	t.Run("though nobody vouches for it", func(t *testing.T) {
+		t.Parallel()
+		server := httptest.NewTLSServer(http.NotFoundHandler())
+		defer server.Close()
+		NewWithT(t).Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL})).To(Succeed())
+	})
+
+	t.Run("or the process is told to end, while it hangs", func(t *testing.T) {
+		t.Parallel()
+		g := NewWithT(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		release := make(chan struct{})
+		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			cancel()
+			<-release
+		}))
+		defer server.Close()
+		defer close(release)
+		g.Expect(controllers.AwaitAPIServer(ctx, &rest.Config{Host: server.URL})).To(MatchError(context.Canceled))
+	})
+}
+
+func TestProbesAnswerFromStartToEnd(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	var ready atomic.Bool
+	probes, err := controllers.ListenProbes(t.Context(), "127.0.0.1:0", func(*http.Request) error {
+		if !ready.Load() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	g.Expect(err).NotTo(HaveOccurred())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- probes.Start(ctx) }()
+	code := func(path string) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+probes.Listener.Addr().String()+path, http.NoBody)
+		g.Expect(err).NotTo(HaveOccurred())
+		response, err := http.DefaultClient.Do(request)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(response.Body.Close()).To(Succeed())
+		return response.StatusCode
+	}
+	g.Expect(code("/healthz")).To(Equal(http.StatusOK))
+	g.Expect(code("/healthz/ping")).To(Equal(http.StatusOK))
+	g.Expect(code("/readyz")).To(Equal(http.StatusInternalServerError))
+	ready.Store(true)
+	g.Expect(code("/readyz")).To(Equal(http.StatusOK))
+	g.Expect(code("/readyz/artifacts")).To(Equal(http.StatusOK))
+
+	_, err = controllers.ListenProbes(t.Context(), probes.Listener.Addr().String(), nil)
+	var taken *net.OpError
+	g.Expect(errors.As(err, &taken)).To(BeTrue(), "somebody listens there: %v", err)
+
+	cancel()
+	g.Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
+}
