@@ -527,10 +527,17 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	}
 }
 
-// forget removes what is known and stored of an object that is gone.
+// forget removes what is known and stored of an object that is gone. The files of
+// one that went to another shard are left to the next collection: consumers who
+// were told of them just before still come here.
 func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Request) error {
 	r.Backoff.Forget(req)
 	r.attention.forget(req.NamespacedName)
 	r.Events.forget(ctx, req.NamespacedName)
+	if len(r.LabelKeys) > 0 { // else there is no other shard
+		if obj, err := get(ctx, r.Live, req.NamespacedName, &v1alpha1.ArtifactRepository{}); err != nil || obj != nil {
+			return err
+		}
+	}
 	return r.Store.Remove(ctx, store.Key{Namespace: req.Namespace, Name: req.Name})
 }

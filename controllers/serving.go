@@ -257,9 +257,10 @@ func (s *Supplier) sight(ctx context.Context, name types.NamespacedName) (sighti
 	return sighting{obj, at}, err
 }
 
-// previous gets what was published before, which no record names any more: the
-// replica that published it keeps it for the retention, for consumers who were
-// told of it just before. It is the look at the record that limits how often that is asked.
+// previous gets what was published before, which no record names any more: it is
+// kept for the retention, for consumers who were told of it just before, by the
+// replica that published it, and by that of the shard which the source has left. It
+// is the look at the record that limits how often that is asked.
 func (s *Supplier) previous(ctx context.Context, key store.Key, sha256 string) error {
 	had, err := s.Reconciler.Store.Fetch(ctx, key, sha256)
 	if err == nil && !had {

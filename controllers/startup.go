@@ -31,6 +31,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // ListenProbes returns the server of the probes of a Pod at an address: /healthz,
@@ -106,7 +108,7 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 		}
 		if ctx.Err() == nil && time.Since(told) >= tellEvery {
 			told = time.Now()
-			log.Info("waiting for the API server", "host", config.Host, "error", oneLine(err.Error()))
+			log.Info("waiting for the API server", "host", config.Host, "error", fault.Line(err.Error()))
 		}
 		return false, nil
 	})
