@@ -349,10 +349,12 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	listening, heard := listen(ctx)
 	defer func() { r.lanes.leave(plan, finding{heard: heard.Load(), err: err}) }()
 	request, err := r.recordedRequest(ctx, obj, plan, asked)
-	if err != nil {
-		return out, settings, err
+	if err == nil {
+		out, err = r.Bridge.Publish(listening, request)
 	}
-	out, err = r.Bridge.Publish(listening, request)
+	if err != nil && plan.Note != "" {
+		err = fmt.Errorf("%s: %w", plan.Note, err)
+	}
 	return out, request.Content, err
 }
 

@@ -71,15 +71,21 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 }
 
 // recordedPlan is the way to what the record says, whatever the spec or the
-// policy say now.
+// policy say now. It is opened with what opens the image that they name now; where
+// that is on another registry, with no more than may be shown there.
 func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, error) {
 	recipe := obj.Status.Record
 	plan := Plan{Timeout: obj.GetTimeout(), Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
+	named := imageName(obj)
 	if obj.Spec.ImagePolicyRef != nil {
 		if around.Repository == nil {
 			return plan, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
 		}
-		plan.Access = accessOf(around.Repository)
+		plan.Access, named = accessOf(around.Repository), around.Repository.Spec.Image
+	}
+	if !sameRegistry(recipe.Image, named) {
+		plan.Access = plan.Access.Elsewhere()
+		plan.Note = "the image is on another registry than the one that is named now, where only logins that name it are used"
 	}
 	var err error
 	if plan.Repository, err = parseRepository(recipe.Image, plan.Access.Insecure); err != nil {
@@ -87,6 +93,13 @@ func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, 
 	}
 	plan.Digest, err = parseDigest(recipe.Digest)
 	return plan, err
+}
+
+// sameRegistry tells whether two images are on one registry.
+func sameRegistry(one, other string) bool {
+	a, errA := parseRepository(one, false)
+	b, errB := parseRepository(other, false)
+	return errA == nil && errB == nil && a.RegistryStr() == b.RegistryStr()
 }
 
 // recordedRequest asks for what the record says, byte for byte.

@@ -212,7 +212,7 @@ func (s *scene) launch(storage string, o launchOptions) *running {
 	ended := make(chan error, 1)
 	go func() {
 		var supplying sync.WaitGroup
-		supplying.Go(func() { supplier.Run(ctx) })
+		supplying.Go(func() { supplier.Run(ctrl.LoggerInto(ctx, s.log.logger())) })
 		err := r.manager.Start(ctx)
 		supplying.Wait()
 		ended <- err

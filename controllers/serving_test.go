@@ -166,6 +166,106 @@ func TestAFollowerMakesAgainWhatNobodyHas(t *testing.T) {
 	}
 }
 
+// A source whose objects name another image since: what its record names is had
+// from a peer, or made again with what may be shown where it is; else it is said
+// why not. No registry sees what was written for another one.
+func TestAFollowerOfASourceThatNamesAnotherImageSince(t *testing.T) {
+	followed := func(s *scene) {
+		s.imageRepository("app")
+		s.imagePolicy("app")
+		s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+		s.artifactRepository("app")
+	}
+	written := func(s *scene) {
+		s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) {
+			obj.Spec = v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Tag: "1.0.0"}
+		})
+	}
+	// naming has the spec name another image, which a Secret opens.
+	naming := func(image func(here, there string) string) func(*scene, string) {
+		return func(s *scene, there string) {
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+				obj.Spec.Image, obj.Spec.SecretRef = image(s.registry.Host(), there), &meta.LocalObjectReference{Name: "login"}
+			})
+		}
+	}
+	otherRepository := naming(func(here, _ string) string { return here + "/team/other" })
+	otherHost := naming(func(_, there string) string { return there + "/team/app" })
+	const notNamed = "another registry than the one that is named now"
+	for name, tc := range map[string]struct {
+		source func(*scene)
+		// since is what happened when nobody led; there is another registry.
+		since func(s *scene, there string)
+		// denied tells that the registry of the image demands a login, and here that
+		// the login is for it, and not for the other one.
+		denied, here bool
+		// why it cannot be made again; empty: it can.
+		why string
+	}{
+		"another repository, and everybody may pull":             {source: written, since: otherRepository},
+		"another repository, and the login of today opens both":  {source: written, since: otherRepository, denied: true, here: true},
+		"another repository, and the login of today is for none": {source: written, since: otherRepository, denied: true, why: "401 Unauthorized"},
+		"another host, and everybody may pull":                   {source: written, since: otherHost},
+		"another host, and the login is for both":                {source: written, since: otherHost, denied: true, here: true},
+		"another host, and the login is for that one":            {source: written, since: otherHost, denied: true, why: notNamed},
+		"a policy for another host, and the login is for that one": {source: followed, denied: true, why: notNamed, since: func(s *scene, there string) {
+			s.imageRepository("other", func(obj *imagev1.ImageRepository) {
+				obj.Spec.Image, obj.Spec.SecretRef = there+"/team/app", &meta.LocalObjectReference{Name: "login"}
+			})
+			s.imagePolicy("other", func(obj *imagev1.ImagePolicy) { obj.Spec.ImageRepositoryRef.Name = "other" })
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.ImagePolicyRef.Name = "other" })
+		}},
+		"an ImageRepository of another host": {source: followed, denied: true, why: notNamed, since: func(s *scene, there string) {
+			edit(s, "app", func(obj *imagev1.ImageRepository) {
+				obj.Spec.Image, obj.Spec.SecretRef = there+"/team/app", &meta.LocalObjectReference{Name: "login"}
+			})
+		}},
+		"an ImageRepository that is deleted": {source: followed, why: "does not exist", since: func(s *scene, _ string) {
+			remove[imagev1.ImageRepository](s, "app")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, g := startScene(t), NewWithT(t)
+			s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1.0.0\n"})
+			tc.source(s)
+			artifact := s.waitPublished("app", "1.0.0@").Status.Artifact
+			keeper := s.follower(s.artifacts.host())
+			keeper.expectServed(artifact)
+			s.stop()
+			another := publish.Serve()
+			defer another.Close()
+			secret := s.dockerConfig(client.ObjectKey{Namespace: s.namespace, Name: "login"}, "robot", "s3cret")
+			if !tc.here {
+				secret.StringData[corev1.DockerConfigJsonKey] = strings.ReplaceAll(secret.StringData[corev1.DockerConfigJsonKey], s.registry.Host(), another.Host())
+			}
+			s.create(secret)
+			tc.since(s, another.Host())
+			var shown atomic.Bool
+			demand := publish.DemandBasic(map[string]string{"robot": "s3cret"})
+			s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Header.Get("Authorization") != "" {
+					shown.Store(true)
+				}
+				return tc.denied && demand(w, r)
+			})
+
+			f := s.follower()
+			if tc.why == "" {
+				f.expectServed(artifact)
+			} else {
+				f.expectCode(artifact, http.StatusServiceUnavailable)
+				g.Expect(s.log.String()).To(And(ContainSubstring("a consumer asked for published bytes that could not be had"), ContainSubstring(tc.why)))
+				g.Expect(f.has(artifact)).To(BeFalse())
+			}
+			g.Expect(shown.Load()).To(Equal(tc.here), "whether a login was shown")
+			g.Expect(another.Requests()).To(BeEmpty())
+			s.registry.Forget()
+			s.follower(keeper.server.Listener.Addr().String()).expectServed(artifact)
+			g.Expect(s.registry.Requests()).To(BeEmpty(), "a peer has it")
+		})
+	}
+}
+
 func TestManyWhoWaitForAFileHaveItMadeOnce(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact

@@ -65,6 +65,22 @@ type References struct {
 	InvolvedObject cache.InvolvedObject
 }
 
+// Elsewhere returns what of these may be used at another registry than the one that
+// they were written for: logins, of which each names its registry, and the way out.
+// An identity in a cloud, certificates and plain HTTP were for that one alone.
+func (r References) Elsewhere() References {
+	if r.isCloud() {
+		r.ServiceAccountName = ""
+	}
+	r.Provider, r.CertSecretName, r.Insecure = "", "", false
+	return r
+}
+
+// isCloud tells whether the login is an identity in a cloud.
+func (r References) isCloud() bool {
+	return r.SecretName == "" && r.Provider != "" && r.Provider != "generic"
+}
+
 // Resolver turns references into accesses. It is safe for concurrent use.
 type Resolver struct {
 	options Options
@@ -132,7 +148,7 @@ type login struct {
 // provider, as it does for an OCIRepository: whoever wrote both down meant the
 // more specific one.
 func (r *Resolver) login(ctx context.Context, request request) (login, error) {
-	if request.SecretName == "" && request.Provider != "" && request.Provider != "generic" {
+	if request.isCloud() {
 		return r.cloud(ctx, request)
 	}
 	return r.static(ctx, request)
