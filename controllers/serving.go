@@ -107,11 +107,16 @@ type SupplierOptions struct {
 type Supplier struct {
 	SupplierOptions
 
-	lookups  flight.Group[types.NamespacedName, sighting]
-	limit    *rate.Limiter
-	inVain   *lru.Cache
-	poked    *lru.Cache
-	failures failures
+	lookups flight.Group[types.NamespacedName, sighting]
+	// known and unknown limit looks for names that are known here and for others.
+	known, unknown *rate.Limiter
+	sightings      *lru.Cache
+	poked          *lru.Cache
+
+	questions flight.Group[wanted, struct{}]
+	asking    *rate.Limiter
+	lacked    *lru.Cache
+	failures  failures
 
 	orders   chan order
 	supplies flight.Group[wanted, struct{}]
@@ -119,11 +124,14 @@ type Supplier struct {
 }
 
 const (
-	// liveReads per second bound what strangers can make the API server do.
-	liveReads = 20
-	// lookEvery is how often strangers can have one object that publishes nothing
-	// looked for.
+	// liveReads per second bound what strangers can make the API server do with
+	// names that are known here, and as many with those that are not.
+	liveReads = 15
+	// lookEvery is how often strangers can have one object looked for, and one file
+	// asked of the other replicas.
 	lookEvery = time.Second
+	// peerQuestions per second bound what strangers can make the other replicas do.
+	peerQuestions = 15
 	// pokeEvery is how often strangers can have one object looked at again.
 	pokeEvery = time.Second
 	// maxRemembered bounds each thing that is remembered of paths.
@@ -152,9 +160,12 @@ var errBusy = errors.New("too many requests for files that are not known")
 func NewSupplier(o SupplierOptions) *Supplier {
 	return &Supplier{
 		SupplierOptions: o,
-		limit:           rate.NewLimiter(liveReads, liveReads),
-		inVain:          lru.New(maxRemembered),
+		known:           rate.NewLimiter(liveReads, liveReads),
+		unknown:         rate.NewLimiter(liveReads, liveReads),
+		sightings:       lru.New(maxRemembered),
 		poked:           lru.New(maxRemembered),
+		asking:          rate.NewLimiter(peerQuestions, peerQuestions),
+		lacked:          lru.New(maxRemembered),
 		orders:          make(chan order),
 		rebuilds:        make(chan struct{}, o.Rebuilds),
 	}
@@ -193,8 +204,12 @@ func (s *Supplier) Missing(ctx context.Context, key store.Key, sha256 string) er
 	o := order{wanted: wanted{Key: key, sha256: sha256}, from: s.Reconciler.Client}
 	var err error
 	if o.obj, err = get(ctx, o.from, types.NamespacedName(key), &v1alpha1.ArtifactRepository{}); err != nil || !names(o.obj, sha256) {
+		limit := s.unknown
+		if o.obj != nil {
+			limit = s.known
+		}
 		o.from = uncached{s.Reconciler.Client, s.Reconciler.Live}
-		if o.obj, err = s.look(ctx, types.NamespacedName(key)); err != nil {
+		if o.obj, err = s.look(ctx, o.wanted, limit); err != nil {
 			return err
 		}
 	}
@@ -204,7 +219,7 @@ func (s *Supplier) Missing(ctx context.Context, key store.Key, sha256 string) er
 	case o.obj == nil || o.obj.Status.Artifact == nil:
 		return store.ErrNotPublished
 	default:
-		return s.previous(ctx, key, sha256)
+		return s.previous(ctx, o.wanted)
 	}
 }
 
@@ -224,46 +239,79 @@ type sighting struct {
 }
 
 // look reads an object past the caches, which may not have seen it yet, or see
-// those of another shard only. Lookups of one object are one, but one that began before it was asked for is no
-// answer: the record may have been written since, and whoever read that must not be told that there is none.
-func (s *Supplier) look(ctx context.Context, name types.NamespacedName) (*v1alpha1.ArtifactRepository, error) {
-	asked := time.Now()
+// those of another shard only. Lookups of one object are one, and what was seen a
+// moment ago is an answer to who asks for what it names. To others, a lookup that
+// began before it was asked for is none: the record may have been written since, and
+// whoever read that must not be told that there is none.
+func (s *Supplier) look(ctx context.Context, what wanted, limit *rate.Limiter) (*v1alpha1.ArtifactRepository, error) {
+	name, asked := types.NamespacedName(what.Key), time.Now()
+	if last := s.seen(name); asked.Before(last.at.Add(lookEvery)) && names(last.obj, what.sha256) {
+		return last.obj, nil
+	}
 	for {
-		seen, _, err := s.lookups.Do(ctx, name, func(ctx context.Context) (sighting, error) { return s.sight(ctx, name) })
-		if err != nil || !seen.at.Before(asked) {
-			return seen.obj, err
+		now, _, err := s.lookups.Do(ctx, name, func(ctx context.Context) (sighting, error) { return s.sight(ctx, name, limit) })
+		if err != nil || !now.at.Before(asked) {
+			return now.obj, err
 		}
 	}
 }
 
-// sight looks for an object, when it may: all lookups are limited, and the next
-// one waits a while for an object that was looked for in vain.
-func (s *Supplier) sight(ctx context.Context, name types.NamespacedName) (sighting, error) {
-	if next, ok := s.inVain.Get(name); ok {
-		select {
-		case <-time.After(time.Until(next.(time.Time))):
-		case <-ctx.Done():
-			return sighting{}, ctx.Err()
-		}
+// seen returns how an object was seen last.
+func (s *Supplier) seen(name types.NamespacedName) sighting {
+	last, _ := s.sightings.Get(name)
+	seen, _ := last.(sighting)
+	return seen
+}
+
+// sight looks for an object, when it may: one that was looked for a moment ago
+// has to wait, and all that are known here have a limit, as have all that are not.
+// Whoever makes names up takes nothing from those who have been told of one.
+func (s *Supplier) sight(ctx context.Context, name types.NamespacedName, limit *rate.Limiter) (sighting, error) {
+	select {
+	case <-time.After(time.Until(s.seen(name).at.Add(lookEvery))):
+	case <-ctx.Done():
+		return sighting{}, ctx.Err()
 	}
-	if !s.limit.Allow() {
+	if !limit.Allow() {
 		return sighting{}, errBusy
 	}
 	at := time.Now()
 	obj, err := get(ctx, s.Reconciler.Live, name, &v1alpha1.ArtifactRepository{})
-	if err == nil && (obj == nil || obj.Status.Artifact == nil) {
-		s.inVain.Add(name, at.Add(lookEvery))
+	if err != nil {
+		return sighting{}, err
 	}
-	return sighting{obj, at}, err
+	if obj != nil {
+		obj.ManagedFields = nil // as in the caches: it is remembered
+	}
+	now := sighting{obj, at}
+	s.sightings.Add(name, now)
+	return now, nil
 }
 
 // previous gets what was published before, which no record names any more: it is
 // kept for the retention, for consumers who were told of it just before, by the
-// replica that published it, and by that of the shard which the source has left. It
-// is the look at the record that limits how often that is asked.
-func (s *Supplier) previous(ctx context.Context, key store.Key, sha256 string) error {
-	had, err := s.Reconciler.Store.Fetch(ctx, key, sha256)
+// replica that published it, and by that of the shard which the source has left.
+func (s *Supplier) previous(ctx context.Context, what wanted) error {
+	had, err := s.Reconciler.Store.Has(ctx, what.Key, what.sha256)
+	if had || err != nil {
+		return err
+	}
+	_, _, err = s.questions.Do(ctx, what, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.askPeers(ctx, what) })
+	return err
+}
+
+// askPeers asks the other replicas for a file that no record names, when it may. What
+// they lacked a moment ago they lack: nobody publishes it any more.
+func (s *Supplier) askPeers(ctx context.Context, what wanted) error {
+	if until, ok := s.lacked.Get(what); ok && time.Now().Before(until.(time.Time)) {
+		return store.ErrNotPublished
+	}
+	if !s.asking.Allow() {
+		return errBusy
+	}
+	had, err := s.Reconciler.Store.Fetch(ctx, what.Key, what.sha256)
 	if err == nil && !had {
+		s.lacked.Add(what, time.Now().Add(lookEvery))
 		err = store.ErrNotPublished
 	}
 	return err

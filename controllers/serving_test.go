@@ -618,3 +618,110 @@ func TestStrangersDoNotHaveTheAPIServerAskedAtWill(t *testing.T) {
 	}
 	g.Expect(looked.Load()).To(And(BeNumerically(">", 0), BeNumerically("<=", 1+time.Since(start)/time.Second)), "once a second")
 }
+
+// Digests that are made up cost the API server a look at each source in a
+// second, and the other replicas some questions, however many there are.
+func TestStrangersDoNotHaveAPublishedSourceLookedForAtWill(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifact := s.publishes("app", "1.0.0").Status.Artifact
+	var looked, questions atomic.Int64
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		questions.Add(1)
+		w.WriteHeader(http.StatusMisdirectedRequest)
+	}))
+	defer peer.Close()
+	s.transport = func(next http.RoundTripper) http.RoundTripper {
+		return counted{next, "/artifactrepositories/app", &looked}
+	}
+	f := s.follower(peer.Listener.Addr().String())
+	start := time.Now()
+	for round := range 3 {
+		var strangers errgroup.Group
+		for i := range 50 {
+			madeUp := &meta.Artifact{Path: fmt.Sprintf("%s/%064d.tar.gz", filepath.Dir(artifact.Path), round*50+i)}
+			strangers.Go(func() error {
+				code, _, err := f.asked(madeUp)
+				if err == nil && code == http.StatusOK {
+					err = errors.New("nobody has it")
+				}
+				return err
+			})
+		}
+		g.Expect(strangers.Wait()).To(Succeed())
+	}
+	seconds := int64(time.Since(start)/time.Second) + 1
+	g.Expect(looked.Load()).To(And(BeNumerically(">", 0), BeNumerically("<=", seconds)), "once a second")
+	const perSecond = 15
+	g.Expect(questions.Load()).To(And(BeNumerically(">", 0), BeNumerically("<=", perSecond*(seconds+1))))
+
+	s.eventually(func(g Gomega) { // the peer was told of it too often to be asked at once
+		code, _, err := f.asked(&meta.Artifact{Path: filepath.Dir(artifact.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Equal(http.StatusNotFound))
+	})
+	f.expectServed(artifact)
+}
+
+// frozen lets nothing of watches arrive any more, once it is closed.
+type frozen struct {
+	http.RoundTripper
+	from chan struct{}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f frozen) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := f.RoundTripper.RoundTrip(r)
+	if err == nil && r.URL.Query().Get("watch") != "" {
+		response.Body = &frozenBody{response.Body, f.from, r.Context()}
+	}
+	return response, err
+}
+
+type frozenBody struct {
+	io.ReadCloser
+	from chan struct{}
+	ctx  context.Context //nolint:containedctx // that of the request, which the body belongs to
+}
+
+// Read implements io.Reader.
+func (b *frozenBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	select {
+	case <-b.from:
+		<-b.ctx.Done()
+		return 0, b.ctx.Err()
+	default:
+		return n, err
+	}
+}
+
+// Whoever was told of a new version is served by a replica that has not heard
+// of it yet, whatever names strangers make up meanwhile.
+func TestStrangersDoNotUseUpTheLooksOfConsumers(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.publishes("app", "1.0.0")
+	freeze := make(chan struct{})
+	s.transport = func(next http.RoundTripper) http.RoundTripper { return frozen{next, freeze} }
+	f := s.follower(s.artifacts.host())
+	close(freeze)
+	ctx, stop := context.WithCancel(t.Context())
+	var strangers sync.WaitGroup
+	defer strangers.Wait()
+	defer stop()
+	var madeUp, refused atomic.Int64
+	for range 5 {
+		strangers.Go(func() {
+			for ctx.Err() == nil {
+				code, _, _ := f.asked(&meta.Artifact{Path: fmt.Sprintf("externalartifact/%s/no-%d/%s.tar.gz", s.namespace, madeUp.Add(1), strings.Repeat("a", 64))})
+				if code == http.StatusServiceUnavailable {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	g.Eventually(refused.Load).WithTimeout(deadline).Should(BeNumerically(">", 20), "strangers have used up theirs")
+
+	s.pushNew("1.0.1")
+	artifact := s.waitPublished("app", "1.0.1@").Status.Artifact
+	f.expectServed(artifact)
+}

@@ -23,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -152,21 +151,13 @@ func notFromPeers(err error) error {
 	return err
 }
 
-// Fetch gets a file that no record names any more, such as what was published
-// until just now, from this disk or else from the other replicas. It tells whether
-// one of them had it.
+// Fetch gets a file that no record here names from the other replicas, such as
+// what was published until just now. It tells whether one of them had it.
 func (r *Replica) Fetch(ctx context.Context, key Key, sha256 string) (bool, error) {
 	if err := validate(key, sha256); err != nil {
 		return false, err
 	}
-	f, err := r.openSound(ctx, key, sha256)
-	switch {
-	case err == nil:
-		return true, f.Close()
-	case !errors.Is(err, fs.ErrNotExist):
-		return false, diskFault("read the file of "+key.String(), err)
-	}
-	err = r.fetch(ctx, key, sha256, r.options.MaxBytes)
+	err := r.fetch(ctx, key, sha256, r.options.MaxBytes)
 	if err != nil && ctx.Err() != nil {
 		return false, ctx.Err() // that nobody has it was not found out
 	}

@@ -121,16 +121,6 @@ func TestReplicaAsksItsPeers(t *testing.T) {
 		g.Expect(err).To(HaveOccurred())
 	})
 
-	t.Run("for what no record names, unless it is on its own disk", func(t *testing.T) {
-		g := NewWithT(t)
-		root := t.TempDir()
-		r := replica(t, root, sends("something else"))
-		own := put(t, r.Store, app, content)
-		g.Expect(r.Fetch(t.Context(), app, own.SHA256)).To(BeTrue())
-		g.Expect(os.WriteFile(filepath.Join(root, own.Path), []byte("damaged"), 0o600)).To(Succeed())
-		g.Expect(r.Fetch(t.Context(), app, own.SHA256)).To(BeFalse())
-	})
-
 	t.Run("when its own bytes are damaged", func(t *testing.T) {
 		g := NewWithT(t)
 		root := t.TempDir()

@@ -59,6 +59,23 @@ func (s *soundness) drop(sha256 string) {
 	delete(s.files, sha256)
 }
 
+// Has tells whether a published file is on this disk with the bytes that its name
+// promises, whether a record names it or not.
+func (s *Store) Has(ctx context.Context, key Key, sha256 string) (bool, error) {
+	if err := validate(key, sha256); err != nil {
+		return false, err
+	}
+	f, err := s.openSound(ctx, key, sha256)
+	switch {
+	case err == nil:
+		return true, f.Close()
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	default:
+		return false, diskFault("read the file of "+key.String(), err)
+	}
+}
+
 // openSound opens a published file whose bytes are known to be good. One whose
 // bytes are not is taken away, and missing (fs.ErrNotExist), as is what is no
 // regular file.

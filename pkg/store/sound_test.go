@@ -93,3 +93,17 @@ func TestHandlerServesGoodBytesOfAnEarlierProcess(t *testing.T) {
 	}
 	g.Expect(group.Wait()).To(Succeed())
 }
+
+func TestHasTellsWhetherGoodBytesAreHere(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	root := t.TempDir()
+	s := open(t, options(root))
+	stored := put(t, s, app, "v1")
+	g.Expect(s.Has(t.Context(), app, stored.SHA256)).To(BeTrue())
+	g.Expect(s.Has(t.Context(), app, digestOf("v2"))).To(BeFalse())
+	g.Expect(os.WriteFile(filepath.Join(root, stored.Path), []byte("v2"), 0o600)).To(Succeed())
+	g.Expect(s.Has(t.Context(), app, stored.SHA256)).To(BeFalse(), "they are damaged")
+	_, err := s.Has(t.Context(), app, "../../../etc/passwd")
+	g.Expect(err).To(HaveOccurred())
+}

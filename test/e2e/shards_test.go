@@ -22,6 +22,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -74,8 +75,11 @@ func TestAnArtifactRepositoryMovesByItsOwnLabel(t *testing.T) {
 		g.Expect(get(n, app, &v1alpha1.ArtifactRepository{}).Status.Artifact).To(BeNil())
 	})
 	n.Expect(fileOf(from.StorageDir, first)).To(BeARegularFile())
-	n.Expect(n.answered(from, first.Path)).To(Equal(http.StatusNotFound), "what was withdrawn is served by nobody")
-	n.Expect(n.answered(from, second.Path)).To(Equal(http.StatusNotFound))
+	for _, artifact := range []*meta.Artifact{first, second} {
+		n.eventually(func(g Gomega) {
+			g.Expect(n.answered(from, artifact.Path)).To(Equal(http.StatusNotFound), "what was withdrawn is served by nobody")
+		})
+	}
 
 	n.Expect(env.Client.Delete(t.Context(), source)).To(Succeed())
 	n.eventually(func(g Gomega) { g.Expect(fileOf(to.StorageDir, second)).NotTo(BeAnExistingFile()) })
