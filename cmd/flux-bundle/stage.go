@@ -17,7 +17,6 @@ limitations under the License.
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -227,7 +226,10 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 		undo = append(undo, func() error { return s.target.Rename(kept, file) })
 	}
 	for _, file := range slices.Concat(p.added, p.overwritten) {
-		if err := cmp.Or(ctx.Err(), s.target.Rename(path.Join(s.name, freshFolder, file), file)); err != nil {
+		if err := ctx.Err(); err != nil { // before the file is moved: what has no undo must not happen
+			return err
+		}
+		if err := s.target.Rename(path.Join(s.name, freshFolder, file), file); err != nil {
 			return err
 		}
 		undo = append(undo, func() error { return s.target.Remove(file) })

@@ -1,0 +1,75 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	. "github.com/onsi/gomega"
+)
+
+// ending is a context that is cancelled when it was looked at some times.
+type ending struct {
+	context.Context
+
+	left int
+}
+
+func (e *ending) Err() error {
+	if e.left--; e.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestAMoveThatIsInterruptedIsUndone holds that nothing is moved any more once
+// somebody has ended the work, and that what was moved before is moved back.
+func TestAMoveThatIsInterruptedIsUndone(t *testing.T) {
+	for name, moved := range map[string]int{
+		"before the first file": 0,
+		"after the first file":  1,
+		"before the last file":  3,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			old := map[string]string{"a.yaml": "old a", "z.yaml": "old z"}
+			dir := folder(t, old)
+			before := modes(t, dir)
+			s, err := newStage(dir)
+			g.Expect(err).NotTo(HaveOccurred())
+			packed := filepath.Join(t.TempDir(), "layer")
+			layer := archived(t, tar.Header{Name: "a.yaml"}, tar.Header{Name: "b.yaml"}, tar.Header{Name: "new/c.yaml"}, tar.Header{Name: "z.yaml"})
+			g.Expect(os.WriteFile(packed, layer, 0o600)).To(Succeed())
+			pulled, err := readTree(t.Context(), packed, s.fresh)
+			g.Expect(err).NotTo(HaveOccurred())
+			p, err := s.plan(t.Context(), pulled)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(p.added).To(HaveLen(2))
+			g.Expect(p.overwritten).To(HaveLen(2))
+
+			err = s.carryOut(&ending{Context: t.Context(), left: moved}, p)
+			g.Expect(err).To(MatchError(context.Canceled))
+			s.close()
+			g.Expect(treeOf(t, dir)).To(Equal(old))
+			g.Expect(modes(t, dir)).To(Equal(before), "folders and the stage are gone")
+		})
+	}
+}
