@@ -151,6 +151,10 @@ func TestTheConfigOfAnImageIsBounded(t *testing.T) {
 	m.Config = b.put(t, types.DockerConfigJSON, []byte("not json"))
 	_, err = format.Convert(t.Context(), m, b, format.Options{}, t.TempDir())
 	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, "config of the image")
+
+	m.Config = b.put(t, types.DockerConfigJSON, []byte(`{"config":{"Labels":{`+strings.Repeat(`"":"",`, 100_000)+`"":""}}}`))
+	_, err = format.Convert(t.Context(), m, b, format.Options{}, t.TempDir())
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "config of the image has more than the 50000 JSON values")
 }
 
 func TestAFluxArtifactIsDetected(t *testing.T) {

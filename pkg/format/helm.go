@@ -217,6 +217,9 @@ func readChartVersion(body []byte) (string, error) {
 	if len(body) > maxChartYAMLBytes {
 		return "", fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's %s has %d bytes, more than the %d that are read", chartYAML, len(body), maxChartYAMLBytes)
 	}
+	if countAny(body, objectMarks) > maxObjectMarks {
+		return "", fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's %s has more than the %d values that are read", chartYAML, maxObjectMarks)
+	}
 	var metadata struct {
 		Name    string `json:"name"`
 		Version string `json:"version"`

@@ -288,6 +288,8 @@ func TestWhatOnlyWeRefuseOfAChart(t *testing.T) {
 			[]file{chartYAML, {name: "b/Chart.yaml", body: "version: 9.9.9\nname: other\n"}}, v1alpha1.ReasonInvalidArtifact, "two files"},
 		"a Chart.yaml of more than 1 MiB": {
 			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "#" + strings.Repeat("x", 1<<20)}}, v1alpha1.ReasonLimitExceeded, "1048576"},
+		"a Chart.yaml of very many values": {
+			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "\nkeywords: [" + strings.Repeat("a,", 200_000) + "a]"}}, v1alpha1.ReasonLimitExceeded, "more than the 100000 values"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := blobs(t.TempDir())

@@ -17,11 +17,8 @@ limitations under the License.
 package format
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,19 +26,12 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
-const (
-	// MaxManifestBytes is the size up to which a manifest is read, as in the
-	// distribution specification ("Pushing Manifests").
-	MaxManifestBytes = 4 << 20
-	// maxManifestTokens bounds what a manifest costs in memory once it is
-	// decoded: a hundred layers with ten annotations each stay well below.
-	maxManifestTokens = 20_000
-	// maxDescriptors bounds the layers, and the manifests, that a manifest may list
-	// whatever the limits of the platform are.
-	maxDescriptors = 1000
-)
+// MaxManifestBytes is the size up to which a manifest is read, as in the
+// distribution specification ("Pushing Manifests").
+const MaxManifestBytes = 4 << 20
 
 // Manifest is what formats are told apart by. Every descriptor in it has a
 // digest of a supported algorithm, a size that is not negative, no inline data
@@ -73,7 +63,7 @@ func Parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 	if len(body) > MaxManifestBytes {
 		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d bytes, more than the %d that are read", len(body), MaxManifestBytes)
 	}
-	shape, err := scan(body)
+	outline, err := limit.Manifest().Scan("the manifest", body)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +71,7 @@ func Parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := shape.check(mediaType); err != nil {
+	if err := checkShape(outline, mediaType); err != nil {
 		return nil, err
 	}
 	m := &Manifest{MediaType: mediaType}
@@ -180,103 +170,22 @@ func resolveMediaType(outer types.MediaType, body []byte) (types.MediaType, erro
 	return mediaType, nil
 }
 
-// shape is which lists a manifest has; a list that is empty counts.
-type shape struct {
-	layers, manifests, blobs, fsLayers, config bool
-}
-
-func (s shape) check(mediaType types.MediaType) error {
-	switch {
-	case s.manifests && s.layers:
+// checkShape refuses a manifest that has, even if empty, what does not belong
+// into one of its type.
+func checkShape(manifest limit.Outline, mediaType types.MediaType) error {
+	switch has := manifest.Has; {
+	case has("manifests") && has("layers"):
 		return invalid("the manifest has both manifests and layers, so that two readers may see two things")
-	case s.fsLayers:
+	case has("fslayers"):
 		return invalid("the manifest has fsLayers, which belong to docker schema 1, but is called %s", fault.Quote(string(mediaType)))
-	case s.blobs:
+	case has("blobs"):
 		return invalid("the manifest has blobs, which belong to an artifact manifest, but is called %s", fault.Quote(string(mediaType)))
-	case mediaType.IsIndex() && (s.layers || s.config):
+	case mediaType.IsIndex() && (has("layers") || has("config")):
 		return invalid("the manifest is called an index (%s) but has the content of an image", fault.Quote(string(mediaType)))
-	case mediaType.IsImage() && s.manifests:
+	case mediaType.IsImage() && has("manifests"):
 		return invalid("the manifest is called an image (%s) but has the content of an index", fault.Quote(string(mediaType)))
-	case mediaType.IsImage() && !s.config:
+	case mediaType.IsImage() && !has("config"):
 		return invalid("the manifest has no config")
 	}
 	return nil
-}
-
-// scan walks the JSON once before anything is decoded: it bounds what decoding
-// can cost, and refuses what two JSON readers may see differently.
-func scan(body []byte) (shape, error) {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return shape{}, invalid("the manifest is not a JSON object")
-	}
-	var s shape
-	seen, left := map[string]bool{}, maxManifestTokens
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return shape{}, invalid("the manifest is not valid JSON: %s", fault.Words(err.Error()))
-		}
-		// Go's decoder matches keys without regard to case.
-		name := strings.ToLower(fmt.Sprint(key))
-		if seen[name] {
-			return shape{}, invalid("the manifest has the key %s twice", fault.Quote(name))
-		}
-		seen[name] = true
-		s.note(name)
-		if err := skipValue(dec, name, &left); err != nil {
-			return shape{}, err
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return shape{}, invalid("the manifest is not valid JSON: %s", fault.Words(err.Error()))
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return shape{}, invalid("the manifest has bytes after its end")
-	}
-	return s, nil
-}
-
-func (s *shape) note(key string) {
-	switch key {
-	case "layers":
-		s.layers = true
-	case "manifests":
-		s.manifests = true
-	case "blobs":
-		s.blobs = true
-	case "fslayers":
-		s.fsLayers = true
-	case "config":
-		s.config = true
-	}
-}
-
-// skipValue reads the JSON value of a top-level key. It stops where a list of
-// descriptors gets too long, or where the whole manifest has used up the tokens
-// that are left.
-func skipValue(dec *json.Decoder, key string, left *int) error {
-	for depth, elements := 0, 0; ; {
-		t, err := dec.Token()
-		if err != nil {
-			return invalid("the manifest is not valid JSON: %s", fault.Words(err.Error()))
-		}
-		if *left--; *left < 0 {
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d JSON values that are read", maxManifestTokens)
-		}
-		switch t {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			if depth--; depth == 1 {
-				elements++
-			}
-		}
-		if elements > maxDescriptors && (key == "layers" || key == "manifests") {
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has more than the %d %s that are read", maxDescriptors, key)
-		}
-		if depth == 0 {
-			return nil
-		}
-	}
 }

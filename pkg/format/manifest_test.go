@@ -122,7 +122,7 @@ func TestWhatIsNoManifestIsRefused(t *testing.T) {
 		"10,000 layers":                            {oci, body(map[string]any{"layers": repeat(10_000, descriptor(fluxContent))}), exceeded, "more than the 1000 layers"},
 		"10,000 manifests":                         {types.OCIImageIndex, body(map[string]any{"layers": nil, "config": nil, "manifests": repeat(10_000, descriptor("x"))}), exceeded, "more than the 1000 manifests"},
 		"a million empty layers":                   {oci, body(map[string]any{"layers": repeat(1_000_000, map[string]any{})}), exceeded, "more than the 1000 layers"},
-		"a million layers that are null":           {oci, body(map[string]any{"layers": make([]any, 800_000)}), exceeded, "JSON values"},
+		"a million layers that are null":           {oci, body(map[string]any{"layers": make([]any, 800_000)}), exceeded, "more than the 1000 layers"},
 		"a value nested without end":               {oci, []byte(`{"x":` + strings.Repeat("[", 1_000_000)), exceeded, "JSON values"},
 		"nothing":                                  {oci, nil, invalid, "not a JSON object"},
 		"a list":                                   {oci, []byte(`[]`), invalid, "not a JSON object"},

@@ -30,6 +30,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // What artifacts of other tools are recognised by.
@@ -193,6 +194,9 @@ func readLabels(ctx context.Context, in Input) (*Manifest, error) {
 	if err != nil {
 		return nil, disk("read the config of the image", err)
 	}
+	if _, err := configLimits().Scan("the config of the image", body); err != nil {
+		return nil, err
+	}
 	var image struct {
 		Config struct{ Labels map[string]string } `json:"config"`
 	}
@@ -206,6 +210,10 @@ func readLabels(ctx context.Context, in Input) (*Manifest, error) {
 	}
 	return &labelled, nil
 }
+
+// configLimits are those of an image's config: thousands of steps of its history
+// and thousands of labels.
+func configLimits() limit.JSON { return limit.JSON{Values: 50_000} }
 
 // unknown describes a manifest that no row of the table matches.
 func unknown(m *Manifest, o Options) string {

@@ -20,6 +20,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // maxRevocationBytes bounds an answer of a certificate authority, which may be a
@@ -69,7 +71,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)])
 	if b.left -= int64(n); b.left < 0 && (err == nil || errors.Is(err, io.EOF)) {
-		return n, errTooLong
+		return n, limit.ErrTooLong
 	}
 	return n, err
 }

@@ -201,7 +201,7 @@ func NewClient(options Options) (*Client, error) {
 		tags:     newCache[tagKey](cacheOptions[tagAnswer]{entries: maxTags, clock: clock}),
 		manifests: newCache[digestKey](cacheOptions[*Manifest]{
 			entries: maxManifests, clock: clock,
-			weight: maxManifestBytes, weigh: func(m *Manifest) int64 { return int64(len(m.Body)) },
+			weight: maxManifestBytes, weigh: func(m *Manifest) int64 { return int64(len(m.Body) + len(m.MediaType)) },
 		}),
 		proofs: newCache[digestKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
 	}, nil

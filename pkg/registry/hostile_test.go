@@ -24,6 +24,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,7 @@ func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
 		{"a manifest by what it has", "", `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},
 		{"nothing for schema 1", "", `{"schemaVersion":1,"layers":[]}`, ""},
 		{"nothing for what is no manifest", "", `hello`, ""},
+		{"nothing for lists that are none", "", `{"schemaVersion":2,"manifests":null,"layers":{}}`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -198,6 +200,32 @@ func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(string(m.MediaType)).To(Equal(tc.want))
 			g.Expect(string(m.Body)).To(Equal(tc.body))
+		})
+	}
+}
+
+// TestAManifestIsNotDecodedToTellWhatItIs holds that a manifest of many small
+// values costs no more than its bytes, whatever the registry calls it.
+func TestAManifestIsNotDecodedToTellWhatItIs(t *testing.T) {
+	for name, fill := range map[string]string{"layers": "0,", "manifests": "{},"} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			body := `{"schemaVersion":2,"` + name + `":[` + strings.Repeat(fill, (registry.MaxManifest-100)/len(fill)) + strings.TrimSuffix(fill, ",") + `]}`
+			s.answerTo("/manifests/", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, body)
+			})
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			m, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			runtime.ReadMemStats(&after)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(m.Body).To(HaveLen(len(body)))
+			g.Expect(m.MediaType).NotTo(BeEmpty())
+			// The body itself, as it grows: io.ReadAll allocates some times its length.
+			g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 10*registry.MaxManifest))
 		})
 	}
 }

@@ -28,6 +28,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // readKey is a question to which equal ones at the same time get one answer.
@@ -99,8 +100,8 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	if got.code != http.StatusOK {
 		return got, nil
 	}
-	got.body, err = readUpTo(answer.Body, MaxManifest)
-	if errors.Is(err, errTooLong) {
+	got.body, err = limit.ReadAll(answer.Body, MaxManifest)
+	if errors.Is(err, limit.ErrTooLong) {
 		return reply{}, tooLarge(doing)
 	}
 	return got, err

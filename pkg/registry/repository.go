@@ -18,7 +18,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -130,16 +129,4 @@ func (r *Repository) noteRefusal(a ask, code int) {
 func drain(answer *http.Response) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, maxAnswerBytes)) // nobody needs it
 	_ = answer.Body.Close()
-}
-
-// errTooLong is a body that is longer than what is read of it.
-var errTooLong = errors.New("the answer is too long")
-
-// readUpTo reads a body to its end, or fails with errTooLong.
-func readUpTo(body io.Reader, limit int64) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		return nil, errTooLong
-	}
-	return text, err
 }

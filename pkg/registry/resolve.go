@@ -32,6 +32,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // MaxManifest is the size of the largest manifest that is read, in bytes: what
@@ -223,8 +224,8 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	if answer.ContentLength > MaxManifest {
 		return nil, tooLarge(doing)
 	}
-	body, err := readUpTo(answer.Body, MaxManifest)
-	if errors.Is(err, errTooLong) {
+	body, err := limit.ReadAll(answer.Body, MaxManifest)
+	if errors.Is(err, limit.ErrTooLong) {
 		return nil, tooLarge(doing)
 	}
 	if err != nil {
@@ -279,23 +280,33 @@ func mediaType(header http.Header, body []byte) types.MediaType {
 
 // bodyMediaType returns the mediaType field, which OCI manifests may omit; then
 // what they have tells them apart (image-spec, manifest.md and image-index.md).
+// The lists are not decoded: whoever reads the manifest bounds that.
 func bodyMediaType(body []byte) types.MediaType {
 	var manifest struct {
-		MediaType     types.MediaType   `json:"mediaType"`
-		SchemaVersion int               `json:"schemaVersion"`
-		Manifests     []json.RawMessage `json:"manifests"`
-		Layers        []json.RawMessage `json:"layers"`
+		MediaType     types.MediaType `json:"mediaType"`
+		SchemaVersion int             `json:"schemaVersion"`
+		Manifests     present         `json:"manifests"`
+		Layers        present         `json:"layers"`
 	}
 	switch err := json.Unmarshal(body, &manifest); {
 	case err != nil:
 		return ""
 	case manifest.MediaType != "" || manifest.SchemaVersion != 2:
 		return manifest.MediaType
-	case manifest.Manifests != nil:
+	case bool(manifest.Manifests):
 		return types.OCIImageIndex
-	case manifest.Layers != nil:
+	case bool(manifest.Layers):
 		return types.OCIManifestSchema1
 	default:
 		return ""
 	}
+}
+
+// present tells that a list is there, whatever is in it.
+type present bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *present) UnmarshalJSON(value []byte) error {
+	*p = present(bytes.HasPrefix(value, []byte("[")))
+	return nil
 }

@@ -35,6 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
@@ -330,7 +331,7 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 		AccessToken string `json:"access_token"`
 		ExpiresIn   int64  `json:"expires_in"`
 	}
-	text, err := readUpTo(answer.Body, maxAnswerBytes)
+	text, err := limit.ReadAll(answer.Body, maxAnswerBytes)
 	if err != nil {
 		return token{}, err
 	}

@@ -1,0 +1,36 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package limit
+
+import (
+	"errors"
+	"io"
+)
+
+// ErrTooLong is a stream that is longer than what may be read of it.
+var ErrTooLong = errors.New("it is too long")
+
+// ReadAll reads a stream to its end, which must come within most bytes.
+//
+// Errors: ErrTooLong, and those of the stream.
+func ReadAll(from io.Reader, most int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(from, most+1))
+	if err == nil && int64(len(text)) > most {
+		return nil, ErrTooLong
+	}
+	return text, err
+}
