@@ -47,18 +47,23 @@ type reply struct {
 // Do sends a GET for what has no method of its own here, such as the list of
 // referrers. The URL of the request is relative to the repository, as in
 // referrers/sha256:<hex>?artifactType=x or manifests/<tag>, and of its header
-// only Accept is sent. Login, rules, bounds and deadlines are those of everything
+// only Accept is sent; manifests are asked for in every type that Resolve takes
+// if there is none. Login, rules, bounds and deadlines are those of everything
 // else that this client asks; equal requests at the same time are one.
 //
-// The answer is returned whatever its status. It was read to its end: the body
-// of a 200 has at most MaxManifest bytes, and others, whose text could hold
-// anything, are empty. It need not be closed.
+// The answer is one that says what there is: 200, whose body has at most
+// MaxManifest bytes, or one of those by which registries say that there is no
+// such thing or no such list, 400, 404, 405 and 406, whose body is empty: its
+// text could hold anything. It was read to its end, and need not be closed.
 //
-// Errors: those of Resolve, when there is no answer; LimitExceeded for one that
-// is too long.
+// Errors: those of Resolve, for every other answer and for none; LimitExceeded
+// for one that is too long.
 func (r *Repository) Do(request *http.Request) (*http.Response, error) {
 	kind, ref, _ := strings.Cut(request.URL.Path, "/")
 	key := readKey{access: r.access, kind: kind, ref: ref, query: request.URL.RawQuery, accepts: request.Header.Get("Accept")}
+	if key.kind == "manifests" && key.accepts == "" {
+		key.accepts = acceptManifests
+	}
 	doing, err := key.doing(request.Method)
 	if err != nil {
 		return nil, err
@@ -97,8 +102,12 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	}
 	defer drain(answer)
 	got := reply{code: answer.StatusCode, header: answer.Header}
-	if got.code != http.StatusOK {
+	switch got.code {
+	case http.StatusOK:
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable:
 		return got, nil
+	default:
+		return reply{}, newAnswerError(answer, r.client.options.Clock())
 	}
 	got.body, err = limit.ReadAll(answer.Body, MaxManifest)
 	if errors.Is(err, limit.ErrTooLong) {

@@ -57,7 +57,7 @@ func do(ctx context.Context, t *testing.T, repo *registry.Repository, target str
 	return read{code: answer.StatusCode, header: answer.Header, body: string(body)}, err
 }
 
-func TestAnyAnswerOfARegistryIsReturned(t *testing.T) {
+func TestAnAnswerThatSaysWhatThereIsIsReturned(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)
 	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
@@ -73,13 +73,59 @@ func TestAnyAnswerOfARegistryIsReturned(t *testing.T) {
 	g.Expect(answer.header.Get("Content-Type")).To(Equal(string(types.OCIImageIndex)))
 	g.Expect(answer.header.Get("Link")).To(Equal("<?last=y>; rel=next"))
 
-	for _, refusal := range []int{http.StatusNotFound, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable} {
-		s.answerTo("/referrers/", code(refusal, "a secret", "Retry-After", "7"))
+	for _, no := range []int{http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable} {
+		s.answerTo("/referrers/", code(no, "a secret"))
 		answer, err = do(t.Context(), t, repo, referrers)
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(answer.code).To(Equal(refusal))
-		g.Expect(answer.header.Get("Retry-After")).To(Equal("7"))
+		g.Expect(answer.code).To(Equal(no))
 		g.Expect(answer.body).To(BeEmpty(), "nobody is to repeat it")
+	}
+}
+
+// TestAnAnswerThatSaysNothingIsAFailure holds that those who read signatures are
+// told as much as those who resolve an image, and are put off as long.
+func TestAnAnswerThatSaysNothingIsAFailure(t *testing.T) {
+	now := time.Now()
+	for name, tc := range map[string]struct {
+		answer http.HandlerFunc
+		reason string
+		after  time.Duration
+		words  string
+	}{
+		"403":                      {code(http.StatusForbidden, "no"), v1alpha1.ReasonAuthenticationFailed, 0, `403 Forbidden: "no"`},
+		"429 for some seconds":     {code(http.StatusTooManyRequests, "", "Retry-After", "7"), v1alpha1.ReasonFetchFailed, 7 * time.Second, "429 Too Many Requests"},
+		"503 until a date":         {code(http.StatusServiceUnavailable, "", "Retry-After", now.Add(90*time.Second).UTC().Format(http.TimeFormat)), v1alpha1.ReasonFetchFailed, 90 * time.Second, "503"},
+		"503 for a year":           {code(http.StatusServiceUnavailable, "", "Retry-After", "31536000"), v1alpha1.ReasonFetchFailed, time.Hour, "503"},
+		"501":                      {code(http.StatusNotImplemented, ""), v1alpha1.ReasonFetchFailed, 0, "501 Not Implemented"},
+		"an error text with login": {code(http.StatusInternalServerError, "Authorization: Bearer abcdefgh"), v1alpha1.ReasonFetchFailed, 0, "***"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.answerTo("/referrers/", tc.answer)
+			options := quick()
+			options.Clock = func() time.Time { return now.Truncate(time.Second) }
+			_, err := do(t.Context(), t, newClient(t, options).Repository(repository(t, s.host()+"/app"), registry.Access{}), referrers)
+			expectFault(t, err, tc.reason, fault.Retry)
+			g.Expect(fault.Of(err, "").RetryAfter).To(Equal(tc.after))
+			g.Expect(err.Error()).To(And(ContainSubstring("list the referrers of"), ContainSubstring(tc.words), Not(ContainSubstring("abcdefgh"))))
+		})
+	}
+}
+
+func TestManifestsAreAskedForInEveryTypeThatIsRead(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("Accept")) })
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "manifests/1", http.NoBody)
+	g.Expect(err).NotTo(HaveOccurred())
+	answer, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Do(request)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer answer.Body.Close()
+	accepted, err := io.ReadAll(answer.Body)
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, mediaType := range []types.MediaType{types.OCIManifestSchema1, types.OCIImageIndex, types.DockerManifestSchema2, types.DockerManifestList} {
+		g.Expect(string(accepted)).To(ContainSubstring(string(mediaType)))
 	}
 }
 

@@ -29,10 +29,12 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"github.com/sigstore/cosign/v3/pkg/cosign"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/signature"
 	sigdsse "github.com/sigstore/sigstore/pkg/signature/dsse"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 const (
@@ -72,8 +74,18 @@ func parseBundle(body []byte, where Format) (*sigstoreBundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	parsed := &bundle.Bundle{}
-	if err := parsed.UnmarshalJSON(body); err != nil {
+	if err := bound("the bundle", body, maxSignatureValues); err != nil {
+		return nil, err
+	}
+	sent := &protobundle.Bundle{}
+	if err := protojson.Unmarshal(body, sent); err != nil {
+		return nil, err
+	}
+	if err := boundContents(sent); err != nil {
+		return nil, err
+	}
+	parsed, err := bundle.NewBundle(sent)
+	if err != nil {
 		return nil, err
 	}
 	if !parsed.MinVersion(minBundleVersion) {
@@ -90,6 +102,21 @@ func parseBundle(body []byte, where Format) (*sigstoreBundle, error) {
 		}
 	}
 	return b, nil
+}
+
+// boundContents bounds the documents inside of a bundle, which are decoded before
+// anybody knows who signed them.
+func boundContents(sent *protobundle.Bundle) error {
+	for _, entry := range sent.GetVerificationMaterial().GetTlogEntries() {
+		if err := bound("an entry of a log", entry.GetCanonicalizedBody(), maxSignatureValues); err != nil {
+			return err
+		}
+	}
+	// Nothing else is decoded of an envelope.
+	if envelope := sent.GetDsseEnvelope(); envelope.GetPayloadType() == bundle.IntotoMediaType {
+		return bound("the statement", envelope.GetPayload(), maxStatementValues)
+	}
+	return nil
 }
 
 func (b *sigstoreBundle) format() Format { return b.where }

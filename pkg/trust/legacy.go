@@ -59,6 +59,9 @@ func parseLegacy(body []byte, annotations map[string]string) (*legacySignature, 
 	if err != nil {
 		return nil, err
 	}
+	if err := bound("the payload", body, maxSignatureValues); err != nil {
+		return nil, err
+	}
 	s := &legacySignature{payload: body, raw: raw}
 	var options []static.Option
 	if text := annotations[static.CertificateAnnotationKey]; text != "" {
@@ -70,15 +73,14 @@ func parseLegacy(body []byte, annotations map[string]string) (*legacySignature, 
 		options = append(options, static.WithCertChain([]byte(text), []byte(annotations[static.ChainAnnotationKey])))
 	}
 	if text := annotations[static.BundleAnnotationKey]; text != "" {
-		s.log = &rekor.RekorBundle{}
-		if err := json.Unmarshal([]byte(text), s.log); err != nil {
+		if s.log, err = parseLogEntry([]byte(text)); err != nil {
 			return nil, fmt.Errorf("its log entry cannot be read: %w", err)
 		}
 		options = append(options, static.WithBundle(s.log))
 	}
 	if text := annotations[static.RFC3161TimestampAnnotationKey]; text != "" {
 		timestamp := &rekor.RFC3161Timestamp{}
-		if err := json.Unmarshal([]byte(text), timestamp); err != nil {
+		if err := decodeBound("the timestamp", []byte(text), timestamp); err != nil {
 			return nil, fmt.Errorf("its timestamp cannot be read: %w", err)
 		}
 		s.stamped = len(timestamp.SignedRFC3161Timestamp) > 0
@@ -86,6 +88,24 @@ func parseLegacy(body []byte, annotations map[string]string) (*legacySignature, 
 	}
 	s.Signature, err = static.NewSignature(body, encoded, options...)
 	return s, err
+}
+
+// parseLogEntry reads an entry of a log and bounds its body, which is base64 of
+// JSON that is decoded before anybody knows who signed it.
+func parseLogEntry(text []byte) (*rekor.RekorBundle, error) {
+	entry := &rekor.RekorBundle{}
+	if err := decodeBound("the entry", text, entry); err != nil {
+		return nil, err
+	}
+	encoded, ok := entry.Payload.Body.(string)
+	if !ok {
+		return nil, errors.New("its body is not a string")
+	}
+	body, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, fmt.Errorf("its body is not base64: %w", err)
+	}
+	return entry, bound("its body", body, maxSignatureValues)
 }
 
 func (s *legacySignature) format() Format { return Legacy }

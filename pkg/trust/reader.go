@@ -20,22 +20,20 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
@@ -44,8 +42,6 @@ const (
 	maxEnvelope = 4 << 20
 	// maxPages bounds how far a list of referrers is followed.
 	maxPages = 10
-	// maxRetryAfter bounds how long a registry can put us off.
-	maxRetryAfter = time.Hour
 )
 
 // Repository is where signatures are read: the repository of the image, as the
@@ -53,8 +49,12 @@ const (
 type Repository interface {
 	// Name is the canonical name of the repository.
 	Name() string
-	// Do sends a GET whose URL is relative to the repository, and returns its
-	// answer, whatever the status. Bodies are bounded, and need not be closed.
+	// Do sends a GET whose URL is relative to the repository, and returns an
+	// answer of 200, or one of 400, 404, 405 and 406, by which registries say that
+	// there is no such thing. Every other is an error, a fault that knows how long
+	// the registry wants to be left alone. Bodies are bounded, and need not be
+	// closed. Manifests are asked for in all their types if none is accepted by
+	// name.
 	Do(request *http.Request) (*http.Response, error)
 	// Describe returns size and media type of a manifest.
 	Describe(ctx context.Context, digest v1.Hash) (v1.Descriptor, error)
@@ -66,26 +66,17 @@ type reader struct {
 	source Repository
 }
 
-// answerError is an HTTP answer that is not what was asked for, or the lack of one.
-type answerError struct {
-	code       int // 0: there was none, because of err
-	err        error
-	retryAfter time.Duration
-}
+// answerError is an answer by which a registry says that there is no such thing.
+type answerError struct{ code int }
 
 func (e *answerError) Error() string {
-	if e.code == 0 {
-		return fault.Words(e.err.Error())
-	}
 	return "the answer is " + strings.TrimSpace(strconv.Itoa(e.code)+" "+http.StatusText(e.code))
 }
 
-func (e *answerError) Unwrap() error { return e.err }
-
 // answered tells whether an error is an answer with one of the codes.
 func answered(err error, codes ...int) bool {
-	var answer *answerError
-	return errors.As(err, &answer) && slices.Contains(codes, answer.code)
+	answer, ok := errors.AsType[*answerError](err)
+	return ok && slices.Contains(codes, answer.code)
 }
 
 // unreadError is what keeps us from knowing what a registry holds.
@@ -104,10 +95,7 @@ func (e *unreadError) Error() string {
 
 func (e *unreadError) Unwrap() error { return e.err }
 
-var (
-	errTooLong    = errors.New("the answer is too long")
-	errOtherBytes = errors.New("its bytes do not have its digest")
-)
+var errOtherBytes = errors.New("its bytes do not have its digest")
 
 // page is the body of an answer and what its header says.
 type page struct {
@@ -132,13 +120,13 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	}
 	answer, err := r.source.Do(request)
 	if err != nil {
-		return page{}, noAnswer(err)
+		return page{}, err
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return page{}, &answerError{code: answer.StatusCode, retryAfter: retryAfter(answer.Header)}
+		return page{}, &answerError{code: answer.StatusCode}
 	}
-	body, err := readUpTo(answer.Body, maxEnvelope)
+	body, err := limit.ReadAll(answer.Body, maxEnvelope)
 	if err != nil {
 		return page{}, err
 	}
@@ -147,24 +135,6 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 		mediaType = ""
 	}
 	return page{body: body, mediaType: mediaType, next: nextPage(answer.Header)}, nil
-}
-
-// noAnswer keeps how long the registry wants to be left alone.
-func noAnswer(err error) error {
-	failed := &answerError{err: err}
-	if f, ok := errors.AsType[*fault.Error](err); ok {
-		failed.retryAfter = f.RetryAfter
-	}
-	return failed
-}
-
-// retryAfter reads the seconds of RFC 9110 section 10.2.3.
-func retryAfter(header http.Header) time.Duration {
-	seconds, err := strconv.Atoi(header.Get("Retry-After"))
-	if err != nil || seconds < 0 {
-		return 0
-	}
-	return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 }
 
 // nextPage reads the query of a Link header with rel="next" (RFC 8288). Its
@@ -184,82 +154,61 @@ func nextPage(header http.Header) string {
 	return ""
 }
 
-// readUpTo reads a body to its end, or fails with errTooLong.
-func readUpTo(body io.Reader, limit int64) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(body, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		return nil, errTooLong
-	}
-	return text, err
-}
-
 // referrers lists what the registry says refers to a digest (Distribution
-// Specification 1.1, "Listing Referrers"). supported is false when the registry
-// has no such list, and complete is false when it goes on for too long.
-func (r *reader) referrers(ctx context.Context, digest v1.Hash) (found []v1.Descriptor, complete bool, err error) {
+// Specification 1.1, "Listing Referrers"), which is nothing where it has no such
+// list. With an error comes what was listed before.
+func (r *reader) referrers(ctx context.Context, digest v1.Hash) ([]referrer, error) {
+	doing := "list the referrers of " + digest.String()
+	listed := listing{name: "the list of referrers of " + digest.String()}
 	for query, pages := "", 0; pages < maxPages; pages++ {
 		answer, err := r.get(ctx, ask{target: url.URL{Path: "referrers/" + digest.String(), RawQuery: query}, accept: string(types.OCIImageIndex)})
 		if answered(err, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable) {
-			return found, true, nil // not supported, says the specification
+			return listed.found, nil // not supported, says the specification
 		}
 		if err == nil && answer.mediaType != string(types.OCIImageIndex) {
-			return found, true, nil // some page of somebody else
+			return listed.found, nil // some page of somebody else
+		}
+		if err == nil {
+			err = listed.add(answer.body)
 		}
 		if err != nil {
-			return nil, false, &unreadError{doing: "list the referrers of " + digest.String(), err: err}
+			return listed.found, &unreadError{doing: doing, err: err}
 		}
-		index, err := parseIndex(answer.body)
-		if err != nil {
-			return nil, false, &unreadError{doing: "list the referrers of " + digest.String(), err: err}
-		}
-		found = append(found, index.Manifests...)
 		if answer.next == "" || answer.next == query {
-			return found, true, nil
+			return listed.found, nil
 		}
 		query = answer.next
 	}
-	return found, false, nil
+	return listed.found, &unreadError{doing: doing, err: fmt.Errorf("the list is longer than %d pages, and the rest was not read", maxPages)}
 }
 
 // tagged lists what is noted under the tag that stands in for the list of
 // referrers (Distribution Specification 1.1, "Referrers Tag Schema").
-func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]v1.Descriptor, error) {
+func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]referrer, error) {
 	tag := fallbackTag(digest)
-	doing := "get the tag " + tag
 	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}, accept: string(types.OCIImageIndex)})
 	if answered(err, http.StatusNotFound) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, &unreadError{doing: doing, err: err}
+	listed := listing{name: "the list of referrers under the tag " + tag}
+	if err == nil {
+		err = listed.add(answer.body)
 	}
-	index, err := parseIndex(answer.body)
-	if err != nil {
-		return nil, nil //nolint:nilerr // somebody's image of that name, which refers to nothing
+	switch {
+	case err == nil:
+		return listed.found, nil
+	case errors.Is(err, errNoIndex):
+		return nil, nil // somebody's image of that name, which refers to nothing
+	default:
+		return nil, &unreadError{doing: "get the tag " + tag, err: err}
 	}
-	return index.Manifests, nil
 }
 
 func fallbackTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }
 
-func parseIndex(body []byte) (*v1.IndexManifest, error) {
-	index := &v1.IndexManifest{}
-	if err := json.Unmarshal(body, index); err != nil {
-		return nil, fmt.Errorf("the answer is not an image index: %w", err)
-	}
-	return index, nil
-}
-
-// manifest is what is read of the manifest of a signature.
-type manifest struct {
-	ArtifactType string          `json:"artifactType"`
-	Config       v1.Descriptor   `json:"config"`
-	Layers       []v1.Descriptor `json:"layers"`
-}
-
 // manifestByDigest returns a manifest.
 func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, error) {
-	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + digest.String()}, accept: acceptManifests})
+	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + digest.String()}})
 	if err == nil {
 		err = check(answer.body, digest)
 	}
@@ -273,7 +222,7 @@ func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, er
 // SIGNATURE_SPEC.md; ok is false when there is none.
 func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byte, ok bool, err error) {
 	tag := fallbackTag(digest) + ".sig"
-	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}, accept: acceptManifests})
+	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}})
 	if answered(err, http.StatusNotFound) {
 		return nil, false, nil
 	}
@@ -282,10 +231,6 @@ func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byt
 	}
 	return answer.body, true, nil
 }
-
-var acceptManifests = strings.Join([]string{
-	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2), string(types.OCIImageIndex), string(types.DockerManifestList),
-}, ", ")
 
 // blob returns a blob of at most maxEnvelope bytes.
 func (r *reader) blob(ctx context.Context, descriptor v1.Descriptor) ([]byte, error) {
@@ -320,5 +265,5 @@ func unpacked(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readUpTo(compressed, maxEnvelope)
+	return limit.ReadAll(compressed, maxEnvelope)
 }

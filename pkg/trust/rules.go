@@ -362,8 +362,8 @@ func (h *hearing) unanswered() error {
 func (h *hearing) wait() (longest time.Duration) {
 	for _, t := range h.trials {
 		for _, err := range t.unknown {
-			if answer, ok := errors.AsType[*answerError](err); ok {
-				longest = max(longest, answer.retryAfter)
+			if f, ok := errors.AsType[*fault.Error](err); ok {
+				longest = max(longest, f.RetryAfter)
 			}
 		}
 	}

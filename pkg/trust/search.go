@@ -19,7 +19,6 @@ package trust
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -77,11 +76,8 @@ func (s *search) run(ctx context.Context) {
 		s.note(forBoth, errors.New("there was no time left to look for signatures"))
 		return
 	}
-	listed, complete, err := s.reader.referrers(ctx, s.subject.Digest)
+	listed, err := s.reader.referrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
-	if !complete && err == nil {
-		s.note(forBoth, fmt.Errorf("the list of referrers of %s is longer than %d pages, and the rest was not read", s.subject.Digest, maxPages))
-	}
 	s.referrers(ctx, listed, BundleReferrer)
 	if s.needs() == 0 {
 		return
@@ -153,8 +149,8 @@ func (s *search) show(ctx context.Context, of kind, one signed) {
 
 // referrers opens those of the listed manifests that may be signatures, the
 // likely ones first.
-func (s *search) referrers(ctx context.Context, listed []v1.Descriptor, where Format) {
-	slices.SortStableFunc(listed, func(a, b v1.Descriptor) int { return cmp.Compare(rank(a), rank(b)) })
+func (s *search) referrers(ctx context.Context, listed []referrer, where Format) {
+	slices.SortStableFunc(listed, func(a, b referrer) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, descriptor := range listed {
 		of := kindOf(descriptor) & s.needs()
 		if of == 0 || s.seen[descriptor.Digest.String()] {
@@ -191,16 +187,13 @@ func (s *search) spend(of kind) (left kind) {
 	return left
 }
 
-// predicateAnnotation is where cosign notes what a bundle says.
-const predicateAnnotation = "dev.sigstore.bundle.predicateType"
-
 // rank puts signatures before attestations, and these before the rest, which
 // may be anything.
-func rank(d v1.Descriptor) int {
+func rank(d referrer) int {
 	switch {
 	case d.ArtifactType == notationType:
 		return 0
-	case d.Annotations[predicateAnnotation] == ctypes.CosignSignPredicateType:
+	case d.Annotations.Predicate == ctypes.CosignSignPredicateType:
 		return 0
 	case strings.HasPrefix(d.ArtifactType, bundleType):
 		return 1
@@ -211,7 +204,7 @@ func rank(d v1.Descriptor) int {
 
 // kindOf tells what a listed manifest may be. Registries that do not know the
 // field artifactType of a manifest list the media type of its config.
-func kindOf(d v1.Descriptor) kind {
+func kindOf(d referrer) kind {
 	switch {
 	case d.ArtifactType == notationType:
 		return forNotation
@@ -227,7 +220,7 @@ func kindOf(d v1.Descriptor) kind {
 }
 
 // open reads one signature and shows it. What it returns could not be read.
-func (s *search) open(ctx context.Context, descriptor v1.Descriptor, of kind, where Format) error {
+func (s *search) open(ctx context.Context, descriptor referrer, of kind, where Format) error {
 	if descriptor.Digest.Algorithm != "sha256" {
 		s.report(of, "a referrer without a sha256 digest")
 		return nil
@@ -241,9 +234,9 @@ func (s *search) open(ctx context.Context, descriptor v1.Descriptor, of kind, wh
 		return err
 	}
 	m := manifest{}
-	if json.Unmarshal(answer.body, &m) != nil {
-		s.report(of, "a referrer that is not a manifest")
-		return nil //nolint:nilerr // it was reported
+	if err := m.decode(answer.body); err != nil {
+		s.report(of, "a referrer that is not a manifest: %s", fault.Words(err.Error()))
+		return nil
 	}
 	switch {
 	case of&forCosign != 0 && len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType):
@@ -302,7 +295,12 @@ func (s *search) openNotation(ctx context.Context, m manifest) error {
 	if err != nil {
 		return err
 	}
-	s.show(ctx, forNotation, signed{notation: &notationSignature{envelope: body, mediaType: string(m.Layers[0].MediaType), target: target}})
+	found := &notationSignature{envelope: body, mediaType: string(m.Layers[0].MediaType), target: target}
+	if _, err := guarded(func() (struct{}, error) { return struct{}{}, boundEnvelope(found) }); err != nil {
+		s.report(forNotation, "a %s that cannot be read: %s", found.format(), fault.Words(err.Error()))
+		return nil
+	}
+	s.show(ctx, forNotation, signed{notation: found})
 	return nil
 }
 
@@ -314,7 +312,7 @@ func (s *search) describe(ctx context.Context) (ocispec.Descriptor, error) {
 	}
 	described, err := s.reader.source.Describe(ctx, s.subject.Digest)
 	if err != nil {
-		return ocispec.Descriptor{}, &unreadError{doing: "describe " + s.subject.Digest.String(), err: noAnswer(err)}
+		return ocispec.Descriptor{}, &unreadError{doing: "describe " + s.subject.Digest.String(), err: err}
 	}
 	s.target = &ocispec.Descriptor{MediaType: string(described.MediaType), Digest: digest.Digest(s.subject.Digest.String()), Size: described.Size}
 	return *s.target, nil
@@ -327,9 +325,12 @@ func (s *search) legacy(ctx context.Context) error {
 		return err
 	}
 	m := manifest{}
-	if json.Unmarshal(body, &m) != nil || len(m.Layers) == 0 {
+	switch err := m.decode(body); {
+	case exceeds(err):
+		return &unreadError{doing: "read the legacy cosign signatures of " + s.subject.Digest.String(), err: err}
+	case err != nil || len(m.Layers) == 0:
 		s.report(forCosign, "a tag for legacy cosign signatures that does not hold any")
-		return nil //nolint:nilerr // it was reported
+		return nil
 	}
 	var failed error
 	for i, layer := range m.Layers {
