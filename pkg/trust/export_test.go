@@ -28,6 +28,16 @@ import (
 // Guarded is guarded, which tests break on purpose.
 func Guarded(parse func() (int, error)) (int, error) { return guarded(parse) }
 
+// Wait returns when no attempt to get the root is under way.
+func (p *PublicRoot) Wait() {
+	p.mu.Lock()
+	running := p.running
+	p.mu.Unlock()
+	if running != nil {
+		<-running
+	}
+}
+
 // JudgeBundle judges the bytes of a bundle that is attached to some image, as
 // they come from a registry.
 func JudgeBundle(ctx context.Context, authority *Authority, body []byte) (Verdict, string) {

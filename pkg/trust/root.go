@@ -21,7 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -37,10 +37,13 @@ const (
 	// maxRootAge is how long it is used when it cannot be had again. After that,
 	// somebody may be keeping us from learning that a key was revoked.
 	maxRootAge = 7 * 24 * time.Hour
-	// rootPause is the least time between two attempts to get it.
+	// rootPause is the least time between the end of an attempt to get it and the
+	// next.
 	rootPause = time.Minute
-	// rootTimeout bounds one attempt, which goes on when who asked for it gives up.
-	rootTimeout = time.Minute
+	// rootTimeout bounds an attempt with all its requests, which are some small
+	// files. It is shorter than an attempt at an image, so that who waits for the
+	// first root learns why there is none.
+	rootTimeout = 30 * time.Second
 )
 
 // PublicRootOptions configure a PublicRoot.
@@ -55,25 +58,30 @@ type PublicRootOptions struct {
 	Root []byte
 	// Transport reaches the repository; nil is http.DefaultTransport.
 	Transport http.RoundTripper
+	// Timeout bounds one attempt to reach it; zero is 30 seconds.
+	Timeout time.Duration
 	// Clock tells the time; nil is time.Now.
 	Clock func() time.Time
 }
 
 // PublicRoot is the root of trust for keyless signatures that come with no root
 // of their own: Sigstore's public good instance, kept up to date by The Update
-// Framework. A process has one. It contacts nobody until it is needed.
+// Framework. A process has one. It contacts nobody until it is needed, and keeps
+// nobody waiting while it has a root that is good.
 type PublicRoot struct {
 	options PublicRootOptions
-	turn    chan struct{} // held by who gets the root
-	last    atomic.Pointer[publicRoot]
+
+	mu      sync.Mutex
+	last    publicRoot
+	running chan struct{} // closed at the end of the attempt that runs; nil when none does
 }
 
 // publicRoot is what came of the last attempts.
 type publicRoot struct {
 	material root.TrustedMaterial // nil when there is none yet
 	got      time.Time
-	err      error // of the last attempt
-	tried    time.Time
+	err      error     // of the last attempt
+	tried    time.Time // when that ended
 }
 
 // NewPublicRoot returns a root that is fetched when it is first needed.
@@ -93,64 +101,75 @@ func NewPublicRoot(options PublicRootOptions) (*PublicRoot, error) {
 	if options.Clock == nil {
 		options.Clock = time.Now
 	}
-	p := &PublicRoot{options: options, turn: make(chan struct{}, 1)}
-	p.last.Store(&publicRoot{})
-	return p, nil
+	if options.Timeout == 0 {
+		options.Timeout = rootTimeout
+	}
+	return &PublicRoot{options: options}, nil
 }
 
-// material returns the root, which is at most maxRootAge old.
+// material returns the root, which is at most maxRootAge old. It waits for the
+// repository only when there is none.
 func (p *PublicRoot) material(ctx context.Context) (root.TrustedMaterial, error) {
 	if p == nil {
 		return nil, denyf(Unknown, "there is no public root of trust here; give one with trustedRootSecretRef")
 	}
-	if !p.due(p.last.Load()) {
-		return p.usable(p.last.Load())
-	}
-	select {
-	case p.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, denyf(Unknown, "cannot get the public root of trust: %s", ctx.Err())
-	}
-	done := make(chan struct{})
-	go func() {
-		defer func() { <-p.turn; close(done) }()
-		if last := p.last.Load(); p.due(last) {
-			p.last.Store(p.refreshed(last))
+	last, running := p.current()
+	if !p.good(last) && running != nil {
+		select {
+		case <-running:
+			last, _ = p.current()
+		case <-ctx.Done():
+			return nil, denyf(Unknown, "cannot get the public root of trust: %s", ctx.Err())
 		}
-	}()
-	select {
-	case <-done:
-		return p.usable(p.last.Load())
-	case <-ctx.Done():
-		return nil, denyf(Unknown, "cannot get the public root of trust: %s", ctx.Err())
 	}
+	if !p.good(last) {
+		return nil, denyf(Unknown, "cannot get the public root of trust: %s", fault.Words(last.err.Error()))
+	}
+	return last.material, nil
 }
 
-func (p *PublicRoot) due(last *publicRoot) bool {
+// current returns what is known and, unless it is new enough, the attempt to
+// know more, which goes on when who asked gives up.
+func (p *PublicRoot) current() (last publicRoot, running <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil && p.due(p.last) {
+		p.running = make(chan struct{})
+		go p.attempt(p.last, p.running)
+	}
+	return p.last, p.running
+}
+
+func (p *PublicRoot) due(last publicRoot) bool {
 	now := p.options.Clock()
 	old := last.material == nil || now.Sub(last.got) >= rootAge
 	return old && (last.tried.IsZero() || now.Sub(last.tried) >= rootPause)
 }
 
-func (p *PublicRoot) usable(last *publicRoot) (root.TrustedMaterial, error) {
-	if last.material != nil && p.options.Clock().Sub(last.got) < maxRootAge {
-		return last.material, nil
-	}
-	return nil, denyf(Unknown, "cannot get the public root of trust: %s", fault.Words(last.err.Error()))
+func (p *PublicRoot) good(last publicRoot) bool {
+	return last.material != nil && p.options.Clock().Sub(last.got) < maxRootAge
 }
 
-func (p *PublicRoot) refreshed(last *publicRoot) *publicRoot {
-	now := p.options.Clock()
+func (p *PublicRoot) attempt(last publicRoot, running chan struct{}) {
+	began := p.options.Clock()
 	material, err := p.fetch()
-	if err != nil {
-		return &publicRoot{material: last.material, got: last.got, err: err, tried: now}
+	if err == nil {
+		last = publicRoot{material: material, got: began}
 	}
-	return &publicRoot{material: material, got: now, tried: now}
+	last.err, last.tried = err, p.options.Clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last, p.running = last, nil
+	close(running)
 }
 
+// fetch gets the root from the repository, within the time of one attempt.
 func (p *PublicRoot) fetch() (root.TrustedMaterial, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.options.Timeout) //nolint:forbidigo // it is for all who wait, and for those to come
+	defer cancel()
+	client := &http.Client{Transport: p.options.Transport}
 	by := fetcher.NewDefaultFetcher()
-	by.SetHTTPClient(&http.Client{Transport: p.options.Transport, Timeout: rootTimeout})
+	by.SetHTTPClient(sender(func(request *http.Request) (*http.Response, error) { return client.Do(request.WithContext(ctx)) }))
 	material, err := root.FetchTrustedRootWithOptions(&tuf.Options{
 		Root: p.options.Root, RepositoryBaseURL: p.options.Mirror, CachePath: p.options.Folder, Fetcher: by,
 	})
@@ -159,6 +178,12 @@ func (p *PublicRoot) fetch() (root.TrustedMaterial, error) {
 	}
 	return material, nil
 }
+
+// sender sends requests in its own way.
+type sender func(*http.Request) (*http.Response, error)
+
+// Do returns the answer to a request.
+func (s sender) Do(request *http.Request) (*http.Response, error) { return s(request) }
 
 // trustedRootEntry is the entry of a Secret that holds a trusted root.
 const trustedRootEntry = "trusted_root.json"

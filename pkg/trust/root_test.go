@@ -17,6 +17,7 @@ limitations under the License.
 package trust_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -35,6 +36,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -48,6 +50,8 @@ type mirror struct {
 	files map[string][]byte
 	down  bool
 	asked int
+	// before is called before a request is answered; nil is nothing.
+	before func(*http.Request)
 }
 
 func newMirror(t *testing.T, trustedRoot []byte) *mirror {
@@ -93,8 +97,14 @@ func signed[T metadata.Roles](t *testing.T, of *metadata.Metadata[T], signer sig
 
 func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.asked++
+	before := m.before
+	m.mu.Unlock()
+	if before != nil {
+		before(r)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	file, ok := m.files[r.URL.Path]
 	switch {
 	case m.down:
@@ -112,6 +122,20 @@ func (m *mirror) set(down bool) (asked int) {
 	m.down = down
 	asked, m.asked = m.asked, 0
 	return asked
+}
+
+// requests is how often it was asked since it was last set.
+func (m *mirror) requests() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked
+}
+
+// each sets what happens before a request is answered.
+func (m *mirror) each(before func(*http.Request)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = before
 }
 
 // clock is a time that tests set.
@@ -185,10 +209,123 @@ func TestThePublicRoot(t *testing.T) {
 	at.pass(3 * 24 * time.Hour)
 	_, err = good.verifyBy(t, rule(authority))
 	g.Expect(err).NotTo(HaveOccurred(), "an outage does not end what is known")
-	g.Expect(m.set(true)).To(BeNumerically(">", 0))
+	public.Wait()
+	g.Expect(m.requests()).To(BeNumerically(">", 0), "it is asked for behind who needs it")
 	at.pass(5 * 24 * time.Hour)
 	_, err = good.verifyBy(t, rule(authority))
 	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+	public.Wait()
+}
+
+// TestAMirrorThatHangsKeepsNobodyWaiting holds that who has a root that is good
+// uses it, whatever the repository does; and that an attempt ends, with all its
+// requests, and is not made again at once.
+func TestAMirrorThatHangsKeepsNobodyWaiting(t *testing.T) {
+	s := newSigstore(t)
+	trusted := s.trustedRoot(t, lists{log: true, certificates: true})
+	demand := s.identities(t, lists{log: true})
+	demand.TrustedRoot = nil
+	good := push(t, serve(t, true), "good")
+	good.attachBundle(t, s.identityBundle(t, s.leaf(t, leafOptions{logged: true}), statement(t, good.digest, signPredicate), witness{log: time.Now()}))
+	begin := func(t *testing.T, timeout time.Duration) (*mirror, *clock, trust.Rule) {
+		t.Helper()
+		m, at := newMirror(t, trusted), &clock{at: time.Now()}
+		public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root, Clock: at.now, Timeout: timeout})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		t.Cleanup(public.Wait)
+		authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		return m, at, rule(authority)
+	}
+	// hang answers nobody until it is released.
+	hang := func(t *testing.T, m *mirror) (hung <-chan struct{}, release func()) {
+		t.Helper()
+		arrived, held := make(chan struct{}, 64), make(chan struct{})
+		release = sync.OnceFunc(func() { close(held) })
+		t.Cleanup(release)
+		m.each(func(r *http.Request) {
+			arrived <- struct{}{}
+			select {
+			case <-held:
+			case <-r.Context().Done():
+			}
+		})
+		return arrived, release
+	}
+
+	t.Run("with a root that is good", func(t *testing.T) {
+		g := NewWithT(t)
+		m, at, by := begin(t, time.Hour)
+		_, err := good.verifyBy(t, by)
+		g.Expect(err).NotTo(HaveOccurred())
+		hung, release := hang(t, m)
+		at.pass(25 * time.Hour)
+		m.set(false)
+		for range 3 {
+			_, err = good.verifyBy(t, by)
+			g.Expect(err).NotTo(HaveOccurred(), "the repository has not answered, and nobody waits for it")
+		}
+		g.Eventually(hung).WithTimeout(10 * time.Second).Should(Receive())
+		g.Expect(m.requests()).To(Equal(1), "one attempt is under way")
+
+		release()
+		at.pass(156 * time.Hour)
+		_, err = good.verifyBy(t, by)
+		g.Expect(err).NotTo(HaveOccurred(), "the first root is older than a week, and the second is not")
+	})
+	t.Run("with a root that is too old", func(t *testing.T) {
+		g := NewWithT(t)
+		m, at, by := begin(t, time.Hour)
+		_, err := good.verifyBy(t, by)
+		g.Expect(err).NotTo(HaveOccurred())
+		hang(t, m)
+		at.pass(8 * 24 * time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err = trust.NewRules(good.open(t, registry.Access{}), by).Verify(ctx, good.subject())
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", "deadline exceeded")
+	})
+	t.Run("with no root", func(t *testing.T) {
+		g := NewWithT(t)
+		m, at, by := begin(t, 100*time.Millisecond)
+		_, release := hang(t, m)
+		_, err := good.verifyBy(t, by)
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", "deadline exceeded")
+		release()
+		m.set(false)
+		_, err = good.verifyBy(t, by)
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+		g.Expect(m.requests()).To(BeZero(), "there is a pause after an attempt")
+		g.Eventually(func() error {
+			at.pass(time.Minute) // where the machine is slow, another attempt may be needed
+			_, err := good.verifyBy(t, by)
+			return err
+		}).WithTimeout(10 * time.Second).Should(Succeed())
+	})
+	t.Run("in each of its answers", func(t *testing.T) {
+		g := NewWithT(t)
+		m, _, by := begin(t, 500*time.Millisecond)
+		m.each(func(r *http.Request) {
+			select { // no request takes too long, but all of them do
+			case <-time.After(200 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+		})
+		_, err := good.verifyBy(t, by)
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", "deadline exceeded")
+	})
+	t.Run("for longer than the pause", func(t *testing.T) {
+		g := NewWithT(t)
+		m, at, by := begin(t, time.Hour)
+		m.set(true)
+		m.each(func(*http.Request) { at.pass(2 * time.Minute) })
+		_, err := good.verifyBy(t, by)
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+		m.set(true)
+		_, err = good.verifyBy(t, by)
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
+		g.Expect(m.requests()).To(BeZero(), "the pause begins when an attempt ends")
+	})
 }
 
 // TestAPublicRootWithoutALogOfCertificates holds that such a root verifies
