@@ -291,12 +291,19 @@ func (n *tenant) rot(storage string, which int) {
 // file returns one of the published files of a storage, or nothing if there is none.
 func (n *tenant) file(storage string, which int) string {
 	n.Helper()
-	files, err := filepath.Glob(filepath.Join(storage, "externalartifact", "*", "*", "*"))
-	n.Expect(err).NotTo(HaveOccurred())
+	files := n.files(storage)
 	if len(files) == 0 {
 		return ""
 	}
 	return files[which%len(files)]
+}
+
+// files returns the published files of a storage.
+func (n *tenant) files(storage string) []string {
+	n.Helper()
+	files, err := filepath.Glob(filepath.Join(storage, "externalartifact", "*", "*", "*"))
+	n.Expect(err).NotTo(HaveOccurred())
+	return files
 }
 
 // pass lets time pass.

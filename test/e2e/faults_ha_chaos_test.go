@@ -43,7 +43,7 @@ func TestChaosAmongReplicas(t *testing.T) {
 	const (
 		shard   = "mutiny"
 		sources = 3
-		turmoil = 15 * time.Second
+		turmoil = 20 * time.Second
 	)
 	r := startReplicas(t, shard, shortRetention...)
 	m := mutiny{
@@ -69,6 +69,7 @@ func TestChaosAmongReplicas(t *testing.T) {
 	for _, artifact := range before {
 		r.held(artifact)
 	}
+	r.takeDown(kill, r.all...)
 	for _, controller := range r.all {
 		r.swept(controller, before)
 	}
@@ -120,15 +121,13 @@ func (m mutiny) death(what string, lost bool, which func() []*stage.Controller) 
 	after := m.draw(time.Second)
 	return deed{what: what, do: func() {
 		dead := which()
-		for _, controller := range dead {
-			m.Expect(controller.Kill()).To(Succeed())
-		}
+		m.takeDown(kill, dead...)
 		m.pass(after)
 		for _, controller := range dead {
 			if lost {
 				m.wipe(controller.StorageDir)
 			}
-			m.Expect(controller.Restart(m.Context())).To(Succeed())
+			m.bringUp(controller)
 		}
 	}}
 }
@@ -140,12 +139,13 @@ func (m mutiny) usurpation() deed {
 	longer := m.draw(time.Second)
 	return deed{what: fmt.Sprintf("the replica that leads is frozen until another one has led for %s", longer), do: func() {
 		first, holder := m.leader(), m.holder(m.shard, "")
+		ended := first.Exited()
 		m.Expect(syscall.Kill(first.PID(), syscall.SIGSTOP)).To(Succeed())
 		m.holder(m.shard, holder)
 		m.pass(longer)
 		m.Expect(syscall.Kill(first.PID(), syscall.SIGCONT)).To(Succeed())
-		m.Eventually(first.Exited(), patience).Should(BeClosed(), "who has lost the lease ends")
-		m.Expect(first.Restart(m.Context())).To(Succeed())
+		m.Eventually(ended, patience).Should(BeClosed(), "who has lost the lease ends")
+		m.bringUp(first)
 	}}
 }
 
@@ -155,14 +155,16 @@ func (m mutiny) loss() deed {
 	return deed{what: "a replica loses a file", do: func() { m.lose(which()[0].StorageDir, file) }}
 }
 
-// decay has a file of a replica rot while that does not run.
+// decay has the files of a replica rot while that does not run.
 func (m mutiny) decay() deed {
-	which, file := m.one(), m.random.IntN(100)
-	return deed{what: "a replica dies, and a file of it rots", do: func() {
+	which := m.one()
+	return deed{what: "a replica dies, and its files rot", do: func() {
 		controller := which()[0]
-		m.Expect(controller.Kill()).To(Succeed())
-		m.rot(controller.StorageDir, file)
-		m.Expect(controller.Restart(m.Context())).To(Succeed())
+		m.takeDown(kill, controller)
+		for _, file := range m.files(controller.StorageDir) {
+			m.overwrite(file)
+		}
+		m.bringUp(controller)
 	}}
 }
 

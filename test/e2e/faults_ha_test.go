@@ -17,6 +17,7 @@ limitations under the License.
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"maps"
@@ -51,12 +52,16 @@ type replicas struct {
 	balancer *stage.Balancer
 	level    int
 	random   *rand.Rand
+
+	mu sync.Mutex
+	// down are those that a test has ended.
+	down map[*stage.Controller]bool
 }
 
 // startReplicas starts three, as config/manager does.
 func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 	t.Helper()
-	r := &replicas{tenant: newTenant(t, v1alpha1.UseAsSourceEnabled), shard: shard, random: chance(t)}
+	r := &replicas{tenant: newTenant(t, v1alpha1.UseAsSourceEnabled), shard: shard, random: chance(t), down: map[*stage.Controller]bool{}}
 	var err error
 	r.balancer, err = stage.StartBalancer(t.Context())
 	r.Expect(err).NotTo(HaveOccurred())
@@ -88,7 +93,60 @@ func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 		r.balancer.Add(t.Context(), controller)
 		r.all = append(r.all, controller)
 	}
+	r.keep()
 	return r
+}
+
+// keep starts replicas again that have ended by themselves, as a kubelet does:
+// on a busy machine, one that leads may lose its lease at any time.
+func (r *replicas) keep() {
+	const often = 100 * time.Millisecond
+	ctx, stop := context.WithCancel(r.Context())
+	kubelet := &watcher{}
+	kubelet.repeat(ctx, often, func(ctx context.Context) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, controller := range r.all {
+			if !r.down[controller] && hasEnded(controller) {
+				_ = controller.Restart(ctx) // if it is not ready, the next turn finds it ended
+			}
+		}
+	})
+	r.Cleanup(func() {
+		stop()
+		kubelet.running.Wait()
+	})
+}
+
+func hasEnded(controller *stage.Controller) bool {
+	select {
+	case <-controller.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// takeDown ends replicas, which stay down until they are brought up again.
+func (r *replicas) takeDown(end func(*stage.Controller) error, which ...*stage.Controller) {
+	r.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, controller := range which {
+		r.down[controller] = true
+		r.Expect(end(controller)).To(Succeed())
+	}
+}
+
+// bringUp starts a replica, unless it runs.
+func (r *replicas) bringUp(controller *stage.Controller) {
+	r.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if hasEnded(controller) {
+		r.Expect(controller.Restart(r.Context())).To(Succeed())
+	}
+	delete(r.down, controller)
 }
 
 // source publishes a first version of app, whose layer is served as it is, and
@@ -146,9 +204,7 @@ func (r *replicas) sometime(within time.Duration) {
 // left, the Kustomization is reconciled from those. They start again with empty disks.
 func (r *replicas) out(w *watcher, end func(*stage.Controller) error, which ...*stage.Controller) {
 	r.Helper()
-	for _, controller := range which {
-		r.Expect(end(controller)).To(Succeed())
-	}
+	r.takeDown(end, which...)
 	if gone := time.Now(); len(which) < len(r.all) {
 		r.eventually(func(g Gomega) {
 			g.Expect(w.lastReconcile()).To(BeTemporally(">", gone), "the Kustomization is not reconciled")
@@ -156,7 +212,7 @@ func (r *replicas) out(w *watcher, end func(*stage.Controller) error, which ...*
 	}
 	for _, controller := range which {
 		r.wipe(controller.StorageDir)
-		r.Expect(controller.Restart(r.Context())).To(Succeed())
+		r.bringUp(controller)
 	}
 }
 
@@ -175,17 +231,31 @@ func (r *replicas) answers(w *watcher, controller *stage.Controller) {
 func (r *replicas) leader() (leads *stage.Controller) {
 	r.Helper()
 	r.eventually(func(g Gomega) {
-		leads = nil
-		for _, controller := range r.all {
-			for line := range strings.Lines(r.read("http://" + controller.Metrics + "/metrics")) {
-				if strings.HasPrefix(line, "leader_election_master_status{") && strings.HasSuffix(line, " 1\n") {
-					leads = controller
-				}
-			}
-		}
-		g.Expect(leads).NotTo(BeNil(), "nobody leads")
+		i := slices.IndexFunc(r.all, func(controller *stage.Controller) bool { return leading(r.Context(), controller) })
+		g.Expect(i).NotTo(Equal(-1), "nobody leads")
+		leads = r.all[i]
 	})
 	return leads
+}
+
+// leading tells whether a controller says that it leads.
+func leading(ctx context.Context, controller *stage.Controller) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+controller.Metrics+"/metrics", http.NoBody)
+	if err != nil {
+		return false
+	}
+	answer, err := plainClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "leader_election_master_status{") && strings.HasSuffix(lines.Text(), " 1") {
+			return true
+		}
+	}
+	return false
 }
 
 // watcher looks on all along, and keeps what must not be.
@@ -369,7 +439,11 @@ func (r *replicas) content(w *watcher) {
 func (r *replicas) held(artifact *meta.Artifact) {
 	r.Helper()
 	for _, controller := range r.all {
-		r.Eventually(func() int { return r.answered(controller, artifact.Path) }, patience, poll).Should(Equal(http.StatusOK), controller.Name())
+		r.eventually(func(g Gomega) {
+			code, digest, err := download(r.Context(), "http://"+controller.Address+"/"+artifact.Path)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect([]any{code, digest}).To(Equal([]any{http.StatusOK, artifact.Digest}), controller.Name())
+		})
 	}
 }
 
