@@ -41,10 +41,11 @@ import (
 // block is a fenced block of a page of the documentation.
 type block struct{ page, content string }
 
+// fence is around what a reader may copy and apply.
 var fence = regexp.MustCompile("(?ms)^```(?:yaml|yml)\n(.*?)^```")
 
-// blocks returns the YAML of every page that a reader may copy from.
-func (n *tenant) blocks(root string) (all []block) {
+// blocks returns what every page has between fences of a kind.
+func (n *tenant) blocks(root string, fence *regexp.Regexp) (all []block) {
 	n.Helper()
 	pages, err := filepath.Glob(filepath.Join(root, "*.md"))
 	n.Expect(err).NotTo(HaveOccurred())
@@ -89,7 +90,7 @@ func TestTheDocumentationApplies(t *testing.T) {
 	}
 	apply("-k", filepath.Join(root, "config", "samples"))
 
-	blocks := n.blocks(root)
+	blocks := n.blocks(root, fence)
 	n.Expect(blocks).NotTo(BeEmpty())
 	for i, block := range blocks {
 		file := filepath.Join(t.TempDir(), fmt.Sprintf("%d.yaml", i))
@@ -170,6 +171,9 @@ func TestTheComponentPVC(t *testing.T) {
 	deployment := get(n, "image-source-controller", &appsv1.Deployment{})
 	n.Expect(*deployment.Spec.Replicas).To(BeEquivalentTo(1))
 	n.Expect(deployment.Spec.Strategy).To(Equal(appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}))
+	// Nobody else serves while it is replaced, so nothing but a roll-out ends it.
+	args := deployment.Spec.Template.Spec.Containers[0].Args
+	n.Expect(n.program().value(args, "enable-leader-election")).To(Equal("false"))
 	claim := get(n, "image-source-controller", &corev1.PersistentVolumeClaim{})
 	n.Expect(deployment.Spec.Template.Spec.Volumes).To(ContainElement(corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.Name},
