@@ -144,7 +144,8 @@ func (n *tenant) start(p program, args []string) string {
 	n.Helper()
 	noCluster := filepath.Join(n.TempDir(), "kubeconfig")
 	n.Expect(os.WriteFile(noCluster, []byte("no cluster"), 0o600)).To(Succeed())
-	command := exec.CommandContext(n.Context(), p.path, args...)
+	// Several run at once, and none is asked how it is.
+	command := exec.CommandContext(n.Context(), p.path, append(slices.Clone(args), "--health-addr=0")...)
 	command.Env = []string{
 		"KUBECONFIG=" + noCluster, "KUBERNETES_SERVICE_HOST=192.0.2.1", "RUNTIME_NAMESPACE=" + controlplane.FluxNamespace,
 	}
