@@ -134,6 +134,24 @@ func TestUnderstand(t *testing.T) {
 	g.Expect(understand(`sum(a) by (host)`)).To(Equal(query{selected: map[string][]condition{"a": nil}, grouped: []string{"host"}}))
 }
 
+func TestConditionsSelectAsInPrometheus(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	for _, c := range []condition{{"", "=", "token"}, {"", "=~", "tok.*|ping"}, {"", "!=", "tok"}, {"", "!~", "tok|ping"}, {"", "!~", "$any"}} {
+		g.Expect(c.selects("token")).To(BeTrue(), "%v", c)
+	}
+	for _, c := range []condition{{"", "=", "tok"}, {"", "=~", "tok"}, {"", "!=", "token"}, {"", "!~", "tok.*"}} {
+		g.Expect(c.selects("token")).To(BeFalse(), "%v", c)
+	}
+}
+
+func TestPanelsOfCollapsedRowsAreSeen(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	inner := panel{Title: "inner"}
+	g.Expect(withNested([]panel{{Title: "row", Panels: []panel{inner}}})).To(ContainElement(inner))
+}
+
 // ofTarget are the labels that series get from what they are scraped from.
 var ofTarget = map[string]string{"pod": "image-source-controller-0"}
 
