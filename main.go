@@ -221,10 +221,10 @@ func operate(ctx context.Context, o *options, serving *controllers.Serving) erro
 
 // unlessEnded is no error when the process was told to end.
 func unlessEnded(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // manage runs the manager. The one that leads ends when it cannot renew its lease,

@@ -680,7 +680,8 @@ func (f frozen) RoundTrip(r *http.Request) (*http.Response, error) {
 type frozenBody struct {
 	io.ReadCloser
 	from chan struct{}
-	ctx  context.Context //nolint:containedctx // that of the request, which the body belongs to
+	// ctx is that of the request, which the body belongs to.
+	ctx context.Context
 }
 
 // Read implements io.Reader.

@@ -108,7 +108,7 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 	code := func(path string) int {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+probes.Listener.Addr().String()+path, http.NoBody)
 		g.Expect(err).NotTo(HaveOccurred())
-		response, err := http.DefaultClient.Do(request)
+		response, err := (&http.Client{}).Do(request)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(response.Body.Close()).To(Succeed())
 		return response.StatusCode
