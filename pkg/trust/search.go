@@ -330,7 +330,7 @@ func (s *search) legacy(ctx context.Context) error {
 		return &unreadError{doing: "read the legacy cosign signatures of " + s.subject.Digest.String(), err: err}
 	case err != nil || len(m.Layers) == 0:
 		s.report(forCosign, "a tag for legacy cosign signatures that does not hold any")
-		return nil
+		return nil //nolint:nilerr // it was reported
 	}
 	var failed error
 	for i, layer := range m.Layers {
