@@ -103,44 +103,9 @@ func (s *Store) check(ctx context.Context, root *os.Root, want expectation, dept
 		return 0, false, err
 	}
 	defer f.Close()
-	if info, err = f.Stat(); err != nil {
+	sums, err := s.examine(ctx, f, want.sha256, want.algorithm)
+	if err != nil {
 		return 0, false, err
 	}
-	sums, err := hashAll(ctx, f, sha256Name, want.algorithm)
-	if ctx.Err() != nil {
-		return 0, false, ctx.Err()
-	}
-	// A file that cannot be read to its end is as damaged as one that reads differently.
-	if err != nil || sums[sha256Name] != want.sha256 {
-		return 0, false, s.quarantine(root, want.sha256, info)
-	}
-	s.sound.add(want.sha256, info)
 	return info.Size(), rightSize && sums[want.algorithm] == want.digits, nil
-}
-
-// quarantine takes every name from damaged bytes. A name that has got other
-// bytes since is left alone.
-func (s *Store) quarantine(root *os.Root, sha256 string, damaged fs.FileInfo) error {
-	keys, err := publishedKeys(root)
-	defer s.lock(sha256)()
-	s.sound.drop(sha256)
-	errs := []error{err, removeSame(root, blobPath(sha256), damaged)}
-	for _, key := range keys {
-		errs = append(errs, removeSame(root, key.file(sha256), damaged))
-	}
-	return errors.Join(errs...)
-}
-
-func removeSame(root *os.Root, name string, damaged fs.FileInfo) error {
-	info, err := root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !os.SameFile(info, damaged) {
-		return nil
-	}
-	return root.Remove(name)
 }

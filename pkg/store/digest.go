@@ -56,11 +56,37 @@ func splitDigest(d string) (algorithm, digits string, ok bool) {
 	return algorithm, digits, true
 }
 
-// digest returns algorithm:hex of the file at name by the configured
-// algorithm. The sha256 is known from the file's making and not read again.
-func (s *Store) digest(ctx context.Context, root *os.Root, name, sha256 string) (string, error) {
+// joinDigest is the opposite of splitDigest, from the digits of each algorithm.
+func joinDigest(algorithm string, sums map[string]string) string {
+	return algorithm + ":" + sums[algorithm]
+}
+
+// knownDigest returns algorithm:hex by the configured algorithm where no byte
+// needs to be read for it: the sha256 is what a content is named by, and the
+// others are remembered of what was read before.
+func (s *Store) knownDigest(sha256 string) (digest string, ok bool) {
 	if s.algorithm == sha256Name {
-		return sha256Name + ":" + sha256, nil
+		return sha256Name + ":" + sha256, true
+	}
+	return s.sound.digest(sha256)
+}
+
+// storedDigest returns algorithm:hex of a stored content by the configured
+// algorithm; fs.ErrNotExist says that it is not stored, or was damaged. Where it
+// reads it may take long: the caller must not hold the lock of the digest.
+func (s *Store) storedDigest(ctx context.Context, sha256 string) (string, error) {
+	if digest, ok := s.knownDigest(sha256); ok {
+		return digest, nil
+	}
+	digest, _, err := s.read(ctx, blobPath(sha256), sha256)
+	return digest, err
+}
+
+// scratchDigest returns the same of the scratch file at name, whose sha256 is
+// taken as given.
+func (s *Store) scratchDigest(ctx context.Context, root *os.Root, name, sha256 string) (string, error) {
+	if digest, ok := s.knownDigest(sha256); ok {
+		return digest, nil
 	}
 	f, err := root.Open(name)
 	if err != nil {
@@ -68,10 +94,7 @@ func (s *Store) digest(ctx context.Context, root *os.Root, name, sha256 string) 
 	}
 	defer f.Close()
 	sums, err := hashAll(ctx, f, s.algorithm)
-	if err != nil {
-		return "", err
-	}
-	return s.algorithm + ":" + sums[s.algorithm], nil
+	return joinDigest(s.algorithm, sums), err
 }
 
 // hashAll reads r once and returns the digits of each algorithm.

@@ -83,7 +83,7 @@ func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
 	if err != nil {
 		return Stored{}, err
 	}
-	digest, err := s.digest(ctx, root, name, file.SHA256)
+	digest, err := s.scratchDigest(ctx, root, name, file.SHA256)
 	if err != nil {
 		return Stored{}, err
 	}
@@ -91,7 +91,7 @@ func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
 	if err := ctx.Err(); err != nil {
 		return Stored{}, err
 	}
-	if err := s.keep(root, name, file); err != nil {
+	if err := s.keep(root, name, file, digest); err != nil {
 		return Stored{}, err
 	}
 	if err := s.publish(root, key, file.SHA256); err != nil {
@@ -120,6 +120,13 @@ func (s *Store) Link(ctx context.Context, key Key, sha256 string) (Stored, bool,
 var errNotStored = errors.New("content is not stored")
 
 func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored, error) {
+	digest, err := s.storedDigest(ctx, sha256)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Stored{}, errNotStored
+	}
+	if err != nil {
+		return Stored{}, err
+	}
 	root, err := s.open()
 	if err != nil {
 		return Stored{}, err
@@ -130,10 +137,6 @@ func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored,
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return Stored{}, errNotStored
 	}
-	if err != nil {
-		return Stored{}, err
-	}
-	digest, err := s.digest(ctx, root, blobPath(sha256), sha256)
 	if err != nil {
 		return Stored{}, err
 	}
@@ -170,7 +173,7 @@ func (s *Store) scratchName(root *os.Root, file File) (string, error) {
 // keep makes the scratch file the blob of its digest, or finds that there is
 // one already. A blob of the wrong length is replaced, and one that no key uses
 // as well: the bytes at hand are known to be good, and those may have rotted.
-func (s *Store) keep(root *os.Root, name string, file File) error {
+func (s *Store) keep(root *os.Root, name string, file File, digest string) error {
 	blob := blobPath(file.SHA256)
 	info, err := root.Lstat(blob)
 	switch {
@@ -179,7 +182,7 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 			return err
 		}
 	case err == nil && info.Size() == file.Size && links(info) > 1:
-		return s.touchKept(root, info, file.SHA256)
+		return s.touchKept(root, file.SHA256, sound{file: info, digest: digest})
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -197,20 +200,20 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 		return err
 	}
 	if info, err = root.Lstat(blob); err == nil {
-		s.sound.add(file.SHA256, info)
+		s.sound.add(file.SHA256, sound{file: info, digest: digest})
 	}
 	return err
 }
 
 // touchKept dates a blob anew. Bytes that were known to be good still are.
-func (s *Store) touchKept(root *os.Root, before fs.FileInfo, sha256 string) error {
-	sound := s.sound.has(sha256, before)
-	if err := touch(root, blobPath(sha256), s.now()); err != nil || !sound {
+func (s *Store) touchKept(root *os.Root, sha256 string, kept sound) error {
+	known := s.sound.has(sha256, kept.file)
+	if err := touch(root, blobPath(sha256), s.now()); err != nil || !known {
 		return err
 	}
 	info, err := root.Lstat(blobPath(sha256))
 	if err == nil {
-		s.sound.add(sha256, info)
+		s.sound.add(sha256, sound{file: info, digest: kept.digest})
 	}
 	return err
 }

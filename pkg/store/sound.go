@@ -32,31 +32,48 @@ import (
 // found by Check.
 type soundness struct {
 	mu       sync.Mutex
-	files    map[string]fs.FileInfo // by digest, as they were found
-	readings flight.Group[string, bool]
+	contents map[string]sound // by sha256
+	readings flight.Group[string, string]
+}
+
+// sound is what is known of good bytes.
+type sound struct {
+	// file is the file as it was when its bytes were found good.
+	file fs.FileInfo
+	// digest is that of the bytes by the configured algorithm, as consumers are told it.
+	digest string
 }
 
 // has tells whether a file is as it was when its bytes were found good.
 func (s *soundness) has(sha256 string, info fs.FileInfo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.files[sha256]
-	return ok && os.SameFile(known, info) && known.Size() == info.Size() && known.ModTime().Equal(info.ModTime())
+	known, ok := s.contents[sha256]
+	return ok && os.SameFile(known.file, info) && known.file.Size() == info.Size() && known.file.ModTime().Equal(info.ModTime())
 }
 
-func (s *soundness) add(sha256 string, info fs.FileInfo) {
+// digest returns the digest of a content that was found good here, whatever has
+// become of its file: the same sha256 is the same bytes.
+func (s *soundness) digest(sha256 string) (digest string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.files == nil {
-		s.files = map[string]fs.FileInfo{}
+	known, ok := s.contents[sha256]
+	return known.digest, ok
+}
+
+func (s *soundness) add(sha256 string, found sound) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contents == nil {
+		s.contents = map[string]sound{}
 	}
-	s.files[sha256] = info
+	s.contents[sha256] = found
 }
 
 func (s *soundness) drop(sha256 string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.files, sha256)
+	delete(s.contents, sha256)
 }
 
 // Has tells whether a published file is on this disk with the bytes that its name
@@ -80,25 +97,26 @@ func (s *Store) Has(ctx context.Context, key Key, sha256 string) (bool, error) {
 // bytes are not is taken away, and missing (fs.ErrNotExist), as is what is no
 // regular file.
 func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File, error) {
-	f, info, err := s.openRegular(key.file(sha256))
-	if err != nil || s.sound.has(sha256, info) {
-		return f, err
+	name := key.file(sha256)
+	for {
+		f, info, err := s.openRegular(name)
+		if err != nil || s.sound.has(sha256, info) {
+			return f, err
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+		_, shared, err := s.read(ctx, name, sha256)
+		if err != nil {
+			return nil, err
+		}
+		if !shared {
+			f, _, err = s.openRegular(name)
+			return f, err
+		}
+		// What another one read is nearly always this file too, under another
+		// name. A copy that was restored from elsewhere is not.
 	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	// The reading has a file of its own: it may outlive who began it.
-	good, _, err := s.sound.readings.Do(ctx, key.file(sha256), func(ctx context.Context) (bool, error) {
-		return s.assure(ctx, key, sha256)
-	})
-	switch {
-	case err != nil:
-		return nil, err
-	case !good:
-		return nil, fs.ErrNotExist
-	}
-	f, _, err = s.openRegular(key.file(sha256))
-	return f, err
 }
 
 // openRegular opens a file below the root; what is no regular file is missing.
@@ -125,32 +143,79 @@ func (s *Store) openRegular(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// assure reads a published file and tells whether its bytes are good. If they
-// are not, they lose all their names.
-func (s *Store) assure(ctx context.Context, key Key, sha256 string) (bool, error) {
-	f, info, err := s.openRegular(key.file(sha256))
-	if err != nil {
-		return false, err
+// read examines the file at name, of which sha256 are the digits, and returns
+// the digest to tell consumers. Readings of one content that are asked for at
+// the same time are one (shared), whatever the name; if the one that another
+// caller began comes to nothing, it says nothing about this name and is begun anew.
+func (s *Store) read(ctx context.Context, name, sha256 string) (digest string, shared bool, err error) {
+	for {
+		digest, shared, err = s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (string, error) {
+			// The reading has a file of its own: it may outlive who began it.
+			f, _, err := s.openRegular(name)
+			if err != nil {
+				return "", err
+			}
+			defer f.Close()
+			sums, err := s.examine(ctx, f, sha256)
+			return joinDigest(s.algorithm, sums), err
+		})
+		if !shared || err == nil || ctx.Err() != nil {
+			return digest, shared, err
+		}
 	}
-	defer f.Close()
-	sums, err := hashAll(ctx, f, sha256Name)
+}
+
+// examine reads an open stored file to its end, and returns the digits of its
+// sha256, of the configured algorithm and of those asked for beside them. Bytes
+// that are not what sha256 says lose all their names, and are missing (fs.ErrNotExist).
+func (s *Store) examine(ctx context.Context, f *os.File, sha256 string, beside ...string) (map[string]string, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	sums, err := hashAll(ctx, f, append(beside, sha256Name, s.algorithm)...)
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return nil, ctx.Err()
 	}
 	// A file that cannot be read to its end is as damaged as one that reads differently.
 	if err != nil || sums[sha256Name] != sha256 {
-		return false, s.condemn(sha256, info)
+		if err := s.quarantine(sha256, info); err != nil {
+			return nil, err
+		}
+		return nil, fs.ErrNotExist
 	}
-	s.sound.add(sha256, info)
-	return true, nil
+	s.sound.add(sha256, sound{file: info, digest: joinDigest(s.algorithm, sums)})
+	return sums, nil
 }
 
-// condemn is quarantine for who has no root open.
-func (s *Store) condemn(sha256 string, damaged fs.FileInfo) error {
+// quarantine takes every name from damaged bytes. A name that has got other
+// bytes since is left alone.
+func (s *Store) quarantine(sha256 string, damaged fs.FileInfo) error {
 	root, err := s.open()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	return s.quarantine(root, sha256, damaged)
+	keys, err := publishedKeys(root)
+	defer s.lock(sha256)()
+	s.sound.drop(sha256)
+	errs := []error{err, removeSame(root, blobPath(sha256), damaged)}
+	for _, key := range keys {
+		errs = append(errs, removeSame(root, key.file(sha256), damaged))
+	}
+	return errors.Join(errs...)
+}
+
+func removeSame(root *os.Root, name string, damaged fs.FileInfo) error {
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(info, damaged) {
+		return nil
+	}
+	return root.Remove(name)
 }

@@ -107,3 +107,31 @@ func TestHasTellsWhetherGoodBytesAreHere(t *testing.T) {
 	_, err := s.Has(t.Context(), app, "../../../etc/passwd")
 	g.Expect(err).To(HaveOccurred())
 }
+
+// A restored backup may have lost the hard links: what is found of one file of a
+// content must not be taken for what is true of another.
+func TestHandlerTellsCopiesOfOneContentApart(t *testing.T) {
+	g := NewWithT(t)
+	root := t.TempDir()
+	content := strings.Repeat("content ", 1<<18)
+	s := open(t, options(root))
+	good := put(t, s, app, content)
+	copied := put(t, s, store.Key{Namespace: "other", Name: "app"}, content)
+	s = reopen(t, s, options(root))
+	g.Expect(os.Remove(filepath.Join(root, copied.Path))).To(Succeed())
+	overwrite(t, filepath.Join(root, copied.Path), strings.ToUpper(content))
+	address := serve(t, s, store.HandlerOptions{})
+	var group errgroup.Group
+	for range 20 {
+		for path, want := range map[string]int{good.Path: http.StatusOK, copied.Path: http.StatusNotFound} {
+			group.Go(func() error {
+				if response, body := exchange(t, address, "GET", "/"+path); response.StatusCode != want || want == http.StatusOK && body != content {
+					return fmt.Errorf("code %d for %s, %d bytes", response.StatusCode, path, len(body))
+				}
+				return nil
+			})
+		}
+	}
+	g.Expect(group.Wait()).To(Succeed())
+	g.Expect(published(t, root)).To(ConsistOf(strings.TrimPrefix(good.Path, "externalartifact/")))
+}
