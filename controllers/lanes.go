@@ -132,7 +132,7 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	defer l.mu.Unlock()
 	state := l.state(plan.lane())
 	full := l.capacity > 0 && state.busy >= l.capacity
-	wait := time.Until(l.quiet[plan.access()])
+	wait := l.silence(plan.access())
 	switch {
 	case insist:
 	case wait > 0:
@@ -160,6 +160,20 @@ func (l *lanes) state(way lane) *laneState {
 		l.known[way] = state
 	}
 	return state
+}
+
+// silence returns how long a registry wants not to be asked with an access. A
+// wait that is over is forgotten.
+func (l *lanes) silence(who access) time.Duration {
+	until, ok := l.quiet[who]
+	if !ok {
+		return 0
+	}
+	wait := time.Until(until)
+	if wait <= 0 {
+		delete(l.quiet, who)
+	}
+	return wait
 }
 
 // crowded tells whether half of what one lane may have is in lanes that are not
@@ -217,6 +231,7 @@ func (l *lanes) learn(plan Plan, f finding) {
 	}
 	state.tried, state.works = true, works
 	if wait > 0 {
+		l.tidy() // whoever is gone does not come back to have its wait forgotten
 		l.quiet[plan.access()] = time.Now().Add(wait)
 	}
 }

@@ -153,6 +153,15 @@ func TestLanes(t *testing.T) {
 		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b", SecretName: "login"})
 		expectAdmission(t, l, neighbour, admitted)
 	})
+	t.Run("a wait that is over is forgotten", func(t *testing.T) {
+		l := &lanes{}
+		expectAdmission(t, l, app, admitted)
+		l.leave(app, &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Nanosecond, Err: errors.New("429")})
+		expectAdmission(t, l, app, admitted)
+		if len(l.quiet) != 0 {
+			t.Errorf("%d waits are remembered", len(l.quiet))
+		}
+	})
 	hasty := planFor(t, "one.example/app", credentials.References{Namespace: "a"})
 	hasty.Timeout = time.Millisecond
 	for what, broken := range map[string]Plan{
