@@ -22,6 +22,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -96,8 +98,8 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 		Named("imagepolicy").
 		For(&imagev1.ImagePolicy{}, builder.WithPredicates(changed(policyMarks))).
 		Watches(&v1alpha1.ArtifactRepository{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(changed(generatedShape))).
-		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.policiesOfRepository), builder.WithPredicates(changed(repositoryMarks))).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.policiesOfNamespace), builder.WithPredicates(changed(labelsOf))).
+		Watches(&imagev1.ImageRepository{}, asItIs(r.policiesOfRepository), builder.WithPredicates(changed(repositoryMarks))).
+		Watches(&corev1.Namespace{}, asItIs(r.policiesOfNamespace), builder.WithPredicates(changed(labelsOf))).
 		WithOptions(options).
 		Complete(r)
 }
@@ -110,12 +112,12 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 		Named("artifactrepository").
 		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
 		Watches(&v1alpha1.ArtifactRepository{}, r.interrupter()).
-		Watches(&sourcev1.ExternalArtifact{}, handler.EnqueueRequestsFromMapFunc(r.drifted)).
-		Watches(&imagev1.ImagePolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
-		Watches(&imagev1.ImageRepository{}, handler.EnqueueRequestsFromMapFunc(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
+		Watches(&sourcev1.ExternalArtifact{}, asItIs(r.drifted)).
+		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
+		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
+		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
 		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret), builder.OnlyMetadata).
+		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
 		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
@@ -127,9 +129,28 @@ func (r *TrustPolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("trustpolicy").
 		For(&v1alpha1.TrustPolicy{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret), builder.OnlyMetadata).
+		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
 		WithOptions(options).
 		Complete(r)
+}
+
+// asItIs asks for what a map function finds for an object as an event shows it
+// last. The library asks of an update for the object as it was, too: where the
+// same is found by both, that is all the work twice, and where an object is
+// compared with what it should be, it is news of what was put right already.
+func asItIs(find handler.MapFunc) handler.EventHandler {
+	return latest{handler.EnqueueRequestsFromMapFunc(find)}
+}
+
+type latest struct{ handler.EventHandler }
+
+// Update implements handler.EventHandler.
+func (l latest) Update(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) {
+	if e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion() {
+		l.EventHandler.Update(ctx, e, queue) // a resync, which the library puts behind all news
+		return
+	}
+	l.Generic(ctx, event.GenericEvent{Object: e.ObjectNew}, queue)
 }
 
 // changed lets an update through when what it is given sees differs. Creation
@@ -212,16 +233,12 @@ func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Obj
 }
 
 func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj client.Object) []ctrl.Request {
-	var policies imagev1.ImagePolicyList
-	if err := r.Client.List(ctx, &policies, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
-		return nil
-	}
 	// One of the same name may be kept for an ArtifactRepository, or in its way.
 	requests := r.named(ctx, obj)
-	for i := range policies.Items {
+	policies := listed(ctx, r.Client, &imagev1.ImagePolicyList{}, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()})
+	for _, policy := range policies {
 		requests = append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
-			client.InNamespace(policies.Items[i].Namespace), client.MatchingFields{artifactsByPolicy: policies.Items[i].Name})...)
+			client.InNamespace(policy.Namespace), client.MatchingFields{artifactsByPolicy: policy.Name})...)
 	}
 	return requests
 }
@@ -327,22 +344,19 @@ func (r *ArtifactRepositoryReconciler) interrupter() handler.EventHandler {
 	}
 }
 
-// listed returns the keys of the objects that a list finds.
-func listed(ctx context.Context, c client.Client, list client.ObjectList, options ...client.ListOption) []ctrl.Request {
-	if err := c.List(ctx, list, options...); err != nil {
+// listed returns the keys of the objects that a list finds. Nothing else is
+// looked at, so the objects are those of the cache, not copies.
+func listed(ctx context.Context, c client.Client, list client.ObjectList, options ...client.ListOption) (requests []ctrl.Request) {
+	err := c.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...)
+	if err == nil {
+		err = apimeta.EachListItem(list, func(item runtime.Object) error {
+			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(item.(client.Object))})
+			return nil
+		})
+	}
+	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
 		return nil
-	}
-	var requests []ctrl.Request
-	switch list := list.(type) {
-	case *imagev1.ImagePolicyList:
-		for i := range list.Items {
-			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
-	case *v1alpha1.ArtifactRepositoryList:
-		for i := range list.Items {
-			requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
 	}
 	return requests
 }
