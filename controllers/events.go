@@ -134,7 +134,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, message)
-	case sameCondition(conditions.Get(before, meta.ReadyCondition), obj):
+	case sameReady(before, obj):
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
 		// An image that Flux has not scanned yet is no news.
 		log.Info("waiting", "message", ready.Message)
@@ -188,56 +188,56 @@ func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string
 	}
 }
 
-// sameCondition tells whether Ready says what it said before.
-func sameCondition(before *metav1.Condition, obj *v1alpha1.ArtifactRepository) bool {
-	now := conditions.Get(obj, meta.ReadyCondition)
-	return before != nil && before.Status == now.Status && before.Reason == now.Reason && before.Message == now.Message
+// sameReady tells whether Ready says what it said before.
+func sameReady(before, obj conditions.Getter) bool {
+	was, now := conditions.Get(before, meta.ReadyCondition), conditions.Get(obj, meta.ReadyCondition)
+	return was != nil && was.Status == now.Status && was.Reason == now.Reason && was.Message == now.Message
 }
 
-// forget drops the metrics of an object that is gone.
+// forget drops the metrics of an ArtifactRepository that is gone.
 func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
-	gone := &v1alpha1.ArtifactRepository{}
-	gone.Namespace, gone.Name = key.Namespace, key.Name
+	obj, now := gone(&v1alpha1.ArtifactRepository{}, key)
+	e.Metrics.RecordSuspend(ctx, obj, false)
+	e.Metrics.RecordReadiness(ctx, obj)
+	e.Metrics.RecordReconciling(ctx, obj)
+	e.Metrics.RecordStalled(ctx, obj)
+	e.Metrics.RecordDuration(ctx, obj, now)
+}
+
+// forgetTrustPolicy drops the metrics of a TrustPolicy that is gone.
+func (e *Events) forgetTrustPolicy(ctx context.Context, name string) {
+	obj, now := gone(&v1alpha1.TrustPolicy{}, types.NamespacedName{Name: name})
+	e.Metrics.RecordReadiness(ctx, obj)
+	e.Metrics.RecordDuration(ctx, obj, now)
+}
+
+// forgetImagePolicy drops the metrics of an ImagePolicy that is gone.
+func (e *Events) forgetImagePolicy(ctx context.Context, key types.NamespacedName) {
+	obj, now := gone(&imagev1.ImagePolicy{}, key)
+	e.Metrics.RecordDuration(ctx, obj, now)
+}
+
+// gone returns what Flux's metrics take for an object that is deleted, and
+// when: to record anything of it removes what was recorded.
+func gone[T client.Object](obj T, key types.NamespacedName) (T, time.Time) {
 	now := metav1.Now()
-	gone.DeletionTimestamp = &now
-	e.Metrics.RecordSuspend(ctx, gone, false)
-	e.Metrics.RecordReadiness(ctx, gone)
-	e.Metrics.RecordReconciling(ctx, gone)
-	e.Metrics.RecordStalled(ctx, gone)
-	e.Metrics.RecordDuration(ctx, gone, now.Time)
+	obj.SetNamespace(key.Namespace)
+	obj.SetName(key.Name)
+	obj.SetDeletionTimestamp(&now)
+	return obj, now.Time
 }
 
 // checked says what became of a TrustPolicy, where that changed.
 func (e *Events) checked(ctx context.Context, before, obj *v1alpha1.TrustPolicy) {
 	e.Metrics.RecordReadiness(ctx, obj)
-	was, now := conditions.Get(before, meta.ReadyCondition), conditions.Get(obj, meta.ReadyCondition)
-	eventType := corev1.EventTypeNormal
-	switch {
-	case was != nil && was.Status == now.Status && was.Reason == now.Reason && was.Message == now.Message:
+	if sameReady(before, obj) {
 		return
-	case now.Status == metav1.ConditionFalse:
+	}
+	eventType, now := corev1.EventTypeNormal, conditions.Get(obj, meta.ReadyCondition)
+	if now.Status == metav1.ConditionFalse {
 		eventType = corev1.EventTypeWarning
 	}
 	e.Recorder.Event(obj, eventType, now.Reason, now.Message)
-}
-
-// forgetTrustPolicy drops the metrics of a TrustPolicy that is gone.
-func (e *Events) forgetTrustPolicy(ctx context.Context, name string) {
-	gone := &v1alpha1.TrustPolicy{}
-	gone.Name = name
-	now := metav1.Now()
-	gone.DeletionTimestamp = &now
-	e.Metrics.RecordReadiness(ctx, gone)
-	e.Metrics.RecordDuration(ctx, gone, now.Time)
-}
-
-// forgetPolicy drops the metrics of an ImagePolicy that is gone.
-func (e *Events) forgetPolicy(ctx context.Context, key types.NamespacedName) {
-	gone := &imagev1.ImagePolicy{}
-	gone.Namespace, gone.Name = key.Namespace, key.Name
-	now := metav1.Now()
-	gone.DeletionTimestamp = &now
-	e.Metrics.RecordDuration(ctx, gone, now.Time)
 }
 
 // said remembers which warnings were given. It is bounded: when it is full it

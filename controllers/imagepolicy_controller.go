@@ -58,7 +58,7 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	start := time.Now()
 	policy, err := get(ctx, r.Client, req.NamespacedName, &imagev1.ImagePolicy{})
 	if policy == nil && err == nil {
-		r.Events.forgetPolicy(ctx, req.NamespacedName)
+		r.Events.forgetImagePolicy(ctx, req.NamespacedName)
 	}
 	if policy == nil || err != nil || policy.DeletionTimestamp != nil {
 		return ctrl.Result{}, err

@@ -164,7 +164,7 @@ func (m *Metrics) observeRulings(said ...[]trust.Ruling) {
 	}
 }
 
-// forgetPolicy drops the verdicts of a policy that is gone.
-func (m *Metrics) forgetPolicy(name string) {
+// forgetVerdicts drops the verdicts of a policy that is gone.
+func (m *Metrics) forgetVerdicts(name string) {
 	m.verdicts.DeletePartialMatch(prometheus.Labels{"policy": name})
 }

@@ -51,7 +51,7 @@ func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	}
 	if obj == nil {
 		r.Events.forgetTrustPolicy(ctx, req.Name)
-		r.Metrics.forgetPolicy(req.Name)
+		r.Metrics.forgetVerdicts(req.Name)
 		return ctrl.Result{}, nil
 	}
 	defer r.Events.duration(ctx, obj, start)
