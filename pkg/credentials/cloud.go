@@ -26,6 +26,7 @@ import (
 
 	"github.com/fluxcd/pkg/auth"
 	authutils "github.com/fluxcd/pkg/auth/utils"
+	"github.com/fluxcd/pkg/cache"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -103,7 +104,8 @@ func (r *Resolver) ask(request request, account reference) []auth.Option {
 		options = append(options, auth.WithProxyURL(*request.proxy))
 	}
 	if r.options.TokenCache != nil {
-		options = append(options, auth.WithCache(*r.options.TokenCache, request.InvolvedObject))
+		// A token is shared by all who may have it, so that its metrics are about nobody.
+		options = append(options, auth.WithCache(*r.options.TokenCache, cache.InvolvedObject{}))
 	}
 	return options
 }

@@ -60,9 +60,6 @@ type References struct {
 	ProxySecretName string
 	// Insecure allows plain HTTP. It never turns off the check of a certificate.
 	Insecure bool
-	// InvolvedObject is what the token cache's metrics are about; its zero value
-	// is nobody. Give it only where the metrics of deleted objects are removed.
-	InvolvedObject cache.InvolvedObject
 }
 
 // Elsewhere returns what of these may be used at another registry than the one that
