@@ -47,6 +47,9 @@ const (
 	MetadataFormat = Group + "/format"
 	// MetadataVerifiedBy names who verified the image; absent when nobody did.
 	MetadataVerifiedBy = Group + "/verifiedBy"
+	// MetadataChartVersion is the version in the Chart.yaml of a Helm chart, on
+	// which the revision depends; absent when the content is no chart.
+	MetadataChartVersion = Group + "/chartVersion"
 )
 
 // Formats that spec.format pins. FormatAuto detects one of the others from the
@@ -61,3 +64,7 @@ const (
 	FormatKyverno = "Kyverno"
 	FormatImage   = "Image"
 )
+
+// FormatLayer is what status.format says of content that a layer selector took
+// from an image of none of the other formats. Nobody pins it.
+const FormatLayer = "Layer"

@@ -300,7 +300,7 @@ func (i *inspection) formatText() string {
 	switch {
 	case i.Format == "":
 		return i.Kind
-	case i.Format == format.Layer && i.Kind != "":
+	case i.Format == v1alpha1.FormatLayer && i.Kind != "":
 		return i.Format + " of " + i.Kind
 	default:
 		return i.Format

@@ -111,7 +111,7 @@ func (b *Bridge) stands(ctx context.Context, r Request, out *Outcome) (bool, err
 	if !ok || err != nil {
 		return false, err
 	}
-	out.Format, out.VerifiedBy, out.chartVersion = p.Format, p.VerifiedBy, p.Artifact.Metadata[metadataChartVersion]
+	out.Format, out.VerifiedBy, out.chartVersion = p.Format, p.VerifiedBy, p.Artifact.Metadata[v1alpha1.MetadataChartVersion]
 	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)
 	if p.Artifact.Revision == out.revision && p.Artifact.URL == kept.URL {
 		out.Unchanged, out.Artifact = true, p.Artifact

@@ -280,7 +280,7 @@ func TestAManifestOfAnIndexThatIsNotWhatItLists(t *testing.T) {
 
 func TestMetadataOfAChart(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
-	const key = v1alpha1.Group + "/chart-version"
+	const key = v1alpha1.MetadataChartVersion
 	b.pushImage("team/app:1.2.3", b.chart("1.2.3"))
 	g.Expect(b.publish(b.request("app", "team/app:1.2.3", nobody)).Artifact.Metadata).To(HaveKeyWithValue(key, "1.2.3"))
 

@@ -29,20 +29,16 @@ const (
 	maxMetadataBytes = 32 << 10
 )
 
-// metadataChartVersion is the version of a Helm chart as its Chart.yaml has it.
-// It is recorded because a revision depends on it (see nameable).
-const metadataChartVersion = v1alpha1.Group + "/chart-version"
-
 // metadata is the annotations of a manifest, as many as fit in the order of
 // their keys, and what this project says itself, which always fits and wins.
 func metadata(annotations map[string]string, out Outcome) map[string]string {
 	ours := map[string]string{
-		v1alpha1.MetadataImage:      out.Image.Repository,
-		v1alpha1.MetadataTag:        out.Image.Tag,
-		v1alpha1.MetadataDigest:     out.Image.Digest.String(),
-		v1alpha1.MetadataFormat:     out.Format,
-		v1alpha1.MetadataVerifiedBy: out.VerifiedBy,
-		metadataChartVersion:        out.chartVersion,
+		v1alpha1.MetadataImage:        out.Image.Repository,
+		v1alpha1.MetadataTag:          out.Image.Tag,
+		v1alpha1.MetadataDigest:       out.Image.Digest.String(),
+		v1alpha1.MetadataFormat:       out.Format,
+		v1alpha1.MetadataVerifiedBy:   out.VerifiedBy,
+		v1alpha1.MetadataChartVersion: out.chartVersion, // a revision depends on it, see nameable
 	}
 	all, size := map[string]string{}, 0
 	for key, value := range ours {

@@ -238,12 +238,12 @@ func find(m *Manifest, pinned string) *row {
 
 func (r *row) isRead() bool { return r != nil && r.reads != nil }
 
-// readAs is the name of the format, or Layer where there is none to read.
+// readAs is the name of the format, or FormatLayer where there is none to read.
 func (r *row) readAs() string {
 	if r.isRead() {
 		return r.reads.Name()
 	}
-	return Layer
+	return v1alpha1.FormatLayer
 }
 
 // pin is what spec.format may be to read it.

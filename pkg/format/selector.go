@@ -29,10 +29,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// Layer is the format of content that a layer selector took from an artifact
-// of no format that can be read.
-const Layer = "Layer"
-
 // selected reads the one layer that spec.layerSelector names, whatever the
 // artifact is, with the meaning that an OCIRepository gives it.
 type selected struct {

@@ -62,7 +62,7 @@ func TestASelectorPicksTheLayerThatAnOCIRepositoryPicks(t *testing.T) {
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(content.LayerDigest).To(Equal(tc.want.Digest))
 			g.Expect(content.Digest).To(Equal(tc.want.Digest), "a clean layer is published as it is")
-			g.Expect(content.Format).To(Equal(format.Layer))
+			g.Expect(content.Format).To(Equal(v1alpha1.FormatLayer))
 		})
 	}
 }
@@ -156,8 +156,8 @@ func TestASelectorOverridesTheDetectionAndNotThePin(t *testing.T) {
 		options  format.Options
 		format   string
 	}{
-		"what has no format":                {unknownManifest(flux), selecting("", "extract"), format.Layer},
-		"what is refused by its name":       {manifestOf("application/vnd.timoni.config.v1+json", flux), selecting("", "extract"), format.Layer},
+		"what has no format":                {unknownManifest(flux), selecting("", "extract"), v1alpha1.FormatLayer},
+		"what is refused by its name":       {manifestOf("application/vnd.timoni.config.v1+json", flux), selecting("", "extract"), v1alpha1.FormatLayer},
 		"a Flux artifact of two layers":     {fluxManifest(flux, flux), selecting("", "extract"), v1alpha1.FormatFlux},
 		"a Flux artifact that is pinned":    {fluxManifest(flux), pinned(selecting(fluxContent, ""), v1alpha1.FormatFlux), v1alpha1.FormatFlux},
 		"a chart that is pinned, as a tree": {chartManifest(b.put(t, helmChart, layerOf(t, chartYAML))), pinned(selecting("", "extract"), v1alpha1.FormatHelm), v1alpha1.FormatHelm},

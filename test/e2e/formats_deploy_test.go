@@ -142,7 +142,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 			spec: func(s *spec) { s.Format = v1alpha1.FormatImage },
 		},
 		"a layer that is extracted": {
-			format: "Layer", path: "./deploy",
+			format: v1alpha1.FormatLayer, path: "./deploy",
 			push: func(n *tenant, image string) string {
 				return n.pushImage(image)(publish.LayeredArtifact(ownConfig, static.NewLayer([]byte("notes"), "text/plain"), n.gzipped(publish.Files{"deploy/app.yaml": n.yaml(config("app"), "1")})))
 			},
@@ -151,7 +151,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 			},
 		},
 		"a layer with zstd that is extracted": {
-			format: "Layer", path: "./deploy",
+			format: v1alpha1.FormatLayer, path: "./deploy",
 			push: func(n *tenant, image string) string {
 				layer, err := publish.Zstandard(publish.Files{"deploy/app.yaml": n.yaml(config("app"), "1")})
 				n.Expect(err).NotTo(HaveOccurred())
@@ -160,7 +160,7 @@ func TestEveryFormatIsDeployed(t *testing.T) {
 			spec: func(s *spec) { s.LayerSelector = &sourcev1.OCILayerSelector{MediaType: string(types.OCILayerZStd)} },
 		},
 		"a layer that is copied": {
-			format: "Layer", path: "./deploy",
+			format: v1alpha1.FormatLayer, path: "./deploy",
 			push: func(n *tenant, image string) string {
 				return n.pushImage(image)(publish.LayeredArtifact(ownConfig, n.gzipped(publish.Files{"deploy/app.yaml": n.yaml(config("app"), "1")})))
 			},
