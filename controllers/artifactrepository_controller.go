@@ -201,9 +201,9 @@ func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj
 	permission := r.Rules.permission(obj, *around)
 	var err error
 	switch {
-	case permission.Verdict == Off || obj.Spec.Policy == nil:
+	case permission.Choice == choiceOff || obj.Spec.Policy == nil:
 		err = objects.remove(ctx, obj, *around)
-	case permission.Verdict == On && foreignImageObject(obj, *around) == "":
+	case permission.Choice == choiceOn && foreignImageObject(obj, *around) == "":
 		err = objects.keep(ctx, obj, around)
 	}
 	if err == nil || fault.Of(err, "").Reason != "" {

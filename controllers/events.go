@@ -98,7 +98,7 @@ func (e *Events) send(obj client.Object, metadata map[string]string, eventType, 
 }
 
 // warnOnce warns about an object once per value and process.
-func (e *Events) warnOnce(obj client.Object, warning Warning) {
+func (e *Events) warnOnce(obj client.Object, warning warning) {
 	if !e.said.first(obj.GetUID(), warning) {
 		return
 	}
@@ -249,7 +249,7 @@ type said struct {
 
 type saidKey struct {
 	uid   types.UID
-	place Place
+	place place
 	value string
 }
 
@@ -257,7 +257,7 @@ const maxSaid = 10_000
 
 // first tells whether a warning about an object was not given yet, and notes
 // that it is now.
-func (s *said) first(uid types.UID, warning Warning) bool {
+func (s *said) first(uid types.UID, warning warning) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := saidKey{uid: uid, place: warning.Place, value: warning.Value}

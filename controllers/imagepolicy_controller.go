@@ -72,12 +72,12 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	decision := r.Rules.DecidePolicy(around.Marks())
+	decision := r.Rules.decidePolicy(around.markings())
 	r.warn(around, existing, decision)
 	switch {
-	case decision.Verdict == On:
+	case decision.Choice == choiceOn:
 		err = r.keep(ctx, policy, existing)
-	case decision.Verdict == Off && existing != nil && generatedFor(existing, policy):
+	case decision.Choice == choiceOff && existing != nil && generatedFor(existing, policy):
 		ctrl.LoggerFrom(ctx).Info("no longer a source", "reason", decision.Why)
 		if err = r.remove(ctx, existing); err == nil {
 			r.Events.send(policy, nil, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: "+decision.Why)
@@ -93,14 +93,14 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 }
 
 // warn says once what a person should know about the marks around a policy.
-func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.ArtifactRepository, decision Decision) {
+func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.ArtifactRepository, decision decision) {
 	for _, warning := range decision.Warnings {
 		switch warning.Place {
-		case OnRepository:
+		case onRepository:
 			r.Events.warnOnce(around.Repository, warning)
-		case OnNamespace:
+		case onNamespace:
 			// Of a namespace's label, those hear whom it concerns.
-			if existing != nil || around.Marks().Policy != nil {
+			if existing != nil || around.markings().Policy != nil {
 				r.Events.warnOnce(around.Policy, warning)
 			}
 		default:
@@ -121,7 +121,7 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 	}
 	if existing != nil && !generatedFor(existing, policy) {
 		if ref := existing.Spec.ImagePolicyRef; ref == nil || ref.Name != policy.Name {
-			r.Events.warnOnce(policy, Warning{
+			r.Events.warnOnce(policy, warning{
 				Value:  string(existing.UID),
 				Reason: v1alpha1.ReasonNameConflict,
 				Message: fmt.Sprintf("the image is not published: an ArtifactRepository %s exists and does not refer to this ImagePolicy: rename one of them, or set its spec.imagePolicyRef.name to %s",

@@ -54,9 +54,9 @@ type Surroundings struct {
 	trust *inForce
 }
 
-// Marks returns the facts of an opt-in decision.
-func (s Surroundings) Marks() Marks {
-	marks := Marks{Repository: RepositoryMarks{Missing: s.Repository == nil}}
+// markings returns the facts of an opt-in decision.
+func (s Surroundings) markings() markings {
+	marks := markings{Repository: repositoryMarkings{Missing: s.Repository == nil}}
 	if s.Namespace != nil {
 		marks.Namespace = markOf(s.Namespace.Labels)
 	}

@@ -23,26 +23,26 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-func marked(value string) Mark { return &value }
+func marked(value string) marking { return &value }
 
 // TestWhetherAPolicyIsASource walks through every combination of marks and
 // checks the verdict against the rules as a person would read them aloud.
 func TestWhetherAPolicyIsASource(t *testing.T) {
-	namespaces := map[string]Mark{"absent": nil, "enabled": marked("enabled"), "all": marked("all"), "typo": marked("Enabled")}
-	annotations := map[string]Mark{"absent": nil, "true": marked("true"), "false": marked("false"), "typo": marked("yes")}
+	namespaces := map[string]marking{"absent": nil, "enabled": marked("enabled"), "all": marked("all"), "typo": marked("Enabled")}
+	annotations := map[string]marking{"absent": nil, "true": marked("true"), "false": marked("false"), "typo": marked("yes")}
 	for _, optIn := range []NamespaceOptIn{NamespaceOptInLabel, NamespaceOptInNone} {
 		for ns, namespace := range namespaces {
 			for pol, policy := range annotations {
 				for repo, repository := range annotations {
-					got := Rules{NamespaceOptIn: optIn}.DecidePolicy(Marks{
-						Namespace: namespace, Policy: policy, Repository: RepositoryMarks{Mark: repository},
+					got := Rules{NamespaceOptIn: optIn}.decidePolicy(markings{
+						Namespace: namespace, Policy: policy, Repository: repositoryMarkings{Mark: repository},
 					})
 					want := expected(optIn, ns, pol, repo)
-					if got.Verdict != want {
-						t.Errorf("opt-in %s, namespace %s, policy %s, repository %s: got %d, want %d (%s)", optIn, ns, pol, repo, got.Verdict, want, got.Why)
+					if got.Choice != want {
+						t.Errorf("opt-in %s, namespace %s, policy %s, repository %s: got %d, want %d (%s)", optIn, ns, pol, repo, got.Choice, want, got.Why)
 					}
-					if (got.Verdict == On) != (got.Why == "") {
-						t.Errorf("opt-in %s, namespace %s, policy %s, repository %s: verdict %d with the reason %q", optIn, ns, pol, repo, got.Verdict, got.Why)
+					if (got.Choice == choiceOn) != (got.Why == "") {
+						t.Errorf("opt-in %s, namespace %s, policy %s, repository %s: verdict %d with the reason %q", optIn, ns, pol, repo, got.Choice, got.Why)
 					}
 				}
 			}
@@ -51,7 +51,7 @@ func TestWhetherAPolicyIsASource(t *testing.T) {
 }
 
 // expected is the precedence table in words, independent of the code under test.
-func expected(optIn NamespaceOptIn, namespace, policy, repository string) Verdict {
+func expected(optIn NamespaceOptIn, namespace, policy, repository string) choice {
 	asked := policy
 	if asked == "absent" {
 		asked = repository
@@ -59,98 +59,98 @@ func expected(optIn NamespaceOptIn, namespace, policy, repository string) Verdic
 	if asked == "absent" {
 		switch namespace {
 		case "all":
-			return On
+			return choiceOn
 		case "typo":
-			return Keep
+			return choiceKeep
 		default:
-			return Off
+			return choiceOff
 		}
 	}
 	if asked == "false" {
-		return Off
+		return choiceOff
 	}
 	if namespace == "absent" && optIn == NamespaceOptInLabel {
-		return Off
+		return choiceOff
 	}
 	if asked == "typo" || namespace == "typo" {
-		return Keep
+		return choiceKeep
 	}
-	return On
+	return choiceOn
 }
 
 func TestOptInDecisions(t *testing.T) {
-	open := RepositoryMarks{Foreign: true, Admits: true, Mark: marked("true")}
-	with := func(m RepositoryMarks, change func(*RepositoryMarks)) RepositoryMarks { change(&m); return m }
+	open := repositoryMarkings{Foreign: true, Admits: true, Mark: marked("true")}
+	with := func(m repositoryMarkings, change func(*repositoryMarkings)) repositoryMarkings { change(&m); return m }
 	cases := map[string]struct {
 		rules   Rules
-		marks   Marks
-		want    Verdict
+		marks   markings
+		want    choice
 		why     string
 		warning string
 	}{
 		"a policy that an ArtifactRepository controls is never a source by itself": {
-			marks: Marks{Namespace: marked("all"), Policy: marked("true"), PolicyOwned: true}, want: Off, why: "belongs to an ArtifactRepository",
+			marks: markings{Namespace: marked("all"), Policy: marked("true"), PolicyOwned: true}, want: choiceOff, why: "belongs to an ArtifactRepository",
 		},
 		"an ImageRepository of another namespace that admits and consents is used": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: open}, want: On,
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: open}, want: choiceOn,
 		},
 		"the annotation of an ImageRepository of another namespace is consent, not a default": {
-			marks: Marks{Namespace: marked("enabled"), Repository: open}, want: Off, why: "nothing asks",
+			marks: markings{Namespace: marked("enabled"), Repository: open}, want: choiceOff, why: "nothing asks",
 		},
 		"a namespace labelled all covers policies of ImageRepositories of other namespaces that consent": {
-			marks: Marks{Namespace: marked("all"), Repository: open}, want: On,
+			marks: markings{Namespace: marked("all"), Repository: open}, want: choiceOn,
 		},
 		"withdrawn consent removes the source": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *RepositoryMarks) { m.Mark = nil })},
-			want:  Off, why: "its owner consents", warning: "useAsSource=true",
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *repositoryMarkings) { m.Mark = nil })},
+			want:  choiceOff, why: "its owner consents", warning: "useAsSource=true",
 		},
 		"consent that is refused removes the source": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *RepositoryMarks) { m.Mark = marked("false") })},
-			want:  Off, why: "its owner consents", warning: "its owner consents",
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *repositoryMarkings) { m.Mark = marked("false") })},
+			want:  choiceOff, why: "its owner consents", warning: "its owner consents",
 		},
 		"a typo in the consent keeps what there is": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *RepositoryMarks) { m.Mark = marked("ture") })},
-			want:  Keep, why: `"ture"`, warning: `"true" or "false"`,
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *repositoryMarkings) { m.Mark = marked("ture") })},
+			want:  choiceKeep, why: `"ture"`, warning: `"true" or "false"`,
 		},
 		"an ImageRepository that does not admit the namespace is not used": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *RepositoryMarks) { m.Admits = false })},
-			want:  Off, why: "accessFrom", warning: "accessFrom",
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *repositoryMarkings) { m.Admits = false })},
+			want:  choiceOff, why: "accessFrom", warning: "accessFrom",
 		},
 		"cross-namespace references can be disabled for the whole cluster": {
 			rules: Rules{NamespaceOptIn: NamespaceOptInLabel, NoCrossNamespaceRefs: true},
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: open},
-			want:  Off, why: "--no-cross-namespace-refs", warning: "--no-cross-namespace-refs",
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: open},
+			want:  choiceOff, why: "--no-cross-namespace-refs", warning: "--no-cross-namespace-refs",
 		},
 		"disabling cross-namespace references leaves those of one namespace alone": {
 			rules: Rules{NamespaceOptIn: NamespaceOptInLabel, NoCrossNamespaceRefs: true},
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: RepositoryMarks{Admits: true}}, want: On,
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: repositoryMarkings{Admits: true}}, want: choiceOn,
 		},
 		"an annotated policy is a source before its ImageRepository exists": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: RepositoryMarks{Missing: true}}, want: On,
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: repositoryMarkings{Missing: true}}, want: choiceOn,
 		},
 		"a policy whose ImageRepository is gone keeps what its annotation gave": {
-			marks: Marks{Namespace: marked("enabled"), Repository: RepositoryMarks{Missing: true}}, want: Keep, why: "does not exist",
+			marks: markings{Namespace: marked("enabled"), Repository: repositoryMarkings{Missing: true}}, want: choiceKeep, why: "does not exist",
 		},
 		"a foreign ImageRepository that is gone keeps what there is": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("true"), Repository: RepositoryMarks{Missing: true, Foreign: true}}, want: Keep, why: "does not exist",
+			marks: markings{Namespace: marked("enabled"), Policy: marked("true"), Repository: repositoryMarkings{Missing: true, Foreign: true}}, want: choiceKeep, why: "does not exist",
 		},
 		"an annotated policy in a namespace that is off is told which label to set": {
-			marks: Marks{Policy: marked("true")}, want: Off, why: "has not opted in", warning: v1alpha1.UseAsSource + "=enabled",
+			marks: markings{Policy: marked("true")}, want: choiceOff, why: "has not opted in", warning: v1alpha1.UseAsSource + "=enabled",
 		},
 		"a policy that asks for nothing in a namespace that is off hears nothing": {
-			marks: Marks{}, want: Off, why: "nothing asks",
+			marks: markings{}, want: choiceOff, why: "nothing asks",
 		},
 		"a typo in the annotation is told the accepted values": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("TRUE")}, want: Keep, why: `"TRUE"`, warning: `"true" or "false"`,
+			marks: markings{Namespace: marked("enabled"), Policy: marked("TRUE")}, want: choiceKeep, why: `"TRUE"`, warning: `"true" or "false"`,
 		},
 		"a typo in the label is told the accepted values": {
-			marks: Marks{Namespace: marked("enable"), Policy: marked("true")}, want: Keep, why: `"enable"`, warning: `"enabled" or "all"`,
+			marks: markings{Namespace: marked("enable"), Policy: marked("true")}, want: choiceKeep, why: `"enable"`, warning: `"enabled" or "all"`,
 		},
 		"an empty annotation is a typo": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked("")}, want: Keep, why: `""`, warning: `"true" or "false"`,
+			marks: markings{Namespace: marked("enabled"), Policy: marked("")}, want: choiceKeep, why: `""`, warning: `"true" or "false"`,
 		},
 		"a very long value is cut": {
-			marks: Marks{Namespace: marked("enabled"), Policy: marked(strings.Repeat("x", 10_000))}, want: Keep, why: "xxx...", warning: "xxx...",
+			marks: markings{Namespace: marked("enabled"), Policy: marked(strings.Repeat("x", 10_000))}, want: choiceKeep, why: "xxx...", warning: "xxx...",
 		},
 	}
 	for name, c := range cases {
@@ -159,9 +159,9 @@ func TestOptInDecisions(t *testing.T) {
 			if rules == (Rules{}) {
 				rules.NamespaceOptIn = NamespaceOptInLabel
 			}
-			got := rules.DecidePolicy(c.marks)
-			if got.Verdict != c.want || !strings.Contains(got.Why, c.why) {
-				t.Errorf("got verdict %d (%s), want %d (%s)", got.Verdict, got.Why, c.want, c.why)
+			got := rules.decidePolicy(c.marks)
+			if got.Choice != c.want || !strings.Contains(got.Why, c.why) {
+				t.Errorf("got verdict %d (%s), want %d (%s)", got.Choice, got.Why, c.want, c.why)
 			}
 			if c.warning == "" && len(got.Warnings) > 0 {
 				t.Errorf("unexpected warnings %v", got.Warnings)
@@ -183,11 +183,11 @@ func FuzzAnnotationValues(f *testing.F) {
 		f.Add(value, value, value)
 	}
 	f.Fuzz(func(t *testing.T, namespace, policy, repository string) {
-		got := Rules{NamespaceOptIn: NamespaceOptInLabel}.DecidePolicy(Marks{
-			Namespace: &namespace, Policy: &policy, Repository: RepositoryMarks{Mark: &repository},
+		got := Rules{NamespaceOptIn: NamespaceOptInLabel}.decidePolicy(markings{
+			Namespace: &namespace, Policy: &policy, Repository: repositoryMarkings{Mark: &repository},
 		})
 		optedIn := namespace == "enabled" || namespace == "all"
-		if got.Verdict == On && (!optedIn || policy != "true") {
+		if got.Choice == choiceOn && (!optedIn || policy != "true") {
 			t.Errorf("namespace %q, policy %q, repository %q became a source", namespace, policy, repository)
 		}
 	})

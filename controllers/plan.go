@@ -89,9 +89,9 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 	}
 	permission := r.permission(obj, around)
 	switch {
-	case permission.Verdict == Off:
+	case permission.Choice == choiceOff:
 		return stop(Withdraw, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
-	case permission.Verdict == Keep && (around.Repository != nil || obj.Spec.ImagePolicyRef == nil):
+	case permission.Choice == choiceKeep && (around.Repository != nil || obj.Spec.ImagePolicyRef == nil):
 		return stop(Refuse, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
 	case around.External != nil && !ownedBy(around.External, obj):
 		return stop(Refuse, nameConflict(sourcev1.ExternalArtifactKind, obj.Name))
@@ -139,12 +139,12 @@ func repositoryOf(obj *v1alpha1.ArtifactRepository) (name.Repository, error) {
 
 // permission tells whether anything may be published from these surroundings.
 // Where the spec names the image, only the namespace has a say.
-func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings) Decision {
-	marks := around.Marks()
+func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings) decision {
+	marks := around.markings()
 	if around.Policy == nil || obj.Spec.ImagePolicyRef == nil {
-		return r.DecideNamespace(marks.Namespace)
+		return r.decideNamespace(marks.Namespace)
 	}
-	return r.DecidePermission(marks)
+	return r.decidePermission(marks)
 }
 
 // followPolicy fills in the image that the ImagePolicy picked, or that the pin
