@@ -80,7 +80,8 @@ FLUXCD_PLUGINS ?= $(HOME)/.fluxcd/plugins
 
 .PHONY: install-cli
 install-cli: build-cli ## Install bin/flux-bundle as a plugin of the Flux CLI: flux bundle.
-	install -D -m 0755 $(BIN)/flux-bundle $(FLUXCD_PLUGINS)/flux-bundle
+	mkdir -p $(FLUXCD_PLUGINS)
+	install -m 0755 $(BIN)/flux-bundle $(FLUXCD_PLUGINS)/flux-bundle
 
 .PHONY: release-cli
 release-cli: ## Build the archives and the plugin manifest of flux-bundle for RELEASE, such as 0.1.0, into bin/release.
