@@ -23,10 +23,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -36,7 +34,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -93,7 +90,7 @@ type options struct {
 	namespace string
 
 	storage        artifactconfig.Options
-	peers          string
+	peers          []string
 	shutdownDelay  time.Duration
 	client         fluxclient.Options
 	log            logger.Options
@@ -139,7 +136,7 @@ func parse(args []string) *options {
 	fs.IntVar(&o.limits.Entries, "max-entries", o.limits.Entries, "The most files and folders that an artifact may hold.")
 	fs.IntVar(&o.limits.Depth, "max-depth", o.limits.Depth, "The most elements that a path in an artifact may have.")
 	fs.IntVar(&o.limits.Layers, "max-layers", o.limits.Layers, "The most layers that an artifact may have.")
-	fs.StringVar(&o.peers, "storage-peers", "",
+	fs.StringSliceVar(&o.peers, "storage-peers", nil,
 		"The host:port of the artifact servers of all replicas, separated by commas, such as that of a headless Service; a host stands for all addresses that it resolves to.")
 	fs.DurationVar(&o.shutdownDelay, "shutdown-delay", 0,
 		"How long artifacts are served on after a signal to end, while consumers are led to other replicas.")
@@ -407,14 +404,6 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	return &p, nil
 }
 
-// peerHosts are the host:port that --storage-peers lists.
-func (o *options) peerHosts() []string {
-	if o.peers == "" {
-		return nil
-	}
-	return strings.Split(o.peers, ",")
-}
-
 func newStore(o *options, m *controllers.Metrics) (*store.Replica, error) {
 	storage, err := store.NewOptions(&o.storage)
 	if err != nil {
@@ -425,7 +414,7 @@ func newStore(o *options, m *controllers.Metrics) (*store.Replica, error) {
 		return nil, err
 	}
 	return store.NewReplica(local, store.PeerOptions{
-		Hosts: o.peerHosts(), Address: o.storage.StorageAddress, MaxBytes: o.limits.ArtifactBytes, Fetched: m.ObserveFetched,
+		Hosts: o.peers, Address: o.storage.StorageAddress, MaxBytes: o.limits.ArtifactBytes, Fetched: m.ObserveFetched,
 	})
 }
 
@@ -438,11 +427,23 @@ func newEvents(mgr manager.Manager, o *options) (*controllers.Events, error) {
 	}
 	told := &controllers.Events{Recorder: flux.EventRecorder, Metrics: helper.NewMetrics(mgr, metrics.MustMakeRecorder())}
 	if o.eventsAddr != "" {
-		flux.EventRecorder = &record.FakeRecorder{} // one without a channel discards
+		flux.EventRecorder = discard{}
 		told.Alerts = flux
 	}
 	return told, nil
 }
+
+// discard is a recorder of Kubernetes events that records none.
+type discard struct{}
+
+// Event implements record.EventRecorder.
+func (discard) Event(runtime.Object, string, string, string) {}
+
+// Eventf implements record.EventRecorder.
+func (discard) Eventf(runtime.Object, string, string, string, ...any) {}
+
+// AnnotatedEventf implements record.EventRecorder.
+func (discard) AnnotatedEventf(runtime.Object, map[string]string, string, string, string, ...any) {}
 
 // tufRoot is the folder that keeps Sigstore's public root of trust, which The
 // Update Framework updates: TUF_ROOT as for cosign, else a temporary folder.
@@ -451,13 +452,9 @@ func tufRoot() string {
 }
 
 func newRegistry(o *options, m *controllers.Metrics) (*registry.Client, error) {
-	var networks []netip.Prefix
-	for _, cidr := range o.allowedCIDRs {
-		network, err := netip.ParsePrefix(cidr)
-		if err != nil {
-			return nil, fmt.Errorf("--registry-allowed-cidrs: %w", err)
-		}
-		networks = append(networks, network)
+	networks, err := registry.ParseNetworks(o.allowedCIDRs)
+	if err != nil {
+		return nil, fmt.Errorf("--registry-allowed-cidrs: %w", err)
 	}
 	return registry.NewClient(registry.Options{
 		UserAgent:    controllerName + "/" + version,
@@ -517,7 +514,7 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string, servin
 	}
 	eraser := &controllers.Eraser{Records: mgr.GetCache(), Store: p.store.Store}
 	runnables := []manager.Runnable{p.events, collector, eraser}
-	if o.peers != "" {
+	if len(o.peers) > 0 {
 		runnables = append(runnables, &controllers.Mirror{Client: mgr.GetClient(), Store: p.store, Every: mirrorEvery})
 	}
 	for _, runnable := range runnables {

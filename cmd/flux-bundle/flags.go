@@ -31,6 +31,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/sign"
 )
 
@@ -110,13 +111,9 @@ func (f *globalFlags) check() error {
 
 // networks reads the networks of --registry-allowed-cidrs.
 func (f *globalFlags) networks() ([]netip.Prefix, error) {
-	var all []netip.Prefix
-	for _, cidr := range f.allowedCIDRs {
-		network, err := netip.ParsePrefix(cidr)
-		if err != nil {
-			return nil, unexpected("registry-allowed-cidrs", cidr, "networks such as 10.0.0.0/8")
-		}
-		all = append(all, network)
+	all, err := registry.ParseNetworks(f.allowedCIDRs)
+	if err != nil {
+		return nil, unexpected("registry-allowed-cidrs", strings.Join(f.allowedCIDRs, ","), "networks such as 10.0.0.0/8")
 	}
 	return all, nil
 }

@@ -237,6 +237,20 @@ func validateRealm(realm string) error {
 	return nil
 }
 
+// ParseNetworks reads networks in the notation of RFC 4632 and RFC 4291, such as
+// 10.0.0.0/8, for Options.AllowedCIDRs. NewClient tells which of them may not be allowed.
+func ParseNetworks(cidrs []string) ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for _, cidr := range cidrs {
+		network, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return nil, err
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
+
 func validateAllowed(prefix netip.Prefix) error {
 	if !prefix.IsValid() {
 		return errors.New("registry-allowed-cidrs: a network is malformed; write it as 10.0.0.0/8")
