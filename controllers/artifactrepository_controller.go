@@ -369,12 +369,20 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	if err != nil {
 		return err
 	}
+	cleared := base
 	if base, err = r.recordAhead(ctx, base, obj); err != nil {
+		if cleared != before {
+			// What was rejected does not wait for what is to take its place.
+			err = errors.Join(err, r.deliver(ctx, cleared, around.External, a.plan, true))
+		}
 		return err
 	}
 	recorded := base != before
 	if err := r.deliver(ctx, obj, around.External, a.plan, recorded); err != nil {
 		if apierrors.IsConflict(err) || isGone(err) {
+			if cleared != before && obj.Status.Artifact == nil {
+				r.Events.concluded(ctx, before, obj, around, *a) // the record says no longer what there is to tell
+			}
 			return err
 		}
 		a.err = undelivered(err)
@@ -404,17 +412,21 @@ func undelivered(err error) error {
 	}
 }
 
-// recordRejection takes out of the record what was rejected before something
-// new takes its place. All replicas learn from that, and from nothing else, that
-// it was not just replaced, and is not to be kept for the retention.
+// recordRejection takes out of the record what was rejected, before anything
+// else becomes of the attempt. When something new takes its place, all replicas
+// learn from that, and from nothing else, that it was not just replaced, and is
+// not to be kept for the retention. It returns what the next patch starts from.
 func (r *ArtifactRepositoryReconciler) recordRejection(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, a attempt) (*v1alpha1.ArtifactRepository, error) {
 	rejected, made := before.Status.Artifact, obj.Status.Artifact
-	if a.judgement == nil || !a.judgement.rejected || rejected == nil || made == nil || rejected.Path == made.Path {
+	if a.judgement == nil || !a.judgement.rejected || rejected == nil || made != nil && rejected.Path == made.Path {
 		return before, nil
 	}
-	cleared := before.DeepCopy()
-	clearPublished(&cleared.Status)
-	conditions.Delete(cleared, v1alpha1.ArtifactInStorageCondition)
+	cleared := obj.DeepCopy()
+	if made != nil {
+		cleared = before.DeepCopy()
+		clearPublished(&cleared.Status)
+		conditions.Delete(cleared, v1alpha1.ArtifactInStorageCondition)
+	}
 	if err := r.patchStatus(ctx, before, cleared); err != nil {
 		return nil, err
 	}
@@ -474,7 +486,11 @@ func (r *ArtifactRepositoryReconciler) patchStatus(ctx context.Context, base, ob
 		return nil
 	}
 	status := obj.Status.DeepCopy()
-	if err := r.Client.Status().Patch(ctx, obj, guarded(base)); err != nil {
+	err := r.Client.Status().Patch(ctx, obj, guarded(base))
+	if apierrors.IsConflict(err) && base.Status.Artifact != nil && status.Artifact == nil {
+		err = withdrawal{status: status, of: base.Status.Artifact}.insist(ctx, r.Client, obj, err)
+	}
+	if err != nil {
 		return err
 	}
 	if obj.ResourceVersion != base.ResourceVersion {

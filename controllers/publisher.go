@@ -18,11 +18,13 @@ package controllers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -52,7 +54,8 @@ func (p publisher) confirm(ctx context.Context, obj *v1alpha1.ArtifactRepository
 	if err := p.live.Get(ctx, client.ObjectKeyFromObject(obj), &now); err != nil {
 		return err
 	}
-	if now.UID != obj.UID || now.ResourceVersion != obj.ResourceVersion {
+	// What else is edited, by whoever may annotate it, does not count.
+	if now.UID != obj.UID || !equality.Semantic.DeepEqual(now.Status.Artifact, obj.Status.Artifact) {
 		return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("artifactrepositories").GroupResource(), obj.Name,
 			errors.New("the record has moved on since it was read"))
 	}
@@ -66,17 +69,38 @@ func (p publisher) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository
 	if err != nil {
 		return err
 	}
-	before := external.DeepCopy()
-	if p.writeMeta(external, obj) {
-		if err := p.client.Patch(ctx, external, guarded(before)); err != nil {
+	if obj.Status.Artifact == nil {
+		// What is withdrawn does not wait for labels and references.
+		if err := p.patchStatus(ctx, external, obj); err != nil {
 			return err
 		}
-		before = external.DeepCopy()
+		return p.patchMeta(ctx, external, obj)
 	}
+	if err := p.patchMeta(ctx, external, obj); err != nil {
+		return err
+	}
+	return p.patchStatus(ctx, external, obj)
+}
+
+func (p publisher) patchMeta(ctx context.Context, external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) error {
+	before := external.DeepCopy()
+	if !p.writeMeta(external, obj) {
+		return nil
+	}
+	return p.client.Patch(ctx, external, guarded(before))
+}
+
+func (p publisher) patchStatus(ctx context.Context, external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) error {
+	before := external.DeepCopy()
 	if !p.writeStatus(external, obj) {
 		return nil
 	}
-	return p.client.Status().Patch(ctx, external, guarded(before))
+	status := external.Status.DeepCopy()
+	err := p.client.Status().Patch(ctx, external, guarded(before))
+	if apierrors.IsConflict(err) && obj.Status.Artifact == nil {
+		return withdrawal{status: status}.insist(ctx, p.client, external, err)
+	}
+	return err
 }
 
 // claim returns the ExternalArtifact to write to: the one that was seen, a new
@@ -178,6 +202,39 @@ func withoutController(refs []metav1.OwnerReference) []metav1.OwnerReference {
 		}
 	}
 	return kept
+}
+
+// withdrawal is a status that names an artifact no longer. It is written even if
+// the object is edited all the time: whoever may annotate it could delay for
+// ever a patch that holds only for the version that was read.
+type withdrawal struct {
+	status any
+	// of is the artifact that is withdrawn, where no other may be.
+	of *meta.Artifact
+}
+
+// insist writes it to the object with the UID, whatever version that has now,
+// after a guarded patch was a conflict. That stays the error when the object is
+// another one, or names another artifact.
+func (w withdrawal) insist(ctx context.Context, c client.Client, obj client.Object, conflict error) error {
+	type operation struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	operations := []operation{{"test", "/metadata/uid", obj.GetUID()}}
+	if w.of != nil {
+		operations = append(operations,
+			operation{"test", "/status/artifact/revision", w.of.Revision}, operation{"test", "/status/artifact/digest", w.of.Digest})
+	}
+	patch, err := json.Marshal(append(operations, operation{"add", "/status", w.status})) // RFC 6902: add replaces
+	if err != nil {
+		return err
+	}
+	if err := c.Status().Patch(ctx, obj, client.RawPatch(types.JSONPatchType, patch)); !apierrors.IsInvalid(err) {
+		return err
+	}
+	return conflict
 }
 
 // guarded is a merge patch that fails when the object has changed since before was read.

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -564,6 +566,69 @@ func TestRejectedBytesDoNotComeBack(t *testing.T) {
 			s.expectServed(good)
 		})
 	}
+}
+
+// Whoever may annotate objects could make each guarded write a conflict.
+func TestATenantWhoEditsAllTheTimeDelaysNoWithdrawal(t *testing.T) {
+	for name, next := range map[string]func(*scene, *publish.Signer){
+		"that leaves nothing": func(*scene, *publish.Signer) {},
+		"that makes room": func(s *scene, signer *publish.Signer) {
+			s.pushNew("1.0.1")
+			s.sign("app:1.0.1", signer)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			tenant := &tenant{scene: s}
+			s.transport = func(next http.RoundTripper) http.RoundTripper {
+				tenant.next = next
+				return tenant
+			}
+			s.start()
+			s.publishes("app", "1.0.0")
+			signer := newSigner(t)
+			s.platformKeys("release", signer)
+			tenant.edits.Store(true)
+			defer tenant.edits.Store(false)
+			next(s, signer)
+			s.govern("policy", signedBy("release"))
+			s.eventually(func(g Gomega) {
+				for _, artifact := range []*meta.Artifact{
+					get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact, get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact,
+				} {
+					if artifact != nil {
+						g.Expect(artifact.Revision).NotTo(HavePrefix("1.0.0@"))
+					}
+				}
+			})
+		})
+	}
+}
+
+// tenant edits an object each time that the controllers are about to write its
+// status: as one who edits as fast as he can, and has luck.
+type tenant struct {
+	*scene
+	next  http.RoundTripper
+	edits atomic.Bool
+	count atomic.Int64
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *tenant) RoundTrip(r *http.Request) (*http.Response, error) {
+	if t.edits.Load() && r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/app/status") {
+		var obj client.Object = &v1alpha1.ArtifactRepository{}
+		if strings.Contains(r.URL.Path, "/externalartifacts/") {
+			obj = &sourcev1.ExternalArtifact{}
+		}
+		obj.SetNamespace(t.namespace)
+		obj.SetName("app")
+		edit := fmt.Appendf(nil, `{"metadata": {"annotations": {"example.com/edit": "%d"}}}`, t.count.Add(1))
+		if err := t.client.Patch(r.Context(), obj, client.RawPatch(types.MergePatchType, edit)); err != nil {
+			return nil, err
+		}
+	}
+	return t.next.RoundTrip(r)
 }
 
 // A registry that hangs when it is asked for signatures, and only then, takes no
