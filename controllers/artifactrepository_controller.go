@@ -412,17 +412,21 @@ func undelivered(err error) error {
 	}
 }
 
-// recordRejection takes out of the record what was rejected, before anything
-// else becomes of the attempt. When something new takes its place, all replicas
-// learn from that, and from nothing else, that it was not just replaced, and is
-// not to be kept for the retention. It returns what the next patch starts from.
+// recordRejection takes out of the record what must not stay published, before
+// anything else becomes of the attempt. Where something new takes its place, all
+// replicas learn from that, and from nothing else, that it was not just
+// replaced, and is not to be kept for the retention. It returns what the next
+// patch starts from.
 func (r *ArtifactRepositoryReconciler) recordRejection(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, a attempt) (*v1alpha1.ArtifactRepository, error) {
-	rejected, made := before.Status.Artifact, obj.Status.Artifact
-	if a.judgement == nil || !a.judgement.rejected || rejected == nil || made != nil && rejected.Path == made.Path {
+	named, made := before.Status.Artifact, obj.Status.Artifact
+	if named == nil || a.plan.Action == Withdraw {
 		return before, nil
 	}
 	cleared := obj.DeepCopy()
 	if made != nil {
+		if a.judgement == nil || !a.judgement.rejected || named.Path == made.Path {
+			return before, nil
+		}
 		cleared = before.DeepCopy()
 		clearPublished(&cleared.Status)
 		conditions.Delete(cleared, v1alpha1.ArtifactInStorageCondition)

@@ -512,11 +512,20 @@ func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
 	artifact := s.waitPublished("app", "1.0.0@").Status.Artifact
 	f := s.follower(s.artifacts.host())
 	f.expectServed(artifact)
+	_, content := s.fetch(artifact.URL)
 
 	s.labels(nil)
 	s.eventually(func(g Gomega) { g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil()) })
 
-	g.Expect(f.has(artifact)).To(BeTrue(), "the retention is a minute")
+	s.eventually(func(g Gomega) { g.Expect(f.has(artifact)).To(BeFalse(), "the retention is for what is replaced") })
+	dir, remove, err := f.store.Scratch()
+	g.Expect(err).NotTo(HaveOccurred())
+	defer remove()
+	file := store.File{Path: filepath.Join(dir, "back"), SHA256: strings.TrimPrefix(artifact.Digest, "sha256:"), Size: *artifact.Size}
+	g.Expect(os.WriteFile(file.Path, content, 0o600)).To(Succeed())
+	_, err = f.store.Put(t.Context(), store.Key{Namespace: s.namespace, Name: "app"}, file)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(f.has(artifact)).To(BeTrue(), "a disk that missed it")
 	s.eventually(func(g Gomega) {
 		code, _, err := f.asked(artifact)
 		g.Expect(err).NotTo(HaveOccurred())
