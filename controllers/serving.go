@@ -22,7 +22,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
+	"path"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +34,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -102,8 +105,9 @@ type SupplierOptions struct {
 // record. It writes nothing to the API server; what is wrong with a source is told by the
 // replica that leads.
 //
-// Nobody can make it work at will: only a path that a record names is supplied,
-// each once for all who wait, and after a failure not again for a while.
+// Nobody can make it work at will: only a path that a record names, or named
+// until just now, is supplied, each once for all who wait, and after a failure not again
+// for a while.
 type Supplier struct {
 	SupplierOptions
 
@@ -112,6 +116,7 @@ type Supplier struct {
 	known, unknown *rate.Limiter
 	sightings      *lru.Cache
 	poked          *lru.Cache
+	retraced       *lru.Cache
 
 	questions flight.Group[wanted, struct{}]
 	asking    *rate.Limiter
@@ -134,6 +139,12 @@ const (
 	peerQuestions = 15
 	// pokeEvery is how often strangers can have one object looked at again.
 	pokeEvery = time.Second
+	// retraceEvery is how often strangers can have it tried to make again what one
+	// object published before.
+	retraceEvery = time.Second
+	// comeAgain is how long consumers ask for what they were told of before, at
+	// the least: Flux's controllers try ten times, with pauses of up to half a minute.
+	comeAgain = 5 * time.Minute
 	// maxRemembered bounds each thing that is remembered of paths.
 	maxRemembered = 1000
 )
@@ -148,13 +159,22 @@ type wanted struct {
 type order struct {
 	wanted
 	obj *v1alpha1.ArtifactRepository
+	// previous tells that obj is what the record said before, as far as is known.
+	previous bool
 	// from is where obj was read, and what surrounds it is to be.
 	from client.Client
 	done chan<- error
 }
 
-// errBusy says that it cannot be told now whether a file is published.
-var errBusy = errors.New("too many requests for files that are not known")
+var (
+	// errBusy says that it cannot be told now whether a file is published.
+	errBusy = errors.New("too many requests for files that are not known")
+	// errOtherBytes says that a recipe makes other bytes than those that are asked for.
+	errOtherBytes = errors.New("made again, it has other bytes")
+	// errOvertaken says that consumers are not told yet of what is recorded, while
+	// nobody knows how to make what they were told of.
+	errOvertaken = errors.New("the record names something newer, of which consumers are about to be told")
+)
 
 // NewSupplier returns a Supplier. It supplies while it runs.
 func NewSupplier(o SupplierOptions) *Supplier {
@@ -166,6 +186,7 @@ func NewSupplier(o SupplierOptions) *Supplier {
 		poked:           lru.New(maxRemembered),
 		asking:          rate.NewLimiter(peerQuestions, peerQuestions),
 		lacked:          lru.New(maxRemembered),
+		retraced:        lru.New(maxRemembered),
 		orders:          make(chan order),
 		rebuilds:        make(chan struct{}, o.Rebuilds),
 	}
@@ -219,7 +240,7 @@ func (s *Supplier) Missing(ctx context.Context, key store.Key, sha256 string) er
 	case o.obj == nil || o.obj.Status.Artifact == nil:
 		return store.ErrNotPublished
 	default:
-		return s.previous(ctx, o.wanted)
+		return s.previous(ctx, o)
 	}
 }
 
@@ -288,15 +309,18 @@ func (s *Supplier) sight(ctx context.Context, name types.NamespacedName, limit *
 	return now, nil
 }
 
-// previous gets what was published before, which no record names any more: it is
-// kept for the retention, for consumers who were told of it just before, by the
+// previous gets what was published before, which no record names any more, for
+// consumers who were told of it just before. It is kept for the retention by the
 // replica that published it, and by that of the shard which the source has left.
-func (s *Supplier) previous(ctx context.Context, what wanted) error {
-	had, err := s.Reconciler.Store.Has(ctx, what.Key, what.sha256)
+func (s *Supplier) previous(ctx context.Context, o order) error {
+	had, err := s.Reconciler.Store.Has(ctx, o.Key, o.sha256)
 	if had || err != nil {
 		return err
 	}
-	_, _, err = s.questions.Do(ctx, what, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.askPeers(ctx, what) })
+	_, _, err = s.questions.Do(ctx, o.wanted, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.askPeers(ctx, o.wanted) })
+	if errors.Is(err, store.ErrNotPublished) {
+		return s.retrace(ctx, o)
+	}
 	return err
 }
 
@@ -317,6 +341,53 @@ func (s *Supplier) askPeers(ctx context.Context, what wanted) error {
 	return err
 }
 
+// retrace makes the version before the last one again, of which no disk is left: the
+// history tells of what.
+func (s *Supplier) retrace(ctx context.Context, o order) error {
+	// The record is written first: until consumers are told of what is new, they
+	// are led to what was before, for as long as nobody leads.
+	led := s.leads(ctx, o.wanted)
+	before := predecessor(o.obj, o.sha256)
+	switch {
+	case before == nil && led:
+		return errOvertaken
+	case before == nil, !led && time.Since(latestPublication(o.obj).PublishedAt.Time) > comeAgain:
+		return store.ErrNotPublished
+	}
+	o.obj, o.previous = before, true
+	err := s.await(ctx, o)
+	if errors.Is(err, errOtherBytes) && !led {
+		return store.ErrNotPublished
+	}
+	return err
+}
+
+// leads tells whether the ExternalArtifact of a key leads consumers to a file,
+// as far as is known here.
+func (s *Supplier) leads(ctx context.Context, to wanted) bool {
+	external, err := get(ctx, s.Reconciler.Client, types.NamespacedName(to.Key), &sourcev1.ExternalArtifact{})
+	return err == nil && external != nil && isFile(external.Status.Artifact, to.sha256)
+}
+
+// predecessor returns an object as it was when it published the version before
+// the last one, if that is what these bytes were: by the history it was another image,
+// and by all that is known it was read with the settings of now. What is made of it tells.
+func predecessor(obj *v1alpha1.ArtifactRepository, sha256 string) *v1alpha1.ArtifactRepository {
+	if len(obj.Status.History) < 2 || publishedBy(obj) == nil || obj.Status.History[1].Digest == obj.Status.Record.Digest {
+		return nil
+	}
+	before := obj.DeepCopy()
+	status := &before.Status
+	status.History = status.History[1:]
+	status.Record.Digest = status.History[0].Digest
+	status.Artifact = &meta.Artifact{
+		Path:     path.Dir(status.Artifact.Path) + "/" + fileName(sha256),
+		Digest:   "sha256:" + sha256,
+		Revision: status.History[0].Revision,
+	}
+	return before
+}
+
 // await orders a file and waits for it.
 func (s *Supplier) await(ctx context.Context, o order) error {
 	done := make(chan error, 1)
@@ -334,10 +405,14 @@ func (s *Supplier) await(ctx context.Context, o order) error {
 	}
 }
 
-// supply gets a file that a record names, unless that failed just before.
+// supply gets a file that a record names, or named before, unless that failed
+// just before.
 func (s *Supplier) supply(ctx context.Context, o order) error {
 	if err := s.failures.last(o.wanted); err != nil {
 		return err
+	}
+	if o.previous && !first(s.retraced, types.NamespacedName(o.Key), retraceEvery) {
+		return errBusy
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.obj.GetTimeout())
 	defer cancel()
@@ -347,6 +422,9 @@ func (s *Supplier) supply(ctx context.Context, o order) error {
 		return nil
 	}
 	s.failures.add(o.wanted, err)
+	if o.previous {
+		return err // which may be what anybody asked for, and is nothing to be done about
+	}
 	ctrl.LoggerFrom(ctx).Info("a consumer asked for published bytes that could not be had",
 		"artifactrepository", o.Key.String(), "revision", o.obj.Status.Artifact.Revision, "error", fault.Line(err.Error()))
 	s.poke(types.NamespacedName(o.Key))
@@ -386,16 +464,26 @@ func (s *Supplier) remake(ctx context.Context, o order) error {
 // poke asks for an object to be reconciled. A full channel is no loss: the
 // object is looked at each interval anyway.
 func (s *Supplier) poke(name types.NamespacedName) {
-	if next, ok := s.poked.Get(name); ok && time.Now().Before(next.(time.Time)) {
+	if !first(s.poked, name, pokeEvery) {
 		return
 	}
-	s.poked.Add(name, time.Now().Add(pokeEvery))
 	obj := &v1alpha1.ArtifactRepository{}
 	obj.Namespace, obj.Name = name.Namespace, name.Name
 	select {
 	case s.Poke <- event.GenericEvent{Object: obj}:
 	default:
 	}
+}
+
+// first tells whether something is done for the first time in a while for an
+// object, and remembers it.
+func first(known *lru.Cache, name types.NamespacedName, while time.Duration) bool {
+	now := time.Now()
+	if next, ok := known.Get(name); ok && now.Before(next.(time.Time)) {
+		return false
+	}
+	known.Add(name, now.Add(while))
+	return true
 }
 
 // uncached is a client that gets single objects past the caches.
@@ -411,8 +499,16 @@ func (u uncached) Get(ctx context.Context, key client.ObjectKey, obj client.Obje
 
 // names tells whether a record's file is the one with these bytes.
 func names(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
-	return obj != nil && obj.Status.Artifact != nil && strings.HasSuffix(obj.Status.Artifact.Path, "/"+sha256+".tar.gz")
+	return obj != nil && isFile(obj.Status.Artifact, sha256)
 }
+
+// isFile tells whether an artifact is the file with these bytes.
+func isFile(artifact *meta.Artifact, sha256 string) bool {
+	return artifact != nil && path.Base(artifact.Path) == fileName(sha256)
+}
+
+// fileName is how a file with these bytes is named.
+func fileName(sha256 string) string { return sha256 + ".tar.gz" }
 
 // failures remember what could not be supplied, and until when it is not tried
 // again: twice as long after each failure. Its zero value is ready to use.
@@ -493,8 +589,8 @@ func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1
 	if err != nil {
 		return err
 	}
-	if out.Artifact.Path != obj.Status.Artifact.Path || out.Artifact.Digest != obj.Status.Artifact.Digest {
-		return fmt.Errorf("made again, it is %s and no longer %s", out.Artifact.Digest, obj.Status.Artifact.Digest)
+	if out.Artifact.Path != obj.Status.Artifact.Path { // which is made of the digest
+		return fmt.Errorf("%w: it is %s and not %s", errOtherBytes, out.Artifact.Digest, obj.Status.Artifact.Digest)
 	}
 	return nil
 }

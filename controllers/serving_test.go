@@ -42,6 +42,7 @@ import (
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/controllers"
@@ -424,6 +425,96 @@ func TestWhatWasPublishedBeforeIsHadFromWhoKeepsIt(t *testing.T) {
 	nobody.Path = filepath.Dir(before.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"
 	f.expectCode(&nobody, http.StatusNotFound)
 	g.Expect(f.has(&nobody)).To(BeFalse())
+}
+
+// Between the record and the ExternalArtifact, and while consumers who were told
+// before try again, the replica that leads may be lost with its disk.
+func TestWhatWasPublishedBeforeIsMadeAgainForWhoWasToldOfIt(t *testing.T) {
+	for kind, files := range sources() {
+		t.Run(kind, func(t *testing.T) {
+			s, g := startScene(t), NewWithT(t)
+			s.push("app:1.0.0", files)
+			s.imageRepository("app")
+			s.imagePolicy("app", annotated)
+			s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+			before := s.waitPublished("app", "1.0.0@").Status.Artifact
+			s.pushNew("1.0.1")
+			after := s.waitPublished("app", "1.0.1@").Status.Artifact
+			s.stop()
+			f := s.follower()
+			f.expectServed(before)
+			f.expectServed(after)
+
+			nobody := *before
+			nobody.Path = filepath.Dir(before.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"
+			s.eventually(func(g Gomega) { // not at will: it may have to be asked again
+				code, _, err := f.asked(&nobody)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(code).To(Equal(http.StatusNotFound))
+			})
+			g.Expect(s.record("app").Status.Artifact).To(Equal(after), "who follows writes nothing")
+		})
+	}
+}
+
+func TestWhatWasPublishedLongAgoIsGoneUnlessConsumersAreStillLedToIt(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	before := s.publishes("app", "1.0.0").Status.Artifact
+	s.pushNew("1.0.1")
+	after := s.waitPublished("app", "1.0.1@").Status.Artifact
+	s.stop()
+	editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Status.History[0].PublishedAt = metav1.NewTime(time.Now().Add(-time.Hour))
+	})
+	f := s.follower()
+	s.registry.Forget()
+	f.expectCode(before, http.StatusNotFound)
+	g.Expect(s.registry.Requests()).To(BeEmpty())
+
+	led := func(to *meta.Artifact) {
+		editStatus(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.Status.Artifact = to })
+	}
+	expectSoon := func(artifact *meta.Artifact, want int) {
+		t.Helper()
+		s.eventually(func(g Gomega) {
+			code, _, err := f.asked(artifact)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(code).To(Equal(want))
+		})
+	}
+	led(before)
+	expectSoon(before, http.StatusOK)
+	g.Expect(f.has(before)).To(BeTrue())
+	// Nobody knows how to make these, but consumers are led there.
+	unknown := *before
+	unknown.Path = filepath.Dir(before.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"
+	led(&unknown)
+	expectSoon(&unknown, http.StatusServiceUnavailable)
+	led(after)
+	expectSoon(&unknown, http.StatusNotFound)
+}
+
+func TestStrangersDoNotHaveWhatWasPublishedBeforeMadeAgainAtWill(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	before := s.publishes("app", "1.0.0").Status.Artifact
+	s.pushNew("1.0.1")
+	s.waitPublished("app", "1.0.1@")
+	s.stop()
+	f := s.follower()
+	f.expectServed(before)
+	s.registry.Forget()
+	start := time.Now()
+	for i := range 30 {
+		stranger := *before
+		stranger.Path = fmt.Sprintf("%s/%064x.tar.gz", filepath.Dir(before.Path), i)
+		code, _, err := f.asked(&stranger)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(code).To(Or(Equal(http.StatusNotFound), Equal(http.StatusServiceUnavailable)))
+	}
+	g.Expect(len(s.registry.Requests())).To(BeNumerically("<=", 2*int(2+time.Since(start)/time.Second)))
+	for _, request := range s.registry.Requests() {
+		g.Expect(request).NotTo(ContainSubstring("/blobs/"), "it has the bytes")
+	}
 }
 
 func TestWhatTheRegistryHasCollectedIsHadFromAPeer(t *testing.T) {
