@@ -156,7 +156,7 @@ func TestLanes(t *testing.T) {
 	t.Run("a wait that is over is forgotten", func(t *testing.T) {
 		l := &lanes{}
 		expectAdmission(t, l, app, admitted)
-		l.leave(app, &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Nanosecond, Err: errors.New("429")})
+		l.leave(app, finding{heard: true, err: &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Nanosecond, Err: errors.New("429")}})
 		expectAdmission(t, l, app, admitted)
 		if len(l.quiet) != 0 {
 			t.Errorf("%d waits are remembered", len(l.quiet))

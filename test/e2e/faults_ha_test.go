@@ -23,6 +23,8 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -225,6 +227,18 @@ func (r *replicas) answers(w *watcher, controller *stage.Controller) {
 	r.Helper()
 	before := w.count(controller)
 	r.eventually(func(g Gomega) { g.Expect(w.count(controller)).To(BeNumerically(">=", before+4), controller.Name()) })
+}
+
+// losesFiles removes what a replica stores, while it may be storing more.
+func (r *replicas) losesFiles(controller *stage.Controller) {
+	r.Helper()
+	for _, pattern := range []string{"externalartifact/*/*/*", "blobs/*"} {
+		files, err := filepath.Glob(filepath.Join(controller.StorageDir, pattern))
+		r.Expect(err).NotTo(HaveOccurred())
+		for _, file := range files {
+			r.Expect(os.Remove(file)).To(Or(Succeed(), MatchError(os.ErrNotExist)))
+		}
+	}
 }
 
 // leader returns the replica that leads.
@@ -472,7 +486,7 @@ func TestReplicasAreKilledOneAfterTheOther(t *testing.T) {
 
 // The replica that leads is killed as soon as a new version is recorded, before
 // or after it is told to consumers: the others have neither its bytes nor its
-// memory, and go on all the same.
+// memory, nor those of the version before, and go on all the same.
 func TestTheLeaderIsKilledWhilePublishing(t *testing.T) {
 	t.Parallel()
 	const soon = 50 * time.Millisecond
@@ -489,7 +503,14 @@ func TestTheLeaderIsKilledWhilePublishing(t *testing.T) {
 		}
 		<-recorded
 		r.sometime(soon)
-		r.out(w, kill, leader)
+		r.out(w, func(controller *stage.Controller) error {
+			defer func() {
+				for _, replica := range r.all {
+					r.losesFiles(replica)
+				}
+			}()
+			return controller.Kill()
+		}, leader)
 		for _, name := range []string{app, "again"} {
 			r.published(name, r.tag())
 		}
