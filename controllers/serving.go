@@ -42,6 +42,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // Serving is the artifact server of a replica, whether it leads or not. It runs
@@ -117,6 +118,8 @@ type Supplier struct {
 	sightings      *lru.Cache
 	poked          *lru.Cache
 	retraced       *lru.Cache
+	// retraceFailures are those of what was published before.
+	retraceFailures failures
 
 	questions flight.Group[wanted, struct{}]
 	asking    *rate.Limiter
@@ -356,7 +359,7 @@ func (s *Supplier) retrace(ctx context.Context, o order) error {
 	}
 	o.obj, o.previous = before, true
 	err := s.await(ctx, o)
-	if errors.Is(err, errOtherBytes) && !led {
+	if trust.VerdictOf(err) == trust.Rejected || errors.Is(err, errOtherBytes) && !led {
 		return store.ErrNotPublished
 	}
 	return err
@@ -408,7 +411,12 @@ func (s *Supplier) await(ctx context.Context, o order) error {
 // supply gets a file that a record names, or named before, unless that failed
 // just before.
 func (s *Supplier) supply(ctx context.Context, o order) error {
-	if err := s.failures.last(o.wanted); err != nil {
+	failures := &s.failures
+	if o.previous {
+		// What could not be made again while it was history may be what is recorded next.
+		failures = &s.retraceFailures
+	}
+	if err := failures.last(o.wanted); err != nil {
 		return err
 	}
 	if o.previous && !first(s.retraced, types.NamespacedName(o.Key), retraceEvery) {
@@ -418,10 +426,10 @@ func (s *Supplier) supply(ctx context.Context, o order) error {
 	defer cancel()
 	err := s.obtain(ctx, o)
 	if err == nil {
-		s.failures.forget(o.wanted)
+		failures.forget(o.wanted)
 		return nil
 	}
-	s.failures.add(o.wanted, err)
+	failures.add(o.wanted, err)
 	if o.previous {
 		return err // which may be what anybody asked for, and is nothing to be done about
 	}

@@ -41,6 +41,8 @@ type withdrawal struct {
 	begin, end func(*victim)
 	// taken matches the write that takes it from consumers.
 	taken matcher
+	// recordFirst tells that it is taken out of the record before.
+	recordFirst bool
 }
 
 var withdrawals = map[string]withdrawal{
@@ -59,6 +61,8 @@ var withdrawals = map[string]withdrawal{
 		},
 		end:   func(v *victim) { v.trusts(v.signer) },
 		taken: all(recordIsPublished, says(`"artifact":null`)),
+		// No replica serves it from then on, whatever consumers are told.
+		recordFirst: true,
 	},
 }
 
@@ -71,23 +75,22 @@ func (v *victim) trusts(signer *publish.Signer) {
 	v.annotate(named(v.tenant, app, &v1alpha1.ArtifactRepository{}), meta.ReconcileRequestAnnotation, time.Now().Format(time.RFC3339Nano))
 }
 
-// What is withdrawn is taken from consumers first, and then out of the record.
-// Wherever a controller dies on this way, the next one goes it to its end, and
-// what may be published later is.
+// What is withdrawn is taken from consumers and out of the record. Wherever a
+// controller dies on this way, the next one goes it to its end, and what may be
+// published later is.
 func TestKilledWhileWithdrawing(t *testing.T) {
 	t.Parallel()
 	recordIsCleared := all(recordIsWritten, says(`"artifact":null`))
 	moments := map[string]struct {
 		at point
-		// matches the write at which the controller dies.
-		matches func(withdrawal) matcher
-		// taken tells that consumers have it no longer, cleared that nor has the record.
-		taken, cleared bool
+		// record tells that the controller dies at the write of the record, and not at
+		// that of what consumers see; done that this write has been done.
+		record, done bool
 	}{
-		"before it is taken from consumers": {beforeServer, func(w withdrawal) matcher { return w.taken }, false, false},
-		"after it is taken from consumers":  {beforeAnswer, func(w withdrawal) matcher { return w.taken }, true, false},
-		"before the record is cleared":      {beforeServer, func(withdrawal) matcher { return recordIsCleared }, true, false},
-		"after the record is cleared":       {beforeAnswer, func(withdrawal) matcher { return recordIsCleared }, true, true},
+		"before it is taken from consumers": {beforeServer, false, false},
+		"after it is taken from consumers":  {beforeAnswer, false, true},
+		"before the record is cleared":      {beforeServer, true, false},
+		"after the record is cleared":       {beforeAnswer, true, true},
 	}
 	for name, shard := range map[string]string{"opted out": "withdrawing", "rejected": "rejecting"} {
 		t.Run(name, func(t *testing.T) {
@@ -98,13 +101,17 @@ func TestKilledWhileWithdrawing(t *testing.T) {
 				moment := moments[when]
 				v.Logf("%s %s", time.Now().Format(time.TimeOnly), when)
 				before := v.unharmed(wanted, v.controller)[app]
-				stopped := v.api.stop(moment.at, moment.matches(why))
+				write, taken, cleared := why.taken, moment.done, why.recordFirst
+				if moment.record {
+					write, taken, cleared = recordIsCleared, !why.recordFirst, moment.done
+				}
+				stopped := v.api.stop(moment.at, write)
 				why.begin(v)
 				stopped.await(v.tenant)
 				v.Expect(v.controller.Kill()).To(Succeed())
 				stopped.sever()
-				v.Expect(v.seenByConsumers() == nil).To(Equal(moment.taken), when)
-				v.Expect(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact == nil).To(Equal(moment.cleared), when)
+				v.Expect(v.seenByConsumers() == nil).To(Equal(taken), when)
+				v.Expect(get(v.tenant, app, &v1alpha1.ArtifactRepository{}).Status.Artifact == nil).To(Equal(cleared), when)
 
 				v.Expect(v.controller.Restart(v.Context())).To(Succeed())
 				v.withdrawn(why.reason, before)
