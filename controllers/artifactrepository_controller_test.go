@@ -461,6 +461,45 @@ func TestAnArtifactRepositoryThatIsMadeAgainAdoptsWhatItLeft(t *testing.T) {
 	s.expectServed(after.Status.Artifact)
 }
 
+// Consumers can tell why what they use goes: somebody new owns it.
+func TestWhatAnOwnerLeftIsAdoptedBeforeItIsTakenAway(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.artifactRepository("app")
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app")
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	before := s.waitPublished("app", "1.0.0@")
+	remove[v1alpha1.ArtifactRepository](s, "app")
+	s.eventually(func(g Gomega) { g.Expect(s.stored()).To(BeEmpty()) })
+	changes, err := s.client.Watch(t.Context(), &sourcev1.ExternalArtifactList{}, client.InNamespace(s.namespace))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer changes.Stop()
+	s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusInternalServerError)
+		return true
+	})
+
+	s.artifactRepository("app")
+
+	timeout := time.After(deadline)
+	for {
+		select {
+		case change := <-changes.ResultChan():
+			external, ok := change.Object.(*sourcev1.ExternalArtifact)
+			g.Expect(ok).To(BeTrue(), "%v", change)
+			if external.Status.Artifact != nil {
+				continue
+			}
+			g.Expect(external.UID).To(Equal(before.UID))
+			g.Expect(external.OwnerReferences).To(Equal(controlledBy("app", s.record("app").UID)))
+			return
+		case <-timeout:
+			t.Fatal("what the former owner published is still there")
+		}
+	}
+}
+
 func TestAnObjectThatIsMadeAgainDuringAPullIsPublished(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	first := make(chan struct{}, 100)

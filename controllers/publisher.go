@@ -69,8 +69,9 @@ func (p publisher) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository
 	if err != nil {
 		return err
 	}
-	if obj.Status.Artifact == nil {
-		// What is withdrawn does not wait for labels and references.
+	if obj.Status.Artifact == nil && metav1.IsControlledBy(external, obj) {
+		// What is withdrawn does not wait for labels and references. What an owner
+		// that is gone has left is adopted first, so that everybody sees why it goes.
 		if err := p.patchStatus(ctx, external, obj); err != nil {
 			return err
 		}
