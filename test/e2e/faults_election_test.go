@@ -51,8 +51,8 @@ func startReplicasOf(n *tenant, shard string, server *controlplane.FurtherAPISer
 	}
 	args := slices.Concat(quickAPI, []string{
 		"--storage-adv-addr=" + r.balancer.Address(), "--storage-peers=" + strings.Join(addresses, ","), "--shutdown-delay=1s",
-		"--enable-leader-election", "--leader-election-lease-duration=3s",
-		"--leader-election-renew-deadline=2s", "--leader-election-retry-period=500ms",
+		"--enable-leader-election", "--leader-election-lease-duration=10s",
+		"--leader-election-renew-deadline=8s", "--leader-election-retry-period=500ms", // nobody starts again what loses the lease on a busy machine
 	})
 	for i, address := range addresses {
 		way := newGateTo(n.T, server.URL())

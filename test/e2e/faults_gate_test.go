@@ -77,7 +77,7 @@ type point int
 const (
 	// beforeServer: the server has not seen the request.
 	beforeServer point = iota
-	// beforeAnswer: the server has answered, the client has not heard of it.
+	// beforeAnswer: the server has done it, the client has not heard of it.
 	beforeAnswer
 	// inAnswer: part of the body has passed, another part is about to.
 	inAnswer
@@ -361,7 +361,9 @@ func (w *passing) WriteHeader(code int) {
 	w.gate.mu.Lock()
 	w.passage.Code = code
 	w.gate.mu.Unlock()
-	w.gate.wait(beforeAnswer, w.request, w.passage)
+	if code < http.StatusMultipleChoices { // what was refused has not happened
+		w.gate.wait(beforeAnswer, w.request, w.passage)
+	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
