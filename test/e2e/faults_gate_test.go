@@ -77,7 +77,8 @@ type point int
 const (
 	// beforeServer: the server has not seen the request.
 	beforeServer point = iota
-	// beforeAnswer: the server has done it, the client has not heard of it.
+	// beforeAnswer: the server has answered, the client has not heard of it. A conflict
+	// is no answer.
 	beforeAnswer
 	// inAnswer: part of the body has passed, another part is about to.
 	inAnswer
@@ -361,7 +362,7 @@ func (w *passing) WriteHeader(code int) {
 	w.gate.mu.Lock()
 	w.passage.Code = code
 	w.gate.mu.Unlock()
-	if code < http.StatusMultipleChoices { // what was refused has not happened
+	if code != http.StatusConflict { // a write that was refused has not happened, and is tried again
 		w.gate.wait(beforeAnswer, w.request, w.passage)
 	}
 	w.ResponseWriter.WriteHeader(code)
