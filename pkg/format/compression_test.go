@@ -30,6 +30,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/test/memory"
 )
 
 // zstdAs compresses with options.
@@ -120,7 +121,7 @@ func TestLayersThatAreDamagedOrOtherwiseCompressedAreRefused(t *testing.T) {
 func TestAZstdBombIsBounded(t *testing.T) {
 	bomb := zstdAs(t, make([]byte, 64<<20))
 	var err error
-	grown := peak(func() {
+	grown := memory.Peak(func() {
 		_, err = convertLayer(t, types.OCILayerZStd, bomb, format.Options{Limits: format.Limits{UncompressedBytes: 1 << 20}})
 	})
 	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "--max-uncompressed-bytes")

@@ -44,6 +44,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/test/memory"
 )
 
 func writeImage(t testing.TB, url string, img v1.Image) {
@@ -492,7 +493,7 @@ func TestALargeImageTakesLittleMemory(t *testing.T) {
 			m := ofImage(t, b, layers...)
 			var content *format.Content
 			var err error
-			grown := peak(func() {
+			grown := memory.Peak(func() {
 				content, err = format.Convert(t.Context(), m, b, format.Options{Format: v1alpha1.FormatImage}, t.TempDir())
 			})
 			g.Expect(err).NotTo(HaveOccurred())

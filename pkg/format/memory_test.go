@@ -26,12 +26,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -40,6 +36,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/test/memory"
 )
 
 // stream stores a gzip layer that is written piece by piece, never held.
@@ -71,38 +68,6 @@ func (b blobs) streamBy(t testing.TB, compress func(io.Writer) (io.WriteCloser, 
 	return v1.Descriptor{MediaType: fluxContent, Size: info.Size(), Digest: digest}
 }
 
-// peak runs f and returns by how much the heap grew beyond what it was, at most.
-func peak(f func()) uint64 {
-	// At its default the collector lets garbage grow as large as the live heap;
-	// here it is to show what is really held.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	before := m.HeapAlloc
-	var highest atomic.Uint64
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			highest.Store(max(highest.Load(), m.HeapAlloc))
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	f()
-	close(done)
-	<-stopped
-	return max(highest.Load(), before) - before
-}
-
 func TestALargeArtifactTakesLittleMemory(t *testing.T) {
 	b := blobs(t.TempDir())
 	chunk := text(1 << 20)
@@ -132,7 +97,7 @@ func TestALargeArtifactTakesLittleMemory(t *testing.T) {
 			g := NewWithT(t)
 			var content *format.Content
 			var err error
-			grown := peak(func() { content, err = format.Convert(t.Context(), tc.manifest, b, tc.options, t.TempDir()) })
+			grown := memory.Peak(func() { content, err = format.Convert(t.Context(), tc.manifest, b, tc.options, t.TempDir()) })
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(content.Size).To(BeNumerically(">", 1<<20))
 			t.Logf("300 MiB %s: %d KiB", name, grown>>10)
@@ -178,7 +143,7 @@ func TestHostileIndexesTakeLittleMemory(t *testing.T) {
 			b := blobs(t.TempDir())
 			layer := b.stream(t, gzip.BestSpeed, tc.write)
 			var err error
-			grown := peak(func() { _, err = format.Convert(t.Context(), fluxManifest(layer), b, format.Options{}, t.TempDir()) })
+			grown := memory.Peak(func() { _, err = format.Convert(t.Context(), fluxManifest(layer), b, format.Options{}, t.TempDir()) })
 			if tc.words != "" {
 				expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, tc.words)
 			} else {

@@ -33,6 +33,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/test/memory"
 )
 
 const (
@@ -250,7 +251,7 @@ func TestAnObjectThatCostsMuchToParseTakesLittleMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			layer := with(b.put(t, types.OCILayer, zipped(t, []byte(body))), about("v1", "task", "x"))
 			var err error
-			grown := peak(func() {
+			grown := memory.Peak(func() {
 				_, err = format.Convert(t.Context(), ofImage(t, b, layer), b, format.Options{}, t.TempDir())
 			})
 			expectStall(t, err)

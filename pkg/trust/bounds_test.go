@@ -21,12 +21,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -36,39 +32,8 @@ import (
 
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/test/memory"
 )
-
-// peak runs f and returns by how much the heap grew beyond what it was, at most.
-func peak(f func()) uint64 {
-	// At its default the collector lets garbage grow as large as the live heap;
-	// here it is to show what is really held.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	before := m.HeapAlloc
-	var highest atomic.Uint64
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			highest.Store(max(highest.Load(), m.HeapAlloc))
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	f()
-	close(done)
-	<-stopped
-	return max(highest.Load(), before) - before
-}
 
 // filled is text of at most some bytes around as many equal elements as fit.
 func filled(before, element, after string, most int) []byte {
@@ -180,7 +145,7 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 			repository := i.open(t, registry.Access{})
 			var sightings []trust.Sighting
 			var err error
-			grown := peak(func() { sightings, err = trust.Look(t.Context(), repository, i.subject()) })
+			grown := memory.Peak(func() { sightings, err = trust.Look(t.Context(), repository, i.subject()) })
 			g.Expect(fmt.Sprint(sightings, err)).To(ContainSubstring(c.words))
 			t.Logf("%s: %d KiB", name, grown>>10)
 			g.Expect(grown).To(BeNumerically("<", 48<<20))
