@@ -117,14 +117,15 @@ type Supplier struct {
 	known, unknown *rate.Limiter
 	sightings      *lru.Cache
 	poked          *lru.Cache
-	retraced       *lru.Cache
-	// retraceFailures are those of what was published before.
-	retraceFailures failures
 
+	// questions to other replicas about files that no record names.
 	questions flight.Group[wanted, struct{}]
 	asking    *rate.Limiter
 	lacked    *lru.Cache
-	failures  failures
+
+	retraced *lru.Cache
+	// failures are those of what records name, retraceFailures of what they named before.
+	failures, retraceFailures failures
 
 	orders   chan order
 	supplies flight.Group[wanted, struct{}]
