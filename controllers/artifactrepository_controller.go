@@ -391,11 +391,34 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	if err := r.patchStatus(ctx, base, obj); err != nil {
 		return err
 	}
-	if awaited := r.attention.arrived(client.ObjectKeyFromObject(obj)); published(before, *a) && !awaited.IsZero() {
-		r.Metrics.PublishDuration.Observe(time.Since(awaited).Seconds())
+	if a.err == nil && published(before, *a) {
+		r.Metrics.publications.Inc()
 	}
+	r.observeArrival(obj, around, a.err)
 	r.Events.concluded(ctx, before, obj, around, *a)
 	return nil
+}
+
+// observeArrival measures how long a policy's pick took to be published. An
+// attempt that failed and is followed by another one is part of that. The time
+// in which somebody else has to act is not: what waits, is stuck or is frozen is
+// measured no longer.
+func (r *ArtifactRepositoryReconciler) observeArrival(obj *v1alpha1.ArtifactRepository, around Surroundings, err error) {
+	if around.Policy == nil || around.Policy.Status.LatestRef == nil {
+		return
+	}
+	if failure := fault.Of(err, v1alpha1.ReasonFetchFailed); failure != nil && failure.Class == fault.Retry {
+		return
+	}
+	awaited := r.attention.arrived(client.ObjectKeyFromObject(obj), *around.Policy.Status.LatestRef)
+	artifact := obj.Status.Artifact
+	if err != nil || awaited.IsZero() || artifact == nil {
+		return
+	}
+	// What was published before the pick was seen is not news. Records count in seconds.
+	if !artifact.LastUpdateTime.Time.Before(awaited.Truncate(time.Second)) {
+		r.Metrics.PublishDuration.Observe(time.Since(awaited).Seconds())
+	}
 }
 
 // undelivered says why the ExternalArtifact could not be made to say what the

@@ -24,6 +24,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
@@ -42,7 +44,9 @@ type note struct {
 	refused *bridge.Refusal
 	// inspected is when the stored bytes were last read to their end.
 	inspected time.Time
-	// awaited is when a change was seen that is not yet published.
+	// pick is what the policy was last seen to pick, and awaited since when it is
+	// to be published; zero when it is not, or no longer.
+	pick    imagev1.ImageRef
 	awaited time.Time
 	// overwritten are the resource versions that this process replaced last.
 	overwritten [4]string
@@ -105,18 +109,23 @@ func (a *attention) inspect(key types.NamespacedName, every time.Duration) (due 
 	return due
 }
 
-// await notes when a change was first seen that is to be published.
-func (a *attention) await(key types.NamespacedName) {
+// await notes when a policy was first seen to pick what it picks.
+func (a *attention) await(key types.NamespacedName, pick imagev1.ImageRef) {
 	a.on(key, func(n *note) {
-		if n.awaited.IsZero() {
-			n.awaited = time.Now()
+		if n.pick != pick {
+			n.pick, n.awaited = pick, time.Now()
 		}
 	})
 }
 
-// arrived returns since when a change was awaited, and that it is no longer.
-func (a *attention) arrived(key types.NamespacedName) (since time.Time) {
-	a.on(key, func(n *note) { since, n.awaited = n.awaited, time.Time{} })
+// arrived returns since when a pick was awaited, and notes that it is no longer;
+// zero when it was not, or when there is a newer one by now.
+func (a *attention) arrived(key types.NamespacedName, pick imagev1.ImageRef) (since time.Time) {
+	a.on(key, func(n *note) {
+		if n.pick == pick {
+			since, n.awaited = n.awaited, time.Time{}
+		}
+	})
 	return since
 }
 

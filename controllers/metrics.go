@@ -34,9 +34,10 @@ import (
 // host of a registry, of which the first so many are told apart.
 type Metrics struct {
 	// PublishDuration is the time from a policy's pick being seen to its
-	// ExternalArtifact being written.
+	// ExternalArtifact being written, failed attempts included.
 	PublishDuration prometheus.Histogram
 
+	publications     prometheus.Counter
 	registryRequests *prometheus.CounterVec
 	registryBytes    *prometheus.CounterVec
 	hosts            hosts
@@ -57,9 +58,10 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		PublishDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "image_source", Name: "publish_duration_seconds",
-			Help:    "Time from a change of an ImagePolicy being seen to its ExternalArtifact being written.",
+			Help:    "Time from the pick of an ImagePolicy being seen to its ExternalArtifact being written, failed attempts included.",
 			Buckets: prometheus.ExponentialBucketsRange(0.01, 600, 14),
 		}),
+		publications: prometheus.NewCounter(counter("publications_total", "Artifacts published: new versions, and new content of known ones.")),
 		registryRequests: prometheus.NewCounterVec(counter("registry_requests_total",
 			"Requests to registries by host, operation and status code; code 0 is no answer."), []string{"host", "operation", "code"}),
 		registryBytes:    prometheus.NewCounterVec(counter("registry_bytes_total", "Bytes read from registries by host."), []string{"host"}),
@@ -72,7 +74,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		verdicts: prometheus.NewCounterVec(counter("trust_verdicts_total",
 			"Verdicts on images by TrustPolicy, verdict and mode; the empty policy is spec.verify."), []string{"policy", "verdict", "mode"}),
 	}
-	for _, collector := range []prometheus.Collector{m.PublishDuration, m.registryRequests, m.registryBytes,
+	for _, collector := range []prometheus.Collector{m.PublishDuration, m.publications, m.registryRequests, m.registryBytes,
 		m.artifactRequests, m.artifactBytes, m.peerFiles, m.peerBytes, m.collectedFiles, m.collectedBytes, m.verdicts} {
 		if err := registerer.Register(collector); err != nil {
 			return nil, err

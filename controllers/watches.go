@@ -215,8 +215,10 @@ func (r *ImagePolicyReconciler) policiesOfNamespace(ctx context.Context, obj cli
 func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
 	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsByPolicy: obj.GetName()})
-	for _, request := range requests {
-		r.attention.await(request.NamespacedName)
+	if pick := obj.(*imagev1.ImagePolicy).Status.LatestRef; pick != nil {
+		for _, request := range requests {
+			r.attention.await(request.NamespacedName, *pick)
+		}
 	}
 	return append(requests, r.named(ctx, obj)...)
 }
