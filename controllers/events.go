@@ -117,6 +117,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	e.Metrics.RecordReadiness(ctx, obj)
 	e.Metrics.RecordReconciling(ctx, obj)
 	e.Metrics.RecordStalled(ctx, obj)
+	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
 
 	log := ctrl.LoggerFrom(ctx)
 	ready := conditions.Get(obj, meta.ReadyCondition)
@@ -201,6 +202,7 @@ func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
 	e.Metrics.RecordReadiness(ctx, obj)
 	e.Metrics.RecordReconciling(ctx, obj)
 	e.Metrics.RecordStalled(ctx, obj)
+	e.Metrics.DeleteCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
 	e.Metrics.RecordDuration(ctx, obj, now)
 }
 

@@ -165,6 +165,7 @@ func TestMetricsAndProbes(t *testing.T) {
 			`gotk_reconcile_duration_seconds_count{` + object + `}`,
 			`gotk_suspend_status{` + object + `} 0`,
 			`gotk_reconcile_condition{` + object + `,status="True",type="Ready"} 1`,
+			`gotk_reconcile_condition{` + object + `,status="Unknown",type="SourceVerified"} 1`,
 			`image_source_publish_duration_seconds_count `,
 			`image_source_artifact_requests_total{code="200"}`,
 			`image_source_artifact_bytes_total `,
