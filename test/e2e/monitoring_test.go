@@ -440,7 +440,8 @@ func TestMonitoringComponents(t *testing.T) {
 	n.Expect(configMaps).To(HaveLen(1))
 	n.Expect(configMaps[0].Namespace).To(Equal(controlplane.FluxNamespace))
 	n.Expect(configMaps[0].Labels).To(HaveKeyWithValue("grafana_dashboard", "1"))
-	n.Expect(configMaps[0].Data).To(HaveKey("image-source-controller.json"))
+	n.Expect(configMaps[0].Data).To(HaveKeyWithValue("image-source-controller.json", ContainSubstring("${")))
+	n.Expect(configMaps[0].Annotations).To(HaveKeyWithValue("kustomize.toolkit.fluxcd.io/substitute", "disabled"), "Flux would take variables of Grafana for its own")
 	n.Expect(env.Client.Create(n.Context(), &configMaps[0], client.DryRunAll)).To(Succeed())
 
 	rules := component("monitoring/rules").objects
