@@ -1,4 +1,4 @@
-# Everything here needs Go and nothing else: tools are Go modules that
+# Everything here needs Go, make, bash and git: tools are Go modules that
 # hack/tools pins, and the control plane of the tests is built from source.
 
 SHELL := /usr/bin/env bash -o pipefail
@@ -94,7 +94,7 @@ docker-build: ## Build the container image IMG. Needs Docker with BuildKit.
 ##@ Test
 
 .PHONY: test
-test: fmt-check vet verify-generated controlplane ## Run everything that CI runs.
+test: fmt-check vet verify-generated controlplane ## Run all tests and checks of CI but the linters, which are make lint.
 	@assets="$$($(CONTROLPLANE) assets)"; \
 	echo "$(GO) test $(PKG)"; \
 	KUBEBUILDER_ASSETS="$$assets" $(GO) test $(PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
