@@ -34,7 +34,8 @@ type NoMatch string
 const (
 	// NoMatchRefuse refuses it.
 	NoMatchRefuse NoMatch = "Refuse"
-	// NoMatchAllow lets it pass, if every policy that governs the namespace does.
+	// NoMatchAllow lets it pass, if every policy does that governs the namespace
+	// and enforces.
 	NoMatchAllow NoMatch = "Allow"
 )
 
@@ -68,8 +69,8 @@ type TrustPolicySpec struct {
 	Images []ImagePattern `json:"images"`
 
 	// NoMatch says what becomes of an image that no enforcing policy of a
-	// governed namespace lists. Refuse, unless every policy that governs the
-	// namespace says Allow.
+	// governed namespace lists. Refuse, unless every enforcing policy that
+	// governs the namespace says Allow; policies that only warn do not count.
 	// +kubebuilder:default=Refuse
 	// +optional
 	NoMatch NoMatch `json:"noMatch,omitempty"`
