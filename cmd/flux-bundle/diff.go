@@ -54,8 +54,9 @@ const diffExample = `  # show what a push of a folder would change
   # show what changed from one version to the next
   flux bundle diff ghcr.io/org/app-deploy:v1.0.0 ghcr.io/org/app-deploy:v1.1.0
 
-  # push only what is different
-  flux bundle diff ghcr.io/org/app-deploy:latest ./deploy >/dev/null || flux bundle push -f ./deploy -t ghcr.io/org/app-deploy:latest`
+  # push only what is different, and not when that could not be found out
+  flux bundle diff ghcr.io/org/app-deploy:latest ./deploy >/dev/null ||
+    { [ $? -eq 1 ] && flux bundle push -f ./deploy -t ghcr.io/org/app-deploy:latest; }`
 
 func newDiff(a *app) *cobra.Command {
 	var content contentFlags
