@@ -124,9 +124,15 @@ func digests(t testing.TB, artifact v1.Image) (manifest, layer v1.Hash) {
 // open opens a repository of the registry as somebody.
 func (b *bench) open(repository string, who access) *registry.Repository {
 	b.Helper()
-	parsed, err := name.NewRepository(b.registry.Host() + "/" + repository)
+	return b.openAt(b.registry.Host()+"/"+repository, who.access())
+}
+
+// openAt opens a repository wherever it is.
+func (b *bench) openAt(repository string, access registry.Access) *registry.Repository {
+	b.Helper()
+	parsed, err := name.NewRepository(repository)
 	NewWithT(b).Expect(err).NotTo(HaveOccurred())
-	return b.client.Repository(parsed, who.access())
+	return b.client.Repository(parsed, access)
 }
 
 // access is a user with a password; empty for nobody.

@@ -49,8 +49,10 @@ type contents struct {
 }
 
 // contentID identifies content: the same manifest read with the same settings
-// is the same bytes.
+// is the same bytes. What one registry showed is not for who knows another:
+// anybody can run one that claims to have what it never had.
 type contentID struct {
+	registry string
 	digest   v1.Hash
 	settings string
 }
@@ -96,7 +98,7 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 	if !ok {
 		return content{}, store.Stored{}, errUnverified
 	}
-	id := contentID{digest: subject.Digest, settings: format.ContentHash(r.Content)}
+	id := contentID{registry: r.Repository.Registry(), digest: subject.Digest, settings: format.ContentHash(r.Content)}
 	if made, ok := b.contents.get(id); ok {
 		if err := mayRead(ctx, r.Repository, made); err != nil {
 			return content{}, store.Stored{}, err
@@ -151,8 +153,8 @@ func (c content) admitted(terms trust.Terms) error {
 }
 
 // mayRead proves that the credentials of a repository open what was read with
-// others. That they open the manifest was proven when it was resolved; blobs
-// are proven where they came from another repository.
+// others at the same registry. That they open the manifest was proven when it
+// was resolved; blobs are proven where they came from another repository.
 func mayRead(ctx context.Context, repository Repository, made content) error {
 	if made.origin == repository.Name() {
 		return nil

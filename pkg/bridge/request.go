@@ -44,6 +44,9 @@ type Repository interface {
 	Name() string
 	// Key is the access key: what is equal may share answers and work.
 	Key() string
+	// Registry identifies the registry that answers: its word on what may be read
+	// counts for what was read there, and for nothing else.
+	Registry() string
 	// Resolve returns the manifest that a query names.
 	Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error)
 	// HasBlob proves that the credentials may read a blob of the repository.

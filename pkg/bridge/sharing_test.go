@@ -18,8 +18,10 @@ package bridge_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -33,6 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -168,6 +171,80 @@ func TestBytesOfAnotherRepositoryStayThereWhenTheBlobIsRefused(t *testing.T) {
 			_, err := b.bridge.Publish(t.Context(), b.request("second", "mirror/app:1.0.0", nobody))
 			g.Expect(err).To(HaveOccurred())
 			g.Expect(b.stored()).To(Equal(before))
+		})
+	}
+}
+
+// A tenant who knows a private manifest, which is no secret, can have a server of
+// its own show it and claim to have every blob that it lists.
+func TestAServerOfOnesOwnProvesNothingAboutTheBytesOfOthers(t *testing.T) {
+	for name, open := range map[string]func(b *bench, forged *publish.InProcess) *registry.Repository{
+		"under its own name": func(b *bench, forged *publish.InProcess) *registry.Repository {
+			return b.openAt(forged.Host()+"/eve/app", registry.Access{})
+		},
+		"under the name of the registry, by a proxy of one's own": func(b *bench, forged *publish.InProcess) *registry.Repository {
+			proxy, err := url.Parse(forged.URL)
+			NewWithT(b).Expect(err).NotTo(HaveOccurred())
+			return b.openAt(b.registry.Host()+"/team/app", registry.Access{Proxy: proxy, Fingerprint: "eve"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, g := newBench(t), NewWithT(t)
+			digest, _ := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+			manifest, err := b.open("team/app", nobody).Resolve(t.Context(), registry.Query{Digest: digest})
+			g.Expect(err).NotTo(HaveOccurred())
+			b.private()
+			b.publish(b.request("first", "team/app:1.0.0", alice))
+			before := b.stored()
+
+			forged := publish.Serve()
+			t.Cleanup(forged.Close)
+			forged.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.Method == http.MethodConnect:
+					w.WriteHeader(http.StatusBadGateway)
+				case strings.Contains(r.URL.Path, "/manifests/"):
+					w.Header().Set("Content-Type", string(manifest.MediaType))
+					_, _ = w.Write(manifest.Body)
+				case strings.Contains(r.URL.Path, "/blobs/") && r.Method == http.MethodGet:
+					w.WriteHeader(http.StatusNotFound)
+				}
+				return true
+			})
+			r := b.request("second", "team/app:1.0.0", nobody)
+			r.Repository = open(b, forged)
+			_, err = b.bridge.Publish(t.Context(), r)
+
+			expectFault(t, err, v1alpha1.ReasonImageNotFound, fault.Retry)
+			g.Expect(b.stored()).To(Equal(before), "not a byte is stored for the second")
+		})
+	}
+}
+
+func TestAWayOfOnesOwnToARegistryIsBelievedForItselfOnly(t *testing.T) {
+	for name, own := range map[string]registry.Access{
+		"certificates": {TLS: &tls.Config{MinVersion: tls.VersionTLS12}, Fingerprint: "certificates"},
+		"plain HTTP":   {Insecure: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, g := newBench(t), NewWithT(t)
+			files := publish.Files{"app.yaml": "version: 1\n"}
+			b.push("team/app:1.0.0", files)
+			b.push("mirror/app:1.0.0", files)
+			b.publish(b.request("first", "team/app:1.0.0", nobody))
+			b.asked()
+			for _, pulls := range []int{1, 0} {
+				r := b.request("second", "team/app:1.0.0", nobody)
+				r.Repository = b.openAt(b.registry.Host()+"/team/app", own)
+				b.publish(r)
+				g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(pulls))
+				b.asked()
+			}
+			r := b.request("third", "mirror/app:1.0.0", nobody)
+			r.Repository = b.openAt(b.registry.Host()+"/mirror/app", own)
+			b.publish(r)
+			g.Expect(b.registry.Count(http.MethodHead, "/blobs/")).To(Equal(1), "one who comes the same way asks, and does not pull")
+			g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero())
 		})
 	}
 }

@@ -39,7 +39,7 @@ type authorities struct{ link *link }
 // name, for GET and POST without credentials. Addresses, redirects, deadlines and
 // the environment's proxy are handled as for registries; answers are bounded.
 func (c *Client) Authorities() http.RoundTripper {
-	key := accessKey{plain: true}
+	key := accessKey{plain: implied}
 	return authorities{link: c.links.getOrPut(linkKeyOf(key, Access{}), func() *link { return newLink(c, key, Access{}) })}
 }
 

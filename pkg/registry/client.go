@@ -175,8 +175,19 @@ type Client struct {
 // accessKey is what decides what can be seen: answers are shared inside one only.
 type accessKey struct {
 	host, repository, fingerprint string
-	plain                         bool
+	plain                         plainHTTP
 }
+
+// plainHTTP tells whether a registry may be asked by plain HTTP.
+type plainHTTP int
+
+const (
+	never plainHTTP = iota
+	// implied by an address on loopback or in a private network.
+	implied
+	// intended by whoever wrote the access.
+	intended
+)
 
 type digestKey struct {
 	access accessKey
@@ -300,7 +311,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 		host:        strings.ToLower(repo.RegistryStr()),
 		repository:  repo.RepositoryStr(),
 		fingerprint: c.fingerprint(access),
-		plain:       access.Insecure || repo.Registry.Scheme() == "http",
+		plain:       plainOf(repo.Registry, access),
 	}
 	link := c.links.getOrPut(linkKeyOf(key, access), func() *link { return newLink(c, key, access) })
 	session := c.sessions.getOrPut(
@@ -310,7 +321,28 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	if auth == nil {
 		auth = authn.Anonymous
 	}
-	return &Repository{client: c, name: CanonicalName(repo), access: key, session: session, auth: auth}
+	return &Repository{client: c, name: CanonicalName(repo), access: key, session: session, auth: auth, registry: registryOf(key, access)}
+}
+
+func plainOf(registry name.Registry, access Access) plainHTTP {
+	switch {
+	case access.Insecure:
+		return intended
+	case registry.Scheme() == "http":
+		return implied
+	default:
+		return never
+	}
+}
+
+// registryOf identifies who answers, see Repository.Registry. The host is as it
+// was written: by plain HTTP, port 443 is not the default one.
+func registryOf(key accessKey, access Access) string {
+	if access.TLS != nil || access.Proxy != nil || key.plain == intended {
+		key.repository = ""
+		return key.String()
+	}
+	return key.host
 }
 
 // fingerprint returns that of the access, or one that nobody else has.
@@ -336,6 +368,6 @@ func CanonicalName(repo name.Repository) string {
 
 // String identifies the key without telling what is in it.
 func (k accessKey) String() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %t", k.host, k.repository, k.fingerprint, k.plain))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d", k.host, k.repository, k.fingerprint, k.plain))
 	return hex.EncodeToString(sum[:])
 }

@@ -47,7 +47,7 @@ var errStalled = errors.New("the answer made no progress")
 type link struct {
 	client    *Client
 	host      string // of the registry, with its port if one is named
-	plain     bool   // plain HTTP is allowed
+	plain     plainHTTP
 	transport *http.Transport
 	// proxySecret is the password of the proxy, to keep it out of errors.
 	proxySecret string
@@ -55,7 +55,7 @@ type link struct {
 
 type linkKey struct {
 	host, material string
-	plain          bool
+	plain          plainHTTP
 }
 
 func linkKeyOf(key accessKey, access Access) linkKey {
@@ -186,7 +186,7 @@ func (l *link) judgeScheme(request *http.Request) error {
 		}
 	}
 	switch {
-	case request.URL.Scheme == "https", request.URL.Scheme == "http" && l.plain:
+	case request.URL.Scheme == "https", request.URL.Scheme == "http" && l.plain != never:
 		return nil
 	default:
 		return refusef("refused to connect to %q by %s: only https is allowed (insecure: true allows http)", request.URL.Host, request.URL.Scheme)
@@ -199,7 +199,7 @@ func (l *link) judgeScheme(request *http.Request) error {
 func (l *link) mayLogin(u *url.URL) error {
 	registry := &url.URL{Scheme: u.Scheme, Host: l.host}
 	if u.Scheme != "https" {
-		if l.plain && sameOrigin(registry, u) {
+		if l.plain != never && sameOrigin(registry, u) {
 			return nil
 		}
 		return refusef("refused to send credentials to the login realm at %q without https", u.Host)

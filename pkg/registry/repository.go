@@ -34,6 +34,8 @@ type Repository struct {
 	access  accessKey
 	session *session
 	auth    authn.Authenticator
+	// registry is what Registry returns.
+	registry string
 }
 
 // Name returns the canonical name, as CanonicalName does.
@@ -42,6 +44,13 @@ func (r *Repository) Name() string { return r.name }
 // Key returns the access key: two repositories with equal keys see the same
 // things. It is 64 hexadecimal digits and reveals nothing.
 func (r *Repository) Key() string { return r.access.String() }
+
+// Registry identifies the registry that answers: accesses for which it is equal
+// are answered by the same one, so that its word on what each of them may see
+// can be compared. That is the host for all who reach it as everybody does. Who
+// brings along TLS material, a proxy or plain HTTP may be answered by a server
+// of its own, whatever the host: that is the registry of this access alone.
+func (r *Repository) Registry() string { return r.registry }
 
 // RoundTripper returns the guarded connection to the registry without any
 // credential, for clients that write and log in by themselves, such as

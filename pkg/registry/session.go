@@ -63,7 +63,7 @@ type session struct {
 
 type sessionKey struct {
 	host, fingerprint string
-	plain             bool
+	plain             plainHTTP
 }
 
 // endpoint is what a ping found out.
@@ -165,7 +165,7 @@ func (s *session) secrets(repository string) []string {
 // ping asks for /v2/ by https and, where plain HTTP is allowed and https gets
 // no answer at all, by http.
 func (s *session) ping(ctx context.Context) (endpoint, error) {
-	if !s.link.plain {
+	if s.link.plain == never {
 		return s.pingBy(ctx, "https")
 	}
 	probe, cancel := context.WithTimeout(ctx, httpsProbe)
