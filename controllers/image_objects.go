@@ -182,8 +182,10 @@ func (k imageObjects) ask(ctx context.Context, object client.Object, token strin
 func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.ImageRepository {
 	spec := obj.Spec
 	provider := spec.Provider
-	if provider == "" {
-		provider = "generic" // what the API server would fill in
+	if provider == "" || spec.SecretRef != nil {
+		// What the API server would fill in; and what lets the Secret win, which
+		// image-reflector-controller does not read beside a cloud.
+		provider = "generic"
 	}
 	return &imagev1.ImageRepository{
 		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImageRepositoryKind},

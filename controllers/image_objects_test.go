@@ -102,7 +102,6 @@ func TestImageObjectsAreWhatTheSpecAsksFor(t *testing.T) {
 			spec: v1alpha1.ArtifactRepositorySpec{
 				Image: "oci://localhost:5000/org/app", Interval: &metav1.Duration{Duration: time.Minute}, Timeout: &metav1.Duration{Duration: 20 * time.Second},
 				Provider: "azure", ServiceAccountName: "puller", Insecure: true, Suspend: true,
-				SecretRef:      &meta.LocalObjectReference{Name: "login"},
 				CertSecretRef:  &meta.LocalObjectReference{Name: "certs"},
 				ProxySecretRef: &meta.LocalObjectReference{Name: "proxy"},
 				FilterTags:     &imagev1.TagFilter{Pattern: `^main-[a-f0-9]+-(?P<ts>[0-9]+)$`, Extract: "$ts"},
@@ -111,7 +110,6 @@ func TestImageObjectsAreWhatTheSpecAsksFor(t *testing.T) {
 			repository: imagev1.ImageRepositorySpec{
 				Image: "localhost:5000/org/app", Interval: metav1.Duration{Duration: time.Minute}, Timeout: &metav1.Duration{Duration: 20 * time.Second},
 				Provider: "azure", ServiceAccountName: "puller", Insecure: true, Suspend: true,
-				SecretRef:      &meta.LocalObjectReference{Name: "login"},
 				CertSecretRef:  &meta.LocalObjectReference{Name: "certs"},
 				ProxySecretRef: &meta.LocalObjectReference{Name: "proxy"},
 				ExclusionList:  exclusions,
@@ -121,6 +119,16 @@ func TestImageObjectsAreWhatTheSpecAsksFor(t *testing.T) {
 				Policy:                 imagev1.ImagePolicyChoice{Numerical: &imagev1.NumericalPolicy{Order: "desc"}},
 				DigestReflectionPolicy: imagev1.ReflectNever,
 			},
+		},
+		"a Secret that wins over a cloud, which the scan would ask instead": {
+			spec: v1alpha1.ArtifactRepositorySpec{
+				Image: "ghcr.io/org/app", Policy: semver("1.x"), Provider: "azure", SecretRef: &meta.LocalObjectReference{Name: "login"},
+			},
+			repository: imagev1.ImageRepositorySpec{
+				Image: "ghcr.io/org/app", Interval: metav1.Duration{Duration: 10 * time.Minute}, Provider: "generic",
+				SecretRef: &meta.LocalObjectReference{Name: "login"}, ExclusionList: exclusions,
+			},
+			policy: imagev1.ImagePolicySpec{Policy: *semver("1.x"), DigestReflectionPolicy: imagev1.ReflectNever},
 		},
 		"an order that the API server fills in": {
 			spec: v1alpha1.ArtifactRepositorySpec{

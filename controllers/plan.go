@@ -308,8 +308,9 @@ func parseDigest(s string) (v1.Hash, error) {
 	return digest, nil
 }
 
-// accessOf names what an ImageRepository opens its registry with. Secrets are
-// read in its namespace, as image-reflector-controller does.
+// accessOf names what an ImageRepository opens its registry with: what
+// image-reflector-controller scans with, which reads Secrets in its namespace and
+// none beside a cloud.
 func accessOf(repository *imagev1.ImageRepository) credentials.References {
 	return credentials.References{
 		Namespace:          repository.Namespace,
@@ -319,10 +320,11 @@ func accessOf(repository *imagev1.ImageRepository) credentials.References {
 		CertSecretName:     nameOf(repository.Spec.CertSecretRef),
 		ProxySecretName:    nameOf(repository.Spec.ProxySecretRef),
 		Insecure:           repository.Spec.Insecure,
-	}
+	}.PreferProvider()
 }
 
-// accessOfSpec names what an ArtifactRepository opens its registry with.
+// accessOfSpec names what an ArtifactRepository opens its registry with. Its
+// Secret wins over a cloud, as on an OCIRepository.
 func accessOfSpec(obj *v1alpha1.ArtifactRepository) credentials.References {
 	spec := obj.Spec
 	return credentials.References{

@@ -159,7 +159,6 @@ func TestPlanPublishes(t *testing.T) {
 		},
 		"with the access of the ImageRepository": {
 			change: func(s *situation) {
-				s.repository.Spec.Provider = "aws"
 				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
 				s.repository.Spec.CertSecretRef = &meta.LocalObjectReference{Name: "certs"}
 				s.repository.Spec.ProxySecretRef = &meta.LocalObjectReference{Name: "proxy"}
@@ -168,10 +167,20 @@ func TestPlanPublishes(t *testing.T) {
 			},
 			want: func(g Gomega, p controllers.Plan) {
 				g.Expect(p.Access).To(Equal(credentials.References{
-					Namespace: "apps", Provider: "aws", SecretName: "login", CertSecretName: "certs",
+					Namespace: "apps", Provider: "generic", SecretName: "login", CertSecretName: "certs",
 					ProxySecretName: "proxy", ServiceAccountName: "puller", Insecure: true,
 				}))
 				g.Expect(p.Repository.Scheme()).To(Equal("http"))
+			},
+		},
+		"by the cloud that the ImageRepository names, whatever Secret stands beside it, as its scan": {
+			change: func(s *situation) {
+				s.repository.Spec.Provider = "aws"
+				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "stale"}
+				s.repository.Spec.ServiceAccountName = "puller"
+			},
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Access).To(Equal(credentials.References{Namespace: "apps", Provider: "aws", ServiceAccountName: "puller"}))
 			},
 		},
 		"from an ImageRepository of another namespace that admits and consents, with the Secrets there": {

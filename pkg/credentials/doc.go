@@ -20,7 +20,9 @@ limitations under the License.
 // It owns what such a Secret may look like, which of several credentials wins,
 // and the fingerprint by which accesses are told apart. It means the same by
 // each reference as image-reflector-controller does, because the image that one
-// controller scans the other must be able to fetch.
+// controller scans the other must be able to fetch. Of a Secret and a cloud,
+// though, Flux lets the Secret win on an OCIRepository and the cloud on an
+// ImageRepository; here the Secret wins, unless References.PreferProvider is asked.
 //
 // It speaks to no registry and remembers nothing but its key: Secrets and
 // ServiceAccounts are read one at a time, when they are needed, with the verb

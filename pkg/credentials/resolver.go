@@ -48,7 +48,7 @@ type References struct {
 	// Provider is aws, azure or gcp, and else generic or empty.
 	Provider string
 	// SecretName names a Secret of type kubernetes.io/dockerconfigjson (or the
-	// older kubernetes.io/dockercfg). It wins over Provider.
+	// older kubernetes.io/dockercfg). It wins over Provider, see PreferProvider.
 	SecretName string
 	// ServiceAccountName names a ServiceAccount: the identity to show to
 	// Provider, or, without one, whose image pull secrets to use after SecretName.
@@ -73,10 +73,19 @@ func (r References) Elsewhere() References {
 	return r
 }
 
-// isCloud tells whether the login is an identity in a cloud.
-func (r References) isCloud() bool {
-	return r.SecretName == "" && r.Provider != "" && r.Provider != "generic"
+// PreferProvider returns what these mean on an ImageRepository, where a cloud
+// wins over a Secret.
+func (r References) PreferProvider() References {
+	if r.namesCloud() {
+		r.SecretName = ""
+	}
+	return r
 }
+
+// isCloud tells whether the login is an identity in a cloud.
+func (r References) isCloud() bool { return r.SecretName == "" && r.namesCloud() }
+
+func (r References) namesCloud() bool { return r.Provider != "" && r.Provider != "generic" }
 
 // Resolver turns references into accesses. It is safe for concurrent use.
 type Resolver struct {
