@@ -244,7 +244,7 @@ func unanswered(err error) bool {
 		return denial.Unanswered != nil
 	}
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
-	return failure != nil && failure.Reason == v1alpha1.ReasonFetchFailed
+	return failure != nil && failure.Reason == v1alpha1.ReasonFetchFailed && !failure.Answered
 }
 
 // listen returns a context whose requests are noted in heard once they get an

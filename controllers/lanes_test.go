@@ -19,6 +19,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -86,6 +87,15 @@ func TestLanes(t *testing.T) {
 		}
 		l.leave(app, finding{heard: true})
 		expectAdmission(t, l, app, admitted)
+	})
+	t.Run("a registry that answers with an error works", func(t *testing.T) {
+		l := &lanes{capacity: 7}
+		limited := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true, Err: errors.New("429")}
+		expectAdmission(t, l, app, admitted)
+		l.leave(app, finding{heard: true, err: fmt.Errorf("in an attempt: %w", limited)})
+		for range probes + 1 {
+			expectAdmission(t, l, app, admitted)
+		}
 	})
 	t.Run("however many registries hang, they leave workers to those that answer", func(t *testing.T) {
 		l := &lanes{capacity: 8}

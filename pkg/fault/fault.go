@@ -66,6 +66,9 @@ type Error struct {
 	// RetryAfter is the earliest useful moment to try again as the registry
 	// gave it (HTTP Retry-After, RFC 9110 section 10.2.3); zero when it gave none.
 	RetryAfter time.Duration
+	// Answered tells that a registry gave an answer, though not the one that was
+	// asked for, or that it was not asked: whether it can be reached is not in doubt.
+	Answered bool
 	// Err is the cause, in words that are fit for a condition.
 	Err error
 }
@@ -104,5 +107,5 @@ func Of(err error, fallback string) *Error {
 	if !errors.As(err, &e) {
 		return &Error{Reason: fallback, Class: Retry, Err: err}
 	}
-	return &Error{Reason: e.Reason, Class: e.Class, RetryAfter: e.RetryAfter, Err: err}
+	return &Error{Reason: e.Reason, Class: e.Class, RetryAfter: e.RetryAfter, Answered: e.Answered, Err: err}
 }

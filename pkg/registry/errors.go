@@ -161,7 +161,7 @@ func (r *Repository) failure(doing string, err error) error {
 	if err == nil || errors.As(err, &f) {
 		return err
 	}
-	e := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry}
+	e := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: isAnswer(err)}
 	said := r.explain(err)
 	var answer *answerError
 	var login *loginError
@@ -175,6 +175,17 @@ func (r *Repository) failure(doing string, err error) error {
 	}
 	e.Err = fmt.Errorf("cannot %s: %s%w", doing, said, silent{ended(err)})
 	return e
+}
+
+// isAnswer tells whether an error is what a registry, or its realm, answered, or
+// a request that its answer asked for and that was not sent.
+func isAnswer(err error) bool {
+	var (
+		answer  *answerError
+		address *refusedAddress
+		rule    *refused
+	)
+	return errors.As(err, &answer) || errors.As(err, &address) || errors.As(err, &rule)
 }
 
 // reason says what the status of an answer means: what a registry's storage or

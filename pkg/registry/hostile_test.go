@@ -79,6 +79,35 @@ func quick() registry.Options {
 	}
 }
 
+// Whoever spares a registry that does not answer must not spare one that does.
+func TestAFailureTellsWhetherTheRegistryAnswered(t *testing.T) {
+	realm := []string{"WWW-Authenticate", `Bearer realm="https://auth.example.org/token"`}
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		want   bool
+	}{
+		"it has no use for the request":       {code(http.StatusBadRequest, "what?"), true},
+		"it limits the rate":                  {code(http.StatusTooManyRequests, "slowly"), true},
+		"it is overloaded":                    {code(http.StatusServiceUnavailable, "later"), true},
+		"it refuses":                          {code(http.StatusForbidden, "no"), true},
+		"it ends early":                       {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() }, true},
+		"it redirects to where nobody may go": {code(http.StatusTemporaryRedirect, "", "Location", "http://169.254.169.254/"), true},
+		"it names a realm that nobody trusts": {code(http.StatusUnauthorized, "", realm...), true},
+		"it ends the connection":              {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, false},
+		"it says nothing":                     {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			_, layer := s.putImage(t, "app:1", "content")
+			s.answerTo("/blobs/", c.answer)
+			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Pull(t.Context(), layer, io.Discard)
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(fault.Of(err, "").Answered).To(Equal(c.want), err.Error())
+		})
+	}
+}
+
 func TestHostileManifests(t *testing.T) {
 	honest := `{"schemaVersion":2,"manifests":[]}`
 	digest := descriptorOf([]byte(honest)).Digest

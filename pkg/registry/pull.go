@@ -21,6 +21,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -68,7 +69,10 @@ func (r *Repository) copyBlob(doing string, desc v1.Descriptor, body io.Reader, 
 	case source.err != nil && !errors.Is(source.err, io.EOF):
 		return r.failure(doing, source.err)
 	case errors.Is(err, io.EOF):
-		return fault.Retryf(v1alpha1.ReasonFetchFailed, "cannot %s: it ended after %d of %d bytes", doing, n, desc.Size)
+		return &fault.Error{
+			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
+			Err: fmt.Errorf("cannot %s: it ended after %d of %d bytes", doing, n, desc.Size),
+		}
 	case err != nil:
 		return err // of w
 	}

@@ -349,7 +349,7 @@ func (r Ruling) String() string {
 func (h *hearing) unanswered() error {
 	for _, t := range h.trials {
 		for _, err := range t.unknown {
-			if fault.Of(err, "").Reason == v1alpha1.ReasonFetchFailed ||
+			if f := fault.Of(err, ""); (f.Reason == v1alpha1.ReasonFetchFailed && !f.Answered) ||
 				errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 				return err
 			}

@@ -119,6 +119,10 @@ func TestARegistryThatDoesNotAnswer(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		return true
 	}
+	fails := func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	}
 	for name, c := range map[string]struct {
 		answer  func(http.ResponseWriter, *http.Request) bool
 		verdict trust.Verdict
@@ -130,6 +134,7 @@ func TestARegistryThatDoesNotAnswer(t *testing.T) {
 		"it hangs over the tag of legacy signatures": {hangs(".sig"), trust.Unknown, MatchError(context.DeadlineExceeded)},
 		"it ends every connection":                   {breaks, trust.Unknown, HaveOccurred()},
 		"it refuses":                                 {refuses, trust.Unknown, Not(HaveOccurred())},
+		"it says that it fails":                      {fails, trust.Unknown, Not(HaveOccurred())},
 		"it answers, and there is no good signature": {nil, trust.Rejected, Not(HaveOccurred())},
 	} {
 		t.Run(name, func(t *testing.T) {
