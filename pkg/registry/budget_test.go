@@ -400,6 +400,36 @@ func TestProofsAreKeptForATimeAndEndWithARefusal(t *testing.T) {
 	g.Expect(s.asked()).To(Equal([]string{blob}), "a refusal makes all proofs of the access doubtful")
 }
 
+func TestARefusalEndsWhatIsKnownOfManifests(t *testing.T) {
+	for name, status := range map[string]int{"401": http.StatusUnauthorized, "403": http.StatusForbidden} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			digest, _ := s.putImage(t, "app:1", "x")
+			repo := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			resolve := func(q registry.Query) error {
+				_, err := repo.Resolve(t.Context(), q)
+				return err
+			}
+			g.Expect(resolve(registry.Query{Tag: "1"})).To(Succeed())
+			s.asked()
+			g.Expect(resolve(registry.Query{Digest: digest})).To(Succeed())
+			g.Expect(s.asked()).To(BeEmpty())
+
+			s.answer(func(w http.ResponseWriter, _ *http.Request) bool {
+				w.WriteHeader(status)
+				return true
+			})
+			expectFault(t, resolve(registry.Query{Tag: "1"}), v1alpha1.ReasonAuthenticationFailed, fault.Retry)
+			expectFault(t, resolve(registry.Query{Digest: digest}), v1alpha1.ReasonAuthenticationFailed, fault.Retry)
+			s.answer(nil)
+			s.asked()
+			g.Expect(resolve(registry.Query{Digest: digest})).To(Succeed())
+			g.Expect(s.asked()).To(Equal([]string{"GET /v2/app/manifests/" + digest.String()}))
+		})
+	}
+}
+
 func TestAPullIsAProof(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)

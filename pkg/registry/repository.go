@@ -124,7 +124,9 @@ func (r *Repository) noteRefusal(a ask, code int) {
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		r.session.tokens.remove(r.access.repository)
-		r.client.proofs.removeAll(func(k digestKey) bool { return k.access == r.access })
+		ours := func(k digestKey) bool { return k.access == r.access }
+		r.client.proofs.removeAll(ours)
+		r.client.manifests.removeAll(ours) // to have one is a proof, too
 		r.client.tags.removeAll(func(k tagKey) bool { return k.access == r.access })
 	case http.StatusNotFound:
 		if digest, err := v1.NewHash(a.ref); err == nil {
