@@ -100,6 +100,31 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 	}
 }
 
+func TestATokenWithoutALifeLivesAMinute(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.putImage(t, "app:1", "x")
+	k := &tokens{}
+	s.demandToken(k)
+	options := quick()
+	now := time.Now()
+	options.Clock = func() time.Time { return now }
+	repo := newClient(t, options).Repository(repository(t, s.host()+"/app"), registry.Access{})
+	for _, step := range []struct {
+		later time.Duration
+		asks  []string
+	}{
+		{0, []string{"GET /v2/", "GET /token", "GET /v2/app/manifests/1"}},
+		{50 * time.Second, []string{"HEAD /v2/app/manifests/1"}},
+		{5 * time.Second, []string{"GET /token", "HEAD /v2/app/manifests/1"}},
+	} {
+		now = now.Add(step.later)
+		_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(s.asked()).To(Equal(step.asks), "no token is sent that has expired")
+	}
+}
+
 func TestATokenThatIsNeverAcceptedIsAskedForTwice(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)

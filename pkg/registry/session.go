@@ -44,6 +44,10 @@ const (
 	// httpsProbe is how long a registry that may speak plain HTTP is given to
 	// answer HTTPS.
 	httpsProbe = 5 * time.Second
+	// tokenLife is that of a token whose realm does not say, as the token
+	// specification wants it; maxTokenLife is the longest that is believed.
+	tokenLife    = time.Minute
+	maxTokenLife = 24 * time.Hour
 )
 
 // session is what one fingerprint knows of one registry: how to log in there,
@@ -75,7 +79,8 @@ type endpoint struct {
 // token is a bearer token for one repository.
 type token struct {
 	value string
-	// expires is when the registry said; zero when it did not.
+	// expires is before the end of its life, so that none is sent that ends on
+	// the way.
 	expires time.Time
 }
 
@@ -258,11 +263,7 @@ func basic(config *authn.AuthConfig) string {
 	}
 }
 
-// expired leaves a tenth of the token's life, so that one is not sent that
-// expires on the way.
-func (t token) expired(now time.Time) bool {
-	return !t.expires.IsZero() && !now.Before(t.expires)
-}
+func (t token) expired(now time.Time) bool { return !now.Before(t.expires) }
 
 // loginError is a token that could not be had.
 type loginError struct {
@@ -345,9 +346,11 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 	if t.value == "" || strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return token{}, noToken(answer)
 	}
-	if life := min(got.ExpiresIn, int64(24*time.Hour/time.Second)); life > 0 {
-		t.expires = s.client.options.Clock().Add(time.Duration(life) * time.Second * 9 / 10)
+	life := tokenLife
+	if got.ExpiresIn > 0 {
+		life = time.Duration(min(got.ExpiresIn, int64(maxTokenLife/time.Second))) * time.Second
 	}
+	t.expires = s.client.options.Clock().Add(life * 9 / 10)
 	return t, nil
 }
 
