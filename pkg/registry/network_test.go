@@ -26,6 +26,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -203,6 +204,61 @@ func TestInsecureAllowsPlainHTTP(t *testing.T) {
 		Resolve(t.Context(), registry.Query{Tag: "1"})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(s.asked()).To(Equal([]string{"GET /v2/", "GET /v2/app/manifests/1"}))
+}
+
+// A registry that moves from HTTP to HTTPS is followed, and gets no password in
+// clear once that is known.
+func TestARegistryThatMovesToHTTPSIsFollowed(t *testing.T) {
+	for name, demand := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"open": func(http.ResponseWriter, *http.Request) bool { return false },
+		"with a login": func(w http.ResponseWriter, r *http.Request) bool {
+			if _, given, _ := r.BasicAuth(); given == password {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", "Basic")
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			a := newAuthority(t)
+			secure := serveTLS(t, a)
+			secure.putImage(t, "app:1", "x")
+			secure.answer(demand)
+			var moved atomic.Bool
+			var inClear atomic.Int32
+			plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !moved.Load() {
+					secure.ServeHTTP(w, r)
+					return
+				}
+				if r.Header.Get("Authorization") != "" {
+					inClear.Add(1)
+				}
+				http.Redirect(w, r, "https://"+r.Host+r.URL.Path, http.StatusPermanentRedirect)
+			}))
+			t.Cleanup(plain.Close)
+			door := serveBoth(t, plain.Listener.Addr().String(), func() string {
+				if moved.Load() {
+					return secure.host()
+				}
+				return ""
+			})
+			access := user("u")
+			access.TLS, access.Insecure = a.trust(), true
+			repo := newClient(t, quick()).Repository(repository(t, door+"/app"), access)
+			resolve := func() error {
+				_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				return err
+			}
+			g.Expect(resolve()).To(Succeed())
+			moved.Store(true)
+			g.Expect(resolve()).To(Succeed())
+			g.Expect(resolve()).To(Succeed())
+			g.Expect(inClear.Load()).To(BeNumerically("<=", 1), "the request that finds out is the last one in clear")
+		})
+	}
 }
 
 func TestAProxyIsUsedAndTheCheckOfAddressesEndsAtIt(t *testing.T) {

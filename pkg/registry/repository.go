@@ -84,15 +84,21 @@ func (r *Repository) send(ctx context.Context, a ask) (*http.Response, error) {
 // once.
 func (r *Repository) exchange(ctx context.Context, a ask) (*http.Response, error) {
 	answer, err := r.attempt(ctx, a)
-	if err == nil && answer.StatusCode == http.StatusUnauthorized && answer.Request.URL.Host == r.access.host &&
+	if err == nil && answer.StatusCode == http.StatusUnauthorized && r.answered(answer) &&
 		r.session.refused(r.access.repository, answer) {
 		drain(answer)
 		answer, err = r.attempt(ctx, a)
 	}
-	if err == nil && answer.Request.URL.Host == r.access.host {
+	if err == nil && r.answered(answer) {
 		r.noteRefusal(a, answer.StatusCode)
 	}
 	return answer, err
+}
+
+// answered tells whether an answer is that of the registry itself, and not of
+// storage that it redirects to.
+func (r *Repository) answered(answer *http.Response) bool {
+	return answer.Request.URL.Host == r.access.host
 }
 
 func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error) {
@@ -113,7 +119,9 @@ func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error)
 		request.Header.Set("Accept", a.accept)
 	}
 	answer, err := r.session.send(request, authorization)
-	if err != nil && ctx.Err() == nil {
+	failed := err != nil && ctx.Err() == nil
+	moved := err == nil && r.answered(answer) && answer.Request.URL.Scheme != e.scheme
+	if failed || moved {
 		r.session.lost()
 	}
 	return answer, err

@@ -17,6 +17,7 @@ limitations under the License.
 package registry_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -436,4 +437,45 @@ func (p *proxy) url(t *testing.T, user *url.Userinfo) *url.URL {
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	u.User = user
 	return u
+}
+
+// serveBoth listens on one port for plain HTTP and for TLS, and passes
+// connections on to one server each; without one, TLS is not spoken.
+func serveBoth(t *testing.T, plain string, secure func() string) (host string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer near.Close()
+				buffered := bufio.NewReader(near)
+				target := plain
+				if first, err := buffered.Peek(1); err == nil && first[0] == 0x16 { // a TLS handshake
+					target = secure()
+				}
+				if target != "" {
+					join(near, buffered, target)
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+func join(near net.Conn, from io.Reader, target string) {
+	far, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(far, from)
+		_ = far.Close()
+	}()
+	_, _ = io.Copy(near, far)
 }
