@@ -194,6 +194,35 @@ func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
 	}
 }
 
+func TestAnAnswerToHeadThatMayBeAnAccidentIsNotRemembered(t *testing.T) {
+	for _, status := range []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			digest, _ := s.putImage(t, "app:1", "x")
+			repo := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			resolve := func() {
+				m, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(m.Digest).To(Equal(digest))
+			}
+			resolve()
+			s.asked()
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodHead {
+					w.WriteHeader(status)
+				}
+				return r.Method == http.MethodHead
+			})
+			resolve()
+			g.Expect(s.asked()).To(Equal([]string{"HEAD /v2/app/manifests/1", "GET /v2/app/manifests/1"}))
+			s.answer(nil)
+			resolve()
+			g.Expect(s.asked()).To(Equal([]string{"HEAD /v2/app/manifests/1"}))
+		})
+	}
+}
+
 func TestEqualQueriesAtTheSameTimeAreOneRequest(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)

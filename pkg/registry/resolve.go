@@ -73,7 +73,7 @@ type tagKey struct {
 type tagAnswer struct {
 	digest v1.Hash
 	asked  time.Time
-	noHead bool // the registry does not answer HEAD in a way that helps
+	noHead bool // the registry never answers HEAD in a way that helps
 }
 
 type tagFlight struct {
@@ -149,7 +149,7 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 	if ok && !known.noHead {
 		found, answer.noHead, err = r.byHead(ctx, key.tag)
 	}
-	if !ok || answer.noHead {
+	if found == nil && err == nil {
 		found, err = r.fetch(ctx, key.tag, v1.Hash{})
 	}
 	if err != nil {
@@ -160,12 +160,12 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 	return found, nil
 }
 
-// byHead resolves a tag by HEAD. useless is true when the registry does not
-// say what is needed that way.
+// byHead resolves a tag by HEAD. It finds nothing, without an error, when the
+// registry does not say what is needed that way; useless tells that it never will.
 func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, useless bool, err error) {
 	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
 	if unanswered(err) {
-		return nil, true, nil
+		return nil, unsupported(err), nil
 	}
 	if err != nil {
 		return nil, false, r.failure("resolve tag "+tag+" of "+r.name, err)
@@ -192,6 +192,13 @@ func unanswered(err error) bool {
 	default:
 		return false
 	}
+}
+
+// unsupported tells whether an answer is about the method, and not about what it
+// was asked for, which may be another one the next time.
+func unsupported(err error) bool {
+	var answer *answerError
+	return errors.As(err, &answer) && (answer.code == http.StatusMethodNotAllowed || answer.code == http.StatusNotImplemented)
 }
 
 // manifest returns a manifest by its digest.
