@@ -194,17 +194,14 @@ func (l *link) judgeScheme(request *http.Request) error {
 }
 
 // mayLogin decides whether credentials of the registry may be sent to a URL:
-// to the registry itself, to an https host of the same registrable domain, and
+// to the registry's host, to an https host of the same registrable domain, and
 // to the realms that the platform lists.
 func (l *link) mayLogin(u *url.URL) error {
-	registry := &url.URL{Scheme: u.Scheme, Host: l.host}
-	if u.Scheme != "https" {
-		if l.plain != never && sameOrigin(registry, u) {
-			return nil
-		}
+	asked, own := u.Hostname(), (&url.URL{Host: l.host}).Hostname()
+	switch {
+	case u.Scheme != "https" && l.plain == never, u.Scheme != "https" && asked != own:
 		return refusef("refused to send credentials to the login realm at %q without https", u.Host)
-	}
-	if u.Hostname() == registry.Hostname() || sameDomain(u.Hostname(), registry.Hostname()) || l.client.listsRealm(u) {
+	case asked == own, sameDomain(asked, own), l.client.listsRealm(u):
 		return nil
 	}
 	return refusef("refused to send credentials to the login realm at %q: it is neither at the registry's host nor in its domain; "+
@@ -213,10 +210,14 @@ func (l *link) mayLogin(u *url.URL) error {
 
 // mayAsk decides whether a token may be asked for at a realm.
 func (l *link) mayAsk(realm *url.URL, withCredentials bool) error {
-	if withCredentials || realm.Scheme != "https" {
+	switch {
+	case withCredentials:
 		return l.mayLogin(realm)
+	case realm.Scheme != "https" && l.plain == never:
+		return refusef("refused to ask for a token at the login realm at %q without https", realm.Host)
+	default:
+		return nil
 	}
-	return nil
 }
 
 func (c *Client) listsRealm(u *url.URL) bool {

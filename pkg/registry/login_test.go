@@ -268,6 +268,45 @@ func TestCredentialsStayWithTheRegistryAndItsRealms(t *testing.T) {
 	}
 }
 
+// As of GitLab by plain HTTP, whose registry has a port of its own.
+func TestPlainHTTPTrustsTheOtherPortsOfItsHost(t *testing.T) {
+	for _, tc := range []struct {
+		name, realm string
+		anonymous   bool
+		words       string // empty: the login succeeds
+	}{
+		{name: "with credentials at the registry's host", realm: "registry.example.com"},
+		{name: "anonymously at the registry's host", realm: "registry.example.com", anonymous: true},
+		{name: "not with credentials at another one in its domain", realm: "auth.example.com", words: "without https"},
+		{name: "anonymously at another one", realm: "auth.example.com", anonymous: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s, realm := serve(t), serve(t)
+			s.putImage(t, "app:1", "x")
+			k := &tokens{user: "user", password: password, realm: "http://" + tc.realm + ":" + realm.port() + "/token"}
+			access := user("u")
+			access.Insecure = true
+			if tc.anonymous {
+				access.Auth, k.user = nil, ""
+			}
+			s.demandToken(k)
+			realm.demandToken(k)
+			options := quick()
+			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "auth.example.com": "127.0.0.1"})
+			_, err := newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), access).
+				Resolve(t.Context(), registry.Query{Tag: "1"})
+			if tc.words == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			g.Expect(err.Error()).To(ContainSubstring(tc.words))
+			g.Expect(realm.asked()).To(BeEmpty())
+		})
+	}
+}
+
 func TestARealmThatAnswersWithoutATokenIsAnAuthenticationFailure(t *testing.T) {
 	for name, answer := range map[string]string{
 		"no JSON":             "hello",
