@@ -52,9 +52,10 @@ type Access struct {
 	// Proxy is asked for every connection; nil is what the process's
 	// environment says (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
 	Proxy *url.URL
-	// Insecure allows plain HTTP where the registry does not speak HTTPS. For
-	// registries on loopback and RFC 1918 addresses it always is allowed, as
-	// for all other clients that build on go-containerregistry.
+	// Insecure allows plain HTTP where no registry answers by HTTPS, or none whose
+	// certificate is trusted. For names of this host and RFC 1918 addresses it is
+	// always allowed where nobody answers by HTTPS; see name.Registry.Scheme of
+	// go-containerregistry.
 	Insecure bool
 	// Fingerprint identifies credential, TLS material and proxy without
 	// revealing them: callers with equal fingerprints see the same things. An

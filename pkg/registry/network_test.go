@@ -206,6 +206,46 @@ func TestInsecureAllowsPlainHTTP(t *testing.T) {
 	g.Expect(s.asked()).To(Equal([]string{"GET /v2/", "GET /v2/app/manifests/1"}))
 }
 
+// As where an ingress answers HTTPS, with a certificate that it made up or with
+// 404, for a registry that it serves by plain HTTP only.
+func TestInsecurePassesByWhatIsNoRegistry(t *testing.T) {
+	a := newAuthority(t)
+	for name, tc := range map[string]struct {
+		host   string
+		access registry.Access
+		status int // of what answers HTTPS
+		want   string
+	}{
+		"an unknown certificate, where plain HTTP is intended":          {"registry.example.com", registry.Access{Insecure: true}, 404, ""},
+		"an answer that is no registry's, where plain HTTP is intended": {"registry.example.com", registry.Access{Insecure: true, TLS: a.trust()}, 404, ""},
+		"not a registry that fails for the moment":                      {"registry.example.com", registry.Access{Insecure: true, TLS: a.trust()}, 503, "503"},
+		"not an unknown certificate, where plain HTTP is only implied":  {"127.0.0.1", registry.Access{}, 404, "certSecretRef"},
+		"not an answer that is no registry's, where it is only implied": {"127.0.0.1", registry.Access{TLS: a.trust()}, 404, "404"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			plain, ingress := serve(t), serveTLS(t, a, "registry.example.com")
+			plain.putImage(t, "app:1", "x")
+			ingress.answer(func(w http.ResponseWriter, _ *http.Request) bool {
+				w.WriteHeader(tc.status)
+				return true
+			})
+			door := serveBoth(t, plain.host(), ingress.host)
+			options := quick()
+			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1"})
+			_, err := newClient(t, options).Repository(repository(t, tc.host+door[strings.LastIndex(door, ":"):]+"/app"), tc.access).
+				Resolve(t.Context(), registry.Query{Tag: "1"})
+			if tc.want == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			g.Expect(err.Error()).To(ContainSubstring(tc.want))
+			g.Expect(plain.asked()).To(BeEmpty())
+		})
+	}
+}
+
 // A registry that moves from HTTP to HTTPS is followed, and gets no password in
 // clear once that is known.
 func TestARegistryThatMovesToHTTPSIsFollowed(t *testing.T) {

@@ -167,8 +167,9 @@ func (s *session) secrets(repository string) []string {
 	return []string{t.value, s.last.Password, s.last.Auth, s.last.IdentityToken, s.last.RegistryToken, encoded, s.link.proxySecret}
 }
 
-// ping asks for /v2/ by https and, where plain HTTP is allowed and https gets
-// no answer at all, by http.
+// ping asks for /v2/ by https and, where plain HTTP is allowed, by http: when
+// https gets no answer at all, and where plain HTTP is intended also when what
+// answers is no registry that can be trusted, as go-containerregistry does.
 func (s *session) ping(ctx context.Context) (endpoint, error) {
 	if s.link.plain == never {
 		return s.pingBy(ctx, "https")
@@ -176,16 +177,30 @@ func (s *session) ping(ctx context.Context) (endpoint, error) {
 	probe, cancel := context.WithTimeout(ctx, httpsProbe)
 	defer cancel()
 	e, secure := s.pingBy(probe, "https")
-	var status *answerError
-	var untrusted *tls.CertificateVerificationError
-	if secure == nil || errors.As(secure, &status) || errors.As(secure, &untrusted) || isAlert(secure) || ctx.Err() != nil {
+	if secure == nil || ctx.Err() != nil || failsForNow(secure) || (s.link.plain != intended && speaksHTTPS(secure)) {
 		return e, secure
 	}
 	e, err := s.pingBy(ctx, "http")
-	if err != nil && !errors.As(err, &status) && !errors.Is(secure, http.ErrSchemeMismatch) {
+	var status *answerError
+	if err != nil && (speaksHTTPS(secure) || !errors.As(err, &status)) && !errors.Is(secure, http.ErrSchemeMismatch) {
 		return e, secure
 	}
 	return e, err
+}
+
+// speaksHTTPS tells whether the failure of a ping by https is that of a server
+// which speaks it.
+func speaksHTTPS(err error) bool {
+	var status *answerError
+	var untrusted *tls.CertificateVerificationError
+	return errors.As(err, &status) || errors.As(err, &untrusted) || isAlert(err)
+}
+
+// failsForNow tells whether a server may well be the registry, and be better
+// soon: what it is asked then must not go out in clear.
+func failsForNow(err error) bool {
+	var status *answerError
+	return errors.As(err, &status) && (status.code == http.StatusTooManyRequests || status.code >= http.StatusInternalServerError)
 }
 
 func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
