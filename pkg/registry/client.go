@@ -131,8 +131,9 @@ type Options struct {
 	SharedTimeout time.Duration
 	// ProofAge is how long an answer of HasBlob is believed. Default 10m.
 	ProofAge time.Duration
-	// ForgetAfter is how long connections, tokens and answers of an access key
-	// that nobody uses are kept. Default 1h.
+	// ForgetAfter is how long connections, logins, tokens and proofs that nobody
+	// uses are kept. Default 1h. Tags and manifests stay while there is room: that
+	// is what makes the next look at a tag a HEAD, however long its interval.
 	ForgetAfter time.Duration
 
 	// Resolver looks up host names; nil is the system's.

@@ -48,8 +48,9 @@ type answerError struct {
 	// text is the body as it came; only explain repeats any of it.
 	text       []byte
 	retryAfter time.Duration
-	// ping is set for the answer to /v2/, which is about no image.
-	ping bool
+	// ping is set for the answer to /v2/, which is about no image, and login for
+	// that of a realm.
+	ping, login bool
 }
 
 func (e *answerError) Error() string { return "the answer is " + status(e.code) }
@@ -164,12 +165,11 @@ func (r *Repository) failure(doing string, err error) error {
 	e := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: isAnswer(err)}
 	said := r.explain(err)
 	var answer *answerError
-	var login *loginError
 	var proxy *proxyAnswer
 	switch {
 	case errors.As(err, &answer):
 		e.RetryAfter = answer.retryAfter
-		e.Reason = r.reason(answer, errors.As(err, &login))
+		e.Reason = r.reason(answer)
 	case errors.As(err, &proxy) && proxy.code == http.StatusProxyAuthRequired:
 		e.Reason = v1alpha1.ReasonAuthenticationFailed
 	}
@@ -190,11 +190,11 @@ func isAnswer(err error) bool {
 
 // reason says what the status of an answer means: what a registry's storage or
 // a CDN behind it answers says nothing about credentials and names.
-func (r *Repository) reason(answer *answerError, login bool) string {
+func (r *Repository) reason(answer *answerError) string {
 	switch {
 	case answer.code == http.StatusTooManyRequests || answer.code >= http.StatusInternalServerError:
 		return v1alpha1.ReasonFetchFailed
-	case login, answer.code == http.StatusProxyAuthRequired:
+	case answer.login, answer.code == http.StatusProxyAuthRequired:
 		return v1alpha1.ReasonAuthenticationFailed
 	case !strings.EqualFold(answer.host, r.access.host):
 		return v1alpha1.ReasonFetchFailed
@@ -254,7 +254,7 @@ func (r *Repository) explain(err error) string {
 	case errors.As(err, &address), errors.As(err, &rule):
 		return clean(firstOf(address, rule).Error(), known...)
 	case errors.As(err, &answer):
-		return explainAnswer(answer, hints, known)
+		return r.explainAnswer(answer, known)
 	case errors.As(err, &authority):
 		return "its certificate is signed by an unknown authority: " + hints.Authority
 	case errors.As(err, &hostname):
@@ -298,8 +298,8 @@ func isPlainHTTP(err error) bool {
 // that error is not exported.
 func isAlert(err error) bool { return strings.Contains(err.Error(), "remote error: tls: ") }
 
-func explainAnswer(answer *answerError, hints Hints, known []string) string {
-	said := answer.Error()
+func (r *Repository) explainAnswer(answer *answerError, known []string) string {
+	said, hints := answer.Error(), r.client.options.Hints
 	if words := clean(words(answer.text), known...); words != "" {
 		said += fmt.Sprintf(": %q", words)
 	}
@@ -308,7 +308,7 @@ func explainAnswer(answer *answerError, hints Hints, known []string) string {
 		return fmt.Sprintf("%s (%s)", said, hints.Proxy)
 	case answer.ping:
 		return said + " (it should serve the API of a registry at /v2/)"
-	case answer.code == http.StatusUnauthorized:
+	case answer.code == http.StatusUnauthorized && r.reason(answer) == v1alpha1.ReasonAuthenticationFailed:
 		return fmt.Sprintf("%s (%s)", said, hints.Credentials)
 	default:
 		return said

@@ -53,7 +53,7 @@ func TestAWrongPasswordIsAnAuthenticationFailureThatDoesNotRepeatIt(t *testing.T
 				Resolve(t.Context(), registry.Query{Tag: "1"})
 			expectFault(t, err, v1alpha1.ReasonAuthenticationFailed, fault.Retry)
 			NewWithT(t).Expect(err.Error()).NotTo(ContainSubstring(password))
-			NewWithT(t).Expect(err.Error()).To(ContainSubstring("401"))
+			NewWithT(t).Expect(err.Error()).To(And(ContainSubstring("401"), ContainSubstring("check that secretRef")))
 		})
 	}
 }

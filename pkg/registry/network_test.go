@@ -140,6 +140,7 @@ func TestWhatStorageBehindARegistryAnswersSaysNothingAboutTheImage(t *testing.T)
 			s.answerTo("/blobs/", redirect(storage.URL))
 			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Pull(t.Context(), layer, io.Discard)
 			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			NewWithT(t).Expect(err.Error()).NotTo(ContainSubstring("secretRef"), "no credential of ours would help")
 		})
 	}
 }

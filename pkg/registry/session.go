@@ -340,7 +340,9 @@ func (s *session) exchange(ctx context.Context, realm *url.URL, query url.Values
 func (s *session) readToken(answer *http.Response) (token, error) {
 	defer drain(answer)
 	if answer.StatusCode != http.StatusOK {
-		return token{}, newAnswerError(answer, s.client.options.Clock())
+		failed := newAnswerError(answer, s.client.options.Clock())
+		failed.login = true
+		return token{}, failed
 	}
 	var got struct {
 		Token       string `json:"token"`
