@@ -19,7 +19,9 @@ package registry_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -403,6 +405,31 @@ func TestTwoAccessesWithoutFingerprintsShareNothing(t *testing.T) {
 	access.Fingerprint = "f"
 	g.Expect(c.Repository(repo, access).Key()).To(Equal(c.Repository(repo, access).Key()))
 	g.Expect(c.Repository(repo, access).Key()).To(MatchRegexp("^[0-9a-f]{64}$"))
+}
+
+func TestWhoIsAnsweredByTheSameRegistry(t *testing.T) {
+	c := newClient(t, registry.Options{})
+	login := registry.Access{Auth: &authn.Basic{Username: "user", Password: "password"}, Fingerprint: "login"}
+	proxied := registry.Access{Proxy: &url.URL{Scheme: "http", Host: "proxy.example.com"}, Fingerprint: "proxy"}
+	for name, tc := range map[string]struct {
+		one, other     string
+		ofOne, ofOther registry.Access
+		same           bool
+	}{
+		"whoever asks the same host, for whatever":             {one: "ghcr.io/a", other: "ghcr.io/b", ofOther: login, same: true},
+		"however its case is spelled":                          {one: "ghcr.io/a", other: "GHCR.io/a", same: true},
+		"nobody at another host":                               {one: "ghcr.io/a", other: "quay.io/a"},
+		"nobody at another port, which plain HTTP tells apart": {one: "127.0.0.1/a", other: "127.0.0.1:443/a"},
+		"nobody through a proxy of one's own":                  {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: proxied},
+		"nobody with certificates of one's own":                {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: registry.Access{TLS: &tls.Config{MinVersion: tls.VersionTLS12}, Fingerprint: "tls"}},
+		"nobody by plain HTTP of one's own":                    {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: registry.Access{Insecure: true}},
+		"whoever comes the same way":                           {one: "ghcr.io/a", other: "ghcr.io/b", ofOne: proxied, ofOther: proxied, same: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one, other := c.Repository(repository(t, tc.one), tc.ofOne), c.Repository(repository(t, tc.other), tc.ofOther)
+			NewWithT(t).Expect(one.Registry() == other.Registry()).To(Equal(tc.same))
+		})
+	}
 }
 
 func TestProofsAreKeptForATimeAndEndWithARefusal(t *testing.T) {
