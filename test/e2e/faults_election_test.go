@@ -50,7 +50,7 @@ func startReplicasOf(n *tenant, shard string, server *controlplane.FurtherAPISer
 		n.Expect(err).NotTo(HaveOccurred())
 	}
 	args := slices.Concat(quickAPI, []string{
-		"--storage-adv-addr=" + r.balancer.Address(), "--storage-peers=" + strings.Join(addresses, ","), "--shutdown-delay=1s",
+		"--storage-adv-addr=" + r.balancer.Address(), "--storage-peers=" + strings.Join(addresses, ","), shutdownDelay,
 		"--enable-leader-election", "--leader-election-lease-duration=10s",
 		"--leader-election-renew-deadline=8s", "--leader-election-retry-period=500ms", // nobody starts again what loses the lease on a busy machine
 	})

@@ -91,18 +91,22 @@ func TestLeaderLost(t *testing.T) {
 // holder waits until another than before leads a shard, and returns who.
 func (n *tenant) holder(shard, before string) (now string) {
 	n.Helper()
-	key := client.ObjectKey{
-		Namespace: controlplane.FluxNamespace,
-		Name:      leaderelection.GenerateID("image-source-controller-leader-election", shardLabel+"="+shard),
-	}
 	n.eventually(func(g Gomega) {
-		lease := &coordinationv1.Lease{}
-		g.Expect(env.Client.Get(n.Context(), key, lease)).To(Succeed())
-		g.Expect(lease.Spec.HolderIdentity).NotTo(BeNil())
-		now = *lease.Spec.HolderIdentity
+		now = *n.lease(g, shard).HolderIdentity
 		g.Expect(now).NotTo(Or(BeEmpty(), Equal(before)))
 	})
 	return now
+}
+
+// lease is that of a shard.
+func (n *tenant) lease(g Gomega, shard string) coordinationv1.LeaseSpec {
+	lease := &coordinationv1.Lease{}
+	g.Expect(env.Client.Get(n.Context(), client.ObjectKey{
+		Namespace: controlplane.FluxNamespace,
+		Name:      leaderelection.GenerateID("image-source-controller-leader-election", shardLabel+"="+shard),
+	}, lease)).To(Succeed())
+	g.Expect(lease.Spec.HolderIdentity).NotTo(BeNil())
+	return lease.Spec
 }
 
 // answered returns the status code with which a replica answers for a path.

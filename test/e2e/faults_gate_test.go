@@ -436,6 +436,7 @@ type replica struct {
 
 func (r replica) start(n *tenant, args ...string) *stage.Controller {
 	n.Helper()
+	const readyWithin = 5 * time.Minute // a test may keep the API server away
 	api, shard := r.api, r.shard
 	config, err := env.ServiceAccountConfig(n.Context(), controlplane.FluxNamespace, "image-source-controller")
 	n.Expect(err).NotTo(HaveOccurred())
@@ -448,6 +449,8 @@ func (r replica) start(n *tenant, args ...string) *stage.Controller {
 		Args: append([]string{"--watch-label-selector=" + shardLabel + "=" + shard}, args...),
 		// The last one of a name counts.
 		Env: []string{"KUBECONFIG=" + kubeconfig},
+
+		ReadyWithin: readyWithin,
 	})
 	n.Expect(err).NotTo(HaveOccurred())
 	n.Cleanup(func() {

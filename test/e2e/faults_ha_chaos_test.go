@@ -138,15 +138,45 @@ func (m mutiny) death(what string, lost bool, which func() []*stage.Controller) 
 func (m mutiny) usurpation() deed {
 	longer := m.draw(time.Second)
 	return deed{what: fmt.Sprintf("the replica that leads is frozen until another one has led for %s", longer), do: func() {
-		first, holder := m.leader(), m.holder(m.shard, "")
-		ended := first.Exited()
-		m.Expect(syscall.Kill(first.PID(), syscall.SIGSTOP)).To(Succeed())
-		m.holder(m.shard, holder)
+		first, ended, thaw := m.freezeLeader()
 		m.pass(longer)
-		m.Expect(syscall.Kill(first.PID(), syscall.SIGCONT)).To(Succeed())
+		thaw()
 		m.Eventually(ended, patience).Should(BeClosed(), "who has lost the lease ends")
 		m.bringUp(first)
 	}}
+}
+
+// freezeLeader stops the replica that leads, and returns when another one does. Who
+// leads may have changed just before it is stopped: then it tries again. ended
+// closes when that replica ends, and thaw has it go on.
+func (m mutiny) freezeLeader() (first *stage.Controller, ended <-chan struct{}, thaw func()) {
+	m.eventually(func(g Gomega) {
+		first = m.leader()
+		holder := m.holder(m.shard, "")
+		ended = first.Exited()
+		pid := first.PID()
+		g.Expect(syscall.Kill(pid, syscall.SIGSTOP)).To(Succeed())
+		thaw = func() { m.Expect(syscall.Kill(pid, syscall.SIGCONT)).To(Or(Succeed(), MatchError(syscall.ESRCH))) }
+		usurped := m.usurped(holder)
+		if !usurped {
+			thaw()
+		}
+		g.Expect(usurped).To(BeTrue(), "the one that was stopped led no longer")
+	})
+	return first, ended, thaw
+}
+
+// usurped waits for another to lead than a holder of the lease, and tells whether
+// one does: none can while the lease is renewed.
+func (m mutiny) usurped(holder string) (really bool) {
+	const underWay = time.Second // longer than a renewal may be that was begun before
+	since := time.Now()
+	m.eventually(func(g Gomega) {
+		lease := m.lease(g, m.shard)
+		really = *lease.HolderIdentity != "" && *lease.HolderIdentity != holder
+		g.Expect(really || lease.RenewTime.After(since.Add(underWay))).To(BeTrue(), "the lease is neither renewed nor taken")
+	})
+	return really
 }
 
 // loss takes a file from a replica that runs.

@@ -60,6 +60,10 @@ type replicas struct {
 	down map[*stage.Controller]bool
 }
 
+// shutdownDelay has a replica serve on until the balancer leads nobody there, who
+// may wait for the answer to some probes first.
+const shutdownDelay = "--shutdown-delay=5s"
+
 // startReplicas starts three, as config/manager does.
 func startReplicas(t *testing.T, shard string, args ...string) *replicas {
 	t.Helper()
@@ -545,7 +549,7 @@ func (r *replicas) recorded(name, tag string) <-chan struct{} {
 // end, and then started with an empty disk. Not one fetch through the balancer fails.
 func TestARollOutFailsNoFetch(t *testing.T) {
 	t.Parallel()
-	r := startReplicas(t, "rolled", "--shutdown-delay=1s")
+	r := startReplicas(t, "rolled", shutdownDelay)
 	r.source()
 	w := r.watch()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -259,7 +259,8 @@ func TestHangingRegistry(t *testing.T) {
 	t.Parallel()
 	const (
 		hanging = 10 // as many as there are workers
-		soon    = 10 * time.Second
+		// A request that hangs is given up after half a minute, and its worker is free.
+		soon = 25 * time.Second
 	)
 	for name, test := range map[string]struct {
 		shard        string

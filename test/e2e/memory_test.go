@@ -26,6 +26,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/stream"
@@ -44,6 +45,7 @@ func TestMemoryDoesNotGrowWithTheSizeOfAnArtifact(t *testing.T) {
 		files    = 10
 		fileSize = 50 << 20
 		allowed  = 128 << 20
+		timeout  = 5 * time.Minute
 	)
 	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
 	controller := startShard(t, "memory")
@@ -59,8 +61,11 @@ kind: ArtifactRepository
 metadata:
   name: %s
   labels: {%s: memory}
-spec: {image: %s, tag: "1.0.0", insecure: true, timeout: 5m}
-`, name, shardLabel, n.ref(name)))
+spec: {image: %s, tag: "1.0.0", insecure: true, timeout: %s}
+`, name, shardLabel, n.ref(name), timeout))
+		n.Eventually(func(g Gomega) {
+			g.Expect(get(n, name, &v1alpha1.ArtifactRepository{}).Status.Artifact).NotTo(BeNil(), "500 MiB are on their way")
+		}, timeout, poll).Should(Succeed())
 		published := n.published(name, "1.0.0")
 		n.Expect(*published.Size).To(BeNumerically(">", files*fileSize))
 	}

@@ -103,17 +103,16 @@ func (n *governed) regovern(do func(*v1alpha1.TrustPolicySpec)) {
 	change(n.tenant, policy, func(policy *v1alpha1.TrustPolicy) { do(&policy.Spec) })
 }
 
-// withdrawn waits until consumers find nothing, which takes moments.
+// withdrawn waits until consumers find nothing.
 func (n *governed) withdrawn(name string) {
 	n.Helper()
-	const moments = 10 * time.Second
 	external, record := &sourcev1.ExternalArtifact{}, &v1alpha1.ArtifactRepository{}
-	n.Eventually(func(g Gomega) {
+	n.eventually(func(g Gomega) {
 		g.Expect(env.Client.Get(n.Context(), n.key(name), external)).To(Succeed())
 		g.Expect(external.Status.Artifact).To(BeNil(), "it is still published")
 		g.Expect(env.Client.Get(n.Context(), n.key(name), record)).To(Succeed())
 		g.Expect(record.Status.Artifact).To(BeNil(), "it is still recorded")
-	}, moments, poll).Should(Succeed())
+	})
 }
 
 // rarely scans so seldom, that nothing happens during a test but by an event.

@@ -150,7 +150,13 @@ type ControllerOptions struct {
 	Args []string
 	// Env has KEY=VALUE entries.
 	Env []string
+	// ReadyWithin bounds the wait until it is ready; a minute if zero.
+	ReadyWithin time.Duration
 }
+
+// grace is how long a controller may take to end, as terminationGracePeriodSeconds
+// in config/manager says.
+const grace = time.Minute
 
 // StartController runs the controller as its own ServiceAccount and waits until
 // it is ready.
@@ -187,6 +193,8 @@ func (s *Stage) StartController(ctx context.Context, options ControllerOptions) 
 		}, options.Args...),
 		Env:   append([]string{"KUBECONFIG=" + kubeconfig, "RUNTIME_NAMESPACE=" + controlplane.FluxNamespace}, options.Env...),
 		Ready: controlplane.HTTPReady("http://"+c.Health+"/readyz", nil),
+
+		ReadyWithin: options.ReadyWithin, Grace: grace,
 	})
 	return c, err
 }
