@@ -87,7 +87,7 @@ func (v *victim) stillServes(artifact *meta.Artifact) {
 func TestAPIServerFaults(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "api-faults")
-	consumer := consume(v.tenant, app)
+	consumer := consume(v.tenant, app, neverDown)
 	answers := map[string]http.HandlerFunc{
 		"500": status(http.StatusInternalServerError),
 		"503": status(http.StatusServiceUnavailable),

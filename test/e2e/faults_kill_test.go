@@ -457,7 +457,7 @@ func TestWritesThatArriveLate(t *testing.T) {
 func TestAnswersThatAreLost(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "cut")
-	consumer := consume(v.tenant, app)
+	consumer := consume(v.tenant, app, neverDown)
 	for _, name := range shuffled(v.random, writes) {
 		write := writes[name]
 		lost := v.api.stop(beforeAnswer, all(write, v.aboutNext()))

@@ -215,6 +215,9 @@ func watchKustomization(n *tenant, name string) *view {
 			select {
 			case event, ok := <-watch.ResultChan():
 				if !ok {
+					if ctx.Err() == nil {
+						v.failed = append(v.failed, "the watch of Kustomizations ended early")
+					}
 					return
 				}
 				v.note(event.Object)

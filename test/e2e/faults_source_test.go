@@ -32,6 +32,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -131,12 +132,15 @@ func download(ctx context.Context, url string) (code int, digest string, err err
 var plainClient = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // consumer is who uses a source all the time and must never be led astray: it
-// fetches what the record names, and takes note of all that is published.
+// fetches what the record names, and takes note of all that is published and
+// recorded.
 type consumer struct {
 	n    *tenant
 	name string
 	stop context.CancelFunc
 	done sync.WaitGroup
+	// spoilt tells that whoever serves is never down: no fetch may fail.
+	spoilt bool
 
 	mu       sync.Mutex
 	wrong    []string
@@ -148,30 +152,27 @@ type consumer struct {
 	heritage *metav1.Time         // when an owner that is gone published it; nil: this one did
 }
 
-// consume watches and fetches a source until disappointed is called. The tags
-// of the source must be of the form 1.0.<n>, and never go back.
-func consume(n *tenant, name string) *consumer {
+// neverDown has a consumer of what is never killed blame each fetch that fails.
+func neverDown(c *consumer) { c.spoilt = true }
+
+// consume watches and fetches a source until content is called. The tags of the
+// source must be of the form 1.0.<n>, and never go back.
+func consume(n *tenant, name string, mods ...func(*consumer)) *consumer {
 	n.Helper()
 	ctx, stop := context.WithCancel(n.Context())
 	c := &consumer{n: n, name: name, stop: stop, promised: map[string][2]string{}}
-	watch, err := env.Client.Watch(ctx, &sourcev1.ExternalArtifactList{}, client.InNamespace(n.namespace))
-	n.Expect(err).NotTo(HaveOccurred())
+	for _, mod := range mods {
+		mod(c)
+	}
 	n.Cleanup(stop)
-	c.done.Go(func() {
-		defer watch.Stop()
-		for {
-			select {
-			case event, ok := <-watch.ResultChan():
-				if !ok {
-					c.blame("the watch of ExternalArtifacts ended early", ctx.Err() == nil)
-					return
-				}
-				if external, ok := event.Object.(*sourcev1.ExternalArtifact); ok && external.Name == name {
-					c.note(external)
-				}
-			case <-ctx.Done():
-				return
-			}
+	c.watch(ctx, &sourcev1.ExternalArtifactList{}, func(obj runtime.Object) {
+		if external, ok := obj.(*sourcev1.ExternalArtifact); ok && external.Name == name {
+			c.note(external)
+		}
+	})
+	c.watch(ctx, &v1alpha1.ArtifactRepositoryList{}, func(obj runtime.Object) {
+		if record, ok := obj.(*v1alpha1.ArtifactRepository); ok && record.Name == name {
+			c.judge(record)
 		}
 	})
 	c.done.Go(func() {
@@ -187,6 +188,28 @@ func consume(n *tenant, name string) *consumer {
 		}
 	})
 	return c
+}
+
+// watch takes note of each state of what is in the namespace of a consumer.
+func (c *consumer) watch(ctx context.Context, list client.ObjectList, note func(runtime.Object)) {
+	c.n.Helper()
+	states, err := env.Client.Watch(ctx, list, client.InNamespace(c.n.namespace))
+	c.n.Expect(err).NotTo(HaveOccurred())
+	c.done.Go(func() {
+		defer states.Stop()
+		for {
+			select {
+			case event, ok := <-states.ResultChan():
+				if !ok {
+					c.blame(fmt.Sprintf("the watch of a %T ended early", list), ctx.Err() == nil)
+					return
+				}
+				note(event.Object)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 func (c *consumer) blame(what string, really bool) {
@@ -232,6 +255,22 @@ func (c *consumer) note(external *sourcev1.ExternalArtifact) {
 	c.blame(fmt.Sprintf("%s was published after %s", artifact.Revision, before), before != "" && patchLevel(artifact.Revision) < patchLevel(before))
 }
 
+// judge judges what was recorded. A record that is ahead of its conditions says
+// that something is under way.
+func (c *consumer) judge(record *v1alpha1.ArtifactRepository) {
+	if !conditions.IsTrue(record, meta.ReadyCondition) {
+		return
+	}
+	artifact := record.Status.Artifact
+	c.blame("the record was ready with nothing to fetch", artifact == nil)
+	if artifact == nil || conditions.IsReconciling(record) {
+		return
+	}
+	message := conditions.GetMessage(record, meta.ReadyCondition)
+	c.blame(fmt.Sprintf("the record was ready with %s, and said: %s", artifact.Revision, message), !strings.HasPrefix(message, "published "+artifact.Revision+" "))
+	c.blame(fmt.Sprintf("the record was ready with %s, which is not stored", artifact.Revision), !conditions.IsTrue(record, v1alpha1.ArtifactInStorageCondition))
+}
+
 // inherit takes note of what stands there by an owner that is gone.
 func (c *consumer) inherit(external *sourcev1.ExternalArtifact) {
 	var owner types.UID
@@ -248,8 +287,8 @@ func (c *consumer) inherit(external *sourcev1.ExternalArtifact) {
 	c.owner = owner
 }
 
-// fetch fetches what the record names. It may fail, but it may not be told
-// that the file is gone, nor get other bytes.
+// fetch fetches what the record names. It may fail where the controller may be
+// down, but it may not be told that the file is gone, nor get other bytes.
 func (c *consumer) fetch(ctx context.Context) {
 	record := c.source(ctx)
 	if record == nil || record.Status.Artifact == nil {
@@ -257,7 +296,8 @@ func (c *consumer) fetch(ctx context.Context) {
 	}
 	recorded := record.Status.Artifact
 	code, digest, err := download(ctx, recorded.URL)
-	if err != nil || code >= http.StatusInternalServerError {
+	failed := err != nil || code >= http.StatusInternalServerError
+	if ctx.Err() != nil || failed && !c.spoilt {
 		return
 	}
 	if code == http.StatusOK && digest == recorded.Digest {
@@ -271,7 +311,7 @@ func (c *consumer) fetch(ctx context.Context) {
 	if now == nil || now.UID != record.UID || now.Status.Artifact == nil || now.Status.Artifact.URL != recorded.URL {
 		return
 	}
-	c.blame(fmt.Sprintf("%s, which the record names, was answered with %d and %s", recorded.URL, code, digest), true)
+	c.blame(fmt.Sprintf("%s, which the record names, was answered with %d, %s, %v", recorded.URL, code, digest, err), true)
 }
 
 // source is the consumer's source as it is now; nil if there is none.

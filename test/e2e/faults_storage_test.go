@@ -196,7 +196,7 @@ func (n *tenant) extend(path string) {
 func TestStaleRecord(t *testing.T) {
 	t.Parallel()
 	v := newVictim(t, "stale")
-	consumer := consume(v.tenant, app)
+	consumer := consume(v.tenant, app, neverDown)
 	v.caughtUp()
 	behind := v.api.stop(inAnswer, watches("artifactrepositories"))
 	revision, _ := v.push(nil)

@@ -27,6 +27,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -201,7 +202,7 @@ func TestAShardIsGovernedFromItsStart(t *testing.T) {
 	n.sign("app", "1.1.0", n.signer)
 	n.published("app", "1.1.0")
 	for seen := ""; seen != "1.1.0"; {
-		external := (<-changes.ResultChan()).Object.(*sourcev1.ExternalArtifact)
+		external := n.next(changes)
 		if external.Status.Artifact == nil {
 			seen = "nothing"
 			continue
@@ -211,6 +212,15 @@ func TestAShardIsGovernedFromItsStart(t *testing.T) {
 		n.Expect(tag == "1.1.0" && seen != "nothing").To(BeFalse(), "1.1.0 was published before it was signed")
 		seen = tag
 	}
+}
+
+// next waits for the next change of an ExternalArtifact.
+func (n *governed) next(changes watch.Interface) (external *sourcev1.ExternalArtifact) {
+	n.Helper()
+	var event watch.Event
+	n.Eventually(changes.ResultChan(), patience).Should(Receive(&event), "a change, from a watch that goes on")
+	n.Expect(event.Object).To(BeAssignableToTypeOf(external))
+	return event.Object.(*sourcev1.ExternalArtifact)
 }
 
 // With the component watch-secrets, a key that a tenant rotates in a labelled
