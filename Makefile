@@ -30,7 +30,8 @@ KEEP ?=
 # Further flags for make run.
 RUN_ARGS ?=
 
-BIN := $(CURDIR)/bin
+# Relative: the path to this repository may have spaces.
+BIN := bin
 TOOLS := $(BIN)/tools
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
@@ -80,8 +81,8 @@ FLUXCD_PLUGINS ?= $(HOME)/.fluxcd/plugins
 
 .PHONY: install-cli
 install-cli: build-cli ## Install bin/flux-bundle as a plugin of the Flux CLI: flux bundle.
-	mkdir -p $(FLUXCD_PLUGINS)
-	install -m 0755 $(BIN)/flux-bundle $(FLUXCD_PLUGINS)/flux-bundle
+	mkdir -p "$(FLUXCD_PLUGINS)"
+	install -m 0755 $(BIN)/flux-bundle "$(FLUXCD_PLUGINS)/flux-bundle"
 
 .PHONY: release-cli
 release-cli: ## Build the archives and the plugin manifest of flux-bundle for RELEASE, such as 0.1.0, into bin/release.
@@ -198,4 +199,4 @@ $(BENCHSTAT): TOOL = golang.org/x/perf/cmd/benchstat
 
 $(CONTROLLER_GEN) $(CRD_REF_DOCS) $(GOLANGCI_LINT) $(BENCHSTAT): hack/tools/go.mod hack/tools/go.sum
 	@echo "building $(@F) (once)"
-	@$(GO) -C hack/tools build -o $@ $(TOOL)
+	@$(GO) -C hack/tools build -o "$(CURDIR)/$@" $(TOOL)
