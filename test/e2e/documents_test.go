@@ -224,7 +224,7 @@ func TestTheDocumentationNamesWhatThereIs(t *testing.T) {
 	for _, match := range regexp.MustCompile("(?m)^\\| `((?:image_source|gotk)_[a-z_]+)`").FindAllStringSubmatch(string(page), -1) {
 		n.Expect(strings.Contains(metrics, "# TYPE "+match[1]+" ")).To(BeTrue(), "there is no metric %s", match[1])
 	}
-	help, _ := exec.CommandContext(n.Context(), filepath.Join(root, "bin", "image-source-controller"), "--help").CombinedOutput() // exits with 2
+	help, _ := exec.CommandContext(n.Context(), env.Binary, "--help").CombinedOutput() // exits with 2
 	for _, match := range regexp.MustCompile("(?m)^\\| `--").FindAllStringIndex(string(page), -1) {
 		row, _, _ := strings.Cut(string(page)[match[0]:], "\n")
 		cell, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")

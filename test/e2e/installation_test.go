@@ -109,9 +109,7 @@ type program struct {
 
 func (n *tenant) program() program {
 	n.Helper()
-	root, err := controlplane.Root()
-	n.Expect(err).NotTo(HaveOccurred())
-	p := program{path: filepath.Join(root, "bin", "image-source-controller")}
+	p := program{path: env.Binary}
 	help, _ := exec.CommandContext(n.Context(), p.path, "--help").CombinedOutput() // exits with 2
 	p.help = string(help)
 	return p

@@ -21,6 +21,7 @@ limitations under the License.
 package stage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -51,8 +53,11 @@ type Stage struct {
 	Client client.WithWatch
 	// Dir holds what the stage writes; it is removed with it.
 	Dir string
+	// Binary is the controller's program, which nobody else builds anew.
+	Binary string
 
-	binary string
+	mu      sync.Mutex
+	started map[string]int // controllers, by their names
 }
 
 // Start builds what is missing, starts a control plane and installs this
@@ -62,12 +67,13 @@ func Start(ctx context.Context, options controlplane.Options) (_ *Stage, err err
 	if err != nil {
 		return nil, err
 	}
-	s := &Stage{binary: filepath.Join(root, "bin", controllerName)}
-	if err := build(ctx, root, s.binary, options.Progress); err != nil {
-		return nil, err
-	}
+	s := &Stage{started: map[string]int{}}
 	if s.Dir, err = os.MkdirTemp("", controllerName+"-"); err != nil {
 		return nil, err
+	}
+	s.Binary = filepath.Join(s.Dir, controllerName)
+	if err := build(ctx, root, s.Binary, options.Progress); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.Dir))
 	}
 	if s.ControlPlane, err = controlplane.Start(ctx, options); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.Dir))
@@ -142,7 +148,8 @@ type Controller struct {
 
 // ControllerOptions configure a controller.
 type ControllerOptions struct {
-	// Name tells several controllers of one stage apart; the usual name if empty.
+	// Name tells several controllers of one stage apart; the usual name if empty. One
+	// that was used before gets a number.
 	Name string
 	// Address is where it serves artifacts; a free one if empty.
 	Address string
@@ -161,9 +168,7 @@ const grace = time.Minute
 // StartController runs the controller as its own ServiceAccount and waits until
 // it is ready.
 func (s *Stage) StartController(ctx context.Context, options ControllerOptions) (*Controller, error) {
-	if options.Name == "" {
-		options.Name = controllerName
-	}
+	options.Name = s.unused(cmp.Or(options.Name, controllerName))
 	config, err := s.ServiceAccountConfig(ctx, controlplane.FluxNamespace, controllerName)
 	if err != nil {
 		return nil, err
@@ -186,7 +191,7 @@ func (s *Stage) StartController(ctx context.Context, options ControllerOptions) 
 	}
 	c.Process, err = s.StartProgram(ctx, controlplane.Program{
 		Name: options.Name,
-		Path: s.binary,
+		Path: s.Binary,
 		Args: append([]string{
 			"--storage-path=" + c.StorageDir, "--storage-addr=" + c.Address, "--storage-adv-addr=" + c.Address,
 			"--metrics-addr=" + c.Metrics, "--health-addr=" + c.Health, "--log-encoding=console",
@@ -197,6 +202,18 @@ func (s *Stage) StartController(ctx context.Context, options ControllerOptions) 
 		ReadyWithin: options.ReadyWithin, Grace: grace,
 	})
 	return c, err
+}
+
+// unused returns a name that no controller has had: what one of them has left is
+// not for another, as when a test runs twice.
+func (s *Stage) unused(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started[name]++
+	if times := s.started[name]; times > 1 {
+		return fmt.Sprintf("%s.%d", name, times)
+	}
+	return name
 }
 
 // Until asks again and again until condition returns nil, and returns its last
