@@ -28,10 +28,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
-	"syscall"
 
 	"github.com/image-source/image-source-controller/test/controlplane"
 )
@@ -81,7 +79,7 @@ const documentation = "docs/benchmarks.md"
 
 // measure measures what the options ask for, and writes the results.
 func measure(o options) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := controlplane.Interruptible(context.Background())
 	defer stop()
 	root, err := controlplane.Root()
 	if err != nil {

@@ -208,8 +208,10 @@ func (cp *ControlPlane) ensureBuilt(ctx context.Context, programs ...string) err
 // path returns the executable of a program that is built.
 func (cp *ControlPlane) path(program string) string { return filepath.Join(cp.dir, program) }
 
-// dataDir returns an empty directory for a program, removed at the end.
-func (cp *ControlPlane) dataDir(name string) (string, error) {
+// NewDir returns an empty directory that is removed with the control plane, with
+// all that was mounted below it, or before the next one starts if this process is
+// killed.
+func (cp *ControlPlane) NewDir(name string) (string, error) {
 	dir := filepath.Join(cp.run.data(), name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", fmt.Errorf("making a data directory: %w", err)

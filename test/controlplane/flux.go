@@ -25,11 +25,11 @@ import (
 
 // startFlux starts one Flux controller.
 func (cp *ControlPlane) startFlux(ctx context.Context, controller string, extra []string) error {
-	data, err := cp.dataDir(controller)
+	data, err := cp.NewDir(controller)
 	if err != nil {
 		return err
 	}
-	temporary, err := cp.dataDir(controller + "-tmp")
+	temporary, err := cp.NewDir(controller + "-tmp")
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const FluxNamespace = "flux-system"
 
 // startEtcd starts etcd and returns the URL for its clients.
 func (cp *ControlPlane) startEtcd(ctx context.Context) (url string, err error) {
-	data, err := cp.dataDir(Etcd)
+	data, err := cp.NewDir(Etcd)
 	if err != nil {
 		return "", err
 	}
@@ -152,7 +152,7 @@ const (
 )
 
 func (cp *ControlPlane) writeAPIServerFiles() (*apiServerFiles, error) {
-	dir, err := cp.dataDir(APIServer)
+	dir, err := cp.NewDir(APIServer)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (f *apiServerFiles) arguments(address, etcd string) []string {
 // which nothing is garbage-collected, no namespace ever goes, roles are not
 // aggregated and the types in admission policies are not checked.
 func (cp *ControlPlane) startControllerManager(ctx context.Context) error {
-	data, err := cp.dataDir(ControllerManager)
+	data, err := cp.NewDir(ControllerManager)
 	if err != nil {
 		return err
 	}

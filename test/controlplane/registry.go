@@ -176,7 +176,7 @@ func (cp *ControlPlane) StartRegistry(ctx context.Context, options RegistryOptio
 	if options.Name == "" {
 		options.Name = DistributionRegistry
 	}
-	dir, err := cp.dataDir(options.Name)
+	dir, err := cp.NewDir(options.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,16 @@ func (r *runDir) logs() string { return filepath.Join(r.path, "logs") }
 // close removes all but the logs.
 func (r *runDir) close() error {
 	defer r.unlock()
-	return os.RemoveAll(r.data())
+	return removeData(r.path)
+}
+
+// removeData removes the data of a run, but nothing of what is mounted there.
+func removeData(run string) error {
+	data := filepath.Join(run, "data")
+	if err := detachBelow(data); err != nil {
+		return err
+	}
+	return os.RemoveAll(data)
 }
 
 // sweepRuns removes the data of runs that have ended, and all of them but for the
@@ -90,7 +99,7 @@ func sweepRuns(runs string) error {
 			return err
 		}
 		run := filepath.Dir(lock)
-		err = os.RemoveAll(filepath.Join(run, "data"))
+		err = removeData(run)
 		if err == nil && i >= keptRuns {
 			err = os.RemoveAll(run)
 		}

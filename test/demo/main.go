@@ -26,9 +26,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/image-source/image-source-controller/test/controlplane"
@@ -47,7 +45,7 @@ func main() {
 
 // play plays the demo until it ends or is interrupted.
 func play(keep bool) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := controlplane.Interruptible(context.Background())
 	defer stop()
 	return (&demo{out: os.Stdout, start: time.Now()}).run(ctx, keep)
 }

@@ -105,7 +105,7 @@ func (v *victim) onVolume() bool {
 		v.Logf("no volume can be mounted here: %v", err)
 		return false
 	}
-	v.Cleanup(func() {
+	v.Cleanup(func() { // after an interrupt, the control plane does it
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			v.Error(err)
 		}

@@ -29,11 +29,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/image-source/image-source-controller/test/controlplane"
@@ -68,7 +66,7 @@ func TestMain(m *testing.M) {
 // run runs the tests and ends what it started, whether they end, fail or are
 // interrupted. What ends the process in another way ends its children too.
 func run(m *testing.M) (code int) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := controlplane.Interruptible(context.Background())
 	defer stop()
 	defer func() {
 		if err := env.shutDown(); err != nil {

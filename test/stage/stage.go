@@ -51,7 +51,8 @@ type Stage struct {
 	*controlplane.ControlPlane
 	// Client has the rights of an administrator.
 	Client client.WithWatch
-	// Dir holds what the stage writes; it is removed with it.
+	// Dir holds what the stage writes; it is removed with the control plane, also
+	// if this process is killed.
 	Dir string
 	// Binary is the controller's program, which nobody else builds anew.
 	Binary string
@@ -61,38 +62,34 @@ type Stage struct {
 }
 
 // Start builds what is missing, starts a control plane and installs this
-// project on it. The controller is not running yet.
+// project on it. The controller is not running yet. Whoever starts a stage stops it,
+// which ends its controllers too.
 func Start(ctx context.Context, options controlplane.Options) (_ *Stage, err error) {
 	root, err := controlplane.Root()
 	if err != nil {
 		return nil, err
 	}
 	s := &Stage{started: map[string]int{}}
-	if s.Dir, err = os.MkdirTemp("", controllerName+"-"); err != nil {
-		return nil, err
-	}
-	s.Binary = filepath.Join(s.Dir, controllerName)
-	if err := build(ctx, root, s.Binary, options.Progress); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(s.Dir))
-	}
 	if s.ControlPlane, err = controlplane.Start(ctx, options); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(s.Dir))
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
 		}
 	}()
+	if s.Dir, err = s.NewDir("stage"); err != nil {
+		return nil, err
+	}
+	s.Binary = filepath.Join(s.Dir, controllerName)
+	if err := build(ctx, root, s.Binary, options.Progress); err != nil {
+		return nil, err
+	}
 	if s.Client, err = client.NewWithWatch(s.RESTConfig(), client.Options{Scheme: Scheme()}); err != nil {
 		return nil, err
 	}
 	_, err = s.Kubectl(ctx, "apply", "--server-side", "-k", filepath.Join(root, "config", "default"))
 	return s, err
-}
-
-// Stop ends the controller and the control plane, and removes their data.
-func (s *Stage) Stop() error {
-	return errors.Join(s.ControlPlane.Stop(), os.RemoveAll(s.Dir))
 }
 
 // Scheme knows the kinds that the demo and the tests read and write.

@@ -24,9 +24,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/image-source/image-source-controller/test/controlplane"
 )
@@ -40,7 +38,7 @@ Commands:
   crds                    update the committed CustomResourceDefinitions`
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := controlplane.Interruptible(context.Background())
 	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
