@@ -67,6 +67,8 @@ type bench struct {
 
 	launched int // processes, for their names
 	courses  int // scenarios that were run, for the order in the next one
+	// pace is the most that one of many tiny sources took to publish so far.
+	pace time.Duration
 
 	mu  sync.Mutex
 	own map[string]int // writes of this program
@@ -348,7 +350,8 @@ func (l *lap) work(ctx context.Context, sources []source, ask func(context.Conte
 	return l.used(ctx, from, done)
 }
 
-// idle measures what a contender does in some time in which nothing changes.
+// idle measures what a contender does in some time in which nothing changes. It has
+// no wall time: what passes is waited for.
 func (l *lap) idle(ctx context.Context, d time.Duration) (*usage, error) {
 	from, err := l.begin(ctx)
 	if err != nil {
@@ -357,7 +360,12 @@ func (l *lap) idle(ctx context.Context, d time.Duration) (*usage, error) {
 	if err := pause(ctx, d); err != nil {
 		return nil, err
 	}
-	return l.used(ctx, from, time.Now())
+	u, err := l.used(ctx, from, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	u.Wall = 0
+	return u, nil
 }
 
 // rebuild ends the process, takes away all that it has stored, and measures

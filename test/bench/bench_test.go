@@ -19,8 +19,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -177,6 +179,42 @@ func TestBudgetsSayWhetherTheyAreMet(t *testing.T) {
 	g.Expect(over).To(HaveKeyWithValue("CPU for a new tag of a small artifact", false))
 	g.Expect(over).To(HaveKeyWithValue("ImagePolicy change to ExternalArtifact published, 50 KiB", false))
 	g.Expect(over).To(HaveKeyWithValue("CPU of a source, idle, with 2 sources beside that with 1", false))
+}
+
+func TestGrowthIsComparedWithTheCheapestSmallerNumber(t *testing.T) {
+	for name, test := range map[string]struct {
+		costs []float64 // of one of 1, 2, 3, ... sources
+		want  budget
+	}{
+		"the fewest carry what the process costs": {
+			costs: []float64{1.50, 1.18, 1.01, 1.64},
+			want:  budget{What: "CPU of a source, publish, with 4 sources beside that with 3", Allowed: "flat", Measured: "x 1.62", scenario: "grow-4", profile: cpuTime},
+		},
+		"more are cheaper": {
+			costs: []float64{3, 2, 1},
+			want:  budget{What: "CPU of a source, publish, with 3 sources beside that with 2", Allowed: "flat", Measured: "x 0.50", Met: true, scenario: "grow-3", profile: cpuTime},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &report{}
+			for i, cost := range test.costs {
+				n := i + 1
+				r.Rows = append(r.Rows, row{Scenario: fmt.Sprint("grow-", n), Phase: "publish", Sources: n, Count: n, Ours: &usage{CPU: cost * float64(n)}})
+			}
+			NewWithT(t).Expect(budgets(r)).To(Equal([]budget{test.want}))
+		})
+	}
+}
+
+func TestSourcesArePublishedInAThirdOfTheirInterval(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect((&bench{}).restful(100)).To(Equal(9*time.Second), "nothing is known yet")
+	g.Expect((&bench{pace: time.Second}).restful(100)).To(Equal(5 * time.Minute))
+}
+
+func TestWhatWasMeasuredInPartReplacesNoTables(t *testing.T) {
+	o := options{concurrent: 1, rounds: 1, updateDocs: true, only: regexp.MustCompile("small"), out: t.TempDir()}
+	NewWithT(t).Expect(measure(o)).To(MatchError(ContainSubstring("-only")))
 }
 
 func TestAProfileIsReadAsSharesOfFunctions(t *testing.T) {

@@ -16,17 +16,22 @@ limitations under the License.
 
 package main
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 // budget is something that the project promises, and what was measured.
 type budget struct {
 	What, Allowed, Measured string
 	Met                     bool
-	// Spent names what took most of the CPU, where the budget is one of CPU and
-	// was not met.
+	// Spent names what took most of the CPU or of the memory, where the budget is one
+	// of these and was not met.
 	Spent []string `json:",omitempty"`
 
-	scenario string // which a profile of can tell
+	scenario string // whose profile can tell
+	profile  string // the kind of it
 }
 
 // sheet collects budgets of what was measured.
@@ -34,6 +39,13 @@ type sheet struct{ all []budget }
 
 func (s *sheet) add(met bool, what, allowed, measured string) {
 	s.all = append(s.all, budget{What: what, Allowed: allowed, Measured: measured, Met: met})
+}
+
+// profiled adds which profile of the scenario of a row tells why the last budget is
+// not met.
+func (s *sheet) profiled(r *row, kind string) {
+	last := &s.all[len(s.all)-1]
+	last.scenario, last.profile = r.Scenario, kind
 }
 
 const (
@@ -55,6 +67,7 @@ func budgets(r *report) []budget {
 		if row := r.biggest(name); row != nil {
 			above := row.Ours.above()
 			s.add(above < memoryAbove, "memory above idle, "+row.Title, "< 128 MiB", fmt.Sprintf("%d MiB", above>>20))
+			s.profiled(row, allocations)
 		}
 	}
 	for _, d := range r.Latencies {
@@ -108,7 +121,7 @@ func (s *sheet) cpu(r *report) {
 			if row.Shape == b.shape && row.Phase == b.phase && row.Theirs != nil {
 				got := row.Ours.CPU / row.Theirs.CPU
 				s.add(got <= b.ratio, b.what, b.allowed, fmt.Sprintf("%.2f", got))
-				s.all[len(s.all)-1].scenario = row.Scenario
+				s.profiled(&row, cpuTime)
 			}
 		}
 	}
@@ -120,11 +133,16 @@ func (s *sheet) growth(r *report) {
 		if len(rows) < 2 {
 			continue
 		}
-		few, many := rows[0], rows[len(rows)-1]
-		got := (many.Ours.CPU / float64(many.Count)) / (few.Ours.CPU / float64(few.Count))
+		// The fewest need not be the cheapest: they carry what the process costs anyway.
+		of := func(r row) float64 { return r.Ours.CPU / float64(r.Count) }
+		smaller, many := rows[:len(rows)-1], rows[len(rows)-1]
+		few := slices.MinFunc(smaller, func(a, b row) int { return cmp.Compare(of(a), of(b)) })
+		got := of(many) / of(few)
 		s.add(got <= flat, fmt.Sprintf("CPU of a source, %s, with %d sources beside that with %d", phase, many.Sources, few.Sources),
 			"flat", fmt.Sprintf("x %.2f", got))
-		if phase == "idle" {
+		if phase == "publish" { // a profile begins with it, and is over when nothing changes any more
+			s.profiled(&many, cpuTime)
+		} else {
 			writes := total(many.Ours.Writes)
 			s.add(writes == 0, fmt.Sprintf("API writes for %d sources in an interval without change", many.Sources), "0", fmt.Sprint(writes))
 		}

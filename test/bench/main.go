@@ -65,7 +65,7 @@ func main() {
 	flag.BoolVar(&o.full, "full", false, "add 500 MiB artifacts, which take 20 GB of disk, and 5,000 sources")
 	flag.StringVar(&o.out, "out", "", "the folder of the results; bin/bench if empty")
 	flag.BoolVar(&o.profile, "profile", false, "profile both controllers in a further round")
-	flag.BoolVar(&o.explain, "explain", true, "profile what misses a budget of CPU, and name where the time goes")
+	flag.BoolVar(&o.explain, "explain", true, "profile what misses a budget of CPU or memory, and name what takes most")
 	flag.BoolVar(&o.updateDocs, "update-docs", false, "replace the tables in "+documentation)
 	flag.Parse()
 	if err := measure(o); err != nil {
@@ -90,6 +90,9 @@ func measure(o options) error {
 	}
 	if o.rounds < 1 || o.concurrent < 1 {
 		return errors.New("-rounds and -concurrent must be at least 1")
+	}
+	if o.updateDocs && o.only != nil {
+		return errors.New("-update-docs replaces all tables: it needs all scenarios, not those of -only")
 	}
 	report, failed := run(ctx, o, plan(o))
 	if report == nil || len(report.Rows)+len(report.Latencies) == 0 {

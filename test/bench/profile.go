@@ -47,8 +47,14 @@ func (b *bench) profile(ctx context.Context, s scenario) error {
 	return nil
 }
 
-// explain runs the scenarios of budgets of CPU that were not met once more, with
-// the profiler of image-source-controller on, and says what it found.
+// The profiles that are kept.
+const (
+	cpuTime     = "cpu"
+	allocations = "allocs"
+)
+
+// explain runs the scenarios of budgets of CPU and memory that were not met once
+// more, with the profiler of image-source-controller on, and says what it found.
 func (b *bench) explain(ctx context.Context, scenarios []scenario, found []budget) error {
 	for i, missed := range found {
 		s := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == missed.scenario })
@@ -60,7 +66,7 @@ func (b *bench) explain(ctx context.Context, scenarios []scenario, found []budge
 			return fmt.Errorf("profile: %w", err)
 		}
 		var err error
-		if found[i].Spent, err = top(ctx, b.profileOf(missed.scenario, ours{}, "cpu")); err != nil {
+		if found[i].Spent, err = top(ctx, b.profileOf(missed.scenario, ours{}, missed.profile)); err != nil {
 			return err
 		}
 	}
@@ -72,8 +78,8 @@ func (b *bench) profileOf(scenario string, c contender, kind string) string {
 	return filepath.Join(b.options.out, "profiles", fmt.Sprintf("%s-%s-%s.pprof", scenario, c, kind))
 }
 
-// top returns the functions in which most of the time of a profile was spent,
-// each with its share.
+// top returns the functions in which most of the time or memory of a profile was
+// spent, each with its share.
 func top(ctx context.Context, profile string) ([]string, error) {
 	const functions = "5"
 	text, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount="+functions, profile).Output()
@@ -107,10 +113,10 @@ const profileSeconds = 60
 func (l *lap) record(ctx context.Context, scenario string) (end func()) {
 	var recording sync.WaitGroup
 	recording.Go(func() {
-		l.keep(ctx, fmt.Sprintf("profile?seconds=%d", profileSeconds), l.profileOf(scenario, l.contender, "cpu"))
+		l.keep(ctx, fmt.Sprintf("profile?seconds=%d", profileSeconds), l.profileOf(scenario, l.contender, cpuTime))
 	})
 	return func() {
-		l.keep(ctx, "allocs", l.profileOf(scenario, l.contender, "allocs"))
+		l.keep(ctx, allocations, l.profileOf(scenario, l.contender, allocations))
 		recording.Wait()
 	}
 }

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -228,10 +229,10 @@ func artifacts(s shape, n int) scenario {
 
 // growth publishes a number of tiny artifacts, and then watches while each of
 // them is looked at once more and nothing has changed. The interval grows with
-// the number, so that nothing is looked at again before all is published.
-func growth(n int, interval time.Duration) scenario {
-	const timeForOne = 60 * time.Millisecond // slower than either controller is
-	interval = max(interval, time.Duration(n)*timeForOne)
+// the number, so that nothing is looked at again before all is published, nor
+// twice afterwards.
+func growth(n int, least time.Duration) scenario {
+	var interval time.Duration // the same for all contenders
 	return scenario{
 		name: fmt.Sprintf("grow-%d", n),
 		once: true,
@@ -239,7 +240,10 @@ func growth(n int, interval time.Duration) scenario {
 			{name: "publish", title: fmt.Sprintf("%d sources of 3 KiB", n), count: n, sources: n},
 			{name: "idle", title: fmt.Sprintf("%d sources looked at once without change", n), count: n, sources: n},
 		},
-		prepare: func(ctx context.Context, b *bench) error { return b.push(ctx, tiny, n, first) },
+		prepare: func(ctx context.Context, b *bench) error {
+			interval = max(least, b.restful(n))
+			return b.push(ctx, tiny, n, first)
+		},
 		run: func(ctx context.Context, l *lap) ([]*usage, error) {
 			all := tiny.sources(n, first)
 			for i := range all {
@@ -249,10 +253,21 @@ func growth(n int, interval time.Duration) scenario {
 			if err != nil {
 				return nil, err
 			}
+			l.pace = max(l.pace, time.Duration(published.Wall/float64(n)*float64(time.Second)))
 			idle, err := l.idle(ctx, interval*3/2) // the second look comes after two
 			return []*usage{published, idle}, err
 		},
 	}
+}
+
+// restful is an interval in which sources can be published in a third of it, by
+// either contender, as far as they have shown.
+func (b *bench) restful(sources int) time.Duration {
+	const (
+		unseen = 30 * time.Millisecond
+		share  = 3
+	)
+	return share * time.Duration(sources) * cmp.Or(b.pace, unseen)
 }
 
 // run measures everything on one control plane. After a failure it returns what
