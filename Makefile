@@ -13,6 +13,8 @@ IMG ?= ghcr.io/image-source/image-source-controller:$(VERSION)
 GO_TEST_ARGS ?=
 # Packages that go test runs.
 PKG ?= ./...
+# Packages of make race: what runs in the controller's process.
+RACE_PKG ?= ./controllers ./pkg/...
 # How long go test may take for one package; the end-to-end tests are the longest.
 TEST_TIMEOUT ?= 30m
 # Arguments for make bench, such as BENCH_ARGS='-full -update-docs'.
@@ -107,6 +109,12 @@ faults: controlplane ## Run the fault tests with SEEDS seeds, from SEED on. A fa
 		echo "fault tests, seed $$seed"; \
 		FAULTS_SEED=$$seed $(GO) test ./test/e2e -count=1 -run "^($$tests)$$" -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS); \
 	done
+
+.PHONY: race
+race: ## Run the tests of RACE_PKG with the race detector. Needs a C compiler.
+	@assets="$$($(CONTROLPLANE) assets)"; \
+	echo "$(GO) test -race $(RACE_PKG)"; \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) test -race $(RACE_PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
 
 .PHONY: controlplane
 controlplane: ## Build the programs of the local control plane into bin/controlplane.

@@ -33,9 +33,11 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// The two faults that take a volume of their own need the right to mount one.
-// Without it, the two that do not are what there is.
-//
+// volumesVariable is the environment variable that demands the two faults that take
+// a volume of their own. They need the right to mount one; without it, the two that
+// do not are what there is.
+const volumesVariable = "FAULTS_VOLUMES"
+
 // A disk that takes no more bytes keeps what it has, publishes nothing that it
 // does not have, and is used again as soon as it can be.
 func TestDiskFaults(t *testing.T) {
@@ -95,14 +97,16 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// onVolume moves the storage to a small volume of its own, if one can be mounted.
+// onVolume moves the storage to a small volume of its own, if one can be mounted,
+// or has to be.
 func (v *victim) onVolume() bool {
 	v.Helper()
 	dir := v.controller.StorageDir
 	v.Expect(v.controller.Kill()).To(Succeed())
 	v.wipe(dir)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		v.Logf("no volume can be mounted here: %v", err)
+		v.Expect(os.Getenv(volumesVariable)).To(BeEmpty(), "no volume can be mounted here: %v", err)
+		v.Logf("no volume can be mounted here, and %s demands none: %v", volumesVariable, err)
 		return false
 	}
 	v.Cleanup(func() { // after an interrupt, the control plane does it
