@@ -57,14 +57,17 @@ clean: ## Remove what was built. The Go build cache stays.
 
 ##@ Try it
 
+# What runs for long is built and takes the place of its shell: go run passes no
+# signal on but that of Ctrl-C, and what it started would outlive it.
 .PHONY: demo
 demo: ## Show the main job on a control plane of its own. KEEP=1 leaves it running.
-	$(GO) run ./test/demo $(if $(filter-out 0,$(KEEP)),-keep)
+	$(GO) build -o $(BIN)/demo ./test/demo
+	exec $(BIN)/demo $(if $(filter-out 0,$(KEEP)),-keep)
 
 .PHONY: run
-run: ## Run the controller against the current kubeconfig, with its storage in bin/data.
+run: build ## Run the controller against the current kubeconfig, with its storage in bin/data.
 	@mkdir -p $(BIN)/data
-	RUNTIME_NAMESPACE=flux-system $(GO) run . \
+	RUNTIME_NAMESPACE=flux-system exec $(BIN)/image-source-controller \
 		--storage-path=$(BIN)/data --storage-addr=127.0.0.1:9090 --storage-adv-addr=127.0.0.1:9090 \
 		--log-encoding=console $(RUN_ARGS)
 
@@ -137,7 +140,8 @@ lint: $(GOLANGCI_LINT) ## Run golangci-lint. Its first build takes some minutes.
 
 .PHONY: bench
 bench: controlplane ## Measure this controller beside source-controller; BENCH_ARGS=-full adds what takes long.
-	$(GO) run ./test/bench $(BENCH_ARGS)
+	$(GO) build -o $(BIN)/benchmark ./test/bench
+	exec $(BIN)/benchmark $(BENCH_ARGS)
 
 .PHONY: bench-parts
 bench-parts: $(BENCHSTAT) ## Run the Go benchmarks of the pipeline's parts and compare them with the baseline, if there is one.
