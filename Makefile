@@ -115,9 +115,7 @@ faults: controlplane ## Run the fault tests with SEEDS seeds, from SEED on. A fa
 
 .PHONY: race
 race: ## Run the tests of RACE_PKG with the race detector. Needs a C compiler.
-	@assets="$$($(CONTROLPLANE) assets)"; \
-	echo "$(GO) test -race $(RACE_PKG)"; \
-	KUBEBUILDER_ASSETS="$$assets" $(GO) test -race $(RACE_PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
+	$(GO) test -race $(RACE_PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
 
 .PHONY: controlplane
 controlplane: ## Build the programs of the local control plane into bin/controlplane.

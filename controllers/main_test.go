@@ -18,12 +18,11 @@ package controllers_test
 
 import (
 	"context"
-	"errors"
 	"flag"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,7 +30,6 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -45,11 +43,11 @@ import (
 var server = &apiServer{}
 
 type apiServer struct {
-	once   sync.Once
-	env    *envtest.Environment
-	config *rest.Config
-	client client.WithWatch
-	err    error
+	once         sync.Once
+	controlPlane *controlplane.ControlPlane
+	config       *rest.Config
+	client       client.WithWatch
+	err          error
 }
 
 func TestMain(m *testing.M) {
@@ -60,7 +58,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	m.Run()
-	if err := server.stop(); err != nil {
+	if err := server.controlPlane.Stop(); err != nil {
 		panic(err)
 	}
 }
@@ -72,34 +70,18 @@ func (s *apiServer) start(ctx context.Context) error {
 }
 
 func (s *apiServer) launch(ctx context.Context) error {
-	assets, err := controlplane.Assets(ctx)
+	var err error
+	s.controlPlane, err = controlplane.Start(ctx, controlplane.Options{
+		APIServerOnly: true,
+		CRDPaths:      []string{filepath.Join("..", "config", "crd", "bases")},
+		Progress:      os.Stderr,
+	})
 	if err != nil {
 		return err
 	}
-	flux, err := controlplane.CRDDir()
-	if err != nil {
-		return err
-	}
-	s.env = &envtest.Environment{
-		BinaryAssetsDirectory:    assets,
-		CRDDirectoryPaths:        []string{flux, filepath.Join("..", "config", "crd", "bases")},
-		ErrorIfCRDPathMissing:    true,
-		ControlPlaneStartTimeout: time.Minute,
-		ControlPlaneStopTimeout:  time.Minute,
-	}
-	if s.config, err = s.env.Start(); err != nil {
-		return errors.Join(err, s.env.Stop())
-	}
-	s.config.QPS = -1
+	s.config = s.controlPlane.RESTConfig()
 	s.client, err = client.NewWithWatch(s.config, client.Options{Scheme: scheme()})
 	return err
-}
-
-func (s *apiServer) stop() error {
-	if s.env == nil {
-		return nil
-	}
-	return s.env.Stop()
 }
 
 func scheme() *runtime.Scheme {

@@ -30,14 +30,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/controlplane"
 )
 
-// server is an API server that knows our kind and nothing else. It is set
+// server is an API server that knows our kinds and those of Flux. It is set
 // before the first test runs.
 var server client.Client
 
@@ -60,28 +59,21 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-func start() (*envtest.Environment, error) {
+func start() (*controlplane.ControlPlane, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
-	assets, err := controlplane.Assets(ctx)
+	cp, err := controlplane.Start(ctx, controlplane.Options{
+		APIServerOnly: true,
+		CRDPaths:      []string{filepath.Join("..", "..", "config", "crd", "bases")},
+		Progress:      os.Stderr,
+	})
 	if err != nil {
 		return nil, err
 	}
-	env := &envtest.Environment{
-		BinaryAssetsDirectory:    assets,
-		CRDDirectoryPaths:        []string{filepath.Join("..", "..", "config", "crd", "bases")},
-		ErrorIfCRDPathMissing:    true,
-		ControlPlaneStartTimeout: time.Minute,
-		ControlPlaneStopTimeout:  time.Minute,
+	if server, err = client.New(cp.RESTConfig(), client.Options{}); err != nil {
+		return nil, errors.Join(err, cp.Stop())
 	}
-	config, err := env.Start()
-	if err != nil {
-		return nil, errors.Join(err, env.Stop())
-	}
-	if server, err = client.New(config, client.Options{}); err != nil {
-		return nil, errors.Join(err, env.Stop())
-	}
-	return env, nil
+	return cp, nil
 }
 
 // create sends an ArtifactRepository with this spec to the API server, which

@@ -65,8 +65,9 @@ func Build(ctx context.Context, options BuildOptions) error {
 	return b.ensure(ctx, selected)
 }
 
-// Assets builds what envtest needs and returns the directory for its
-// BinaryAssetsDirectory (or KUBEBUILDER_ASSETS). Progress goes to standard error.
+// Assets builds etcd, kube-apiserver and kubectl and returns their directory, which
+// envtest knows as KUBEBUILDER_ASSETS. Nothing ends what envtest starts when this
+// process is killed: see [Options.APIServerOnly]. Progress goes to standard error.
 func Assets(ctx context.Context) (string, error) {
 	dir, err := dirOrDefault("")
 	if err != nil {

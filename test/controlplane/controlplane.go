@@ -40,6 +40,9 @@ type Options struct {
 	Registry bool
 	// RegistryOnly leaves out Kubernetes: there is a registry and nothing else.
 	RegistryOnly bool
+	// APIServerOnly leaves out kube-controller-manager: nothing is collected, no
+	// namespace ever goes, and no Flux controller runs.
+	APIServerOnly bool
 	// Controllers names the Flux controllers to run, of [FluxControllers].
 	Controllers []string
 	// ControllerArgs are further flags for a Flux controller, by its name.
@@ -68,13 +71,19 @@ func (o Options) validate() error {
 	if o.RegistryOnly && len(o.Controllers)+len(o.CRDPaths) > 0 {
 		return errors.New("RegistryOnly excludes Controllers and CRDPaths, which need Kubernetes")
 	}
+	if o.APIServerOnly && (o.RegistryOnly || len(o.Controllers) > 0) {
+		return errors.New("APIServerOnly excludes RegistryOnly and Controllers, which need more")
+	}
 	return nil
 }
 
 func (o Options) programs() []string {
 	var programs []string
 	if !o.RegistryOnly {
-		programs = append(programs, Etcd, APIServer, ControllerManager)
+		programs = append(programs, Etcd, APIServer)
+	}
+	if !o.RegistryOnly && !o.APIServerOnly {
+		programs = append(programs, ControllerManager)
 	}
 	if o.wantsRegistry() {
 		programs = append(programs, DistributionRegistry)
@@ -193,6 +202,9 @@ func (cp *ControlPlane) populate(ctx context.Context, options Options) error {
 }
 
 func (cp *ControlPlane) startControllers(ctx context.Context, options Options) error {
+	if options.APIServerOnly {
+		return nil
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cp.startControllerManager(ctx) })
 	for _, controller := range options.Controllers {

@@ -38,7 +38,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/image-source/image-source-controller/test/controlplane"
 )
@@ -237,24 +236,15 @@ func TestStart(t *testing.T) {
 	})
 }
 
-func TestAssetsServeEnvtest(t *testing.T) {
+func TestAPIServerOnly(t *testing.T) {
 	g := NewWithT(t)
-	assets, err := controlplane.Assets(t.Context())
-	g.Expect(err).NotTo(HaveOccurred())
-	crds, err := controlplane.CRDDir()
-	g.Expect(err).NotTo(HaveOccurred())
-	environment := &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{crds},
-		ErrorIfCRDPathMissing: true,
-	}
+	_, err := controlplane.Start(t.Context(), controlplane.Options{APIServerOnly: true, Controllers: []string{controlplane.SourceController}})
+	g.Expect(err).To(MatchError(ContainSubstring("APIServerOnly")))
+	cp := startPlane(t, controlplane.Options{APIServerOnly: true, CRDPaths: []string{widgetCRD(t)}})
+	g.Expect(cp.PIDs()).To(HaveLen(2), "etcd and kube-apiserver")
 
-	config, err := environment.Start()
-	g.Expect(err).NotTo(HaveOccurred())
-	defer func() { g.Expect(environment.Stop()).To(Succeed()) }()
-
-	c, err := client.New(config, client.Options{Scheme: newScheme(t)})
-	g.Expect(err).NotTo(HaveOccurred())
+	c := newClient(t, cp)
+	create(t, c, object(t, `{"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "app", "namespace": "default"}}`))
 	g.Expect(c.List(t.Context(), &imagev1.ImagePolicyList{})).To(Succeed())
 }
 

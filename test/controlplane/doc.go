@@ -23,8 +23,7 @@ limitations under the License.
 // what was built and [ControlPlane.Stop] ends it. There is no scheduler, no
 // kubelet and no cluster network: no Pod ever runs.
 //
-// A test that needs only an API server can hand the same programs to envtest,
-// see [Assets] and [CRDDir].
+// A test that needs only an API server has [Options.APIServerOnly].
 //
 // The package owns programs and their processes. It does not own what the tests
 // do with them: fixtures, assertions and scenarios live elsewhere.

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 		actAsParent(logs)
 		return
 	}
-	log.SetLogger(logr.Discard()) // envtest logs
+	log.SetLogger(logr.Discard()) // clients ask for one
 	os.Exit(m.Run())
 }
 

@@ -48,7 +48,7 @@ func Root() (string, error) {
 
 // CRDDir returns the directory with the CustomResourceDefinitions of
 // ImageRepository, ImagePolicy and ExternalArtifact: what the controllers under
-// test read and write, and enough for envtest.
+// test read and write.
 func CRDDir() (string, error) {
 	root, err := Root()
 	if err != nil {
