@@ -218,10 +218,10 @@ func (s *Supplier) Run(ctx context.Context) {
 
 // Publishes has the signature of store.HandlerOptions.Publishes. It asks the
 // cache: what was withdrawn is not served from a disk that still has it.
-func (s *Supplier) Publishes(ctx context.Context, key store.Key) bool {
+func (s *Supplier) Publishes(ctx context.Context, key store.Key, sha256 string) bool {
 	var obj v1alpha1.ArtifactRepository
 	err := s.Reconciler.Client.Get(ctx, types.NamespacedName(key), &obj, &client.GetOptions{UnsafeDisableDeepCopy: new(true)})
-	return err == nil && obj.Status.Artifact != nil
+	return err == nil && obj.Status.Artifact != nil && !isWithdrawn(&obj, sha256)
 }
 
 // Missing has the signature of store.HandlerOptions.Missing.
@@ -241,7 +241,7 @@ func (s *Supplier) Missing(ctx context.Context, key store.Key, sha256 string) er
 	switch {
 	case names(o.obj, sha256):
 		return s.await(ctx, o)
-	case o.obj == nil || o.obj.Status.Artifact == nil:
+	case o.obj == nil || o.obj.Status.Artifact == nil || isWithdrawn(o.obj, sha256):
 		return store.ErrNotPublished
 	default:
 		return s.previous(ctx, o)

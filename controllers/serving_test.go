@@ -57,17 +57,27 @@ type follower struct {
 	storage string
 	store   *store.Replica
 	server  *httptest.Server
+	// end ends the process; its disk stays.
+	end func()
 }
 
 // follower starts a follower; without peers, it can get nothing but from the
 // registry.
 func (s *scene) follower(peers ...string) follower {
 	s.Helper()
-	f := follower{scene: s, storage: s.TempDir()}
-	process := s.launch(f.storage, launchOptions{peers: peers, follows: true})
-	s.Cleanup(process.stop)
-	f.store, f.server = process.store, httptest.NewServer(process.handler)
-	s.Cleanup(f.server.Close)
+	return s.followerOn(s.TempDir(), peers...)
+}
+
+// followerOn starts a follower on a disk.
+func (s *scene) followerOn(storage string, peers ...string) follower {
+	s.Helper()
+	process := s.launch(storage, launchOptions{peers: peers, follows: true})
+	f := follower{scene: s, storage: storage, store: process.store, server: httptest.NewServer(process.handler)}
+	f.end = sync.OnceFunc(func() {
+		f.server.Close()
+		process.stop()
+	})
+	s.Cleanup(f.end)
 	s.eventually(func(g Gomega) {
 		var list v1alpha1.ArtifactRepositoryList
 		g.Expect(process.manager.GetClient().List(s.Context(), &list)).To(Succeed())

@@ -18,6 +18,8 @@ package controllers
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,6 +105,8 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		status.History = status.History[:min(len(status.History), v1alpha1.MaxHistory)]
 	}
 	status.Artifact = made.Artifact.DeepCopy()
+	digest, _ := fileDigest(status.Artifact) // it was accepted anew, if it was withdrawn
+	status.Withdrawn = slices.DeleteFunc(status.Withdrawn, func(withdrawn string) bool { return withdrawn == digest })
 	status.Format = made.Format
 	status.ObservedContent = made.Content
 	var size int64
@@ -127,10 +131,26 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	}
 }
 
-// clearPublished takes what is published out of the record; the history stays.
+// clearPublished takes what is published out of the record, where it is noted that
+// it was withdrawn: a replica that sees only what took its place could not tell that
+// from what was replaced. The history stays.
 func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) {
+	if digest, ok := fileDigest(status.Artifact); ok {
+		status.Withdrawn = append([]string{digest}, status.Withdrawn...)
+		status.Withdrawn = status.Withdrawn[:min(len(status.Withdrawn), v1alpha1.MaxWithdrawn)]
+	}
 	status.Artifact, status.Record, status.Format = nil, nil, ""
 	status.ObservedContent, status.ObservedTrust, status.TrustWarnings = "", "", nil
+}
+
+// fileDigest returns the digest of an artifact's file, by which it is named. That
+// of the artifact may be by another algorithm.
+func fileDigest(artifact *meta.Artifact) (digest string, ok bool) {
+	if artifact == nil {
+		return "", false
+	}
+	file, err := parseDigest("sha256:" + strings.TrimSuffix(path.Base(artifact.Path), ".tar.gz"))
+	return file.String(), err == nil
 }
 
 // recordJudgement records who vouches now for what is published, or that it is

@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -33,5 +34,24 @@ func TestAJudgementIsRecordedWhateverTheRecordLacks(t *testing.T) {
 	recordJudgement(status, &judgement{rejected: true})
 	if status.Artifact != nil || status.ObservedTrust != "" {
 		t.Errorf("what was rejected is still recorded: %+v", status)
+	}
+}
+
+func TestOnlyTheLastWithdrawnFilesAreRecorded(t *testing.T) {
+	status := &v1alpha1.ArtifactRepositoryStatus{}
+	digest := func(i int) string { return fmt.Sprintf("%064x", i) }
+	for i := range 12 {
+		status.Artifact = &meta.Artifact{Path: "externalartifact/apps/app/" + digest(i) + ".tar.gz"}
+		clearPublished(status)
+		clearPublished(status)
+	}
+	if len(status.Withdrawn) != v1alpha1.MaxWithdrawn || status.Withdrawn[0] != "sha256:"+digest(11) || status.Withdrawn[9] != "sha256:"+digest(2) {
+		t.Errorf("recorded %q", status.Withdrawn)
+	}
+	for _, path := range []string{"", "externalartifact/apps/app/x.tar.gz", "../" + digest(1)[1:] + ".tar.gz"} {
+		status = &v1alpha1.ArtifactRepositoryStatus{Artifact: &meta.Artifact{Path: path}}
+		if clearPublished(status); status.Artifact != nil || len(status.Withdrawn) > 0 {
+			t.Errorf("a record that names %q: %+v", path, status)
+		}
 	}
 }

@@ -18,6 +18,8 @@ package controllers
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	toolscache "k8s.io/client-go/tools/cache"
@@ -70,9 +72,10 @@ func (c *Collector) collect(ctx context.Context) error {
 	}
 	records := make([]store.Record, 0, len(list.Items))
 	for i := range list.Items {
+		obj := &list.Items[i]
 		// A record without an artifact keeps nothing: what it named was withdrawn.
-		if artifact := list.Items[i].Status.Artifact; artifact != nil {
-			records = append(records, store.Record{Key: keyOf(&list.Items[i]), Paths: []string{artifact.Path}})
+		if artifact := obj.Status.Artifact; artifact != nil {
+			records = append(records, store.Record{Key: keyOf(obj), Paths: []string{artifact.Path}, Withdrawn: withdrawnFiles(obj)})
 		}
 	}
 	collected, err := c.Store.Collect(ctx, records)
@@ -83,9 +86,8 @@ func (c *Collector) collect(ctx context.Context) error {
 	return err
 }
 
-// Eraser removes from this replica's disk what is taken out of a record with
-// nothing in its place, at once: it was withdrawn, and retention is for what was
-// replaced. It runs on every replica.
+// Eraser removes from this replica's disk what was withdrawn, at once: retention
+// is for what was replaced. It runs on every replica.
 type Eraser struct {
 	// Records tell of changes.
 	Records cache.Informers
@@ -113,15 +115,36 @@ func (e *Eraser) Start(ctx context.Context) error {
 	return records.RemoveEventHandler(registration)
 }
 
+// follow removes what was not withdrawn before. The record says so too when it
+// names something else by the time that this replica sees it.
 func (e *Eraser) follow(ctx context.Context, before, after any) {
 	old, ok := before.(*v1alpha1.ArtifactRepository)
 	now, same := after.(*v1alpha1.ArtifactRepository)
-	if !ok || !same || old.Status.Artifact == nil || now.Status.Artifact != nil {
+	if !ok || !same {
 		return
 	}
-	if err := e.Store.Withdraw(ctx, keyOf(old), *old.Status.Artifact); err != nil && ctx.Err() == nil {
-		ctrl.LoggerFrom(ctx).Error(err, "a withdrawn artifact was not removed", "artifactrepository", keyOf(old).String())
+	for _, sha256 := range withdrawnFiles(now) {
+		if isWithdrawn(old, sha256) {
+			continue
+		}
+		if err := e.Store.Withdraw(ctx, keyOf(now), sha256); err != nil && ctx.Err() == nil {
+			ctrl.LoggerFrom(ctx).Error(err, "a withdrawn artifact was not removed", "artifactrepository", keyOf(now).String())
+		}
 	}
+}
+
+// withdrawnFiles are the digits of the files that a record says were withdrawn.
+func withdrawnFiles(obj *v1alpha1.ArtifactRepository) []string {
+	var files []string
+	for _, digest := range obj.Status.Withdrawn {
+		files = append(files, strings.TrimPrefix(digest, "sha256:"))
+	}
+	return files
+}
+
+// isWithdrawn tells whether a record says of a file that it was withdrawn.
+func isWithdrawn(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
+	return slices.Contains(withdrawnFiles(obj), sha256)
 }
 
 // Mirror gets what records name from the other replicas before a consumer asks

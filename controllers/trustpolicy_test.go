@@ -19,6 +19,7 @@ package controllers_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -566,6 +567,45 @@ func TestRejectedBytesDoNotComeBack(t *testing.T) {
 			s.expectServed(good)
 		})
 	}
+}
+
+// A replica that was away when a version was rejected, or is new, sees only what
+// took its place: the record tells it that the other one was not just replaced.
+func TestRejectedBytesAreServedByNoReplicaThatMissedTheRejection(t *testing.T) {
+	s, signer := governed(t)
+	g := NewWithT(t)
+	away := s.follower(s.artifacts.host())
+	rejected := s.external("app").Status.Artifact
+	away.expectServed(rejected)
+	_, content := s.fetch(rejected.URL)
+	away.end()
+	next := newSigner(t)
+	s.pushNew("1.0.1")
+	s.sign("app:1.0.1", next)
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "still published: 1.0.0@")
+	s.platformKeys("release", next)
+	good := s.waitPublished("app", "1.0.1@").Status.Artifact
+	g.Expect(s.record("app").Status.Withdrawn).To(Equal([]string{rejected.Digest}))
+
+	back := s.followerOn(away.storage, s.artifacts.host())
+	back.expectCode(rejected, http.StatusNotFound)
+	back.expectServed(good)
+	s.eventually(func(g Gomega) { g.Expect(back.has(rejected)).To(BeFalse(), "nor does it stay on the disk") })
+
+	keeper := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }))
+	defer keeper.Close()
+	fresh := s.follower(keeper.Listener.Addr().String())
+	fresh.expectCode(rejected, http.StatusNotFound)
+	g.Expect(fresh.has(rejected)).To(BeFalse(), "nobody is asked for it")
+
+	s.platformKeys("release", signer, next)
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	again := s.waitPublished("app", "1.0.0@").Status.Artifact
+	g.Expect(again.Path).To(Equal(rejected.Path))
+	g.Expect(s.record("app").Status.Withdrawn).To(BeEmpty())
+	back.expectServed(again)
+	fresh.expectServed(again)
+	back.expectServed(good)
 }
 
 // Whoever may annotate objects could make each guarded write a conflict.

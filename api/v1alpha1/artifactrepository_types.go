@@ -32,6 +32,9 @@ const ArtifactRepositoryKind = "ArtifactRepository"
 // MaxHistory is how many publications a status remembers.
 const MaxHistory = 10
 
+// MaxWithdrawn is how many withdrawn files a status remembers.
+const MaxWithdrawn = 10
+
 // ArtifactRepositorySpec says which image to publish, how to reach it, whom to
 // trust, and how to read it.
 //
@@ -189,6 +192,14 @@ type ArtifactRepositoryStatus struct {
 	// +kubebuilder:validation:MaxItems=10
 	// +optional
 	History []Publication `json:"history,omitempty"`
+
+	// Withdrawn lists the files that were taken out of the record last because they
+	// must not be had, newest first, by the digest of their bytes. No replica serves
+	// them, even if it had no part in the withdrawal, until they are published anew.
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:Pattern=`^sha256:[a-f0-9]{64}$`
+	// +optional
+	Withdrawn []string `json:"withdrawn,omitempty"`
 
 	// Record is the recipe of what is published: enough to make the same bytes
 	// again from the registry.

@@ -177,6 +177,11 @@ func (in *ArtifactRepositoryStatus) DeepCopyInto(out *ArtifactRepositoryStatus) 
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Withdrawn != nil {
+		in, out := &in.Withdrawn, &out.Withdrawn
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Record != nil {
 		in, out := &in.Record, &out.Record
 		*out = new(Recipe)

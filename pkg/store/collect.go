@@ -25,8 +25,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/fluxcd/pkg/apis/meta"
 )
 
 // Record is what one live object names.
@@ -35,6 +33,8 @@ type Record struct {
 	Key Key
 	// Paths are the files that must stay, as in artifact.path.
 	Paths []string
+	// Withdrawn are the SHA256 of files that must go.
+	Withdrawn []string
 }
 
 // Collected counts what was removed.
@@ -48,7 +48,7 @@ type Collected struct {
 // Collect removes what no record needs, given the records of all live objects.
 //
 // What a record names stays. Of the other files of a key with a record, those
-// go that were published longer than the TTL ago, and then the oldest while the key
+// go that were withdrawn or published longer than the TTL ago, and then the oldest while the key
 // has more files than the retention allows; this is how fluxcd/pkg/artifact understands the
 // two flags. A key without a record loses all its files at once. Content that no key
 // uses any more goes, and folders that are empty.
@@ -67,26 +67,29 @@ func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
 		return Collected{}, diskFault("collect files that nothing names", err)
 	}
 	defer root.Close()
-	named, keys := index(live)
+	named, withdrawn, keys := index(live)
 	s.holds.settle(live, s.now().Add(-max(s.ttl, minHold)))
 
 	var done Collected
 	errs := []error{s.sweepKeys(ctx, root, &done, func(key Key) retention {
-		return retention{live: keys[key], named: named, ttl: s.ttl, records: s.records, now: s.now()}
+		return retention{live: keys[key], named: named, withdrawn: withdrawn, ttl: s.ttl, records: s.records, now: s.now()}
 	})}
 	errs = append(errs, s.sweepBlobs(ctx, root, &done))
 	return done, diskFault("collect files that nothing names", errors.Join(errs...))
 }
 
-func index(live []Record) (named map[string]bool, keys map[Key]bool) {
-	named, keys = map[string]bool{}, map[Key]bool{}
+func index(live []Record) (named, withdrawn map[string]bool, keys map[Key]bool) {
+	named, withdrawn, keys = map[string]bool{}, map[string]bool{}, map[Key]bool{}
 	for _, record := range live {
 		keys[record.Key] = true
 		for _, p := range record.Paths {
 			named[p] = true
 		}
+		for _, sha256 := range record.Withdrawn {
+			withdrawn[record.Key.file(sha256)] = true
+		}
 	}
-	return named, keys
+	return named, withdrawn, keys
 }
 
 // Remove removes all of a key's files now, held or not.
@@ -107,18 +110,16 @@ func (s *Store) Remove(ctx context.Context, key Key) error {
 	return diskFault("remove the files of "+key.String(), s.sweepKey(root, key, retention{}, &done))
 }
 
-// Withdraw removes the file that a record named, held or not, and with no
-// regard to retention: what was rejected must not be had again. Its content stays
-// while another key uses it.
-func (s *Store) Withdraw(ctx context.Context, key Key, artifact meta.Artifact) error {
-	named, ok := understand(key, artifact)
-	if !ok {
+// Withdraw removes a key's file, held or not, and with no regard to retention:
+// what was rejected must not be had again. Its content stays while another key uses it.
+func (s *Store) Withdraw(ctx context.Context, key Key, sha256 string) error {
+	if validate(key, sha256) != nil {
 		return nil // never stored
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return diskFault("remove a file of "+key.String(), s.withdraw(key, named.sha256))
+	return diskFault("remove a file of "+key.String(), s.withdraw(key, sha256))
 }
 
 func (s *Store) withdraw(key Key, sha256 string) error {
@@ -134,11 +135,12 @@ func (s *Store) withdraw(key Key, sha256 string) error {
 
 // retention decides about the files of one key.
 type retention struct {
-	live    bool
-	named   map[string]bool
-	ttl     time.Duration
-	records int
-	now     time.Time
+	live bool
+	// named and withdrawn are paths that records say must stay, and must go.
+	named, withdrawn map[string]bool
+	ttl              time.Duration
+	records          int
+	now              time.Time
 }
 
 // stored is one published file as the sweep sees it.
@@ -156,7 +158,7 @@ func (r retention) garbage(files []stored) []stored {
 	for _, f := range files {
 		switch {
 		case r.named[f.path]:
-		case !r.live || r.now.Sub(f.published) > r.ttl:
+		case !r.live || r.withdrawn[f.path] || r.now.Sub(f.published) > r.ttl:
 			gone = append(gone, f)
 			left--
 		default:

@@ -138,6 +138,25 @@ func TestCollect(t *testing.T) {
 			f.Expect(f.collect(live(app, v2))).To(BeZero())
 			f.Expect(read(f.TB, f.root, v1.Path)).To(Equal("v1"))
 		},
+		"removes withdrawn files at once, and no others": func(f fixture) {
+			v1 := f.put(app, "v1")
+			other := f.put(store.Key{Namespace: "other", Name: "app"}, "v1")
+			v2 := f.put(app, "v2")
+			record := live(app, v2)
+			record.Withdrawn = []string{"../../" + v1.SHA256, v1.SHA256, v2.SHA256}
+			elsewhere := live(store.Key{Namespace: "other", Name: "app"}, other)
+			f.Expect(f.collect(record, elsewhere)).To(Equal(store.Collected{Files: 1}))
+			f.Expect(published(f.TB, f.root)).To(ConsistOf(base(v2), base(other)), "what is named stays")
+		},
+		"keeps a withdrawn file that is published again and not recorded yet": func(f fixture) {
+			v1 := f.put(app, "v1")
+			record := live(app, v1)
+			f.collect(record)
+			v2 := f.put(app, "v2")
+			record.Withdrawn = []string{v2.SHA256}
+			f.Expect(f.collect(record)).To(BeZero())
+			f.Expect(read(f.TB, f.root, v2.Path)).To(Equal("v2"))
+		},
 		"removes all files of a key that is gone at once": func(f fixture) {
 			v1, v2 := f.put(app, "v1"), f.put(app, "v2")
 			f.Expect(f.collect(live(app, v1, v2))).To(BeZero())
@@ -305,9 +324,9 @@ func TestWithdraw(t *testing.T) {
 	before, rejected, after := put(t, s, app, "v1"), put(t, s, app, "v2"), put(t, s, app, "v3")
 	shared := put(t, s, other, "v2")
 
-	g.Expect(s.Withdraw(t.Context(), app, recorded(rejected))).To(Succeed())
+	g.Expect(s.Withdraw(t.Context(), app, rejected.SHA256)).To(Succeed())
 	g.Expect(published(t, root)).To(ConsistOf(base(before), base(after), base(shared)), "held or not, and nothing else of the key")
-	g.Expect(s.Withdraw(t.Context(), app, recorded(rejected))).To(Succeed(), "it may have been done")
+	g.Expect(s.Withdraw(t.Context(), app, rejected.SHA256)).To(Succeed(), "it may have been done")
 	_, ok, err := s.Check(t.Context(), other, recorded(shared), store.Deep)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(ok).To(BeTrue(), "who shares the content keeps it")
@@ -316,17 +335,15 @@ func TestWithdraw(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(ok).To(BeTrue(), "it may be accepted again")
 	for _, stored := range []store.Stored{before, rejected, after} {
-		g.Expect(s.Withdraw(t.Context(), app, recorded(stored))).To(Succeed())
+		g.Expect(s.Withdraw(t.Context(), app, stored.SHA256)).To(Succeed())
 	}
-	g.Expect(s.Withdraw(t.Context(), other, recorded(shared))).To(Succeed())
+	g.Expect(s.Withdraw(t.Context(), other, shared.SHA256)).To(Succeed())
 	g.Expect(files(t, root)).To(BeEmpty())
 
-	artifact := recorded(rejected)
-	artifact.Path = "../" + artifact.Path
-	g.Expect(s.Withdraw(t.Context(), app, artifact)).To(Succeed(), "a record that names no file of this store")
+	g.Expect(s.Withdraw(t.Context(), app, "../../"+rejected.SHA256)).To(Succeed(), "what no file of this store is named by")
 	g.Expect(os.RemoveAll(filepath.Join(root, "externalartifact"))).To(Succeed())
 	overwrite(t, filepath.Join(root, "externalartifact"), "in the way")
-	expectDiskFault(t, s.Withdraw(t.Context(), app, recorded(rejected)), "give the controller a folder of its own")
+	expectDiskFault(t, s.Withdraw(t.Context(), app, rejected.SHA256), "give the controller a folder of its own")
 }
 
 // base is how published lists a file.

@@ -49,10 +49,10 @@ var ErrNotPublished = errors.New("not published")
 
 // HandlerOptions are the seams and limits of serving.
 type HandlerOptions struct {
-	// Publishes tells, at no cost, whether anything is published under a key as
-	// far as is known here. Where it is not, a file that is on this disk all the
-	// same counts as missing. Without it all that is on the disk is served.
-	Publishes func(ctx context.Context, key Key) bool
+	// Publishes tells, at no cost, whether anything is published under a key and
+	// this file was not withdrawn, as far as is known here. Else a file that is on this
+	// disk all the same counts as missing. Without it all that is on the disk is served.
+	Publishes func(ctx context.Context, key Key, sha256 string) bool
 	// Missing is asked for a file that is well named but not on this disk. It
 	// returns nil when the file is there now, ErrNotPublished (404) when no record
 	// names it, and any other error (503, which consumers retry) when it cannot be had
@@ -135,7 +135,7 @@ func requestedFile(r *http.Request) (key Key, sha256 string, ok bool) {
 // it returns the status code that says why.
 func (h *handler) find(r *http.Request, key Key, sha256 string) (*os.File, int) {
 	ctx := r.Context()
-	if h.options.Publishes == nil || h.options.Publishes(ctx, key) {
+	if h.options.Publishes == nil || h.options.Publishes(ctx, key, sha256) {
 		f, err := h.store.openSound(ctx, key, sha256)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return f, http.StatusServiceUnavailable

@@ -433,10 +433,10 @@ func TestHandlerOfPeers(t *testing.T) {
 	g := NewWithT(t)
 	s := open(t, options(t.TempDir()))
 	stored := put(t, s, app, "v1")
-	publishes := true
+	var withdrawn string
 	var lacking []string
 	address := serve(t, s, store.HandlerOptions{
-		Publishes: func(context.Context, store.Key) bool { return publishes },
+		Publishes: func(_ context.Context, _ store.Key, sha256 string) bool { return sha256 != withdrawn },
 		Missing: func(context.Context, store.Key, string) error {
 			t.Error("a question of a replica is answered from the disk alone")
 			return nil
@@ -455,7 +455,7 @@ func TestHandlerOfPeers(t *testing.T) {
 	g.Expect(response.StatusCode).To(Equal(http.StatusMisdirectedRequest))
 	g.Expect(lacking).To(Equal([]string{"apps/app " + missing}))
 
-	publishes = false
+	withdrawn = stored.SHA256
 	response, _ = exchange(t, address, "GET", "/"+stored.Path, store.PeerHeader+": 1")
 	g.Expect(response.StatusCode).To(Equal(http.StatusMisdirectedRequest), "what was withdrawn is for nobody")
 }
