@@ -29,7 +29,8 @@ import (
 type Depth int
 
 const (
-	// Shallow asks whether the file is there and of the recorded length.
+	// Shallow asks whether the file is there, of the recorded length, and could be
+	// read when it was last to be.
 	Shallow Depth = iota
 	// Deep reads the file to its end as well and compares its digest.
 	Deep
@@ -39,7 +40,8 @@ const (
 // as it is served now. Of the artifact it reads path, digest and size.
 //
 // Bytes that are not what their name says are removed under every name that
-// they have, so that they are made again and nobody is served them meanwhile. A record
+// they have, so that they are made again and nobody is served them meanwhile. A file
+// that cannot be read to its end gets false, and stays until it is replaced. A record
 // that disagrees with good bytes, or names what is never stored for that key,
 // gets false and removes nothing. An error says that the disk did not answer.
 func (s *Store) Check(ctx context.Context, key Key, artifact meta.Artifact, depth Depth) (Stored, bool, error) {
@@ -92,6 +94,9 @@ func (s *Store) check(ctx context.Context, root *os.Root, want expectation, dept
 	}
 	if !info.Mode().IsRegular() {
 		return 0, false, root.RemoveAll(want.path)
+	}
+	if depth == Shallow && s.sound.doubts(want.sha256, info) {
+		return 0, false, nil
 	}
 	rightSize := want.size == nil || *want.size == info.Size()
 	if rightSize && depth == Shallow {

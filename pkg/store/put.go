@@ -134,7 +134,7 @@ func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored,
 	defer root.Close()
 	defer s.lock(sha256)()
 	info, err := root.Lstat(blobPath(sha256))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || s.sound.doubts(sha256, info)) {
 		return Stored{}, errNotStored
 	}
 	if err != nil {
@@ -171,8 +171,9 @@ func (s *Store) scratchName(root *os.Root, file File) (string, error) {
 }
 
 // keep makes the scratch file the blob of its digest, or finds that there is
-// one already. A blob of the wrong length is replaced, and one that no key uses
-// as well: the bytes at hand are known to be good, and those may have rotted.
+// one already. A blob of the wrong length is replaced, and one that could not be
+// read or that no key uses as well: the bytes at hand are known to be good, and
+// those may have rotted.
 func (s *Store) keep(root *os.Root, name string, file File, digest string) error {
 	blob := blobPath(file.SHA256)
 	info, err := root.Lstat(blob)
@@ -181,7 +182,7 @@ func (s *Store) keep(root *os.Root, name string, file File, digest string) error
 		if err := root.RemoveAll(blob); err != nil {
 			return err
 		}
-	case err == nil && info.Size() == file.Size && links(info) > 1:
+	case err == nil && info.Size() == file.Size && links(info) > 1 && !s.sound.doubts(file.SHA256, info):
 		return s.touchKept(root, file.SHA256, sound{file: info, digest: digest})
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err

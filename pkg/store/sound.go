@@ -33,6 +33,8 @@ import (
 type soundness struct {
 	mu       sync.Mutex
 	contents map[string]sound // by sha256
+	// unread are the files that could not be read when they were last to be, by sha256.
+	unread   map[string]fs.FileInfo
 	readings flight.Group[string, string]
 }
 
@@ -68,12 +70,36 @@ func (s *soundness) add(sha256 string, found sound) {
 		s.contents = map[string]sound{}
 	}
 	s.contents[sha256] = found
+	if os.SameFile(s.unread[sha256], found.file) {
+		delete(s.unread, sha256)
+	}
+}
+
+// doubt notes that a file could not be read, whatever was known of it.
+func (s *soundness) doubt(sha256 string, info fs.FileInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unread == nil {
+		s.unread = map[string]fs.FileInfo{}
+	}
+	s.unread[sha256] = info
+	if os.SameFile(s.contents[sha256].file, info) {
+		delete(s.contents, sha256)
+	}
+}
+
+// doubts tells whether a file could not be read when it was last to be.
+func (s *soundness) doubts(sha256 string, info fs.FileInfo) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return os.SameFile(s.unread[sha256], info)
 }
 
 func (s *soundness) drop(sha256 string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.contents, sha256)
+	delete(s.unread, sha256)
 }
 
 // Has tells whether a published file is on this disk with the bytes that its name
@@ -94,8 +120,8 @@ func (s *Store) Has(ctx context.Context, key Key, sha256 string) (bool, error) {
 }
 
 // openSound opens a published file whose bytes are known to be good. One whose
-// bytes are not is taken away, and missing (fs.ErrNotExist), as is what is no
-// regular file.
+// bytes are not is taken away, and missing (fs.ErrNotExist), as is what cannot be
+// read or is no regular file.
 func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File, error) {
 	name := key.file(sha256)
 	for {
@@ -168,6 +194,9 @@ func (s *Store) read(ctx context.Context, name, sha256 string) (digest string, s
 // examine reads an open stored file to its end, and returns the digits of its
 // sha256, of the configured algorithm and of those asked for beside them. Bytes
 // that are not what sha256 says lose all their names, and are missing (fs.ErrNotExist).
+//
+// So is a file that cannot be read to its end, but it keeps its names: the disk may
+// be able to tomorrow, and nobody else may have the bytes. Whoever has them replaces it.
 func (s *Store) examine(ctx context.Context, f *os.File, sha256 string, beside ...string) (map[string]string, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -177,8 +206,11 @@ func (s *Store) examine(ctx context.Context, f *os.File, sha256 string, beside .
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	// A file that cannot be read to its end is as damaged as one that reads differently.
-	if err != nil || sums[sha256Name] != sha256 {
+	if err != nil {
+		s.sound.doubt(sha256, info)
+		return nil, fs.ErrNotExist
+	}
+	if sums[sha256Name] != sha256 {
 		if err := s.quarantine(sha256, info); err != nil {
 			return nil, err
 		}

@@ -19,6 +19,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -134,4 +135,51 @@ func TestHandlerTellsCopiesOfOneContentApart(t *testing.T) {
 	}
 	g.Expect(group.Wait()).To(Succeed())
 	g.Expect(published(t, root)).To(ConsistOf(strings.TrimPrefix(good.Path, "externalartifact/")))
+}
+
+// A disk that fails for a moment must not take what nobody else may have.
+func TestAFileThatCannotBeReadIsKeptUntilItIsReplaced(t *testing.T) {
+	other := store.Key{Namespace: "other", Name: "app"}
+	unread := func(t *testing.T) (*WithT, *store.Store, string, store.Stored) {
+		t.Helper()
+		g, root := NewWithT(t), t.TempDir()
+		s := open(t, options(root))
+		stored := put(t, s, app, "v1")
+		put(t, s, other, "v1")
+		expectFetch(t, s, stored)
+		before := files(t, root)
+		g.Expect(store.ExamineUnread(t.Context(), s, stored.Path, stored.SHA256)).To(MatchError(fs.ErrNotExist))
+		g.Expect(files(t, root)).To(Equal(before))
+		_, ok, err := s.Check(t.Context(), app, recorded(stored), store.Shallow)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeFalse(), "it is made again, if it can be")
+		_, ok, err = s.Link(t.Context(), store.Key{Namespace: "third", Name: "app"}, stored.SHA256)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeFalse(), "nobody else gets it")
+		return g, s, root, stored
+	}
+
+	t.Run("the disk recovers", func(t *testing.T) {
+		g, s, _, stored := unread(t)
+		expectFetch(t, s, stored)
+		_, ok, err := s.Check(t.Context(), app, recorded(stored), store.Shallow)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(ok).To(BeTrue())
+	})
+
+	t.Run("somebody has the bytes", func(t *testing.T) {
+		g, s, root, stored := unread(t)
+		bad, err := os.Stat(filepath.Join(root, stored.Path))
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, key := range []store.Key{app, other} {
+			again := put(t, s, key, "v1")
+			now, err := os.Stat(filepath.Join(root, again.Path))
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(os.SameFile(now, bad)).To(BeFalse(), "it is another file")
+			_, ok, err := s.Check(t.Context(), key, recorded(again), store.Shallow)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(ok).To(BeTrue())
+			expectFetch(t, s, again)
+		}
+	})
 }
