@@ -510,9 +510,12 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string, servin
 		return err
 	}
 	collector := &controllers.Collector{
-		Client: mgr.GetClient(), Store: p.store.Store, Every: max(o.storage.ArtifactRetentionTTL, time.Minute), Metrics: p.metrics,
+		Client: mgr.GetClient(), Store: p.store.Store, Every: collectEvery, Metrics: p.metrics,
 	}
-	eraser := &controllers.Eraser{Records: mgr.GetCache(), Store: p.store.Store}
+	eraser := &controllers.Eraser{Records: mgr.GetCache(), Objects: mgr.GetClient(), Store: p.store.Store}
+	if len(labelKeys) > 0 { // the caches have those of this shard only
+		eraser.Objects = mgr.GetAPIReader()
+	}
 	runnables := []manager.Runnable{p.events, collector, eraser}
 	if len(o.peers) > 0 {
 		runnables = append(runnables, &controllers.Mirror{Client: mgr.GetClient(), Store: p.store, Every: mirrorEvery})
@@ -526,6 +529,9 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string, servin
 	serving.Server, serving.Supplier, serving.Cache = newServer(o, p, supplier), supplier, mgr.GetCache()
 	return nil
 }
+
+// collectEvery is how soon a file goes after the retention allows it.
+const collectEvery = time.Minute
 
 // mirrorEvery is how soon each replica has what the one that leads published.
 const mirrorEvery = 30 * time.Second

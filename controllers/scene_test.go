@@ -317,7 +317,7 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 		Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: ours.ObserveServer,
 	})
 	collector := &controllers.Collector{Client: mgr.GetClient(), Store: r.store.Store, Every: 200 * time.Millisecond, Metrics: ours}
-	eraser := &controllers.Eraser{Records: mgr.GetCache(), Store: r.store.Store}
+	eraser := &controllers.Eraser{Records: mgr.GetCache(), Objects: mgr.GetAPIReader(), Store: r.store.Store}
 	for _, runnable := range []manager.Runnable{told, collector, eraser} {
 		if err := mgr.Add(runnable); err != nil {
 			return nil, err

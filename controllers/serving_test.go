@@ -619,13 +619,7 @@ func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
 	s.eventually(func(g Gomega) { g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil()) })
 
 	s.eventually(func(g Gomega) { g.Expect(f.has(artifact)).To(BeFalse(), "the retention is for what is replaced") })
-	dir, remove, err := f.store.Scratch()
-	g.Expect(err).NotTo(HaveOccurred())
-	defer remove()
-	file := store.File{Path: filepath.Join(dir, "back"), SHA256: strings.TrimPrefix(artifact.Digest, "sha256:"), Size: *artifact.Size}
-	g.Expect(os.WriteFile(file.Path, content, 0o600)).To(Succeed())
-	_, err = f.store.Put(t.Context(), store.Key{Namespace: s.namespace, Name: "app"}, file)
-	g.Expect(err).NotTo(HaveOccurred())
+	s.store(f.store, "app", string(content))
 	g.Expect(f.has(artifact)).To(BeTrue(), "a disk that missed it")
 	s.eventually(func(g Gomega) {
 		code, _, err := f.asked(artifact)

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -86,11 +87,14 @@ func (c *Collector) collect(ctx context.Context) error {
 	return err
 }
 
-// Eraser removes from this replica's disk what was withdrawn, at once: retention
-// is for what was replaced. It runs on every replica.
+// Eraser removes from this replica's disk what was withdrawn, and what deleted
+// objects published, at once: retention is for what was replaced. It runs on every
+// replica.
 type Eraser struct {
 	// Records tell of changes.
 	Records cache.Informers
+	// Objects tells what there is, beyond what this replica's records may be limited to.
+	Objects client.Reader
 	// Store to remove from.
 	Store *store.Store
 }
@@ -107,6 +111,7 @@ func (e *Eraser) Start(ctx context.Context) error {
 	}
 	registration, err := records.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(before, after any) { e.follow(ctx, before, after) },
+		DeleteFunc: func(deleted any) { e.forget(ctx, deleted) },
 	})
 	if err != nil {
 		return err
@@ -132,6 +137,28 @@ func (e *Eraser) follow(ctx context.Context, before, after any) {
 		}
 	}
 }
+
+// forget removes the files of an object that is deleted. Those of one that went to
+// another shard, or was made again since, are left to the Collector: consumers who
+// were told of them just before still come here.
+func (e *Eraser) forget(ctx context.Context, deleted any) {
+	name, err := toolscache.DeletionHandlingObjectToName(deleted)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	obj, err := get(ctx, e.Objects, types.NamespacedName{Namespace: name.Namespace, Name: name.Name}, &v1alpha1.ArtifactRepository{})
+	if err == nil && obj == nil {
+		err = e.Store.Remove(ctx, store.Key{Namespace: name.Namespace, Name: name.Name})
+	}
+	if err != nil && ctx.Err() == nil {
+		ctrl.LoggerFrom(ctx).Error(err, "the files of what was deleted were not removed", "artifactrepository", name.String())
+	}
+}
+
+// lookTimeout bounds a look for a deleted object, which those that follow wait for.
+const lookTimeout = 5 * time.Second
 
 // withdrawnFiles are the digits of the files that a record says were withdrawn.
 func withdrawnFiles(obj *v1alpha1.ArtifactRepository) []string {

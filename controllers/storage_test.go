@@ -18,6 +18,7 @@ package controllers_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -392,4 +394,65 @@ func TestDeletingAPolicysObjectsLeavesNothingOnDisk(t *testing.T) {
 		g.Expect(s.stored()).To(HaveLen(2), "%v", s.stored())
 	})
 	s.expectServed(s.external("beside").Status.Artifact)
+}
+
+// Without a collection: what is withdrawn or deleted goes from each disk at once,
+// and what has only gone to another shard stays for those who were told of it.
+func TestWhatIsWithdrawnOrDeletedIsErasedFromEachDisk(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	s.shard = labels.SelectorFromSet(labels.Set{"shard": "one"})
+	process := s.launch(s.storage, launchOptions{follows: true})
+	defer process.stop()
+	disk := s.alone()
+	has := func(name, content string) bool {
+		stored, err := disk.Has(t.Context(), store.Key{Namespace: s.namespace, Name: name}, sha256Of(content))
+		g.Expect(err).NotTo(HaveOccurred())
+		return stored
+	}
+	for _, name := range []string{"app", "deleted", "moved"} {
+		s.artifactRepository(name, func(obj *v1alpha1.ArtifactRepository) { obj.Labels = map[string]string{"shard": "one"} })
+		s.store(disk, name, "v1")
+	}
+	s.store(disk, "app", "v2")
+	eraser := &controllers.Eraser{Records: process.manager.GetCache(), Objects: s.client, Store: disk.Store}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- eraser.Start(ctx) }()
+	defer func() {
+		cancel()
+		g.Expect(<-ended).To(Succeed())
+	}()
+
+	s.eventually(func(g Gomega) { // it may not look yet
+		for _, withdrawn := range [][]string{nil, {"sha256:" + sha256Of("v1")}} {
+			editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Status.Withdrawn = withdrawn })
+		}
+		g.Expect(has("app", "v1")).To(BeFalse())
+	})
+	g.Expect(has("app", "v2")).To(BeTrue())
+
+	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Labels["shard"] = "two" })
+	remove[v1alpha1.ArtifactRepository](s, "deleted")
+	s.eventually(func(g Gomega) { g.Expect(has("deleted", "v1")).To(BeFalse()) })
+	remove[v1alpha1.ArtifactRepository](s, "app")
+	s.eventually(func(g Gomega) { g.Expect(has("app", "v2")).To(BeFalse()) })
+	g.Expect(has("moved", "v1")).To(BeTrue())
+}
+
+// store puts content on a disk as a file of a source.
+func (s *scene) store(disk *store.Replica, name, content string) {
+	s.Helper()
+	g := NewWithT(s)
+	dir, remove, err := disk.Scratch()
+	g.Expect(err).NotTo(HaveOccurred())
+	defer remove()
+	file := store.File{Path: filepath.Join(dir, "file"), SHA256: sha256Of(content), Size: int64(len(content))}
+	g.Expect(os.WriteFile(file.Path, []byte(content), 0o600)).To(Succeed())
+	_, err = disk.Put(s.Context(), store.Key{Namespace: s.namespace, Name: name}, file)
+	g.Expect(err).NotTo(HaveOccurred())
+}
+
+func sha256Of(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
 }
