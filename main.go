@@ -191,8 +191,8 @@ func operate(ctx context.Context, o *options, serving *controllers.Serving) erro
 	if err != nil {
 		return fmt.Errorf("--watch-label-selector: %w", err)
 	}
-	config := fluxclient.GetConfigOrDie(o.client)
-	if err := controllers.AwaitAPIServer(ctx, config); err != nil {
+	config, err := connect(ctx, o.client)
+	if err != nil {
 		return unlessEnded(ctx, err)
 	}
 	mgr, err := newManager(config, o, selector)
@@ -214,6 +214,34 @@ func operate(ctx context.Context, o *options, serving *controllers.Serving) erro
 	running.Go(func() error { return manage(ctx, mgr) })
 	running.Go(func() error { return serving.Start(ctx) })
 	return running.Wait()
+}
+
+// limitsTimeout is what the API server gets to say whether it limits requests.
+const limitsTimeout = 5 * time.Second
+
+// connect returns how to reach the API server, once it is ready. Then only it is
+// asked whether it limits requests by itself, which holds for the life of the
+// process; that takes no context, and is begun anew where there is no answer.
+func connect(ctx context.Context, o fluxclient.Options) (*rest.Config, error) {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no way to the API server is configured: %w", err)
+	}
+	for {
+		if err := controllers.AwaitAPIServer(ctx, config); err != nil {
+			return nil, err
+		}
+		limited := make(chan *rest.Config, 1)
+		go func() { limited <- fluxclient.GetConfigOrDie(o) }()
+		select {
+		case config := <-limited:
+			return config, nil
+		case <-time.After(limitsTimeout):
+			ctrl.Log.Info("the API server does not say whether it limits requests; it is asked again", "host", config.Host)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // unlessEnded is no error when the process was told to end.
