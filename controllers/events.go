@@ -68,12 +68,23 @@ func (e *Events) queue() chan func() {
 	return e.pending
 }
 
-// Start posts Flux events until ctx ends.
+// Start posts Flux events until ctx ends. It does not wait then for a receiver that
+// is down, which takes the better part of a minute: the lead is given up only when
+// everything has ended.
 func (e *Events) Start(ctx context.Context) error {
 	for {
 		select {
 		case send := <-e.queue():
-			send()
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				send()
+			}()
+			select {
+			case <-sent:
+			case <-ctx.Done():
+				return nil
+			}
 		case <-ctx.Done():
 			return nil
 		}
