@@ -181,11 +181,17 @@ func (r *Replica) fetch(ctx context.Context, key Key, sha256 string, limit int64
 	return err
 }
 
-// ask asks one peer after the other, in an order that spreads the load.
+// ask asks one peer after the other, in an order that spreads the load. They get
+// half of the time that there is: what none of them has may be had elsewhere.
 func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) error {
+	asking, cancel := half(ctx)
+	defer cancel()
 	var said []error
-	for _, peer := range r.peers(ctx) {
-		err := r.fetchFrom(ctx, peer, File{Path: key.file(sha256), SHA256: sha256, Size: limit}, key)
+	for _, peer := range r.peers(asking) {
+		if asking.Err() != nil {
+			break
+		}
+		err := r.fetchFrom(asking, peer, File{Path: key.file(sha256), SHA256: sha256, Size: limit}, key)
 		var refused *refusal
 		switch {
 		case err == nil:
@@ -207,6 +213,15 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 	return errors.Join(errNoPeer, errors.Join(said...))
 }
 
+// half returns a context that ends in the middle of the time that another one has.
+func half(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
+
 // refusal is why a peer's file was not had.
 type refusal struct {
 	err error
@@ -220,9 +235,9 @@ func (r *refusal) Unwrap() error { return r.err }
 // fetchFrom gets a file from a peer. Of the file that is wanted, the path is
 // that of the request and the size the most that it may have.
 func (r *Replica) fetchFrom(ctx context.Context, peer netip.AddrPort, wanted File, key Key) error {
-	ctx, cancel := context.WithTimeout(ctx, peerBaseTime+time.Duration(wanted.Size/peerPace)*time.Second)
+	sending, cancel := context.WithTimeout(ctx, peerBaseTime+time.Duration(wanted.Size/peerPace)*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+peer.String()+"/"+wanted.Path, http.NoBody)
+	request, err := http.NewRequestWithContext(sending, http.MethodGet, "http://"+peer.String()+"/"+wanted.Path, http.NoBody)
 	if err != nil {
 		return &refusal{err: err}
 	}
@@ -248,7 +263,8 @@ func (r *Replica) fetchFrom(ctx context.Context, peer netip.AddrPort, wanted Fil
 	if err != nil {
 		return err
 	}
-	if _, err := r.Put(ctx, key, file); err != nil {
+	// What is here already is kept, however long it took.
+	if _, err := r.Put(context.WithoutCancel(ctx), key, file); err != nil {
 		return err
 	}
 	if r.options.Fetched != nil {

@@ -241,6 +241,48 @@ func TestReplicaAvoidsAPeerThatDoesNotAnswer(t *testing.T) {
 	g.Expect(asked.Load()).To(BeNumerically("<=", 1))
 }
 
+// Who asks may need the rest of his time to have the file made again.
+func TestReplicaLeavesTimeThatASlowPeerDoesNotUseUp(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	other := open(t, options(t.TempDir()))
+	stored := put(t, other, app, "v1")
+	for name, slow := range map[string]http.HandlerFunc{
+		"before it answers":     func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"while it is answering": func(w http.ResponseWriter, r *http.Request) { trickle(w, r) },
+	} {
+		var asked atomic.Int64
+		r := replica(t, t.TempDir(), peer(t, func(w http.ResponseWriter, request *http.Request) {
+			asked.Add(1)
+			slow(w, request)
+		}))
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			_, ok, err := r.Check(ctx, app, recorded(stored), store.Shallow)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(ok).To(BeFalse())
+			g.Expect(ctx.Err()).NotTo(HaveOccurred(), name)
+			cancel()
+		}
+		g.Expect(asked.Load()).To(BeEquivalentTo(1), "it is left alone for a while")
+	}
+}
+
+// trickle sends a byte from time to time.
+func trickle(w http.ResponseWriter, r *http.Request) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, _ = w.Write([]byte("x"))
+			_ = http.NewResponseController(w).Flush()
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
 // names is a name server that knows one name, and can be made to hang.
 type names struct {
 	address string
