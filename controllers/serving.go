@@ -322,10 +322,13 @@ func (s *Supplier) previous(ctx context.Context, o order) error {
 		return err
 	}
 	_, _, err = s.questions.Do(ctx, o.wanted, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.askPeers(ctx, o.wanted) })
-	if errors.Is(err, store.ErrNotPublished) {
-		return s.retrace(ctx, o)
+	if !errors.Is(err, store.ErrNotPublished) && !errors.Is(err, store.ErrUnheard) {
+		return err
 	}
-	return err
+	if again := s.retrace(ctx, o); !errors.Is(again, store.ErrNotPublished) {
+		return again
+	}
+	return err // a replica that could not be asked may have it yet
 }
 
 // askPeers asks the other replicas for a file that no record names, when it may. What

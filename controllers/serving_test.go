@@ -437,6 +437,19 @@ func TestWhatWasPublishedBeforeIsHadFromWhoKeepsIt(t *testing.T) {
 	g.Expect(f.has(&nobody)).To(BeFalse())
 }
 
+func TestWhatAReplicaMayHaveThatCouldNotBeAskedIsNotSaidToBeGone(t *testing.T) {
+	s := startScene(t)
+	before := s.publishes("app", "1.0.0").Status.Artifact
+	s.pushNew("1.0.1")
+	s.waitPublished("app", "1.0.1@")
+	nobody := *before
+	nobody.Path = filepath.Dir(before.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	defer busy.Close()
+	s.follower(s.artifacts.host(), busy.Listener.Addr().String()).expectCode(&nobody, http.StatusServiceUnavailable)
+	s.follower(busy.Listener.Addr().String()).expectServed(before) // made again all the same
+}
+
 // Between the record and the ExternalArtifact, and while consumers who were told
 // before try again, the replica that leads may be lost with its disk.
 func TestWhatWasPublishedBeforeIsMadeAgainForWhoWasToldOfIt(t *testing.T) {

@@ -55,8 +55,13 @@ const (
 	avoidFor = 10 * time.Second
 )
 
-// errNoPeer says that no other replica has a file.
-var errNoPeer = errors.New("no other replica has the file")
+var (
+	// ErrUnheard says that no replica had a file, of those that could be asked: not
+	// all could.
+	ErrUnheard = errors.New("not all other replicas could be asked for the file")
+	// errNoPeer says that no other replica has a file.
+	errNoPeer = errors.New("no other replica has the file")
+)
 
 // PeerOptions say where the other replicas are.
 type PeerOptions struct {
@@ -145,23 +150,32 @@ func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact, de
 // notFromPeers keeps of an error what the disk said; what peers said is no
 // reason to fail.
 func notFromPeers(err error) error {
-	if errors.Is(err, errNoPeer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, errNoPeer) || errors.Is(err, ErrUnheard) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}
 	return err
 }
 
 // Fetch gets a file that no record here names from the other replicas, such as
-// what was published until just now. It tells whether one of them had it.
+// what was published until just now. It tells whether one of them had it; ErrUnheard
+// says that this is not known.
 func (r *Replica) Fetch(ctx context.Context, key Key, sha256 string) (bool, error) {
 	if err := validate(key, sha256); err != nil {
 		return false, err
 	}
 	err := r.fetch(ctx, key, sha256, r.options.MaxBytes)
-	if err != nil && ctx.Err() != nil {
-		return false, ctx.Err() // that nobody has it was not found out
+	switch {
+	case err == nil:
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case errors.Is(err, errNoPeer):
+		return false, nil
+	case notFromPeers(err) == nil && !errors.Is(err, ErrUnheard):
+		return false, fmt.Errorf("%w: %w", ErrUnheard, err) // the time of another one who asked has ended
+	default:
+		return false, err
 	}
-	return err == nil, notFromPeers(err)
 }
 
 // fetch gets a file from the peers, once for all who ask for it at the same time.
@@ -187,7 +201,8 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 	asking, cancel := half(ctx)
 	defer cancel()
 	var said []error
-	for _, peer := range r.peers(asking) {
+	peers, heard := r.peers(asking)
+	for _, peer := range peers {
 		if asking.Err() != nil {
 			break
 		}
@@ -201,6 +216,7 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 		case errors.As(err, &refused):
 			said = append(said, fmt.Errorf("%s: %w", peer, err))
 			if refused.avoid {
+				heard = false
 				r.avoid(peer)
 			}
 		default:
@@ -209,6 +225,9 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if !heard || asking.Err() != nil {
+		return errors.Join(ErrUnheard, errors.Join(said...))
 	}
 	return errors.Join(errNoPeer, errors.Join(said...))
 }
@@ -225,7 +244,8 @@ func half(ctx context.Context) (context.Context, context.CancelFunc) {
 // refusal is why a peer's file was not had.
 type refusal struct {
 	err error
-	// avoid tells that the peer is not worth asking for a while.
+	// avoid tells that the peer is not worth asking for a while, and did not say what
+	// it has.
 	avoid bool
 }
 
@@ -312,11 +332,12 @@ func (f *failing) Read(p []byte) (int, error) {
 }
 
 // peers returns the other replicas, in no order, without those that did not
-// answer of late.
-func (r *Replica) peers(ctx context.Context) []netip.AddrPort {
-	peers := slices.DeleteFunc(r.others.addresses(ctx), r.avoids)
+// answer of late, and whether there are none of these.
+func (r *Replica) peers(ctx context.Context) (_ []netip.AddrPort, all bool) {
+	known := r.others.addresses(ctx)
+	peers := slices.DeleteFunc(slices.Clone(known), r.avoids)
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] }) //nolint:gosec // no secret: whom to ask first
-	return peers[:min(len(peers), maxPeers)]
+	return peers[:min(len(peers), maxPeers)], len(peers) == len(known)
 }
 
 func (r *Replica) avoid(peer netip.AddrPort) {

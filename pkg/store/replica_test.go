@@ -116,7 +116,7 @@ func TestReplicaAsksItsPeers(t *testing.T) {
 		r := replica(t, root, sends("something else"), has)
 		g.Expect(r.Fetch(t.Context(), app, stored.SHA256)).To(BeTrue())
 		g.Expect(read(t, root, stored.Path)).To(Equal(content))
-		g.Expect(r.Fetch(t.Context(), app, digestOf("never published"))).To(BeFalse())
+		g.Expect(replica(t, t.TempDir(), has, lacks).Fetch(t.Context(), app, digestOf("never published"))).To(BeFalse())
 		_, err := r.Fetch(t.Context(), app, "../../../etc/passwd")
 		g.Expect(err).To(HaveOccurred())
 	})
@@ -148,6 +148,46 @@ func endless(w http.ResponseWriter, _ *http.Request) {
 		if _, err := w.Write(make([]byte, 32<<10)); err != nil {
 			return
 		}
+	}
+}
+
+// That nobody has a file is known only when everybody has been asked.
+func TestReplicaTellsWhoLacksAFileFromWhoCouldNotBeAsked(t *testing.T) {
+	t.Parallel()
+	says := func(code int) string {
+		return peer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+	}
+	lacks := says(http.StatusMisdirectedRequest)
+	down := httptest.NewServer(http.NotFoundHandler())
+	down.Close()
+	hangs := peer(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	for name, tc := range map[string]struct {
+		peers []string
+		heard bool
+	}{
+		"nobody is there":             {nil, true},
+		"it lacks it":                 {[]string{lacks}, true},
+		"all lack it":                 {[]string{lacks, says(http.StatusMisdirectedRequest)}, true},
+		"one cannot say now":          {[]string{lacks, says(http.StatusServiceUnavailable)}, false},
+		"one does not run":            {[]string{lacks, down.Listener.Addr().String()}, false},
+		"one does not answer in time": {[]string{lacks, hangs}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			r := replica(t, t.TempDir(), tc.peers...)
+			for range 2 { // the second time, who did not answer is left alone
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				had, err := r.Fetch(ctx, app, digestOf("v1"))
+				cancel()
+				g.Expect(had).To(BeFalse())
+				if tc.heard {
+					g.Expect(err).NotTo(HaveOccurred())
+				} else {
+					g.Expect(err).To(MatchError(store.ErrUnheard))
+				}
+			}
+		})
 	}
 }
 
