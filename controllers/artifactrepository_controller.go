@@ -325,12 +325,14 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 	return a
 }
 
-// errNoLane says that the way to a registry is not open now, and errLaneBusy
-// that it soon is.
-var (
-	errNoLane   = errors.New("the registry is not asked now")
-	errLaneBusy = fmt.Errorf("%w: others ask it", errNoLane)
-)
+// errNoLane says that the way to a registry is not open now.
+var errNoLane = errors.New("the registry is not asked now")
+
+// busyLane says the same, and when to come again.
+type busyLane struct{ wait time.Duration }
+
+func (*busyLane) Error() string { return errNoLane.Error() + ": others ask it" }
+func (*busyLane) Unwrap() error { return errNoLane }
 
 // rebuild makes what the record says again. It goes by the lanes too: a
 // registry that hangs must not occupy the workers with what was lost either.
@@ -339,9 +341,9 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	if err != nil {
 		return out, settings, err
 	}
-	switch admission, _ := r.lanes.enter(plan, requested(obj, around)); admission {
+	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
 	case later:
-		return out, settings, errLaneBusy
+		return out, settings, &busyLane{wait}
 	case closed, putOff:
 		return out, settings, errNoLane
 	case admitted:

@@ -449,16 +449,18 @@ func (s *Supplier) obtain(ctx context.Context, o order) error {
 	if ok || err != nil {
 		return err
 	}
-	err = s.remake(ctx, o)
-	for errors.Is(err, errLaneBusy) {
+	for {
+		err = s.remake(ctx, o)
+		busy, ok := errors.AsType[*busyLane](err)
+		if !ok {
+			return err
+		}
 		select {
-		case <-time.After(postponement):
-			err = s.remake(ctx, o)
+		case <-time.After(busy.wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return err
 }
 
 // remake makes a file again, when it is its turn. Who waits for the way to a
@@ -580,7 +582,7 @@ func (f *failures) get(what wanted) failure {
 // remake makes the bytes that a record names again, on whichever replica they
 // are asked for. It goes the way of a restore (see rebuild), and records nothing:
 // bytes that come out differently are of no use to who asked for these, and are
-// for the replica that leads to publish. errLaneBusy says to come again soon.
+// for the replica that leads to publish. A busyLane says when to come again.
 func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
 	around, err := observer{from, r.Rules}.aroundArtifactRepository(ctx, obj)
 	if err != nil {

@@ -1,0 +1,51 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"errors"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// Whoever comes again before his time makes all others wait for longer.
+func TestWhoFindsALaneBusyIsToldWhenToComeAgain(t *testing.T) {
+	g := NewWithT(t)
+	obj := &v1alpha1.ArtifactRepository{Spec: v1alpha1.ArtifactRepositorySpec{Image: "registry.example/app"}}
+	obj.Status.Record = &v1alpha1.Recipe{Image: "registry.example/app", Digest: "sha256:" + digestOfNothing}
+	plan, err := recordedPlan(obj, Surroundings{})
+	g.Expect(err).NotTo(HaveOccurred())
+	r := &ArtifactRepositoryReconciler{}
+	for range probes {
+		admitted, _ := r.lanes.enter(plan, false)
+		g.Expect(admitted).To(BeZero())
+	}
+	last := postponement
+	for range 3 {
+		_, _, err := r.rebuild(t.Context(), obj, Surroundings{}, demands{})
+		busy, ok := errors.AsType[*busyLane](err)
+		g.Expect(ok).To(BeTrue(), "%v", err)
+		g.Expect(errors.Is(err, errNoLane)).To(BeTrue())
+		g.Expect(busy.wait).To(BeNumerically(">", last))
+		last = busy.wait
+	}
+}
+
+const digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
