@@ -277,6 +277,9 @@ func (o *options) prepare() error {
 	if o.concurrent < 1 {
 		return fmt.Errorf("--concurrent is %d: at least one reconcile must run", o.concurrent)
 	}
+	if err := checkLimits(o.limits); err != nil {
+		return err
+	}
 	gates := map[string]bool{}
 	auth.SetFeatureGates(gates)
 	if err := o.features.WithLogger(ctrl.Log).SupportedFeatures(gates); err != nil {
@@ -297,6 +300,26 @@ func (o *options) prepare() error {
 	}
 	if err := o.jitter.SetGlobalJitter(nil); err != nil {
 		return fmt.Errorf("--interval-jitter-percentage: %w", err)
+	}
+	return nil
+}
+
+// checkLimits refuses limits under which nothing could be published, or that parts
+// of the process would understand differently.
+func checkLimits(limits format.Limits) error {
+	for _, limit := range []struct {
+		flag  string
+		value int64
+	}{
+		{"max-artifact-bytes", limits.ArtifactBytes},
+		{"max-uncompressed-bytes", limits.UncompressedBytes},
+		{"max-entries", int64(limits.Entries)},
+		{"max-depth", int64(limits.Depth)},
+		{"max-layers", int64(limits.Layers)},
+	} {
+		if limit.value < 1 {
+			return fmt.Errorf("--%s is %d: expected at least 1; leave it out for the default", limit.flag, limit.value)
+		}
 	}
 	return nil
 }

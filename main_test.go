@@ -80,3 +80,14 @@ func TestAnAPIServerThatHangsIsNotWaitedForAtTheEnd(t *testing.T) {
 	}()
 	g.Eventually(ended).WithTimeout(30 * time.Second).Should(Receive(MatchError(context.Canceled)))
 }
+
+func TestLimitsThatAdmitNothingAreRefused(t *testing.T) {
+	t.Setenv("RUNTIME_NAMESPACE", "flux-system")
+	for _, flag := range []string{"max-artifact-bytes", "max-uncompressed-bytes", "max-entries", "max-depth", "max-layers"} {
+		for _, value := range []string{"0", "-1"} {
+			g := NewWithT(t)
+			o := parse([]string{"--storage-adv-addr=localhost", "--" + flag + "=" + value})
+			g.Expect(o.prepare()).To(MatchError(HavePrefix("--" + flag + " is " + value + ": expected at least 1")))
+		}
+	}
+}
