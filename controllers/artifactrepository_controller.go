@@ -39,6 +39,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
@@ -244,7 +245,7 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		return a
 	}
 	listening, heard := listen(ctx)
-	out, err := r.Bridge.Publish(listening, request)
+	out, err := r.carry(listening, request)
 	a.heard = heard.Load()
 	// Requests have deadlines of their own; only the attempt's is spec.timeout.
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
@@ -267,6 +268,23 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		a.made, a.settings, a.met = &out, request.Content, a.asked
 	}
 	return a
+}
+
+// carry has an image carried to the store.
+func (r *ArtifactRepositoryReconciler) carry(ctx context.Context, request bridge.Request) (bridge.Outcome, error) {
+	out, err := r.Bridge.Publish(ctx, request)
+	return out, exposed(ctx, err)
+}
+
+// exposed logs where a panic happened that an error stands for. It says nothing
+// about a registry or an image: the fault is in this program.
+func exposed(ctx context.Context, err error) error {
+	panicked, ok := errors.AsType[*flight.PanicError](err)
+	if !ok {
+		return err
+	}
+	ctrl.LoggerFrom(ctx).Error(panicked, "a panic ended an attempt", "stack", string(panicked.Stack))
+	return fault.Retryf(v1alpha1.ReasonProgressingWithRetry, "%w; the log of the controller tells where", panicked)
 }
 
 // observeVerdict counts what was said about an image, if it was looked at.
@@ -352,7 +370,7 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	defer func() { r.lanes.leave(plan, finding{heard: heard.Load(), err: err}) }()
 	request, err := r.recordedRequest(ctx, obj, plan, asked)
 	if err == nil {
-		out, err = r.Bridge.Publish(listening, request)
+		out, err = r.carry(listening, request)
 	}
 	if err != nil && plan.Note != "" {
 		err = fmt.Errorf("%s: %w", plan.Note, err)

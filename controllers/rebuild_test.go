@@ -17,12 +17,18 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 
+	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/gomega"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/flight"
 )
 
 // Whoever comes again before his time makes all others wait for longer.
@@ -46,6 +52,24 @@ func TestWhoFindsALaneBusyIsToldWhenToComeAgain(t *testing.T) {
 		g.Expect(busy.wait).To(BeNumerically(">", last))
 		last = busy.wait
 	}
+}
+
+// A panic is no answer of a registry: it must close no lane of others.
+func TestAPanicIsLoggedWithItsStackAndNoFaultOfARegistry(t *testing.T) {
+	g := NewWithT(t)
+	var log strings.Builder
+	ctx := ctrl.LoggerInto(t.Context(), funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{}))
+	var group flight.Group[string, int]
+	_, _, err := group.Do(ctx, "image", func(context.Context) (int, error) { panic("index out of range") })
+	err = exposed(ctx, fault.Retryf(v1alpha1.ReasonFetchFailed, "fetch: %w", err))
+	g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonProgressingWithRetry))
+	g.Expect(err).To(MatchError(ContainSubstring("index out of range")))
+	g.Expect(unanswered(err)).To(BeFalse())
+	g.Expect(log.String()).To(ContainSubstring("TestAPanicIsLoggedWithItsStack"))
+
+	another := errors.New("another one")
+	g.Expect(exposed(ctx, another)).To(BeIdenticalTo(another))
+	g.Expect(exposed(ctx, nil)).To(Succeed())
 }
 
 const digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
