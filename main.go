@@ -203,7 +203,7 @@ func operate(ctx context.Context, o *options, serving *controllers.Serving) erro
 	if err != nil {
 		return err
 	}
-	if err := warm(ctx, mgr); err != nil {
+	if err := startCaches(ctx, mgr); err != nil {
 		return unlessEnded(ctx, err)
 	}
 	if err := setup(mgr, o, parts, labelKeys(selector), serving); err != nil {
@@ -515,9 +515,10 @@ func newRegistry(o *options, m *controllers.Metrics) (*registry.Client, error) {
 	})
 }
 
-// warm starts the caches of every kind, so that a replica that does not lead
-// keeps them ready all the same.
-func warm(ctx context.Context, mgr manager.Manager) error {
+// startCaches starts the caches of every kind, so that a replica that does not lead
+// keeps them ready all the same, after it has declared by which fields they are
+// searched.
+func startCaches(ctx context.Context, mgr manager.Manager) error {
 	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ import (
 // that the process lives, and /readyz, whether it is ready. It is no part of the
 // manager, because it has to answer before that is made, while the API server is
 // waited for, and after it has ended, while consumers are still served. It listens
-// from now on and answers from its start; at the addresses 0 and none it does neither.
+// from now on and answers from its start.
 func ListenProbes(ctx context.Context, address string, ready healthz.Checker) (*manager.Server, error) {
 	const (
 		headerTimeout   = 30 * time.Second
