@@ -113,7 +113,7 @@ func (s *Store) Remove(ctx context.Context, key Key) error {
 // Withdraw removes a key's file, held or not, and with no regard to retention:
 // what was rejected must not be had again. Its content stays while another key uses it.
 func (s *Store) Withdraw(ctx context.Context, key Key, sha256 string) error {
-	if validate(key, sha256) != nil {
+	if !key.valid() || !isSHA256(sha256) {
 		return nil // never stored
 	}
 	if err := ctx.Err(); err != nil {
