@@ -224,6 +224,12 @@ func TestTooManyIgnoreRulesAreRefused(t *testing.T) {
 	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, ".sourceignore", "131072")
 	_, err = convert(t, layerOf(t, good), format.Options{Ignore: new(strings.Repeat("x\n", 200<<10))})
 	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "spec.ignore", "131072")
+	folders := []file{good}
+	for i := range 1000 {
+		folders = append(folders, file{name: fmt.Sprintf("%s%d/.sourceignore", strings.Repeat("n", 130), i)})
+	}
+	_, err = convert(t, layerOf(t, folders...), format.Options{})
+	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, ".sourceignore", "131072")
 }
 
 func TestIgnoreRulesThatWouldTakeTooLongAreRefused(t *testing.T) {

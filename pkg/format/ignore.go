@@ -32,8 +32,8 @@ import (
 )
 
 const (
-	// maxIgnoreBytes bounds the ignore files of a tree and the ignore option
-	// together: their patterns are held in memory.
+	// maxIgnoreBytes bounds the ignore files of a tree, with the paths of their
+	// folders, and the ignore option together: they are held in memory.
 	maxIgnoreBytes = 128 << 10
 	// maxIgnoreWork bounds the number of patterns times the bytes of all paths,
 	// since every pattern is tried on every path: some seconds at most.
@@ -57,7 +57,7 @@ type ignoreRules struct {
 	filter filter
 	// files are the contents of the .sourceignore files by their folder.
 	files map[string][]byte
-	// bytes of all files and of the option.
+	// bytes of all files, of their folders and of the option.
 	bytes  int
 	option string
 }
@@ -72,7 +72,7 @@ func newIgnoreRules(f filter, option *string) (*ignoreRules, error) {
 
 func (r *ignoreRules) grow(n int) error {
 	if r.bytes += n; r.bytes > maxIgnoreBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the %s files and spec.ignore have more than %d bytes together, the most that are read", sourceignore.IgnoreFile, maxIgnoreBytes)
+		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the %s files, with the paths of their folders, and spec.ignore have more than %d bytes together, the most that are read", sourceignore.IgnoreFile, maxIgnoreBytes)
 	}
 	return nil
 }
@@ -88,8 +88,10 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	r.files[strings.TrimSuffix(dir, "/")] = body
-	return r.grow(len(body))
+	// The name may be a small part of a large PAX header, which it would keep.
+	dir = strings.Clone(strings.TrimSuffix(dir, "/"))
+	r.files[dir] = body
+	return r.grow(len(dir) + len(body))
 }
 
 // apply marks in the tree what is left out. It tells how many files stay, and

@@ -137,6 +137,16 @@ func TestHostileIndexesTakeLittleMemory(t *testing.T) {
 			}
 			return nil
 		}, ""},
+		"empty ignore files in folders with short names in large PAX headers": {func(w *tar.Writer) error {
+			rest := strings.Repeat("c", 900<<10)
+			for i := range 300 {
+				h := &tar.Header{Name: fmt.Sprintf("ü%d/.sourceignore", i), Mode: 0o644, PAXRecords: map[string]string{"X.comment": rest}}
+				if err := w.WriteHeader(h); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

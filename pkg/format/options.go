@@ -58,8 +58,10 @@ type Options struct {
 	Report *Report
 }
 
-// Limits bound one artifact. Only Entries and IndexBytes cost memory; the
-// others bound disk, time and what a consumer has to unpack.
+// Limits bound one artifact. Entries and IndexBytes bound the memory that its
+// paths take; the others bound disk, time and what a consumer has to unpack.
+// What else is held in memory, such as ignore files or an object that is looked
+// into, has bounds that nobody sets.
 type Limits struct {
 	// ArtifactBytes bounds each blob that is read, and the file that is
 	// published (--max-artifact-bytes).
