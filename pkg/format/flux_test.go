@@ -233,10 +233,43 @@ func TestTooManyIgnoreRulesAreRefused(t *testing.T) {
 }
 
 func TestIgnoreRulesThatWouldTakeTooLongAreRefused(t *testing.T) {
-	var files []file
-	for i := range 300 {
-		files = append(files, file{name: fmt.Sprintf("%s/%d", strings.Repeat("n", 200), i)})
+	files := func(n int, name string) (all []file) {
+		for i := range n {
+			all = append(all, file{name: fmt.Sprintf("%s%d", name, i)})
+		}
+		return all
 	}
-	_, err := convert(t, layerOf(t, files...), format.Options{Ignore: new(strings.Repeat("x\n", 60<<10))})
-	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "61440 ignore patterns on 301 files and folders", "fewer patterns")
+	deep, wide := files(600, strings.Repeat("n/", 60)), files(1000, strings.Repeat("n", 250))
+	for name, tc := range map[string]struct {
+		files  []file
+		ignore string
+		words  string
+	}{
+		"very many":                           {deep, strings.Repeat("x\n", 60<<10), "61440 ignore patterns on 660 files and folders"},
+		"long ones":                           {deep, strings.Repeat(strings.Repeat("x", 255)+"\n", 500), "500 ignore patterns on 660 files"},
+		"long ones with a wildcard":           {wide, strings.Repeat("*"+strings.Repeat("n", 120)+"b\n", 1000), "1000 ignore patterns on 1000 files"},
+		"one that is longer than any":         {wide, "*" + strings.Repeat("[n]", 20_000), "1 ignore patterns on 1000 files"},
+		"a wildcard in a folder of a pattern": {wide, "**/*" + strings.Repeat("[n]", 20_000) + "/x", "1 ignore patterns on 1000 files"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := convert(t, layerOf(t, tc.files...), format.Options{Ignore: &tc.ignore})
+			expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, tc.words, "fewer or shorter patterns")
+		})
+	}
+}
+
+// TestManyIgnoreRulesOfALargeTreeAreTried is to notice a limit that would hinder
+// people: these are as many patterns as lists of them for a language have.
+func TestManyIgnoreRulesOfALargeTreeAreTried(t *testing.T) {
+	g := NewWithT(t)
+	files := []file{good}
+	for i := range 10_000 {
+		files = append(files, file{name: fmt.Sprintf("clusters/production-%d/applications/team-%d/deployment-%d.yaml", i%7, i%100, i)})
+	}
+	ignore := strings.Repeat("*.suffix\n**/build-output/\n/docs/*.md\n.cache/\n", 50) + "team-*\n"
+	content, err := convert(t, layerOf(t, files...), format.Options{Ignore: &ignore})
+	g.Expect(err).NotTo(HaveOccurred())
+	tree := unpack(t, content.Path)
+	g.Expect(tree).To(HaveKey("deploy.yaml"))
+	g.Expect(tree).NotTo(HaveKey(HavePrefix("clusters/production-0/applications/team-")))
 }

@@ -35,9 +35,12 @@ const (
 	// maxIgnoreBytes bounds the ignore files of a tree, with the paths of their
 	// folders, and the ignore option together: they are held in memory.
 	maxIgnoreBytes = 128 << 10
-	// maxIgnoreWork bounds the number of patterns times the bytes of all paths,
-	// since every pattern is tried on every path: some seconds at most.
-	maxIgnoreWork = 1_000_000_000
+	// maxIgnoreWork bounds the bytes that are compared to try every pattern on
+	// every path, at some two nanoseconds each.
+	maxIgnoreWork = 4_000_000_000
+	// patternWork is what it costs to try a pattern that is not even read, in
+	// bytes that are compared.
+	patternWork = 8
 )
 
 // filter says what is left out of a tree.
@@ -97,11 +100,10 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 // apply marks in the tree what is left out. It tells how many files stay, and
 // how many files and folders do not.
 func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, err error) {
-	patterns := r.patterns()
-	if work := int64(len(patterns)) * t.pathBytes; work > maxIgnoreWork {
-		return 0, 0, fault.Stallf(v1alpha1.ReasonLimitExceeded, "%d ignore patterns on %d files and folders would take too long; use fewer patterns", len(patterns), len(t.nodes))
+	if effort := r.effort(); effort.on(t) > maxIgnoreWork {
+		return 0, 0, fault.Stallf(v1alpha1.ReasonLimitExceeded, "%d ignore patterns on %d files and folders would take too long; use fewer or shorter patterns, and fewer with wildcards", effort.patterns, len(t.nodes))
 	}
-	matcher := r.matcher(patterns)
+	matcher := r.matcher(r.patterns())
 	files, dropped = t.drop(func(n *node) bool {
 		// An attempt that is over needs no answer.
 		return ctx.Err() == nil && matcher.Match(strings.Split(n.path, "/"), n.folder)
@@ -130,9 +132,77 @@ func (r *ignoreRules) patterns() []gitignore.Pattern {
 	slices.SortFunc(domains, slices.Compare[[]string])
 	var patterns []gitignore.Pattern
 	for _, domain := range domains {
-		patterns = append(patterns, sourceignore.ReadPatterns(bytes.NewReader(r.files[strings.Join(domain, "/")]), domain)...)
+		if read := sourceignore.ReadPatterns(bytes.NewReader(r.files[strings.Join(domain, "/")]), nil); len(read) > 0 {
+			patterns = append(patterns, scope{domain, read})
+		}
 	}
 	return append(patterns, sourceignore.ReadPatterns(strings.NewReader(r.option), nil)...)
+}
+
+// scope is the patterns of one file, which hold in its folder. Given to the
+// library, the folder would be copied for each pattern.
+type scope struct {
+	domain   []string
+	patterns []gitignore.Pattern
+}
+
+// Match implements gitignore.Pattern: the last pattern that says anything of a
+// path decides.
+func (s scope) Match(path []string, isDir bool) gitignore.MatchResult {
+	depth := len(s.domain)
+	if len(path) <= depth || !slices.Equal(path[:depth], s.domain) {
+		return gitignore.NoMatch
+	}
+	for _, p := range slices.Backward(s.patterns) {
+		if result := p.Match(path[depth:], isDir); result != gitignore.NoMatch {
+			return result
+		}
+	}
+	return gitignore.NoMatch
+}
+
+// effort is what it takes to try patterns on a path, in bytes of patterns that
+// are compared (see path/filepath.Match).
+type effort struct {
+	patterns int
+	// each element of a path is compared with all of a pattern, and wild is
+	// what is compared again from each byte of an element on.
+	element, wild int64
+}
+
+// effort returns what it takes to try all patterns.
+func (r *ignoreRules) effort() effort {
+	var e effort
+	e.add([]byte(r.option))
+	for _, body := range r.files {
+		e.add(body)
+	}
+	return e
+}
+
+// add adds the patterns of a file.
+func (e *effort) add(body []byte) {
+	for line := range bytes.Lines(body) {
+		if line[0] == '#' || len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		e.patterns++
+		e.element += int64(len(line)) + patternWork
+		for part := range bytes.SplitSeq(line, []byte("/")) {
+			if bytes.IndexByte(part, '*') >= 0 {
+				e.wild += int64(len(bytes.TrimLeft(part, "*")))
+			}
+		}
+	}
+}
+
+// on returns what it takes to try the patterns on all paths of a tree.
+func (e effort) on(t *tree) int64 {
+	elements := 0
+	for _, n := range t.nodes {
+		elements += strings.Count(n.path, "/") + 1
+	}
+	return e.element*int64(elements) + e.wild*t.pathBytes
 }
 
 func domainOf(dir string) []string {

@@ -147,6 +147,14 @@ func TestHostileIndexesTakeLittleMemory(t *testing.T) {
 			}
 			return nil
 		}, ""},
+		"many ignore patterns deep in a tree": {func(w *tar.Writer) error {
+			body := strings.Repeat("x\n", 65_000)
+			if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("a/", 63) + ".sourceignore", Mode: 0o644, Size: int64(len(body))}); err != nil {
+				return err
+			}
+			_, err := io.WriteString(w, body)
+			return err
+		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
