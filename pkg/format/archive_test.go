@@ -164,6 +164,11 @@ func TestOnlyCleanLayersArePublishedAsTheyAre(t *testing.T) {
 		"a setgid bit":                            {layerOf(t, file{name: "a", mode: 0o2755}), false},
 		"a sticky folder":                         {layerOf(t, good, file{name: "d", mode: 0o1777, Header: tar.Header{Typeflag: tar.TypeDir}}), false},
 		"a file that its owner cannot read":       {layerOf(t, good, file{name: "a", mode: 0o044}), false},
+		"a file that its owner cannot write":      {layerOf(t, file{name: "kustomization.yaml", mode: 0o444}), false},
+		"a program that its owner cannot write":   {layerOf(t, good, file{name: "a", mode: 0o555}), false},
+		"a folder that its owner cannot write":    {layerOf(t, good, file{name: "d", mode: 0o555, Header: tar.Header{Typeflag: tar.TypeDir}}), false},
+		"a folder that its owner cannot enter":    {layerOf(t, good, file{name: "d", mode: 0o600, Header: tar.Header{Typeflag: tar.TypeDir}}), false},
+		"files and folders of their owner alone":  {layerOf(t, file{name: "d", mode: 0o700, Header: tar.Header{Typeflag: tar.TypeDir}}, file{name: "a", mode: 0o600}), true},
 		"a file with no mode at all":              {patched(t, 100, "0000000\x00"), false},
 		"a file that the default rules leave out": {layerOf(t, good, file{name: "a.png"}), false},
 	} {

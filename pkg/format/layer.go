@@ -210,20 +210,21 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 	return nil
 }
 
-// isNormal tells whether a consumer that unpacks this header gets what our own
-// archive would have given it.
+// isNormal tells whether a consumer can use what this header unpacks to as it
+// could what our own archive has: kustomize-controller, which is not root,
+// writes into the kustomization.yaml that it finds.
 func isNormal(header *tar.Header) bool {
-	allowed := int64(0o777 | 0o100000) // c_ISREG of the mode field
+	allowed, needed := int64(0o777|0o100000), int64(0o600) // c_ISREG of the mode field
 	switch header.Typeflag {
 	case tar.TypeDir:
-		allowed = 0o777 | 0o040000 // c_ISDIR
+		allowed, needed = 0o777|0o040000, 0o700 // c_ISDIR
 		if header.Size != 0 {
 			return false
 		}
 	case tar.TypeSymlink, tar.TypeLink:
 		return false
 	}
-	return header.Mode&^allowed == 0 && header.Mode&0o400 != 0
+	return header.Mode&^allowed == 0 && header.Mode&needed == needed
 }
 
 // checkName refuses names that a consumer could not create, or that could mean
