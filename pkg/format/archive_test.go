@@ -76,6 +76,7 @@ func TestTheArchiveDependsOnNothingButTheTree(t *testing.T) {
 	}
 	dressed = append([]file{folder("./"), folder("./a/"), folder("a/b")}, dressed...)
 	for name, layer := range map[string][]byte{
+		"folders named again":               layerOf(t, append(goldenTree(), folder("empty/"), folder("a"), folder("a"))...),
 		"the same layer again":              layerOf(t, goldenTree()...),
 		"entries in another order":          layerOf(t, reversed...),
 		"no compression":                    zippedAt(t, archive(t, goldenTree()...), 0),
@@ -160,6 +161,9 @@ func TestOnlyCleanLayersArePublishedAsTheyAre(t *testing.T) {
 		"a gzip member with nothing in it":        {append(zipped(t, plain), zipped(t, nil)...), false},
 		"a global PAX header":                     {layerOf(t, globalHeader(), good), false},
 		"a symbolic link":                         {layerOf(t, good, link("l", "deploy.yaml")), false},
+		"a folder that is named again":            {layerOf(t, folder("a/"), file{name: "a/b"}, folder("a"), file{name: "a/c"}), false},
+		"a root folder that is named again":       {layerOf(t, folder("./"), file{name: "./a"}, folder("./"), file{name: "./b"}), false},
+		"a folder that is named after its file":   {layerOf(t, file{name: "a/b"}, folder("a")), true},
 		"a setuid bit":                            {layerOf(t, file{name: "a", mode: 0o4755}), false},
 		"a setgid bit":                            {layerOf(t, file{name: "a", mode: 0o2755}), false},
 		"a sticky folder":                         {layerOf(t, good, file{name: "d", mode: 0o1777, Header: tar.Header{Typeflag: tar.TypeDir}}), false},

@@ -82,6 +82,18 @@ func TestAnImgpkgBundleIsPublishedWithoutItsLock(t *testing.T) {
 	}
 }
 
+// TestAnImgpkgBundleOfSeveralFolders is what imgpkg push -b -f config -f lock
+// writes: it archives one folder after the other, each with its root.
+func TestAnImgpkgBundleOfSeveralFolders(t *testing.T) {
+	g := NewWithT(t)
+	root, own := file{name: ".", mode: 0o700, Header: folder("").Header}, file{name: ".imgpkg", mode: 0o700, Header: folder("").Header}
+	b := blobs(t.TempDir())
+	layer := b.put(t, types.DockerLayer, layerOf(t, root, good, folder("apps"), file{name: "apps/a.yml", body: "a"}, own, root, own, lock(), folder("apps"), file{name: "apps/b.yml", body: "b"}))
+	content, err := format.Convert(t.Context(), ofLabelled(t, b, imgpkgLabel, layer), b, format.Options{}, t.TempDir())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(unpack(t, content.Path)).To(Equal(map[string]string{"deploy.yaml": good.body, "apps": "folder", "apps/a.yml": "a", "apps/b.yml": "b"}))
+}
+
 func TestImgpkgBundlesThatAreNoneAreRefused(t *testing.T) {
 	b := blobs(t.TempDir())
 	of := func(files ...file) []v1.Descriptor {
@@ -103,7 +115,7 @@ func TestImgpkgBundlesThatAreNoneAreRefused(t *testing.T) {
 		"a lock that is empty":         {locked(""), invalid, "an empty YAML document"},
 		"a lock that is no YAML":       {locked("{"), invalid, "not YAML"},
 		"a lock of 2 MiB":              {locked("#" + string(make([]byte, 2<<20))), exceeded, "1048576 bytes"},
-		"two locks":                    {of(good, lock(), lock()), invalid, "two entries of one name"},
+		"two locks":                    {of(good, lock(), lock()), invalid, "two files of one name"},
 		"nothing but a lock":           {of(lock()), invalid, "has no files"},
 		"a hard link":                  {of(good, lock(), hardLink("l", "deploy.yaml")), invalid, `a hard link: "l"`},
 		"names that differ in case":    {of(lock(), file{name: "A"}, file{name: "a"}), invalid, "differ in case only"},

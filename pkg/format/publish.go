@@ -86,7 +86,7 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 		return nil, noFiles(dropped, l.links)
 	}
 	content := asIs(in, l, desc)
-	if content == nil || dropped > 0 {
+	if content == nil || dropped > 0 || t.again {
 		if content, err = rearchive(ctx, in, l, t); err != nil {
 			return nil, err
 		}

@@ -50,6 +50,8 @@ type tree struct {
 	nodes map[string]*node
 	// pathBytes is the length of all paths.
 	pathBytes int64
+	// again says that a folder was named more than once.
+	again bool
 }
 
 func newTree(limits Limits) *tree {
@@ -93,9 +95,12 @@ func (t *tree) meet(known *node, again entry) error {
 		return invalid("the artifact has a file and a folder of one name: %s", fault.Quote(known.path))
 	case again.implied:
 		return nil
-	case known.named:
-		return invalid("the artifact has two entries of one name: %s", fault.Quote(known.path))
+	case !known.folder:
+		return invalid("the artifact has two files of one name: %s", fault.Quote(known.path))
 	}
+	// Whoever archives several folders into one names what they have in common
+	// for each.
+	t.again = t.again || known.named
 	known.named = true
 	return nil
 }
