@@ -129,12 +129,15 @@ func archiveReaders() map[string]archiveReader {
 		noChart[row] = "no Chart.yaml"
 	}
 	noChart["only ignored files"] = "in no folder"
+	// Helm loads a list of files, and has other reasons to refuse these.
+	for _, row := range treeRows() {
+		noChart[row] = "the chart has"
+	}
+	noChart["a file, then a folder of that name"] = "the chart has"
 	sniffed := map[string]string{"no gzip": "", "zstd": "tar archive is damaged"}
 	// An image may name a path again, and has hard links.
 	layered := map[string]string{"only ignored files": "", "a hard link": "", "a hard link out of the archive": "an absolute path"}
-	for _, row := range []string{"one name twice", "one name in two spellings", "one folder twice", "a folder, then a file of that name", "a file, then a file in it",
-		"a file deep in a folder, then the folder", "names that differ in case only", "folders that differ in case only",
-		"names that differ in case only, not ASCII", "a name with the sign that folds to a letter"} {
+	for _, row := range treeRows() {
 		layered[row] = ""
 	}
 	alone, above := maps.Clone(layered), maps.Clone(layered)
@@ -172,6 +175,13 @@ func archiveReaders() map[string]archiveReader {
 			return fixture{filesManifest(beside, titled(b.put(t, types.OCILayer, layer), ".", unpackMark, "true")), format.Options{}}
 		}, map[string]string{"only ignored files": "", "an empty tar": "", "an empty gzip": "", "only folders": "", "only links": ""}},
 	}
+}
+
+// treeRows are the rows of hostile whose paths do not make one tree everywhere.
+func treeRows() []string {
+	return []string{"one name twice", "one name in two spellings", "a folder, then a file of that name", "a file, then a file in it",
+		"a file deep in a folder, then the folder", "names that differ in case only", "folders that differ in case only",
+		"names that differ in case only, not ASCII", "a name with the sign that folds to a letter"}
 }
 
 func TestHostileArchivesAreRefusedByEveryFormat(t *testing.T) {

@@ -118,7 +118,7 @@ func publishChart(ctx context.Context, in Input, desc v1.Descriptor) (*Content, 
 // checkChart reads all of a chart with the eyes of Helm's loader, but without
 // holding it, and returns its version.
 func checkChart(ctx context.Context, l *layer) (version string, err error) {
-	c := chart{tree: newTree(l.limits)}
+	var c chart
 	if err := l.walk(ctx, c.take); err != nil {
 		return "", err
 	}
@@ -131,9 +131,11 @@ func checkChart(ctx context.Context, l *layer) (version string, err error) {
 	return readChartVersion(c.metadata)
 }
 
-// chart is what is known of a chart while its archive is read.
+// chart is what is known of a chart while its archive is read. Its paths are
+// no tree: Helm keeps a list of files in memory, in which helm package itself
+// writes a dependency twice that charts/ has as a folder and as an archive
+// (https://github.com/helm/helm/issues/5774).
 type chart struct {
-	tree *tree
 	// bytes of all files.
 	bytes int64
 	// metadata is the content of Chart.yaml.
@@ -143,11 +145,8 @@ type chart struct {
 	layout error
 }
 
-// take checks a file or a folder of the chart.
+// take checks a file of the chart.
 func (c *chart) take(e entry, content io.Reader) error {
-	if err := c.tree.add(e); err != nil {
-		return err
-	}
 	if e.folder {
 		return nil
 	}

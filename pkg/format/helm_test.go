@@ -76,6 +76,35 @@ func packaged(t testing.TB, version string) []byte {
 	return body
 }
 
+// TestADependencyThatHelmPackagesTwice is a chart as helm dependency update
+// leaves it: its dependency is a folder and an archive.
+func TestADependencyThatHelmPackagesTwice(t *testing.T) {
+	g := NewWithT(t)
+	dir := write(t, map[string]string{"Chart.yaml": chartYAML.body, "charts/sub/Chart.yaml": "apiVersion: v2\nname: sub\nversion: 1.0.0\n"})
+	sub, err := loader.LoadDir(filepath.Join(dir, "charts", "sub"))
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = chartutil.Save(sub, filepath.Join(dir, "charts"))
+	g.Expect(err).NotTo(HaveOccurred())
+	loaded, err := loader.LoadDir(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	path, err := chartutil.Save(loaded, t.TempDir())
+	g.Expect(err).NotTo(HaveOccurred())
+	written := 0
+	for _, h := range headers(t, path) {
+		if h.Name == "app/charts/sub/Chart.yaml" {
+			written++
+		}
+	}
+	g.Expect(written).To(Equal(2), "what this test is about")
+
+	body, err := os.ReadFile(path)
+	g.Expect(err).NotTo(HaveOccurred())
+	b := blobs(t.TempDir())
+	content, err := format.Convert(t.Context(), chartManifest(b.put(t, helmChart, body)), b, format.Options{}, t.TempDir())
+	g.Expect(err).NotTo(HaveOccurred())
+	expectChart(t, content.Path, "1.2.3")
+}
+
 // helmClient talks to a registry that has no TLS.
 func helmClient(t testing.TB) *registry.Client {
 	t.Helper()
@@ -231,6 +260,7 @@ func TestHelmLoadsWhatIsPublished(t *testing.T) {
 		full = append(full, file{name: fmt.Sprintf("app/files/%d", i), body: zeros(5 << 20)})
 	}
 	yaml := func(body string) file { return file{name: "app/Chart.yaml", body: body} }
+	const sub = "apiVersion: v2\nname: sub\nversion: 1.0.0\n"
 	for name, tc := range map[string]struct {
 		files  []file
 		reason string
@@ -240,6 +270,9 @@ func TestHelmLoadsWhatIsPublished(t *testing.T) {
 		"a chart with folders":                {[]file{folder("app"), folder("app/templates"), chartYAML}, "", ""},
 		"a chart in a folder of another name": {[]file{{name: "else/Chart.yaml", body: chartYAML.body}}, "", ""},
 		"a chart in two folders":              {[]file{chartYAML, {name: "b/values.yaml", body: "a: 1"}}, "", ""},
+		"a file twice":                        {[]file{chartYAML, {name: "app/charts/sub/Chart.yaml", body: sub}, {name: "app/charts/sub/Chart.yaml", body: sub}}, "", ""},
+		"names that differ in case only":      {[]file{chartYAML, {name: "app/README.md"}, {name: "app/readme.md"}}, "", ""},
+		"a file and a folder of one name":     {[]file{chartYAML, {name: "app/a"}, folder("app/a"), {name: "app/a/b"}}, "", ""},
 		"a chart with a byte order mark":      {[]file{yaml("\ufeff" + chartYAML.body)}, "", ""},
 		"a chart with a symbolic link":        {[]file{chartYAML, link("app/LICENSE", "../LICENSE")}, "", ""},
 		"a file of 5 MiB":                     {[]file{chartYAML, {name: "app/big", body: zeros(5 << 20)}}, "", ""},
