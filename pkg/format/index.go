@@ -102,17 +102,26 @@ func choose(ctx context.Context, in Input) (*Manifest, error) {
 		return nil, err
 	}
 	if only, ok := theOnly(candidates); ok {
-		o.Report.choose(only)
-		return only.Manifest, nil
+		return only.take(o.Report)
 	}
 	for _, c := range candidates {
 		if c.platform != nil && c.platform.Satisfies(*platform) {
-			o.Report.choose(c)
-			return c.Manifest, nil
+			return c.take(o.Report)
 		}
 	}
 	return nil, unsupported("unsupported artifact %s: none of the %d manifests of the index is for %s: %s; set spec.platform to one of them, or publish one by its digest",
 		o.Image, len(candidates), fault.Quote(platform.String()), describe(candidates))
+}
+
+// take returns the manifest of the child that is chosen. Only then a flaw
+// matters: an index may list images for other platforms that are not stored in
+// registries as a whole, such as older ones for Windows.
+func (c child) take(r *Report) (*Manifest, error) {
+	if c.flaw != nil {
+		return nil, fmt.Errorf("the manifest %s of the index: %w", c.digest, c.flaw)
+	}
+	r.choose(c)
+	return c.Manifest, nil
 }
 
 // candidatesOf returns the children that may have the format that is asked for.
@@ -213,13 +222,13 @@ func (l *lister) add(ctx context.Context, m *Manifest, desc v1.Descriptor) error
 	return nil
 }
 
-// child reads a manifest that an index lists.
+// child reads a manifest that an index lists, which may have a flaw.
 func (in Input) child(ctx context.Context, desc v1.Descriptor) (*Manifest, error) {
 	mediaType, body, err := in.Blobs.Manifest(ctx, desc)
 	if err != nil {
 		return nil, fmt.Errorf("failed to read the manifest %s of the index: %w", desc.Digest, err)
 	}
-	m, err := Parse(cmp.Or(mediaType, desc.MediaType), body)
+	m, err := parse(cmp.Or(mediaType, desc.MediaType), body)
 	if err != nil {
 		return nil, fmt.Errorf("the manifest %s of the index: %w", desc.Digest, err)
 	}

@@ -92,6 +92,19 @@ func attestation(t testing.TB) mutate.IndexAddendum {
 	return a
 }
 
+// foreign is an image with a layer that its registry does not store, as images
+// for Windows were built on a base image of Microsoft.
+func foreign(t testing.TB) v1.Image {
+	t.Helper()
+	g := NewWithT(t)
+	base := static.NewLayer([]byte("a base image"), types.DockerForeignLayer)
+	i, err := mutate.Append(gcrempty.Image, mutate.Addendum{Layer: base, MediaType: types.DockerForeignLayer, URLs: []string{"https://mcr.example/base"}})
+	g.Expect(err).NotTo(HaveOccurred())
+	i, err = mutate.AppendLayers(i, static.NewLayer(layerOf(t, file{name: "windows"}), types.DockerLayer))
+	g.Expect(err).NotTo(HaveOccurred())
+	return i
+}
+
 func TestTheManifestOfAnIndexThatIsPublished(t *testing.T) {
 	amd64, arm64, other := fluxFor(t, "amd64"), fluxFor(t, "arm64"), fluxFor(t, "other")
 	chart, image := chartFor(t), containerFor(t, "image")
@@ -125,6 +138,8 @@ func TestTheManifestOfAnIndexThatIsPublished(t *testing.T) {
 		"one in an index in it":                      {indexOf(listed(indexOf(listed(amd64, "")), "")), format.Options{}, amd64},
 		"one in an index in it, by its own platform": {indexOf(listed(other, "linux/s390x"), listed(indexOf(listed(amd64, "linux/amd64"), listed(arm64, "linux/arm64")), "")), arm, arm64},
 		"one in an index in it, by the index's":      {indexOf(listed(other, "linux/s390x"), listed(indexOf(listed(arm64, "")), "linux/arm64")), arm, arm64},
+		"an image beside one for Windows":            {indexOf(listed(foreign(t), "windows/amd64"), listed(image, "linux/amd64")), format.Options{Format: v1alpha1.FormatImage}, image},
+		"the chart beside an image for Windows":      {indexOf(listed(foreign(t), "windows/amd64"), listed(chart, "")), format.Options{}, chart},
 		"of a list as Docker writes it":              {mutate.IndexMediaType(indexOf(listed(amd64, "linux/amd64"), listed(arm64, "linux/arm64")), types.DockerManifestList), arm, arm64},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,6 +219,8 @@ func TestIndexesThatAreRefused(t *testing.T) {
 		"no manifest of the pinned":  {indexOf(listed(image, "linux/amd64"), listed(chart, "")), format.Options{Format: v1alpha1.FormatFlux}, unsupported, []string{"spec.format is Flux, but no manifest of the index", "a Helm chart"}},
 		"a platform that is none":    {indexOf(listed(chart, "")), format.Options{Platform: "a/b/c/d"}, v1alpha1.ReasonInvalidSpec, []string{`"a/b/c/d"`}},
 		"an only one of no format":   {indexOf(listed(imageOf(t, "example/config", "example/layer", []byte("x")), "")), format.Options{}, unsupported, []string{`config "example/config"`}},
+		"an only one for Windows":    {indexOf(listed(foreign(t), "windows/amd64")), format.Options{}, invalid, []string{"the manifest sha256:", "layer 0", "URL of its own"}},
+		"one for Windows, asked for": {indexOf(listed(foreign(t), "windows/amd64"), listed(image, "linux/amd64")), format.Options{Platform: "windows/amd64"}, invalid, []string{"URL of its own"}},
 		"an only one that is named":  {indexOf(listed(imageOf(t, "application/vnd.timoni.config.v1+json", "x/y", []byte("x")), "")), format.Options{}, unsupported, []string{"a Timoni module"}},
 	} {
 		t.Run(name, func(t *testing.T) {

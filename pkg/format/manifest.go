@@ -17,6 +17,7 @@ limitations under the License.
 package format
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -53,6 +54,9 @@ type Manifest struct {
 
 	// labels of an image's config, once somebody has read it.
 	labels map[string]string
+	// flaw is why the blobs of an image manifest must not be fetched; nil: they
+	// may be.
+	flaw error
 }
 
 // Parse reads the body of a manifest as the registry sent it with mediaType,
@@ -60,6 +64,18 @@ type Manifest struct {
 // it is. The caller has checked the body against its digest. Every error
 // stalls: the same digest never parses otherwise.
 func Parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
+	m, err := parse(mediaType, body)
+	if err == nil {
+		err = m.flaw
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// parse reads a manifest that may have a flaw.
+func parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 	if len(body) > MaxManifestBytes {
 		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d bytes, more than the %d that are read", len(body), MaxManifestBytes)
 	}
@@ -91,13 +107,9 @@ func (m *Manifest) decodeImage(body []byte) error {
 	if err := json.Unmarshal(body, &image); err != nil {
 		return invalid("the manifest cannot be decoded: %s", fault.Words(err.Error()))
 	}
-	if err := checkDescriptor("config", &image.Config); err != nil {
-		return err
-	}
+	m.flaw = checkDescriptor("config", &image.Config)
 	for i := range image.Layers {
-		if err := checkDescriptor(fmt.Sprintf("layer %d", i), &image.Layers[i]); err != nil {
-			return err
-		}
+		m.flaw = cmp.Or(m.flaw, checkDescriptor(fmt.Sprintf("layer %d", i), &image.Layers[i]))
 	}
 	m.ArtifactType = image.ArtifactType
 	m.Config = image.Config
@@ -125,6 +137,7 @@ func (m *Manifest) decodeIndex(body []byte) error {
 // checkDescriptor refuses what must not be followed and drops what must not be
 // trusted: inline data, which nothing has checked against the digest.
 func checkDescriptor(what string, d *v1.Descriptor) error {
+	d.Data = nil
 	switch {
 	case d.Digest.Algorithm == "":
 		return invalid("the %s of the manifest has no digest", what)
@@ -135,7 +148,6 @@ func checkDescriptor(what string, d *v1.Descriptor) error {
 	case !d.MediaType.IsDistributable():
 		return unsupported("the %s of the manifest has the media type %s, which is not stored in the registry; push it as a normal layer", what, fault.Quote(string(d.MediaType)))
 	}
-	d.Data = nil
 	return nil
 }
 
