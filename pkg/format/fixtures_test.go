@@ -164,6 +164,9 @@ func archiveReaders() map[string]archiveReader {
 		"a selected layer": {func(t testing.TB, b blobs, layer []byte) fixture {
 			return fixture{unknownManifest(b.put(t, "example/a", layer)), selecting("example/a", "extract")}
 		}, sniffed},
+		"a Kyverno bundle": {func(t testing.TB, b blobs, layer []byte) fixture {
+			return fixture{bundleManifest(b.put(t, kyvernoContent, layer)), format.Options{}}
+		}, unfiltered},
 		"a titled archive": {func(t testing.TB, b blobs, layer []byte) fixture {
 			return fixture{filesManifest(titled(b.put(t, types.OCILayer, layer), "app.tgz")), format.Options{}}
 		}, unfiltered},

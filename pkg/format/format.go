@@ -109,7 +109,7 @@ func table() []row {
 			refusal: "it describes another image; let the ImageRepository's exclusionList leave out such tags"},
 		{what: "a Flux artifact", matches: hasType(fluxConfig), reads: flux{}},
 		{what: "a Helm chart", matches: hasType(helmConfig), reads: helm{}},
-		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig), reads: kyverno{}},
+		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig, kyvernoBundle), reads: kyverno{}},
 		{what: "a Timoni artifact", matches: isTimoniFiles,
 			refusal: "only Timoni unpacks it; push the same files as a Flux artifact"},
 		{what: "a Timoni module", matches: hasType(timoniConfig),

@@ -30,17 +30,44 @@ const (
 	kyvernoKind       = "io.kyverno.image.kind"
 	kyvernoName       = "io.kyverno.image.name"
 	kyvernoAPIVersion = "io.kyverno.image.apiVersion"
+
+	// kyvernoContent is the type of the layer that is a bundle's tree.
+	kyvernoContent = "application/vnd.cncf.kyverno.bundle.content.v1.tar+gzip"
 )
 
-// kyverno reads what kyverno oci push wrote: layers that are one policy each.
+// kyverno reads what kyverno oci push wrote: layers that are one policy each
+// or, from Kyverno 1.20 on, a bundle: one gzip tar of a tree
+// (https://github.com/kyverno/kyverno/blob/main/docs/dev/oci/bundle-spec.md).
 type kyverno struct{}
 
 // Name returns the value of spec.format.
 func (kyverno) Name() string { return v1alpha1.FormatKyverno }
 
-// Read publishes each policy as the file <kind>-<name>.yaml. Layers of other
-// types are left out, as kyverno oci pull does.
+// Read publishes the tree of a bundle, or each policy as a file.
 func (k kyverno) Read(ctx context.Context, in Input) (*Content, error) {
+	read := k.readPolicies
+	if hasType(kyvernoBundle)(in.Manifest) {
+		read = k.readBundle
+	}
+	content, err := read(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	content.Format = k.Name()
+	return content, nil
+}
+
+// readBundle publishes the tree of a bundle.
+func (kyverno) readBundle(ctx context.Context, in Input) (*Content, error) {
+	if layers := in.Manifest.Layers; len(layers) != 1 || layers[0].MediaType != kyvernoContent {
+		return nil, invalid("the Kyverno bundle has the layers [%s]; expected one of the type %s: push it again with kyverno oci push", layerTypes(layers), kyvernoContent)
+	}
+	return publishLayer(ctx, in, in.Manifest.Layers[0], asAsked)
+}
+
+// readPolicies publishes each policy as the file <kind>-<name>.yaml. Layers of
+// other types are left out, as kyverno oci pull does.
+func (k kyverno) readPolicies(ctx context.Context, in Input) (*Content, error) {
 	var layers []v1.Descriptor
 	for _, l := range in.Manifest.Layers {
 		if l.MediaType == kyvernoPolicy {
@@ -60,12 +87,7 @@ func (k kyverno) Read(ctx context.Context, in Input) (*Content, error) {
 			return nil, inLayer(i, layers, err)
 		}
 	}
-	content, err := c.finish(ctx, layers)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = k.Name()
-	return content, nil
+	return c.finish(ctx, layers)
 }
 
 func (kyverno) add(ctx context.Context, c *collection, desc v1.Descriptor) error {

@@ -34,6 +34,9 @@ import (
 const (
 	kyvernoConfig = "application/vnd.cncf.kyverno.config.v1+json"
 	kyvernoPolicy = "application/vnd.cncf.kyverno.policy.layer.v1+yaml"
+	// Those of https://github.com/kyverno/kyverno/blob/main/docs/dev/oci/bundle-spec.md.
+	kyvernoBundle  = "application/vnd.cncf.kyverno.bundle.config.v1+json"
+	kyvernoContent = "application/vnd.cncf.kyverno.bundle.content.v1.tar+gzip"
 
 	clusterPolicy = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata:\n  name: require-labels\nspec: {}\n"
 	celPolicy     = "apiVersion: policies.kyverno.io/v1beta1\nkind: ValidatingPolicy\nmetadata:\n  name: require-labels\n"
@@ -95,6 +98,52 @@ func TestKyvernoArtifactsThatCannotBePublishedAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := format.Convert(t.Context(), &format.Manifest{MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: kyvernoConfig}, Layers: tc.layers}, b, format.Options{}, t.TempDir())
 			expectFault(t, err, tc.reason, fault.Stall, tc.words)
+		})
+	}
+}
+
+func bundleManifest(layers ...v1.Descriptor) *format.Manifest {
+	return &format.Manifest{MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: kyvernoBundle}, Layers: layers}
+}
+
+func TestTheTreeOfAKyvernoBundleIsPublished(t *testing.T) {
+	b := blobs(t.TempDir())
+	layer := b.put(t, kyvernoContent, layerOf(t, file{name: "policies/labels.yaml", body: celPolicy}, file{name: "exceptions/logo.png"}))
+	whole := map[string]string{"policies": "folder", "policies/labels.yaml": celPolicy, "exceptions": "folder", "exceptions/logo.png": ""}
+	filtered := map[string]string{"policies": "folder", "policies/labels.yaml": celPolicy}
+	for name, tc := range map[string]struct {
+		options  format.Options
+		want     map[string]string
+		verbatim bool
+	}{
+		"as it is":         {format.Options{}, whole, true},
+		"pinned":           {format.Options{Format: v1alpha1.FormatKyverno}, whole, true},
+		"without a folder": {format.Options{Ignore: new("exceptions/")}, filtered, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			content, err := format.Convert(t.Context(), bundleManifest(layer), b, tc.options, t.TempDir())
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(content.Format).To(Equal(v1alpha1.FormatKyverno))
+			g.Expect(content.LayerDigest).To(Equal(layer.Digest))
+			g.Expect(content.Verbatim).To(Equal(tc.verbatim))
+			g.Expect(unpack(t, content.Path)).To(Equal(tc.want))
+		})
+	}
+}
+
+func TestKyvernoBundlesOfOtherLayersAreRefused(t *testing.T) {
+	b := blobs(t.TempDir())
+	content := b.put(t, kyvernoContent, layerOf(t, good))
+	for name, layers := range map[string][]v1.Descriptor{
+		"none":                 nil,
+		"two":                  {content, content},
+		"one of before 1.20":   {b.put(t, kyvernoPolicy, []byte(clusterPolicy))},
+		"the tree and another": {content, b.put(t, "text/plain", []byte("x"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := format.Convert(t.Context(), bundleManifest(layers...), b, format.Options{}, t.TempDir())
+			expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, "expected one of the type "+kyvernoContent)
 		})
 	}
 }

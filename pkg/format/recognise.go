@@ -38,6 +38,7 @@ const (
 	helmConfig      = "application/vnd.cncf.helm.config.v1+json"
 	helmPlugin      = "application/vnd.helm.plugin.v1+json"
 	kyvernoConfig   = "application/vnd.cncf.kyverno.config.v1+json"
+	kyvernoBundle   = "application/vnd.cncf.kyverno.bundle.config.v1+json"
 	timoniConfig    = "application/vnd.timoni.config.v1+json"
 	composeArtifact = "application/vnd.docker.compose.project"
 	composeConfig   = "application/vnd.docker.compose.config.empty.v1+json"
