@@ -135,8 +135,8 @@ func archiveReaders() map[string]archiveReader {
 	}
 	noChart["a file, then a folder of that name"] = "the chart has"
 	sniffed := map[string]string{"no gzip": "", "zstd": "tar archive is damaged"}
-	// An image may name a path again, and has hard links.
-	layered := map[string]string{"only ignored files": "", "a hard link": "", "a hard link out of the archive": "an absolute path"}
+	// An image may name a path again, has hard links, and is what names begin at.
+	layered := map[string]string{"only ignored files": "", "a hard link": "", "a hard link out of the archive": "which is not there", "an absolute name": ""}
 	for _, row := range treeRows() {
 		layered[row] = ""
 	}

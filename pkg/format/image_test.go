@@ -189,6 +189,12 @@ func TestTheLayersOfAnImageAreAppliedAsTheSpecificationDemands(t *testing.T) {
 			layers: [][]file{{{name: "d/a"}, link("l", "d")}, {{name: "l/.wh.a"}}}, want: tree{"d": dir, "d/a": ""}, links: 1},
 		"names with dots and slashes": {
 			layers: [][]file{{folder("./"), {name: "./a/./b//c", body: "1"}}, {{name: "a/b/c", body: "2"}, {name: "./a/.wh.x"}}}, want: tree{"a": dir, "a/b": dir, "a/b/c": "2"}, ggcr: true},
+		"absolute names, as ko writes them": {
+			layers: [][]file{
+				{folder("/"), folder("/ko-app"), {name: "/ko-app/app", body: "1", mode: 0o555}, {name: "/var/run/ko/a.yaml", body: "a"}, link("/var/run/ko/HEAD", "/etc/passwd"), {name: "//d", body: "d"}},
+				{{name: "/var/run/ko/.wh.a.yaml"}, {name: "var/run/ko/b.yaml", body: "b"}, hardLink("/c", "/ko-app/app"), hardLink("e", "/d")},
+			},
+			want: tree{"ko-app": dir, "ko-app/app": "1", "var": dir, "var/run": dir, "var/run/ko": dir, "var/run/ko/b.yaml": "b", "c": "1", "d": "d", "e": "d"}, links: 1},
 		"names that differ in case only": {
 			layers: [][]file{{{name: "e/x", body: "1"}, {name: "E/x", body: "2"}, {name: "README"}}, {{name: "Readme"}, {name: ".wh.README"}}}, want: tree{"e": dir, "e/x": "1", "E": dir, "E/x": "2", "Readme": ""}},
 		"one name twice in a layer": {
@@ -258,7 +264,14 @@ func TestImagesThatNobodyShouldUnpackAreRefused(t *testing.T) {
 		"a hard link through a symbolic link":      {[][]file{{{name: "d/a"}, link("l", "d"), hardLink("b", "l/a")}}, "which is not there"},
 		"a hard link to a folder":                  {[][]file{{{name: "d/a"}, hardLink("b", "d")}}, "to the folder"},
 		"a hard link to the root":                  {[][]file{{good, hardLink("b", "./")}}, "which is not there"},
-		"a hard link out of the image":             {[][]file{{good, hardLink("b", "/etc/passwd")}}, `an absolute path: "/etc/passwd"`},
+		"a hard link out of the image":             {[][]file{{good, hardLink("b", "/etc/passwd")}}, `to "etc/passwd", which is not there`},
+		"an absolute name that leads up":           {[][]file{{good, {name: "/../x"}}}, `contains "../"`},
+		"an absolute name that leads up later":     {[][]file{{good, {name: "/a/../../x"}}}, `contains "../"`},
+		"an absolute folder that is two dots":      {[][]file{{good, folder("/..")}}, "leads out of its folder"},
+		"an absolute hard link that leads up":      {[][]file{{good, hardLink("b", "/../etc/passwd")}}, `contains "../"`},
+		"an absolute hard link to two dots":        {[][]file{{good, hardLink("b", "/..")}}, "leads out of its folder"},
+		"a symbolic link whose name leads up":      {[][]file{{good, link("/../x", "y")}}, `contains "../"`},
+		"a link that is the root":                  {[][]file{{good, link("/", "x")}}, "which is the root folder"},
 		"a hard link that leads up":                {[][]file{{good, hardLink("b", "../../etc/passwd")}}, `contains "../"`},
 		"a hard link that leads up at its end":     {[][]file{{good, hardLink("b", "d/..")}}, "leads out of its folder"},
 		"a hard link to a name with a line break":  {[][]file{{good, hardLink("b", "a\nb")}}, "control characters"},
@@ -367,6 +380,7 @@ func TestAnImageOfOneCleanLayerIsPublishedAsThatLayer(t *testing.T) {
 		"names of two cases":      {layerOf(t, file{name: "a"}, file{name: "A"}), types.DockerLayer, format.Options{}, true},
 		"a link":                  {layerOf(t, good, link("l", "x")), types.OCILayer, format.Options{}, false},
 		"a hard link":             {layerOf(t, good, hardLink("l", good.name)), types.OCILayer, format.Options{}, false},
+		"an absolute name":        {layerOf(t, good, file{name: "/x"}), types.OCILayer, format.Options{}, false},
 		"a whiteout":              {layerOf(t, good, file{name: ".wh.x"}), types.OCILayer, format.Options{}, false},
 		"one name twice":          {layerOf(t, good, good), types.OCILayer, format.Options{}, false},
 		"one folder twice":        {layerOf(t, good, folder("d"), folder("d")), types.OCILayer, format.Options{}, false},

@@ -174,6 +174,11 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 		l.normal = false
 		return nil
 	}
+	if l.ofImage {
+		// ko writes absolute names, which no consumer of an archive unpacks.
+		l.normal = l.normal && !path.IsAbs(header.Name)
+		header.Name, header.Linkname = rooted(header.Name), rooted(header.Linkname)
+	}
 	if err := checkName(header.Name, l.limits); err != nil {
 		return err
 	}
@@ -208,6 +213,15 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 		return broken(fmt.Sprintf("the layer's file %s is damaged", fault.Quote(e.path)), err)
 	}
 	return nil
+}
+
+// rooted makes an absolute name one below the root of an image, as everything
+// that runs images does. Where it leads from there is yet to be checked.
+func rooted(name string) string {
+	if path.IsAbs(name) {
+		return "." + name
+	}
+	return name
 }
 
 // isNormal tells whether a consumer can use what this header unpacks to as it
