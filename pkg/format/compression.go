@@ -154,8 +154,8 @@ func (u *unpacked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// isOneMember tells whether what was read is gzip as consumers take it: one
-// member.
+// isOneMember tells whether what was read is one gzip member: of several, Flux's
+// consumers read all, and other readers the first alone.
 func (u *unpacked) isOneMember() bool {
 	m, ok := u.packed.(*members)
 	return ok && m.count == 1

@@ -136,7 +136,7 @@ func newPart(desc v1.Descriptor, limits Limits) (part, error) {
 	if err := checkName(p.title, limits); err != nil || !p.folder {
 		return p, err
 	}
-	p.as = types.OCILayer
+	p.as = new(gzipped)
 	if folder := path.Clean(p.title); folder != "." {
 		p.under = folder
 	}

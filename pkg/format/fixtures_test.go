@@ -134,7 +134,7 @@ func archiveReaders() map[string]archiveReader {
 		noChart[row] = "the chart has"
 	}
 	noChart["a file, then a folder of that name"] = "the chart has"
-	sniffed := map[string]string{"no gzip": "", "zstd": "tar archive is damaged"}
+	sniffed := map[string]string{"no gzip": "", "zstd": "tar archive is damaged", "no bytes at all": "is no tar"}
 	// An image may name a path again, has hard links, and is what names begin at.
 	layered := map[string]string{"only ignored files": "", "a hard link": "", "a hard link out of the archive": "which is not there", "an absolute name": ""}
 	for _, row := range treeRows() {

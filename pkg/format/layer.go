@@ -18,6 +18,7 @@ package format
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -30,7 +31,6 @@ import (
 	"unicode/utf8"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -94,11 +94,6 @@ type amount struct {
 	read    int64
 }
 
-// newLayer returns the layer of a media type, which says how it is compressed.
-func newLayer(file *os.File, mediaType types.MediaType, limits Limits) *layer {
-	return &layer{file: file, compression: compressionOf(mediaType), limits: limits}
-}
-
 // walk reads the layer from its first to its last byte and hands over its
 // files and folders. An error of visit ends it.
 func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader) error) error {
@@ -144,6 +139,25 @@ func (l *layer) unpack(ctx context.Context) (*unpacked, error) {
 	}
 	stream.read, stream.limit = l.before.read, l.limits.UncompressedBytes
 	return stream, nil
+}
+
+// isTar tells whether the layer begins like a tar.
+func (l *layer) isTar(ctx context.Context) (bool, error) {
+	stream, err := l.unpack(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer stream.Close()
+	const block = 512
+	head := make([]byte, block)
+	switch _, err := io.ReadFull(stream, head); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return false, nil
+	case err != nil:
+		return false, broken("the layer's compressed stream is damaged", err)
+	}
+	_, err = tar.NewReader(bytes.NewReader(head)).Next()
+	return !errors.Is(err, tar.ErrHeader), nil
 }
 
 // summed returns the stream, and what to call at its end to compare its hash

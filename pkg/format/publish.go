@@ -17,7 +17,6 @@ limitations under the License.
 package format
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,14 +24,13 @@ import (
 
 	"github.com/fluxcd/pkg/sourceignore"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // tarball is a layer to unpack, and what its annotations promise about it.
 type tarball struct {
 	desc v1.Descriptor
-	// as is the media type that says how it is compressed; empty: its own.
-	as types.MediaType
+	// as is how it is compressed; nil: as its media type says.
+	as *compression
 	// under and sum are those of layer.
 	under string
 	sum   v1.Hash
@@ -44,9 +42,11 @@ func (t tarball) open(ctx context.Context, in Input) (*layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newLayer(file, cmp.Or(t.as, t.desc.MediaType), in.Options.Limits)
-	l.under, l.sum, l.report = t.under, t.sum, in.Options.Report
-	return l, nil
+	as := compressionOf(t.desc.MediaType)
+	if t.as != nil {
+		as = *t.as
+	}
+	return &layer{file: file, compression: as, limits: in.Options.Limits, under: t.under, sum: t.sum, report: in.Options.Report}, nil
 }
 
 // publishLayer publishes a layer about which nothing was promised.

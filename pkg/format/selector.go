@@ -18,7 +18,6 @@ package format
 
 import (
 	"context"
-	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -83,24 +82,21 @@ func (s selected) extract(ctx context.Context, in Input, desc v1.Descriptor) (*C
 		return nil, err
 	}
 	defer file.Close()
-	as, err := tarType(file)
-	if err != nil {
+	l := &layer{file: file, limits: in.Options.Limits}
+	if l.compression, err = sniff(file); err != nil {
 		return nil, err
 	}
-	return publishTarball(ctx, in, tarball{desc: desc, as: as}, likeFlux)
-}
-
-// tarType is the media type of a tar that is compressed as these bytes are.
-func tarType(file io.ReaderAt) (types.MediaType, error) {
-	zstd, err := hasMagic(file, zstdMagic, 0)
-	if zstd || err != nil {
-		return types.OCILayerZStd, err
+	if l.compression == uncompressed {
+		isTar, err := l.isTar(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !isTar {
+			return nil, invalid("the layer of type %s that spec.layerSelector selects is no tar, nor compressed with gzip or zstd; publish its bytes as they are with operation: %s",
+				fault.Quote(string(desc.MediaType)), sourcev1.OCILayerCopy)
+		}
 	}
-	plain, err := hasMagic(file, tarMagic, tarMagicOffset)
-	if plain || err != nil {
-		return types.OCIUncompressedLayer, err
-	}
-	return types.OCILayer, nil
+	return publishTarball(ctx, in, tarball{desc: desc, as: &l.compression}, likeFlux)
 }
 
 // layer returns the first layer of the media type, or the first of all. The

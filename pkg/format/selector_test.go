@@ -17,6 +17,7 @@ limitations under the License.
 package format_test
 
 import (
+	"bytes"
 	"os"
 	"testing"
 
@@ -76,7 +77,13 @@ func TestASelectorOfNothingLeavesItToTheFormat(t *testing.T) {
 func TestWhatASelectorExtractsIsFilteredAsByAnOCIRepository(t *testing.T) {
 	plain := archive(t, good, file{name: "logo.jpg"}, file{name: "a/README.md"}, link("l", "x"))
 	zipped := zipped(t, plain)
-	for name, layer := range map[string][]byte{"gzip": zipped, "zstd": zstandard(t, plain), "no compression": plain} {
+	// As tars were before POSIX.
+	old := bytes.Clone(plain)
+	copy(old[257:], make([]byte, 8))
+	for name, layer := range map[string][]byte{
+		"gzip": zipped, "zstd": zstandard(t, plain), "no compression": plain, "no compression, and no magic": checksummed(old),
+		"zstd as pzstd writes it": append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00skip"), zstandard(t, plain)...),
+	} {
 		for what, option := range map[string]*string{"by default": nil, "by the option": new("*.md")} {
 			t.Run(name+", "+what, func(t *testing.T) {
 				g := NewWithT(t)
@@ -133,7 +140,8 @@ func TestASelectorThatSelectsNothing(t *testing.T) {
 		"an operation that is none":   {unknownManifest(one), selecting("", "unzip"), v1alpha1.ReasonInvalidSpec, []string{`"unzip"`, "extract or copy"}},
 		"a chart that is not there":   {chartManifest(one), selecting("", "extract"), v1alpha1.ReasonInvalidArtifact, []string{"no layer of type"}},
 		"a chart that Helm refuses":   {unknownManifest(b.put(t, helmChart, layerOf(t, good))), selecting(helmChart, "copy"), v1alpha1.ReasonInvalidArtifact, []string{"in no folder"}},
-		"what is no archive":          {unknownManifest(b.put(t, "example/a", []byte("kind: Pod\n"))), selecting("", "extract"), v1alpha1.ReasonInvalidArtifact, []string{"gzip"}},
+		"what is no archive":          {unknownManifest(b.put(t, "example/a", []byte("kind: Pod\n"))), selecting("", "extract"), v1alpha1.ReasonInvalidArtifact, []string{`"example/a"`, "is no tar", "operation: copy"}},
+		"what is a long text":         {unknownManifest(b.put(t, "application/yaml", []byte(text(2000)))), selecting("", "extract"), v1alpha1.ReasonInvalidArtifact, []string{"is no tar", "operation: copy"}},
 		"another format than is said": {unknownManifest(one), pinned(selecting("", "extract"), v1alpha1.FormatFlux), v1alpha1.ReasonUnsupportedMediaType, []string{"spec.format is Flux"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,10 +17,7 @@ limitations under the License.
 package format
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"errors"
 	"io"
 	"strings"
 
@@ -148,25 +145,6 @@ func tektonBody(ctx context.Context, in Input, desc v1.Descriptor) ([]byte, erro
 	}
 	defer stream.Close()
 	return readObject(stream)
-}
-
-// isTar tells whether the layer begins like a tar.
-func (l *layer) isTar(ctx context.Context) (bool, error) {
-	stream, err := l.unpack(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer stream.Close()
-	const block = 512
-	head := make([]byte, block)
-	switch _, err := io.ReadFull(stream, head); {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return false, nil
-	case err != nil:
-		return false, broken("the layer's compressed stream is damaged", err)
-	}
-	_, err = tar.NewReader(bytes.NewReader(head)).Next()
-	return !errors.Is(err, tar.ErrHeader), nil
 }
 
 // onlyFile returns the content of the one file that a tar is.
