@@ -159,18 +159,31 @@ func isInRepository(folder string) bool {
 	}
 }
 
-// withoutPassword drops what logs in from the address of a repository: CI jobs
-// clone with a token in it.
+// withoutPassword drops what logs in from the address of a repository, because CI
+// jobs clone with a token in it: all in front of the host, and the query. Git takes
+// characters there that no URL may have, so they go before anything is parsed. What
+// is no URL even then is not published at all.
 func withoutPassword(address string) string {
-	parsed, err := url.Parse(address)
-	if err != nil || parsed.Scheme == "" || parsed.User == nil {
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
 		return address // git@host:path, or a path
 	}
-	if parsed.Scheme == "ssh" {
-		parsed.User = url.User(parsed.User.Username())
-	} else {
-		parsed.User = nil
+	host, path, below := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(host, '@'); i >= 0 {
+		user, _, _ := strings.Cut(host[:i], ":")
+		host = host[i+1:]
+		if scheme == "ssh" {
+			host = user + "@" + host
+		}
 	}
+	if below {
+		host += "/" + path
+	}
+	parsed, err := url.Parse(scheme + "://" + host)
+	if err != nil {
+		return ""
+	}
+	parsed.RawQuery, parsed.ForceQuery, parsed.Fragment, parsed.RawFragment = "", false, "", ""
 	return parsed.String()
 }
 

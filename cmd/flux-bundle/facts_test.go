@@ -153,11 +153,24 @@ func TestAddressesLosePasswords(t *testing.T) {
 	g := NewWithT(t)
 	for address, want := range map[string]string{
 		"https://token@github.com/org/app.git": "https://github.com/org/app.git",
-		"https://u:p@example.com/a?b=c":        "https://example.com/a?b=c",
+		"https://u:p@example.com/a?b=c":        "https://example.com/a",
 		"ssh://git:p@example.com/org/app.git":  "ssh://git@example.com/org/app.git",
 		"git@github.com:org/app.git":           "git@github.com:org/app.git",
 		"https://github.com/org/app":           "https://github.com/org/app",
 		"/srv/git/app.git":                     "/srv/git/app.git",
+		"file:///srv/git/app.git":              "file:///srv/git/app.git",
+		// What git takes in a password, and url.Parse does not.
+		"https://ci:100%sure@example.com/a.git":   "https://example.com/a.git",
+		"https://ci:a b@example.com:8443/a.git":   "https://example.com:8443/a.git",
+		"https://ci:p@ss@example.com/a.git":       "https://example.com/a.git",
+		"https://ci:a?b#c@example.com/a.git":      "https://example.com/a.git",
+		"https://100%sure@example.com":            "https://example.com",
+		"ssh://git:100%sure@example.com/a.git":    "ssh://git@example.com/a.git",
+		"https://ci:a/b@example.com/a.git":        "",
+		"https://ci:a\x1b[31m@example.com/a%.git": "",
+		// Tokens elsewhere.
+		"https://example.com/a.git?private_token=t": "https://example.com/a.git",
+		"https://example.com/a.git#t":               "https://example.com/a.git",
 	} {
 		g.Expect(withoutPassword(address)).To(Equal(want), address)
 	}
