@@ -127,6 +127,22 @@ func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
 	g.Expect(resigned.err).To(And(ContainSubstring("is already in "), ContainSubstring("\nsigned "+r.Host()+"/org/app@sha256:")))
 }
 
+// TestTheKeyThatSignsIsNotPushed pushes the folder that the key pair was made in,
+// and the key by itself.
+func TestTheKeyThatSignsIsNotPushed(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	key, _ := keyPair(t, "secret")
+	write(t, filepath.Dir(key), map[string]string{"a.yaml": configMap})
+	for _, path := range []string{filepath.Dir(key), key} {
+		run := environment{passwordVariable: "secret"}.flux(t, "-f", path, "-t", r.Host()+"/org/app:v1", "-s", key, "--no-validate")
+		g.Expect(run.code).To(Equal(exitFailure))
+		expectOneError(g, run, path+`: "cosign.key" is a private key`, ".sourceignore")
+	}
+	g.Expect(r.Requests()).To(BeEmpty())
+	must(t, "-f", filepath.Dir(key), "-t", r.Host()+"/org/app:v1", "--ignore-paths", "*.key")
+}
+
 // TestASignatureInTheOlderFormatIsNotEnough pushes what cosign signed before there
 // were bundles.
 func TestASignatureInTheOlderFormatIsNotEnough(t *testing.T) {

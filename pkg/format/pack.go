@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"hash"
 	"io"
@@ -78,8 +79,12 @@ type Packed struct {
 // links are left out too, because no consumer unpacks them; where they lead is
 // never looked at.
 //
-// Errors: InvalidArtifact (stall) for a folder without files or with something
-// that is no file, LimitExceeded (stall), StorageOperationFailed (retry).
+// A private key of cosign's is refused: it is there because somebody signs with
+// it, and whoever pulls the artifact would get it.
+//
+// Errors: InvalidArtifact (stall) for a folder without files, or with a private
+// key or something that is no file, LimitExceeded (stall), StorageOperationFailed
+// (retry).
 func Pack(ctx context.Context, from *os.Root, scratch string, o PackOptions) (*Packed, error) {
 	p := &packing{ctx: ctx, from: from, limits: o.Limits.withDefaults(), packed: &Packed{}}
 	p.tree = newTree(p.limits)
@@ -252,12 +257,39 @@ func (p *packing) open(n *node) (io.ReadCloser, error) {
 	if err == nil && (!info.Mode().IsRegular() || info.Size() != n.size) {
 		err = errChanged
 	}
+	if err == nil {
+		err = refuseKey(n, file)
+	}
 	if err != nil {
 		return nil, errors.Join(reading(n.path, err), file.Close())
 	}
 	p.packed.Files++
 	p.packed.FileBytes += n.size
 	return &exact{ctx: p.ctx, File: file, name: n.path, left: n.size}, nil
+}
+
+// maxKeyBytes is more than any file that signs has.
+const maxKeyBytes = 64 << 10
+
+// refuseKey is an error for a file that holds a private key as cosign writes it.
+// The file is read from its start afterwards.
+func refuseKey(n *node, file io.ReadSeeker) error {
+	if n.size > maxKeyBytes {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(file, n.size))
+	if err != nil {
+		return err
+	}
+	for block, rest := pem.Decode(body); block != nil; block, rest = pem.Decode(rest) {
+		switch block.Type {
+		case "ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY":
+			return invalid("%s is a private key to sign with, which everybody could pull: move it to another folder, or list it in %s",
+				fault.Quote(n.path), sourceignore.IgnoreFile)
+		}
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return err
 }
 
 var errChanged = errors.New("it changes while it is read")

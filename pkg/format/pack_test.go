@@ -222,6 +222,19 @@ func TestSymbolicLinksAreLeftOutAndTold(t *testing.T) {
 	g.Expect(packed.SkippedLinks).To(ConsistOf("passwd", "b.yaml"))
 }
 
+// TestAKeyThatIsLeftOutIsNoHindrance holds both ways in which the message of a
+// refused key says how to go on, and that public keys are packed.
+func TestAKeyThatIsLeftOutIsNoHindrance(t *testing.T) {
+	g := NewWithT(t)
+	const private = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nZQ==\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"
+	dir := folderOf(t, map[string]string{
+		"a.yaml": "a", "cosign.key": private, ".sourceignore": "*.key\n", "cosign.pub": "-----BEGIN PUBLIC KEY-----\nZQ==\n-----END PUBLIC KEY-----\n",
+	})
+	packed, err := pack(t, dir, format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(packedNames(t, packed)).To(Equal([]string{".sourceignore", "a.yaml", "cosign.pub"}))
+}
+
 func TestWhatCannotBePacked(t *testing.T) {
 	for name, c := range map[string]struct {
 		files  map[string]string
@@ -239,6 +252,14 @@ func TestWhatCannotBePacked(t *testing.T) {
 		"a FIFO": {
 			files: map[string]string{"a": "a"}, spoil: func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600) },
 			reason: v1alpha1.ReasonInvalidArtifact, words: `"pipe" is neither a file nor a folder`,
+		},
+		"a private key of cosign's": {
+			files:  map[string]string{"a": "a", "keys/release": "mine:\n-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nZQ==\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"},
+			reason: v1alpha1.ReasonInvalidArtifact, words: `"keys/release" is a private key`,
+		},
+		"an old private key of cosign's behind its certificate": {
+			files:  map[string]string{"a.pem": "-----BEGIN CERTIFICATE-----\nZQ==\n-----END CERTIFICATE-----\n-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----\nZQ==\n-----END ENCRYPTED COSIGN PRIVATE KEY-----\n"},
+			reason: v1alpha1.ReasonInvalidArtifact, words: `"a.pem" is a private key`,
 		},
 		"a name that a consumer could not create": {
 			files: map[string]string{"a\\b": "a"}, reason: v1alpha1.ReasonInvalidArtifact, words: "backslash",
