@@ -51,7 +51,7 @@ const pushExample = `  # push a folder
 const pushLong = `Packages a folder, or a single file, as an artifact of the format of flux push artifact and pushes it.
 
 What is left out: what .sourceignore files say or, without one, what Flux leaves out by default, and symbolic links. A private key to
-sign with is an error. The same files give the same layer on every machine, and
+sign with and a .sourceignore that is no regular file are errors. The same files give the same layer on every machine, and
 image-source-controller serves that layer as it is.
 
 What is checked first: every YAML file parses, and every kustomization builds, without network and without access to files outside of the

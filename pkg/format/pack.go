@@ -115,8 +115,11 @@ func (p *packing) collect(ignore string) error {
 		return err
 	}
 	err = p.walk(func(name string, d fs.DirEntry) error {
-		if path.Base(name) != sourceignore.IgnoreFile || !d.Type().IsRegular() {
+		switch {
+		case path.Base(name) != sourceignore.IgnoreFile:
 			return nil
+		case !d.Type().IsRegular():
+			return invalid("%s is no regular file, and patterns are read from nothing else: put a file in its place", fault.Quote(name))
 		}
 		return p.note(rules, name)
 	})

@@ -261,6 +261,14 @@ func TestWhatCannotBePacked(t *testing.T) {
 			files:  map[string]string{"a.pem": "-----BEGIN CERTIFICATE-----\nZQ==\n-----END CERTIFICATE-----\n-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----\nZQ==\n-----END ENCRYPTED COSIGN PRIVATE KEY-----\n"},
 			reason: v1alpha1.ReasonInvalidArtifact, words: `"a.pem" is a private key`,
 		},
+		"a .sourceignore file that is a link": {
+			files:  map[string]string{"a": "a", "patterns": "secret\n", "sub/secret": "s"},
+			spoil:  func(dir string) error { return os.Symlink("../patterns", filepath.Join(dir, "sub/.sourceignore")) },
+			reason: v1alpha1.ReasonInvalidArtifact, words: `"sub/.sourceignore" is no regular file`,
+		},
+		"a folder in place of a .sourceignore file": {
+			files: map[string]string{"a": "a", ".sourceignore/b": "b"}, reason: v1alpha1.ReasonInvalidArtifact, words: `".sourceignore" is no regular file`,
+		},
 		"a name that a consumer could not create": {
 			files: map[string]string{"a\\b": "a"}, reason: v1alpha1.ReasonInvalidArtifact, words: "backslash",
 		},
