@@ -391,6 +391,13 @@ func TestBadInput(t *testing.T) {
 			files: map[string]string{"over/kustomization.yaml": "namePrefix: a-\nresources:\n- gone.yaml\n"}, args: []string{"-t", ref},
 			words: []string{"over/kustomization.yaml:3: ", `"gone.yaml" is not there`},
 		},
+		"a kustomization whose file is left out of a folder named like a host": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- cert-manager.io/crds.yaml\n", "cert-manager.io/crds.yaml": "a: 1\n", ".sourceignore": "crds.yaml\n"},
+			args:  []string{"-t", ref}, words: []string{`kustomization.yaml:2: "cert-manager.io/crds.yaml" is not pushed`},
+		},
+		"a kustomization whose base is nothing that kustomize fetches": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- org/repo?ref=v1\n"}, args: []string{"-t", ref}, words: []string{`kustomization.yaml:2: "org/repo?`, `" is not there`},
+		},
 		"a kustomization whose file is left out": {
 			files: map[string]string{"kustomization.yaml": "resources:\n- a.yaml\n", "a.yaml": "a: 1\n", ".sourceignore": "a.yaml\n"}, args: []string{"-t", ref},
 			words: []string{"kustomization.yaml:2: ", `"a.yaml" is not pushed: what .sourceignore`},
@@ -529,6 +536,12 @@ func TestWhatIsNotChecked(t *testing.T) {
 				"over/kustomization.yaml": "resources:\n- ../base\n",
 			},
 			words: "--remote-bases",
+		},
+		"a base on GitHub by its host": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- GitHub.com/org/repo\n"}, words: "--remote-bases",
+		},
+		"a base that a user fetches": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- me@127.0.0.1:org/repo.git\n"}, words: "--remote-bases",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -264,7 +264,7 @@ func (v *validation) kustomization(file string) (kustomization, error) {
 		case entry.Value == "": // no path, as kustomize will say
 		case v.exists(local):
 			k.uses = append(k.uses, local)
-		case isRemote(entry.Value):
+		case remoteBase.MatchString(entry.Value):
 			k.remote = append(k.remote, entry.Value)
 		default:
 			return k, fmt.Errorf("%s:%d: %q %s", v.show(file), entry.Line, entry.Value, v.whyMissing(local, entry.Value))
@@ -324,13 +324,10 @@ func holdsNoPath(field string) bool {
 	}
 }
 
-// isRemote tells whether kustomize would fetch what is not in the tree:
-// https://github.com/kubernetes-sigs/kustomize/blob/master/examples/remoteBuild.md.
-func isRemote(entry string) bool {
-	host, rest, found := strings.Cut(entry, "/")
-	return strings.Contains(entry, "://") || strings.Contains(entry, "?ref=") || strings.HasPrefix(entry, "git@") || strings.HasPrefix(entry, "git::") ||
-		(found && rest != "" && strings.Contains(strings.Trim(host, "."), "."))
-}
+// remoteBase is how what kustomize fetches begins: with a scheme that it knows or
+// with a user. GitHub alone may be named by its host, which else is a folder of that
+// name: https://github.com/kubernetes-sigs/kustomize/blob/api/v0.21.1/api/internal/git/repospec.go.
+var remoteBase = regexp.MustCompile(`(?i)^(git::)?((ssh|https?|file)://|[a-z][a-z0-9-]*@|github\.com[/:])`)
 
 // fetches returns what a kustomization, or one that it uses, would fetch.
 func fetches(all []kustomization, k kustomization) string {
