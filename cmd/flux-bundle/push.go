@@ -32,6 +32,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/sign"
 )
@@ -404,11 +405,16 @@ func counted(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// some lists a few names.
+// some lists a few names, which may hold anything.
 func some(names []string) string {
 	const few = 3
-	if len(names) > few {
-		return strings.Join(names[:few], ", ") + fmt.Sprintf(" and %d more", len(names)-few)
+	var quoted []string
+	for _, name := range names[:min(len(names), few)] {
+		quoted = append(quoted, fault.Quote(name))
 	}
-	return strings.Join(names, ", ")
+	list := strings.Join(quoted, ", ")
+	if more := len(names) - few; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }

@@ -127,6 +127,20 @@ func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
 	g.Expect(resigned.err).To(And(ContainSubstring("is already in "), ContainSubstring("\nsigned "+r.Host()+"/org/app@sha256:")))
 }
 
+// TestNamesOfLinksDoNothingToATerminal names links after what a CI log and a
+// terminal obey.
+func TestNamesOfLinksDoNothingToATerminal(t *testing.T) {
+	g := NewWithT(t)
+	dir := manifests(t)
+	for _, name := range []string{"a\x1b[2J", "b\n::set-output name=x::y", "c", "d"} {
+		g.Expect(os.Symlink("kustomization.yaml", filepath.Join(dir, name))).To(Succeed())
+	}
+	run := flux(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	g.Expect(run.err).To(MatchRegexp(`(?m)^warning: left out 4 symbolic links, .*: "a.*", "b.*", "c" and 1 more$`))
+	g.Expect(run.err).NotTo(Or(ContainSubstring("\x1b"), ContainSubstring("\n::")))
+}
+
 // TestTheKeyThatSignsIsNotPushed pushes the folder that the key pair was made in,
 // and the key by itself.
 func TestTheKeyThatSignsIsNotPushed(t *testing.T) {
