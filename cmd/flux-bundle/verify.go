@@ -238,15 +238,23 @@ func (a *app) authority(f demandFlags) (*trust.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
+	var o trust.Options
+	if demand.Secret == nil && demand.TrustedRoot == nil {
+		if o.PublicRoot, err = a.publicRoot(); err != nil {
+			return nil, err
+		}
+	}
+	return trust.NewAuthority(demand, o)
+}
+
+// publicRoot is what keyless signatures are judged by that come with no root of
+// trust.
+func (a *app) publicRoot() (*trust.PublicRoot, error) {
 	folder, err := a.rootFolder()
 	if err != nil {
 		return nil, err
 	}
-	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder})
-	if err != nil {
-		return nil, err
-	}
-	return trust.NewAuthority(demand, trust.Options{PublicRoot: public})
+	return trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder})
 }
 
 // rootFolder keeps the metadata of Sigstore's public root from one run to the next.

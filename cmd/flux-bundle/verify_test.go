@@ -247,6 +247,28 @@ func TestNotationVerifies(t *testing.T) {
 		HaveKeyWithValue("format", "Notation JWS signature"), HaveKeyWithValue("subject", leaf.Cert.Subject.String()), Not(HaveKey("digests")))))
 }
 
+// TestOnlyThePublicRootNeedsAHome runs without one, as jobs in containers do.
+func TestOnlyThePublicRootNeedsAHome(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	ref := r.Host() + "/org/app:v1"
+	key, public := keyPair(t, "")
+	run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key)
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	const identity, issuer = "https://github.com/org/app", "https://token.actions.githubusercontent.com"
+	trusted := keyless(t, ref, identity, issuer)
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+
+	must(t, "verify", ref, "--key", public)
+	must(t, "pull", ref, "--key", public, "-o", t.TempDir())
+	asked := []string{"verify", ref, "--certificate-identity", identity, "--certificate-oidc-issuer", issuer}
+	must(t, append(asked, "--trusted-root", trusted)...)
+	run = flux(t, asked...)
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, "there is no folder to keep the public root of trust in", "TUF_ROOT")
+}
+
 func TestDemandsThatMakeNoSense(t *testing.T) {
 	key, public := keyPair(t, "")
 	nonsense := fileOf(t, "nonsense", []byte("nonsense"))
