@@ -37,7 +37,7 @@ that it is. What the controller leaves out is left out, and what it refuses is r
 Nothing is ever written outside of the folder, and when anything goes wrong the folder is as it was. Files that are there already are overwritten after a
 question, or with --force; other files are left alone. With --key and the other flags of verify, nothing is pulled that does not verify.
 
-The digest reference of what was pulled is printed.`
+The digest reference of what was pulled is printed, always as it is: unlike that of other verbs, -o names the folder.`
 
 const pullExample = `  # pull what a cluster would get
   flux bundle pull ghcr.io/org/app-deploy:v1.0.0 -o ./deploy
