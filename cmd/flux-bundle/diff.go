@@ -233,7 +233,7 @@ func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions
 		return err
 	}
 	defer from.Close()
-	packed, err := format.Pack(ctx, from, o.scratch, format.PackOptions{Ignore: o.content.patterns(), Limits: a.flags.limits})
+	packed, err := format.Pack(ctx, from, o.scratch, a.packOptions(o.content.ignorePaths))
 	if err != nil {
 		return err
 	}

@@ -312,7 +312,7 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 		return nil, err
 	}
 	defer root.Close()
-	packed, err := format.Pack(ctx, root, scratch, format.PackOptions{Ignore: strings.Join(p.ignore, "\n"), Limits: p.app.flags.limits})
+	packed, err := format.Pack(ctx, root, scratch, p.app.packOptions(p.ignore))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.path, err)
 	}
@@ -328,6 +328,13 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 		v.shown = filepath.Dir(p.path)
 	}
 	return packed, v.validate(ctx, packed.Path)
+}
+
+// packOptions leave out what patterns match, and what a pull into the folder left
+// there that was killed.
+func (a *app) packOptions(patterns []string) format.PackOptions {
+	all := append([]string{stagePrefix + "*/"}, patterns...)
+	return format.PackOptions{Ignore: strings.Join(all, "\n"), Limits: a.flags.limits}
 }
 
 // folder returns the folder to pack: a file goes into one of its own.

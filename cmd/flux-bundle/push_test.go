@@ -141,6 +141,18 @@ func TestNamesOfLinksDoNothingToATerminal(t *testing.T) {
 	g.Expect(run.err).NotTo(Or(ContainSubstring("\x1b"), ContainSubstring("\n::")))
 }
 
+func TestWhatAKilledPullLeftIsNotPushed(t *testing.T) {
+	g := NewWithT(t)
+	dir := manifests(t)
+	clean := must(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")
+	_, err := newStage(dir) // and nobody closes it
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = newStage(filepath.Join(dir, "app"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(must(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")).To(Equal(clean))
+	must(t, "diff", dir, manifests(t))
+}
+
 // TestTheKeyThatSignsIsNotPushed pushes the folder that the key pair was made in,
 // and the key by itself.
 func TestTheKeyThatSignsIsNotPushed(t *testing.T) {

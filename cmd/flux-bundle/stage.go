@@ -47,6 +47,9 @@ type stage struct {
 	done bool
 }
 
+// stagePrefix is how the name of a stage begins.
+const stagePrefix = "." + programName + "-"
+
 const (
 	freshFolder = "new"
 	oldFolder   = "old"
@@ -55,7 +58,7 @@ const (
 // newStage opens the folder to write to, and makes it where it is not there. The
 // caller closes the stage.
 func newStage(dir string) (*stage, error) {
-	s := &stage{name: ".flux-bundle-" + rand.Text()[:12]}
+	s := &stage{name: stagePrefix + rand.Text()[:12]}
 	path, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
