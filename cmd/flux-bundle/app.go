@@ -162,12 +162,38 @@ func (a *app) nameOptions() []name.Option {
 // access returns the way to the repository of a reference with the credentials
 // of this machine: those of the Docker config and its helpers, or of a cloud.
 func (a *app) access(ctx context.Context, ref name.Reference) (*registry.Repository, error) {
-	granted, err := credentials.Local(ctx, ref.Context(), a.flags.provider)
+	granted, err := await(ctx, func() (registry.Access, error) {
+		return credentials.Local(ctx, ref.Context(), a.flags.provider)
+	})
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("no credentials for %q: %w", ref.Context().RegistryStr(), ctx.Err())
+	}
 	if err != nil {
 		return nil, err
 	}
 	granted.Insecure = a.flags.insecure
 	return a.registries.Repository(ref.Context(), granted), nil
+}
+
+// await returns what work returns or, when ctx ends first, its error. It is for
+// work that cannot be told to end: that is left behind, and ends with the command.
+func await[T any](ctx context.Context, work func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := work()
+		done <- result{value, err}
+	}()
+	select {
+	case got := <-done:
+		return got.value, got.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // oneReference accepts the one argument of verbs about an artifact.

@@ -90,6 +90,7 @@ type git struct {
 func (g git) ask(args ...string) (string, error) {
 	command := exec.CommandContext(g.ctx, "git", append([]string{"-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull}, args...)...) //nolint:gosec // all arguments are ours but a path after --
 	command.Dir = g.folder
+	command.WaitDelay = time.Second // what git started may hold on to its output
 	command.Env = append(os.Environ(), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0")
 	var said bytes.Buffer
 	command.Stderr = &said

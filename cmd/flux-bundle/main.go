@@ -20,6 +20,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -27,8 +28,18 @@ import (
 var version = "dev"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(execute(streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}, os.Args[1:]))
+}
+
+// execute runs the command until a signal ends it in order: what it has written
+// half is taken back. A second one, by somebody who does not want to wait for that,
+// ends the process at once, but not a second SIGHUP: the kernel and the shell both
+// send one when a terminal is closed. What is ignored from the start, as nohup does,
+// stays ignored.
+func execute(s streams, args []string) int {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	ctx, stop := signal.NotifyContext(context.Background(), slices.DeleteFunc(signals, signal.Ignored)...)
+	defer stop()
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+	return run(ctx, s, args)
 }

@@ -90,21 +90,11 @@ func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	type answer struct {
-		password []byte
-		err      error
-	}
-	answered := make(chan answer, 1)
 	fmt.Fprint(a.err, prompt)
 	defer fmt.Fprintln(a.err)
-	go func() {
-		password, err := term.ReadPassword(fd)
-		answered <- answer{password, err}
-	}()
-	select {
-	case got := <-answered:
-		return got.password, got.err
-	case <-ctx.Done():
+	password, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
 	}
+	return password, err
 }

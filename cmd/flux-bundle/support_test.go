@@ -19,7 +19,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +38,7 @@ const childVariable = "FLUX_BUNDLE_TEST_CHILD"
 
 // child runs the command and says how much memory it needed at most.
 func child(args []string) int {
-	code := run(context.Background(), streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args)
+	code := execute(streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args)
 	status, err := os.Open("/proc/self/status")
 	if err != nil {
 		panic(err)

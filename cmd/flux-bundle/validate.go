@@ -37,6 +37,7 @@ import (
 	fluxtar "github.com/fluxcd/pkg/tar"
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/resmap"
 )
 
 // validation checks what was packed, not the folder that it was packed of: a
@@ -208,11 +209,14 @@ func (v *validation) build(ctx context.Context) error {
 				continue
 			}
 		}
-		if _, err := kustomize.SecureBuild(v.unpacked, filepath.Join(v.unpacked, filepath.FromSlash(k.folder)), v.remoteBases); err != nil {
+		_, err := await(ctx, func() (resmap.ResMap, error) {
+			return kustomize.SecureBuild(v.unpacked, filepath.Join(v.unpacked, filepath.FromSlash(k.folder)), v.remoteBases)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: kustomize did not finish: %w", v.show(k.file), ctx.Err())
+		case err != nil:
 			return v.explain(k, err)
-		}
-		if err := ctx.Err(); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -1,0 +1,159 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+)
+
+// pipe makes a named pipe: who opens it to read waits for somebody who writes, and
+// nothing tells such a wait to end.
+func pipe(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipe")
+	NewWithT(t).Expect(syscall.Mkfifo(path, 0o600)).To(Succeed())
+	return path
+}
+
+func TestWhatNeverAnswersEndsWithTheCommand(t *testing.T) {
+	g := NewWithT(t)
+	over := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over }))
+	t.Cleanup(silent.Close)
+	t.Cleanup(func() { close(over) })
+	base := folder(t, map[string]string{"kustomization.yaml": "resources:\n- " + silent.URL + "/base.yaml\n"})
+
+	// A credential helper that waits until the test is over.
+	held := pipe(t)
+	t.Cleanup(func() {
+		if end, err := os.OpenFile(held, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			_ = end.Close()
+		}
+	})
+	programs := folder(t, map[string]string{"docker-credential-held": "#!/bin/sh\nread -r answer <" + held + "\n"})
+	g.Expect(os.Chmod(filepath.Join(programs, "docker-credential-held"), 0o700)).To(Succeed())
+	config, err := json.Marshal(map[string]any{"credHelpers": map[string]string{"example.com": "held"}})
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Setenv("DOCKER_CONFIG", folder(t, map[string]string{"config.json": string(config)}))
+	t.Setenv("PATH", programs+string(filepath.ListSeparator)+os.Getenv("PATH"))
+
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"a credential helper":      {[]string{"inspect", "example.com/org/app:v1"}, `no credentials for "example.com"`},
+		"a server of remote bases": {[]string{"-f", base, "-t", "example.com/org/app:v1", "--remote-bases"}, "kustomization.yaml: kustomize did not finish"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			ended := make(chan result, 1)
+			go func() { ended <- flux(t, append(c.args, "--timeout", "1s")...) }()
+			var run result
+			g.Eventually(ended, time.Minute).Should(Receive(&run))
+			g.Expect(run.code).To(Equal(exitFailure))
+			expectOneError(g, run, "gave up after 1s (--timeout)", c.says)
+		})
+	}
+}
+
+// held is the command in a process of its own that reads a key from a pipe, which
+// no signal interrupts.
+type held struct {
+	*exec.Cmd
+	// key ends the wait when it is written and closed.
+	key   *os.File
+	said  *bytes.Buffer
+	ended chan error
+}
+
+// hold starts the command, by way of more programs where they are given.
+func hold(t *testing.T, by ...string) *held {
+	t.Helper()
+	g := NewWithT(t)
+	path := pipe(t)
+	argv := append(by, os.Args[0])
+	h := &held{Cmd: exec.CommandContext(t.Context(), argv[0], argv[1:]...), said: &bytes.Buffer{}, ended: make(chan error, 1)}
+	args := []string{"-f", manifests(t), "-t", "example.com/org/app:v1", "-s", path, "--dry-run"}
+	h.Env = append(os.Environ(), childVariable+"="+strings.Join(args, "\n"), passwordVariable+"=secret")
+	h.Stderr = h.said
+	g.Expect(h.Start()).To(Succeed())
+	go func() { h.ended <- h.Wait() }()
+	var err error
+	h.key, err = os.OpenFile(path, os.O_WRONLY, 0) // waits until it is read
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = h.key.Close() })
+	return h
+}
+
+// release gives the command a key to go on with, and returns how it ends.
+func (h *held) release(t *testing.T) (code int) {
+	t.Helper()
+	g := NewWithT(t)
+	path, _ := keyPair(t, "secret")
+	key, err := os.ReadFile(path)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = h.key.Write(key)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(h.key.Close()).To(Succeed())
+	g.Eventually(h.ended, time.Minute).Should(Receive())
+	return h.ProcessState.ExitCode()
+}
+
+func TestASecondSignalEndsTheCommandAtOnce(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(s.String(), func(t *testing.T) {
+			g := NewWithT(t)
+			h := hold(t)
+			// Signals of one kind that come at the same time are one.
+			g.Eventually(func() int {
+				_ = h.Process.Signal(s) // it may have ended
+				return len(h.ended)
+			}, time.Minute, 10*time.Millisecond).Should(Equal(1))
+			g.Expect(h.ProcessState.Sys().(syscall.WaitStatus).Signal()).To(Equal(s))
+		})
+	}
+}
+
+func TestAClosedTerminalEndsTheCommandInOrder(t *testing.T) {
+	g := NewWithT(t)
+	h := hold(t)
+	for range 3 {
+		g.Expect(h.Process.Signal(syscall.SIGHUP)).To(Succeed())
+		g.Consistently(h.ended, 50*time.Millisecond).ShouldNot(Receive())
+	}
+	g.Expect(h.release(t)).To(Equal(exitFailure), h.said.String())
+	g.Expect(h.said.String()).To(HavePrefix("error: interrupted"))
+}
+
+func TestACommandThatOutlivesItsTerminalGoesOn(t *testing.T) {
+	g := NewWithT(t)
+	h := hold(t, "nohup")
+	g.Expect(h.Process.Signal(syscall.SIGHUP)).To(Succeed())
+	g.Expect(h.release(t)).To(Equal(exitOK), h.said.String())
+}
