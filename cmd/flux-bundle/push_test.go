@@ -528,6 +528,44 @@ func TestATagThatMustNotMove(t *testing.T) {
 	must(t, "-f", dir, "-t", ref)
 }
 
+// TestATagThatOnlyWhoMayPushCanMiss pushes to registries that answer 403 in place
+// of 404 for a tag that is not there, as those do that make a repository with its
+// first push.
+func TestATagThatOnlyWhoMayPushCanMiss(t *testing.T) {
+	for name, c := range map[string]struct {
+		allowed string // part of the scope of a token that may know
+		words   []string
+	}{
+		"to all who may not push": {"push", nil},
+		"to everybody":            {"nobody", []string{"/org/app:v1 exists, which --immutable depends on", "403 Forbidden", "nothing was pushed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			logins := withToken(r)
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+				if logins(w, request) {
+					return true
+				}
+				hidden := request.Method == http.MethodHead && strings.HasSuffix(request.URL.Path, "/manifests/v1") &&
+					!strings.Contains(request.Header.Get("Authorization"), c.allowed)
+				if hidden {
+					w.WriteHeader(http.StatusForbidden)
+				}
+				return hidden
+			})
+			run := flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1", "--immutable")
+			if c.words == nil {
+				g.Expect(run.code).To(Equal(exitOK), run.err)
+				return
+			}
+			g.Expect(run.code).To(Equal(exitFailure))
+			expectOneError(g, run, c.words...)
+			g.Expect(r.Count(http.MethodPut, "") + r.Count(http.MethodPost, "")).To(BeZero())
+		})
+	}
+}
+
 func TestWhatIsNotChecked(t *testing.T) {
 	r := serve(t)
 	for name, c := range map[string]struct {

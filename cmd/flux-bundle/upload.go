@@ -141,10 +141,17 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 	if !u.immutable {
 		return nil
 	}
+	look, err := d.look(ctx)
+	if err != nil {
+		return d.failed("push to "+d.name.Name(), err)
+	}
 	for _, tag := range d.tags {
-		found, err := remote.Head(tag, append(d.options, remote.WithContext(ctx))...)
+		found, err := remote.Head(tag, look...)
 		switch {
-		case isNotFound(err):
+		case isAnswer(err, http.StatusNotFound):
+		case isAnswer(err, http.StatusForbidden):
+			return fmt.Errorf("cannot tell whether %s exists, which --immutable depends on: the registry answers 403 Forbidden; "+
+				"see that this account may read there, or leave --immutable out", tag.Name())
 		case err != nil:
 			return d.failed("look for "+tag.Name(), err)
 		case found.Digest != u.artifact.manifest.digest:
@@ -152,6 +159,15 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 		}
 	}
 	return nil
+}
+
+// look returns options to look for tags with. They ask for the right to push, which
+// is needed in any case: registries that create a repository with its first push do
+// not tell others that a tag is not there yet.
+func (d *destination) look(ctx context.Context) ([]remote.Option, error) {
+	patient := transport.NewRetry(d.access.RoundTripper(), transport.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout))
+	loggedIn, err := transport.NewWithContext(ctx, d.name.Registry, d.access.Auth(), patient, []string{d.name.Scope(transport.PushScope)})
+	return []remote.Option{remote.WithTransport(loggedIn), remote.WithContext(ctx)}, err
 }
 
 // push uploads what is not there, the manifest last.
@@ -261,9 +277,10 @@ func annotationsOf(made *artifact) map[string]string {
 	return m.Annotations
 }
 
-func isNotFound(err error) bool {
+// isAnswer tells whether a registry refused with a status.
+func isAnswer(err error, status int) bool {
 	var refusal *transport.Error
-	return errors.As(err, &refusal) && refusal.StatusCode == http.StatusNotFound
+	return errors.As(err, &refusal) && refusal.StatusCode == status
 }
 
 // failed says what could not be done, and why, without the address of a request:
