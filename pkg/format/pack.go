@@ -142,8 +142,9 @@ func (p *packing) collect(ignore string) error {
 	})
 }
 
-// walk visits what is below the folder, in lexical order. Repositories of Git
-// are never looked into.
+// walk visits what is below the folder, in lexical order, but for what Git calls
+// .git: a repository or, in a submodule or a linked working tree, a file with its
+// path on this machine. Git never takes either for content.
 func (p *packing) walk(visit func(name string, d fs.DirEntry) error) error {
 	return fs.WalkDir(p.from.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -153,8 +154,10 @@ func (p *packing) walk(visit func(name string, d fs.DirEntry) error) error {
 			return p.ctx.Err()
 		case name == ".":
 			return nil
-		case d.IsDir() && d.Name() == ".git":
+		case d.Name() == ".git" && d.IsDir():
 			return fs.SkipDir
+		case d.Name() == ".git":
+			return nil
 		}
 		return visit(name, d)
 	})

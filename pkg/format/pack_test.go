@@ -121,6 +121,10 @@ func TestWhatIsPackedIsServedAsItIs(t *testing.T) {
 			files: map[string]string{"a.yaml": "a", "logo.png": "p", ".github/ci.yaml": "c", ".gitignore": "x", ".git/config": "g"},
 			want:  []string{"a.yaml"},
 		},
+		"the file of a submodule that says where its repository is": {
+			files: map[string]string{"a.yaml": "a", "sub/.git": "gitdir: /home/me/app/.git/modules/sub\n", "sub/b.yaml": "b", "sub/.sourceignore": "*.txt\n"},
+			want:  []string{"a.yaml", "sub/", "sub/.sourceignore", "sub/b.yaml"},
+		},
 		"a .sourceignore file in place of the defaults": {
 			files: map[string]string{"a.yaml": "a", "logo.png": "p", "README.md": "r", ".sourceignore": "*.md\n", "sub/x.md": "x", "sub/y.yaml": "y"},
 			want:  []string{".sourceignore", "a.yaml", "logo.png", "sub/", "sub/y.yaml"},
