@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,16 +40,17 @@ type facts struct {
 	revision string
 	// committed is the time of the commit.
 	committed time.Time
-	// dirty tells that the folder is not what was committed: then neither the
+	// dirty tells that what is packed is not what was committed: then neither the
 	// revision nor the time is about it.
 	dirty bool
 }
 
-// gather asks git about the folder of a path. The git command is asked rather
+// gather asks git about the folder of a path, and about the files of it that are
+// packed. The git command is asked rather
 // than a library, because only it reads every repository that it wrote: linked
 // working trees, other ref formats, filters, and who may be trusted.
 // It returns no facts where there is no repository.
-func gather(ctx context.Context, path string) (facts, error) {
+func gather(ctx context.Context, path string, packed []string) (facts, error) {
 	folder, err := folderOf(path)
 	if err != nil || !isInRepository(folder) {
 		return facts{}, err
@@ -61,9 +63,13 @@ func gather(ctx context.Context, path string) (facts, error) {
 	if err != nil {
 		return facts{}, err
 	}
+	tracked, err := g.tracks(packed)
+	if err != nil {
+		return facts{}, err
+	}
 	// A new repository has no commit.
 	commit, err := g.ask("rev-parse", "--quiet", "--verify", "HEAD")
-	found := facts{dirty: status != "" || err != nil}
+	found := facts{dirty: status != "" || !tracked || err != nil}
 	if address, err := g.ask("config", "--get", "remote.origin.url"); err == nil {
 		found.source = withoutPassword(address)
 	}
@@ -98,7 +104,21 @@ func (g git) ask(args ...string) (string, error) {
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return "", fmt.Errorf("git %s: %s", args[0], oneLine(said.String()))
 	}
-	return strings.TrimSpace(string(out)), err
+	return strings.TrimSuffix(string(out), "\n"), err
+}
+
+// tracks tells whether git knows all of some files: its status says nothing of
+// those that it is told to ignore, which are packed nevertheless.
+func (g git) tracks(files []string) (bool, error) {
+	listed, err := g.ask("ls-files", "-z", "--recurse-submodules", "--", ".")
+	if err != nil {
+		return false, err
+	}
+	known := map[string]bool{}
+	for file := range strings.SplitSeq(listed, "\x00") {
+		known[file] = true
+	}
+	return !slices.ContainsFunc(files, func(file string) bool { return !known[file] }), nil
 }
 
 // name returns the branch or the tag that is checked out, and @; nothing when

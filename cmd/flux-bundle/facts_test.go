@@ -74,6 +74,50 @@ func TestAnnotationsComeFromGit(t *testing.T) {
 	g.Expect(said).To(ContainSubstring("changes that are not committed"))
 }
 
+// TestFilesThatGitIgnoresAreNotCommitted packs them all the same: a .gitignore
+// file is not one that Flux reads.
+func TestFilesThatGitIgnoresAreNotCommitted(t *testing.T) {
+	g := NewWithT(t)
+	dir := repository(t)
+	write(t, dir, map[string]string{".gitignore": "secret.yaml\nbuild/\nlogo.png\n", "a b.yaml": "a: 1\n", " äö.yaml": "a: 1\n"})
+	ask(t, dir, "add", ".")
+	ask(t, dir, "commit", "--quiet", "--message=two")
+	revision := HaveKeyWithValue(revisionAnnotation, "main@sha1:"+ask(t, dir, "rev-parse", "HEAD"))
+	write(t, dir, map[string]string{"logo.png": "left out by Flux"})
+	got, said := environment{}.annotationsFor(t, "-f", dir)
+	g.Expect(got).To(revision, said)
+
+	write(t, dir, map[string]string{"app/secret.yaml": "a: 1\n"})
+	for _, path := range []string{dir, filepath.Join(dir, "app"), filepath.Join(dir, "app/secret.yaml")} {
+		got, said = environment{}.annotationsFor(t, "-f", path)
+		g.Expect(got).To(And(HaveLen(1), HaveKey(sourceAnnotation)), path)
+		g.Expect(said).To(ContainSubstring("changes that are not committed"))
+	}
+	got, said = environment{}.annotationsFor(t, "-f", dir, "--ignore-paths", "secret.yaml")
+	g.Expect(got).To(revision, said)
+	got, _ = environment{}.annotationsFor(t, "-f", filepath.Join(dir, "app/config.yaml"))
+	g.Expect(got).To(revision)
+
+	// A repository within that is ignored is none of this one.
+	write(t, dir, map[string]string{"build/a.yaml": "a: 1\n"})
+	ask(t, filepath.Join(dir, "build"), "init", "--quiet")
+	got, _ = environment{}.annotationsFor(t, "-f", dir, "--ignore-paths", "secret.yaml")
+	g.Expect(got).NotTo(HaveKey(revisionAnnotation))
+}
+
+func TestSubmodulesAreCommitted(t *testing.T) {
+	g := NewWithT(t)
+	dir, other := repository(t), repository(t)
+	ask(t, dir, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", other, "base")
+	ask(t, dir, "commit", "--quiet", "--message=two")
+	revision := HaveKeyWithValue(revisionAnnotation, "main@sha1:"+ask(t, dir, "rev-parse", "HEAD"))
+	got, said := environment{}.annotationsFor(t, "-f", dir)
+	g.Expect(got).To(revision, said)
+	ask(t, dir, "submodule", "--quiet", "deinit", "base")
+	got, said = environment{}.annotationsFor(t, "-f", dir)
+	g.Expect(got).To(revision, said)
+}
+
 func TestRevisionsOfWhatIsCheckedOut(t *testing.T) {
 	g := NewWithT(t)
 	dir := repository(t)

@@ -59,7 +59,8 @@ What is checked first: every YAML file parses, and every kustomization builds, w
 folder. Of what is packed, that is: a file that is left out is missing there, too. Templates of Helm charts are not checked.
 
 Annotations come from git where the folder is in a repository: source, revision (branch@sha1:commit) and created, the time of the commit.
-SOURCE_DATE_EPOCH replaces that time. A folder with changes that are not committed gets neither revision nor time.
+SOURCE_DATE_EPOCH replaces that time. A folder with changes that are not committed gets neither revision nor time, and nor does one of
+which a file is packed that git ignores.
 
 The order: upload by digest, sign, and only then set the tags. What is already there is not uploaded or signed again.
 
@@ -182,7 +183,7 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	annotations, err := p.annotate(ctx)
+	given, err := p.given()
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := newArtifact(packed, annotations)
+	made, err := newArtifact(packed, p.annotate(ctx, packed.Files, given))
 	if err != nil {
 		return err
 	}
@@ -227,6 +228,9 @@ func (p *push) check() error {
 	case p.key == "" && (p.legacy || p.tlog):
 		return errors.New("--legacy-signature and --tlog say how to sign, but there is no --sign-key to sign with")
 	}
+	if _, err := os.Stat(p.path); err != nil {
+		return fmt.Errorf("--path %s: %w", p.path, pathless(err))
+	}
 	return cmp.Or(p.output.check(), p.checkLog(), checkPatterns(p.ignore))
 }
 
@@ -249,42 +253,42 @@ func (p *push) references() ([]name.Tag, error) {
 	return tags, nil
 }
 
-// annotate returns the annotations of the artifact: from git, then from the
-// flags, the more specific last.
-func (p *push) annotate(ctx context.Context) (map[string]string, error) {
-	given, err := p.given()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(p.path); err != nil {
-		return nil, fmt.Errorf("--path %s: %w", p.path, pathless(err))
-	}
-	created, set, err := p.app.sourceDate()
-	if err != nil {
-		return nil, err
-	}
-	known, err := gather(ctx, p.path)
+// annotate returns the annotations of an artifact of files: from git, then those
+// that are given, the more specific last.
+func (p *push) annotate(ctx context.Context, files []string, given map[string]string) map[string]string {
+	known, err := gather(ctx, p.path, files)
 	if err != nil {
 		p.app.warnf("source, revision and time are not known: %s", oneLine(err.Error()))
 	}
 	if known.dirty && p.revision == "" {
 		p.app.warnf("%s has changes that are not committed, so the artifact names no revision; commit them, or say --revision", p.path)
 	}
-	if !set {
-		created = known.committed
-	}
-	annotations := map[string]string{sourceAnnotation: cmp.Or(p.source, known.source), revisionAnnotation: cmp.Or(p.revision, known.revision)}
-	if set || !created.IsZero() {
-		annotations[createdAnnotation] = created.Format(time.RFC3339)
+	annotations := map[string]string{sourceAnnotation: known.source, revisionAnnotation: known.revision}
+	if !known.committed.IsZero() {
+		annotations[createdAnnotation] = known.committed.Format(time.RFC3339)
 	}
 	maps.Copy(annotations, given)
 	maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
-	return annotations, nil
+	return annotations
 }
 
-// given reads the annotations of the flags.
+// given reads the annotations of the environment and of the flags. Those with an
+// empty value are not wanted.
 func (p *push) given() (map[string]string, error) {
 	annotations := map[string]string{}
+	created, set, err := p.app.sourceDate()
+	if err != nil {
+		return nil, err
+	}
+	if set {
+		annotations[createdAnnotation] = created.Format(time.RFC3339)
+	}
+	if p.source != "" {
+		annotations[sourceAnnotation] = p.source
+	}
+	if p.revision != "" {
+		annotations[revisionAnnotation] = p.revision
+	}
 	for _, text := range p.annotations {
 		key, value, found := strings.Cut(text, "=")
 		if !found || key == "" {
@@ -319,7 +323,7 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 	if n := len(packed.SkippedLinks); n > 0 {
 		p.app.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))
 	}
-	p.app.statusf("packed %s (%s) as %s (%s)", counted(packed.Files, "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
+	p.app.statusf("packed %s (%s) as %s (%s)", counted(len(packed.Files), "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
 	if p.noValidate {
 		return packed, nil
 	}
@@ -386,7 +390,7 @@ func (p *push) print(tags []name.Tag, made *artifact) error {
 		URL: "oci://" + first.Name(), Repository: first.Context().Name(), Tag: tags[0].TagStr(), Digest: digest,
 		Layer: packedLayer{
 			Digest: made.packed.Digest.String(), Size: made.packed.Size,
-			Files: made.packed.Files, FileBytes: made.packed.FileBytes,
+			Files: len(made.packed.Files), FileBytes: made.packed.FileBytes,
 		},
 		Annotations: annotationsOf(made), Signed: p.key != "" && !p.dryRun, DryRun: p.dryRun,
 	}

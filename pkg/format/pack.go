@@ -63,8 +63,9 @@ type Packed struct {
 	Digest, DiffID v1.Hash
 	// Size of the archive in bytes.
 	Size int64
-	// Files is how many files are in it, and FileBytes what they hold together.
-	Files     int
+	// Files are the paths of the files in it, and FileBytes is what they hold
+	// together.
+	Files     []string
 	FileBytes int64
 	// SkippedLinks are the symbolic links that were left out.
 	SkippedLinks []string
@@ -269,7 +270,7 @@ func (p *packing) open(n *node) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errors.Join(reading(n.path, err), file.Close())
 	}
-	p.packed.Files++
+	p.packed.Files = append(p.packed.Files, n.path)
 	p.packed.FileBytes += n.size
 	return &exact{ctx: p.ctx, File: file, name: n.path, left: n.size}, nil
 }

@@ -187,7 +187,7 @@ func TestPackedBytes(t *testing.T) {
 	g.Expect(os.Chmod(filepath.Join(dir, "app/run.sh"), 0o755)).To(Succeed())
 	packed, err := pack(t, dir, format.PackOptions{})
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(packed.Files).To(Equal(3))
+	g.Expect(packed.Files).To(Equal([]string{"app/deploy.yaml", "app/run.sh", "kustomization.yaml"}))
 	g.Expect(packed.FileBytes).To(BeEquivalentTo(17029 + 10))
 	g.Expect(packed.Digest.String()).To(Equal("sha256:64f86069d0d3e294d4411d495fd24e352b3e8e5e8dfe1ebecaf5b29ef1e7cbbd"))
 	g.Expect(packed.DiffID.String()).To(Equal("sha256:c339f03b5f5d45b9a805b1c91cc10cebcbf32516878c56833bfb722a82788317"))
