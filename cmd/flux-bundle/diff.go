@@ -353,12 +353,13 @@ func (c *comparison) diffOf(change change) (text string, ok bool, err error) {
 	if !readable || err != nil {
 		return "", false, err
 	}
+	const nothing = "/dev/null" // what patch(1) knows, on every system
 	before, after := "a/"+change.Path, "b/"+change.Path
 	if change.Old == nil {
-		before = os.DevNull
+		before = nothing
 	}
 	if change.New == nil {
-		after = os.DevNull
+		after = nothing
 	}
 	text, err = udiff.ToUnified(printable(before), printable(after), old, udiff.Lines(old, now), udiff.DefaultContextLines)
 	return text, err == nil, err

@@ -168,16 +168,12 @@ func isInRepository(folder string) bool {
 	if err != nil {
 		return false
 	}
-	for {
+	for folder := range upwardsFrom(folder) {
 		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {
 			return true
 		}
-		parent := filepath.Dir(folder)
-		if parent == folder {
-			return false
-		}
-		folder = parent
 	}
+	return false
 }
 
 // withoutPassword drops what logs in from the address of a repository, because CI

@@ -200,17 +200,16 @@ func checkFolder(path string) error {
 	if err != nil {
 		return err
 	}
-	for {
-		info, err := os.Stat(folder)
-		switch parent := filepath.Dir(folder); {
-		case err == nil && !info.IsDir():
+	for folder := range upwardsFrom(folder) {
+		switch info, err := os.Stat(folder); {
+		case err != nil:
+		case !info.IsDir():
 			return fmt.Errorf("cannot write to %q: %q is a file, expected a folder", path, folder)
-		case err == nil, parent == folder:
-			return nil
 		default:
-			folder = parent
+			return nil
 		}
 	}
+	return nil
 }
 
 // checkPrefix refuses what two files cannot be named after.

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path"
@@ -63,15 +64,27 @@ func newStage(dir string) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The root folder is always there.
-	for ; isMissing(path); path = filepath.Dir(path) {
-		s.made = append(s.made, path)
+	for folder := range upwardsFrom(path) {
+		if !isMissing(folder) {
+			break
+		}
+		s.made = append(s.made, folder)
 	}
 	if err := s.open(dir); err != nil {
 		s.close()
 		return nil, fmt.Errorf("cannot write to %q: %w", dir, err)
 	}
 	return s, nil
+}
+
+// upwardsFrom returns an absolute path and all folders that it is in, the root
+// folder last: on Windows, that of a drive which may not be there.
+func upwardsFrom(path string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for yield(path) && filepath.Dir(path) != path {
+			path = filepath.Dir(path)
+		}
+	}
 }
 
 func isMissing(path string) bool {
@@ -169,7 +182,15 @@ func (s *stage) compare(f treeFile) (same bool, err error) {
 		return false, err
 	case info.IsDir():
 		return false, fmt.Errorf("%q is a file in the artifact, but a folder in %q: remove it first", f.path, s.target.Name())
-	case !info.Mode().IsRegular() || info.Size() != f.size || info.Mode()&0o111 != f.mode&0o111:
+	case !info.Mode().IsRegular() || info.Size() != f.size:
+		return false, nil
+	}
+	// As it was unpacked: there are file systems that keep no permissions.
+	fresh, err := s.fresh.Lstat(f.path)
+	if err != nil {
+		return false, err
+	}
+	if info.Mode()&0o111 != fresh.Mode()&0o111 {
 		return false, nil
 	}
 	file, err := s.target.Open(f.path)

@@ -21,10 +21,45 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/pkg/format"
 )
+
+func TestTheWayUpEnds(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(slices.Collect(upwardsFrom(filepath.FromSlash("/a/b")))).To(Equal([]string{filepath.FromSlash("/a/b"), filepath.FromSlash("/a"), filepath.FromSlash("/")}))
+	g.Expect(slices.Collect(upwardsFrom(filepath.FromSlash("/")))).To(Equal([]string{filepath.FromSlash("/")}))
+}
+
+// TestAFileSystemWithoutPermissionsHasTheSameFiles takes from the stage what such
+// a file system would not have kept.
+func TestAFileSystemWithoutPermissionsHasTheSameFiles(t *testing.T) {
+	g := NewWithT(t)
+	from := folder(t, map[string]string{"run.sh": "#!/bin/sh\n"})
+	g.Expect(os.Chmod(filepath.Join(from, "run.sh"), 0o755)).To(Succeed())
+	root, err := os.OpenRoot(from)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer root.Close()
+	packed, err := format.Pack(t.Context(), root, t.TempDir(), format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	s, err := newStage(folder(t, map[string]string{"run.sh": "#!/bin/sh\n"}))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer s.close()
+	pulled, err := readTree(t.Context(), packed.Path, s.fresh)
+	g.Expect(err).NotTo(HaveOccurred())
+	p, err := s.plan(t.Context(), pulled)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(p.overwritten).To(Equal([]string{"run.sh"}))
+
+	g.Expect(s.fresh.Chmod("run.sh", 0o666)).To(Succeed())
+	p, err = s.plan(t.Context(), pulled)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(p.overwritten).To(BeEmpty())
+}
 
 // ending is a context that is cancelled when it was looked at some times.
 type ending struct {
