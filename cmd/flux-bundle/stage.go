@@ -46,6 +46,8 @@ type stage struct {
 	// made are folders that were made for the target, innermost first.
 	made []string
 	done bool
+	// stays tells that the stage holds what could not be moved back.
+	stays bool
 }
 
 // stagePrefix is how the name of a stage begins.
@@ -114,7 +116,9 @@ func (s *stage) close() {
 		_ = s.fresh.Close() // it was only opened
 	}
 	if s.target != nil {
-		_ = s.target.RemoveAll(s.name) // what cannot be removed is hidden, and named after this program
+		if !s.stays {
+			_ = s.target.RemoveAll(s.name) // what cannot be removed is hidden, and named after this program
+		}
 		_ = s.target.Close()
 	}
 	if s.done {
@@ -224,7 +228,8 @@ func (s *stage) other(t *tree) (found string, err error) {
 	return found, err
 }
 
-// carryOut moves files into the target. Whatever fails is undone.
+// carryOut moves files into the target. Whatever fails is undone; what cannot be
+// moved back stays in the stage, which the error names.
 func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 	var undo []func() error
 	defer func() {
@@ -234,6 +239,9 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 		}
 		for _, step := range slices.Backward(undo) {
 			err = errors.Join(err, step())
+		}
+		if s.stays {
+			err = fmt.Errorf("%w; the files that could not be moved back are in %q", err, filepath.Join(s.target.Name(), s.name, oldFolder))
 		}
 	}()
 	for _, folder := range p.folders {
@@ -247,7 +255,11 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 		if err := s.target.Rename(file, kept); err != nil {
 			return err
 		}
-		undo = append(undo, func() error { return s.target.Rename(kept, file) })
+		undo = append(undo, func() error {
+			err := s.target.Rename(kept, file)
+			s.stays = s.stays || err != nil
+			return err
+		})
 	}
 	for _, file := range slices.Concat(p.added, p.overwritten) {
 		if err := ctx.Err(); err != nil { // before the file is moved: what has no undo must not happen

@@ -75,6 +75,44 @@ func (e *ending) Err() error {
 	return nil
 }
 
+// meddling is a context that ends when it is first looked at, and then does
+// something else as well.
+type meddling struct {
+	context.Context
+
+	meddle func()
+}
+
+func (m *meddling) Err() error {
+	m.meddle()
+	return context.Canceled
+}
+
+// TestWhatCannotBeMovedBackIsKept has somebody make a folder where a file was
+// before.
+func TestWhatCannotBeMovedBackIsKept(t *testing.T) {
+	g := NewWithT(t)
+	dir := folder(t, map[string]string{"a.yaml": "old a", "z.yaml": "old z"})
+	s, err := newStage(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	packed := filepath.Join(t.TempDir(), "layer")
+	g.Expect(os.WriteFile(packed, archived(t, tar.Header{Name: "a.yaml"}, tar.Header{Name: "z.yaml"}), 0o600)).To(Succeed())
+	pulled, err := readTree(t.Context(), packed, s.fresh)
+	g.Expect(err).NotTo(HaveOccurred())
+	p, err := s.plan(t.Context(), pulled)
+	g.Expect(err).NotTo(HaveOccurred())
+
+	theirs := map[string]string{"a.yaml/theirs": "their own"}
+	err = s.carryOut(&meddling{t.Context(), func() { write(t, dir, theirs) }}, p)
+	g.Expect(err).To(MatchError(context.Canceled))
+	old := filepath.Join(dir, s.name, oldFolder)
+	g.Expect(err).To(MatchError(ContainSubstring(old)))
+	s.close()
+	g.Expect(treeOf(t, old)).To(HaveKeyWithValue("0", "old a"))
+	left := treeOf(t, dir)
+	g.Expect(left).To(And(HaveKeyWithValue("z.yaml", "old z"), HaveKeyWithValue("a.yaml/theirs", "their own")))
+}
+
 // TestAMoveThatIsInterruptedIsUndone holds that nothing is moved any more once
 // somebody has ended the work, and that what was moved before is moved back.
 func TestAMoveThatIsInterruptedIsUndone(t *testing.T) {
