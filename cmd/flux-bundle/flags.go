@@ -31,6 +31,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/sign"
 )
@@ -146,10 +147,8 @@ func (f *contentFlags) check() error {
 // a file that was to be left out would be published.
 func checkPatterns(patterns []string) error {
 	for _, pattern := range patterns {
-		for element := range strings.SplitSeq(pattern, "/") {
-			if _, err := filepath.Match(element, ""); err != nil && !strings.HasPrefix(pattern, "#") {
-				return unexpected("ignore-paths", pattern, `a pattern as in .sourceignore: every [ needs its ], and \ something behind it`)
-			}
+		if !format.IsPattern(pattern) {
+			return unexpected("ignore-paths", pattern, `a pattern as in .sourceignore: every [ needs its ], and \ something behind it`)
 		}
 	}
 	return nil

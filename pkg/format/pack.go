@@ -17,6 +17,7 @@ limitations under the License.
 package format
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -122,7 +123,11 @@ func (p *packing) collect(ignore string) error {
 		case !d.Type().IsRegular():
 			return invalid("%s is no regular file, and patterns are read from nothing else: put a file in its place", fault.Quote(name))
 		}
-		return p.note(rules, name)
+		if err := p.note(rules, name); err != nil {
+			return err
+		}
+		folder, _ := path.Split(name)
+		return checkPatterns(name, rules.files[strings.TrimSuffix(folder, "/")])
 	})
 	if err != nil {
 		return err
@@ -141,6 +146,32 @@ func (p *packing) collect(ignore string) error {
 		}
 		return p.add(name, d)
 	})
+}
+
+// IsPattern tells whether a line of a .sourceignore file can be read. One that
+// cannot matches nothing, and what it was to leave out would be published.
+func IsPattern(line string) bool {
+	if strings.HasPrefix(line, "#") {
+		return true
+	}
+	for element := range strings.SplitSeq(line, "/") {
+		if _, err := filepath.Match(element, ""); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// checkPatterns refuses a .sourceignore file with a line that is no pattern.
+func checkPatterns(name string, body []byte) error {
+	number := 0
+	for line := range bytes.Lines(body) {
+		number++
+		if text := strings.TrimRight(string(line), "\r\n"); !IsPattern(text) {
+			return invalid(`line %d of %s is %s, which is no pattern: every [ needs its ], and \ something behind it`, number, fault.Quote(name), fault.Quote(text))
+		}
+	}
+	return nil
 }
 
 // walk visits what is below the folder, in lexical order, but for what Git calls

@@ -270,6 +270,10 @@ func TestWhatCannotBePacked(t *testing.T) {
 			spoil:  func(dir string) error { return os.Symlink("../patterns", filepath.Join(dir, "sub/.sourceignore")) },
 			reason: v1alpha1.ReasonInvalidArtifact, words: `"sub/.sourceignore" is no regular file`,
 		},
+		"a .sourceignore file with a line that is no pattern": {
+			files:  map[string]string{"a": "a", "sub/.sourceignore": "# [\r\n!ok/[a-z]*\r\nsecret[0-9.yaml\r\n"},
+			reason: v1alpha1.ReasonInvalidArtifact, words: `line 3 of "sub/.sourceignore" is "secret[0-9.yaml", which is no pattern`,
+		},
 		"a folder in place of a .sourceignore file": {
 			files: map[string]string{"a": "a", ".sourceignore/b": "b"}, reason: v1alpha1.ReasonInvalidArtifact, words: `".sourceignore" is no regular file`,
 		},
