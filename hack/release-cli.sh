@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if (($# == 0)) || [[ ! "$1" =~ ^[0-9]+\.[0-9]+\.[0-9]+ ]]; then
+if (($# == 0)) || [[ ! "$1" =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]]; then
 	echo "usage: $0 VERSION [OS/ARCH...], with a version such as 0.1.0" >&2
 	exit 1
 fi
@@ -28,6 +28,9 @@ mkdir -p "$out"
 sha256() {
 	if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
+
+# Archives say nothing of who builds them, and when: the same commit gives the same checksums.
+if [[ "$(tar --version)" == *GNU* ]]; then nobody=(--owner=0 --group=0 --numeric-owner); else nobody=(--uid 0 --gid 0 --numeric-owner); fi
 
 cat >"$out/bundle.yaml" <<EOF
 apiVersion: cli.fluxcd.io/v1beta1
@@ -49,7 +52,10 @@ for platform in "${platforms[@]}"; do
 	stage="$(mktemp -d)"
 	CGO_ENABLED=0 GOOS="$os" GOARCH="$arch" "$go" build -trimpath -ldflags "-s -w -X main.version=v$version" -o "$stage/$bin" ./cmd/flux-bundle
 	cp LICENSE "$stage"
-	tar -C "$stage" -czf "$out/$archive" "$bin" LICENSE
+	chmod 0755 "$stage/$bin"
+	chmod 0644 "$stage/LICENSE"
+	TZ=UTC touch -t 198001010000 "$stage/$bin" "$stage/LICENSE"
+	tar -C "$stage" --format=ustar "${nobody[@]}" -cf - "$bin" LICENSE | gzip -9n >"$out/$archive"
 	rm -rf "$stage"
 	sum="$(sha256 "$out/$archive")"
 	echo "$sum  $archive" >>"$out/checksums.txt"
