@@ -62,7 +62,8 @@ Annotations come from git where the folder is in a repository: source, revision 
 SOURCE_DATE_EPOCH replaces that time. A folder with changes that are not committed gets neither revision nor time, and nor does one of
 which a file is packed that git ignores.
 
-The order: upload by digest, sign, and only then set the tags. What is already there is not uploaded or signed again.
+The order: upload by digest, sign, and only then set the tags. What is already there is not uploaded again, nor signed again by
+the same key, but with --tlog: then each push adds a signature, because nobody can tell from here whether the log has one.
 
 Standard output has the reference with the digest and nothing else.`
 
