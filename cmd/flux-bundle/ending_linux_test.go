@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,7 +98,7 @@ func hold(t *testing.T, by ...string) *held {
 	t.Helper()
 	g := NewWithT(t)
 	path := pipe(t)
-	argv := append(by, os.Args[0])
+	argv := slices.Concat(by, os.Args[:1])
 	h := &held{Cmd: exec.CommandContext(t.Context(), argv[0], argv[1:]...), said: &bytes.Buffer{}, ended: make(chan error, 1)}
 	args := []string{"-f", manifests(t), "-t", "example.com/org/app:v1", "-s", path, "--dry-run"}
 	h.Env = append(os.Environ(), childVariable+"="+strings.Join(args, "\n"), passwordVariable+"=secret")

@@ -46,9 +46,9 @@ type facts struct {
 }
 
 // gather asks git about the folder of a path, and about the files of it that are
-// packed. The git command is asked rather
-// than a library, because only it reads every repository that it wrote: linked
-// working trees, other ref formats, filters, and who may be trusted.
+// packed. The git command is asked rather than a library, because only it reads
+// every repository that it wrote: linked working trees, other ref formats, filters,
+// and who may be trusted.
 // It returns no facts where there is no repository.
 func gather(ctx context.Context, path string, packed []string) (facts, error) {
 	folder, err := folderOf(path)

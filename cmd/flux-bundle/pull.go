@@ -172,22 +172,20 @@ func (a *app) confirm(ctx context.Context, question string) error {
 		return fmt.Errorf("%s: give --force to overwrite them", question)
 	}
 	fmt.Fprintf(a.err, "%s. Overwrite them? [y/N] ", printable(question))
-	answer := make(chan string, 1)
-	go func() {
+	said, err := await(ctx, func() (string, error) {
 		line, err := bufio.NewReader(a.in).ReadString('\n') // no answer is no
 		if err != nil {
 			fmt.Fprintln(a.err) // nobody ended the line of the question
 		}
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case <-ctx.Done():
+		return strings.ToLower(strings.TrimSpace(line)), nil
+	})
+	switch {
+	case err != nil:
 		fmt.Fprintln(a.err)
-		return ctx.Err()
-	case said := <-answer:
-		if said == "y" || said == "yes" {
-			return nil
-		}
+		return err
+	case said == "y" || said == "yes":
+		return nil
+	default:
 		return errors.New("nothing was written")
 	}
 }
