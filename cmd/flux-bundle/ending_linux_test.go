@@ -132,10 +132,10 @@ func TestASecondSignalEndsTheCommandAtOnce(t *testing.T) {
 			g := NewWithT(t)
 			h := hold(t)
 			// Signals of one kind that come at the same time are one.
-			g.Eventually(func() int {
+			g.Eventually(func() <-chan error {
 				_ = h.Process.Signal(s) // it may have ended
-				return len(h.ended)
-			}, time.Minute, 10*time.Millisecond).Should(Equal(1))
+				return h.ended
+			}, time.Minute, 10*time.Millisecond).Should(Receive())
 			g.Expect(h.ProcessState.Sys().(syscall.WaitStatus).Signal()).To(Equal(s))
 		})
 	}
