@@ -509,6 +509,26 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	s.waitPublished("app", "1.0.1@")
 }
 
+// A registry that knows nothing any more, because it is rolled out just now or
+// hides what the credentials no longer open, does not say that an image is not signed.
+func TestARegistryThatHidesEverythingWithdrawsNothing(t *testing.T) {
+	s, _ := governed(t)
+	before := s.record("app")
+	s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	s.regovern("policy", atMost("1Gi")) // which it is, so that nothing is refused for it
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "404", "still published: 1.0.0@")
+	NewWithT(t).Expect(s.record("app").Status.Artifact).To(Equal(before.Status.Artifact))
+	s.registry.Answer(nil)
+	s.eventually(func(g Gomega) {
+		obj := get[v1alpha1.ArtifactRepository](g, s, "app")
+		g.Expect(obj.Status.ObservedTrust).NotTo(Equal(before.Status.ObservedTrust))
+		g.Expect(obj).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
+	})
+}
+
 // What was rejected is gone for good: retention is for what was only replaced.
 func TestRejectedBytesDoNotComeBack(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -823,7 +843,7 @@ func TestAPolicyThatIsTightenedWhileAnImageIsPulled(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	s.govern("policy")
-	pulling, tightened := make(chan struct{}), make(chan struct{})
+	pulling, tightened := make(chan struct{}, 1), make(chan struct{})
 	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.Contains(r.URL.Path, "/blobs/") {
 			select {

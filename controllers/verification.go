@@ -55,7 +55,7 @@ func (d demands) verifier(repository trust.Repository) trust.Verifier {
 	case len(d.rules) == 0:
 		return trust.NoDemands{}
 	default:
-		return trust.NewRules(repository, d.rules...)
+		return trust.NewRules(repository, d.rules...).Resolved() // nobody fetches what was not resolved
 	}
 }
 

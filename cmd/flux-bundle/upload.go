@@ -251,7 +251,7 @@ func (u *upload) isSigned(ctx context.Context, d *destination) bool {
 		return false
 	}
 	verified, err := trust.NewRules(d.access, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
-		Verify(ctx, trust.Subject{Repository: d.access.Name(), Digest: u.artifact.manifest.digest})
+		Resolved().Verify(ctx, trust.Subject{Repository: d.access.Name(), Digest: u.artifact.manifest.digest})
 	return err == nil && slices.ContainsFunc(verified.Rulings(), func(r trust.Ruling) bool { return r.Signer.Format != trust.Legacy })
 }
 

@@ -122,7 +122,7 @@ func rulesOf(from origin, by *trust.Authority) trust.Verifier {
 	if by == nil {
 		return trust.NoDemands{}
 	}
-	return trust.NewRules(from.repository, trust.Rule{Name: "signature", AnyOf: []trust.Alternative{{Authority: by}}})
+	return trust.NewRules(from.repository, trust.Rule{Name: "signature", AnyOf: []trust.Alternative{{Authority: by}}}).Resolved()
 }
 
 // verdict is the result of verify, with stable names.

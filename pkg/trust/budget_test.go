@@ -104,7 +104,7 @@ func TestAVerificationCostsItsSignatures(t *testing.T) {
 				}
 				g.Expect(s.spent(i)).To(Equal(resolved), "%s is resolved", version)
 
-				_, err = trust.NewRules(repository, rule(authority)).Verify(t.Context(), i.subject())
+				_, err = trust.NewRules(repository, rule(authority)).Resolved().Verify(t.Context(), i.subject())
 				if name == "no signature" {
 					expectDenied(g, err, trust.Rejected)
 				} else {
@@ -113,6 +113,42 @@ func TestAVerificationCostsItsSignatures(t *testing.T) {
 				g.Expect(s.spent(i)).To(Equal(append([]string{"GET referrers/of the image"}, c.costs...)), "%s is verified", version)
 				s.answer(nil)
 			}
+		})
+	}
+}
+
+// TestOnlyWhatIsToBeRejectedIsAskedForAgain holds that what nobody has resolved
+// costs a request more, past what is remembered of it, where nothing else shows
+// that the registry knows it.
+func TestOnlyWhatIsToBeRejectedIsAskedForAgain(t *testing.T) {
+	const tag, legacy, again = "GET manifests/tag", "GET manifests/tag.sig", "GET the image"
+	by := newPair(t)
+	for name, c := range map[string]struct {
+		sign  func(*testing.T, *image)
+		costs []string
+	}{
+		"a good signature": {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, by) }, []string{tag, legacy, "GET blobs"}},
+		"another key":      {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, newPair(t)) }, []string{tag, legacy, "GET blobs"}},
+		"no signature":     {func(*testing.T, *image) {}, []string{tag, legacy, again}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i := push(t, s, name)
+			c.sign(t, i)
+			authority, err := trust.NewAuthority(keys(map[string][]byte{"cosign.pub": by.pem(t)}), trust.Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			repository := i.open(t, registry.Access{})
+			_, err = repository.Resolve(t.Context(), registry.Query{Digest: i.digest})
+			g.Expect(err).NotTo(HaveOccurred())
+			s.asked()
+			_, err = trust.NewRules(repository, rule(authority)).Verify(t.Context(), i.subject())
+			if name == "a good signature" {
+				g.Expect(err).NotTo(HaveOccurred())
+			} else {
+				expectDenied(g, err, trust.Rejected)
+			}
+			g.Expect(s.spent(i)).To(Equal(append([]string{"GET referrers/of the image"}, c.costs...)))
 		})
 	}
 }

@@ -60,11 +60,20 @@ type Alternative struct {
 type Rules struct {
 	repository Repository
 	rules      []Rule
+	resolved   bool
 }
 
 // NewRules returns the Verifier that applies rules to images of a repository.
 func NewRules(repository Repository, rules ...Rule) *Rules {
 	return &Rules{repository: repository, rules: rules}
+}
+
+// Resolved returns a Verifier of the same rules for subjects that the registry
+// has shown to the caller just now. Of others it is asked whether it shows them,
+// before they are rejected because there is no signature: a registry that
+// answers 404 to everything is no proof that an image is not signed.
+func (r *Rules) Resolved() *Rules {
+	return &Rules{repository: r.repository, rules: r.rules, resolved: true}
 }
 
 // Fingerprint identifies what is demanded: while it is the same, so is every
@@ -132,6 +141,9 @@ func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
 	}
 	search := &search{reader: &reader{source: r.repository}, subject: subject, hearings: hearings, seen: map[string]bool{}}
 	search.run(ctx)
+	if !r.resolved {
+		search.prove(ctx)
+	}
 	return conclude(subject, hearings)
 }
 

@@ -61,6 +61,7 @@ type search struct {
 	hearings []*hearing
 	seen     map[string]bool
 	opened   map[kind]int
+	shown    bool                // the registry has shown a manifest of the repository
 	target   *ocispec.Descriptor // once it was asked for
 }
 
@@ -88,6 +89,19 @@ func (s *search) run(ctx context.Context) {
 	if s.needs()&forCosign != 0 {
 		s.note(forCosign, s.legacy(ctx))
 	}
+}
+
+// prove asks whether the registry shows the subject itself, where nothing else
+// tells a subject without signatures from a registry that hides, or has lost for
+// a while, all that is in the repository.
+func (s *search) prove(ctx context.Context) {
+	doubtful := false
+	s.each(forBoth, func(t *trial) { doubtful = doubtful || len(t.unknown) == 0 })
+	if s.shown || !doubtful {
+		return
+	}
+	_, err := s.reader.manifestByDigest(ctx, s.subject.Digest)
+	s.note(forBoth, err)
 }
 
 // needs tells for whom signatures are still of use.
@@ -233,6 +247,7 @@ func (s *search) open(ctx context.Context, descriptor referrer, of kind, where F
 	if err != nil {
 		return err
 	}
+	s.shown = true
 	m := manifest{}
 	if err := m.decode(answer.body); err != nil {
 		s.report(of, "a referrer that is not a manifest: %s", fault.Words(err.Error()))
@@ -324,6 +339,7 @@ func (s *search) legacy(ctx context.Context) error {
 	if !ok {
 		return err
 	}
+	s.shown = true
 	m := manifest{}
 	switch err := m.decode(body); {
 	case exceeds(err):

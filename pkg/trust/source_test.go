@@ -78,6 +78,8 @@ func TestWhatCannotBeReadIsUnknown(t *testing.T) {
 		"503 on everything":                     {"/v2/", http.StatusServiceUnavailable},
 		"503 on the manifests of the referrers": {"/manifests/sha256:", http.StatusServiceUnavailable},
 		"503 on blobs":                          {"/blobs/", http.StatusServiceUnavailable},
+		"404 on everything":                     {"/v2/", http.StatusNotFound},
+		"404 on all but the list of referrers":  {"/manifests/", http.StatusNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
