@@ -50,6 +50,10 @@ import (
 // caches to catch up.
 const conflictDelay = 200 * time.Millisecond
 
+// replacementTime is how long what is published and was rejected may wait for
+// what is to take its place.
+const replacementTime = time.Second
+
 // writeTimeout bounds the writes that end a reconcile: an API server that takes
 // a request and never answers must not keep the workers.
 const writeTimeout = 30 * time.Second
@@ -106,7 +110,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if r.attention.outdated(req.NamespacedName, obj.ResourceVersion) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	ctx, end := r.attention.begin(ctx, req.NamespacedName)
+	attempting, end := r.attention.begin(ctx, req.NamespacedName)
 	defer end()
 	defer r.Events.duration(ctx, obj, start)
 
@@ -120,13 +124,13 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if around.trust, err = r.Trust.inForce(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
-	a := r.attempt(ctx, obj, around)
-	if ctx.Err() != nil {
-		// The object was deleted, or the process ends: there is nobody to tell.
-		// One of its name that was made again since gets its turn.
+	a := r.attempt(attempting, obj, around)
+	if attempting.Err() != nil {
+		// The object was deleted, or the process ends: there is nobody to tell. Or
+		// the platform has changed what it demands. What there is now gets its turn.
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	if a.postponed > 0 {
+	if a.postponed > 0 && !a.rejected() {
 		return ctrl.Result{RequeueAfter: a.postponed}, nil
 	}
 	writing, stop := context.WithTimeout(ctx, writeTimeout)
@@ -170,21 +174,18 @@ func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alp
 	case Withdraw:
 		return a
 	case Publish:
-		a = r.publishInLane(ctx, obj, around, a)
+		a = r.publishInTime(ctx, obj, around, a)
 		if a.err == nil && a.judgement != nil && !a.verifiedAnew() {
 			// Nothing new replaced what is no longer accepted, or not known to be:
 			// another name for it is nothing new.
 			a.err = a.judgement.err
-		}
-		if a.judgement != nil && a.judgement.rejected {
-			a.postponed = 0 // what is rejected is taken away now, whoever else is asking the registry
 		}
 		if a.err == nil {
 			return a
 		}
 	case Freeze, Refuse:
 	}
-	if a.judgement != nil && a.judgement.rejected {
+	if a.rejected() {
 		// Why it is taken away matters more than why nothing new came.
 		a.err = a.judgement.err
 		return a
@@ -211,6 +212,24 @@ func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj
 		return err
 	}
 	return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
+}
+
+// publishInTime publishes. Where what is published was rejected, the new takes its
+// place if it is there within replacementTime; else the old is taken away first:
+// whoever serves the new slowly must not keep the old published by that.
+func (r *ArtifactRepositoryReconciler) publishInTime(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	if !a.rejected() {
+		return r.publishInLane(ctx, obj, around, a)
+	}
+	// It is given up, which says nothing about the registry; a deadline would.
+	publishing, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	defer time.AfterFunc(replacementTime, giveUp).Stop()
+	a = r.publishInLane(publishing, obj, around, a)
+	if a.err != nil && publishing.Err() != nil {
+		a.postponed = conflictDelay
+	}
+	return a
 }
 
 // publishInLane publishes unless the way to the registry is closed.
@@ -467,7 +486,7 @@ func (r *ArtifactRepositoryReconciler) recordRejection(ctx context.Context, befo
 	}
 	cleared := obj.DeepCopy()
 	if made != nil {
-		if a.judgement == nil || !a.judgement.rejected || named.Path == made.Path {
+		if !a.rejected() || named.Path == made.Path {
 			return before, nil
 		}
 		cleared = before.DeepCopy()
@@ -551,6 +570,9 @@ func (r *ArtifactRepositoryReconciler) patchStatus(ctx context.Context, base, ob
 func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.ArtifactRepository, a attempt) time.Duration {
 	failure := fault.Of(a.err, v1alpha1.ReasonFetchFailed)
 	lost := obj.Status.Artifact != nil && !a.stored
+	if a.postponed > 0 {
+		return a.postponed
+	}
 	if a.judgement != nil && a.judgement.wait > 0 {
 		return min(a.judgement.wait, a.plan.Interval)
 	}

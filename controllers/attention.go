@@ -30,15 +30,17 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// attention is what a process remembers of the objects that it reconciles.
-// Nothing depends on it but speed: a new process starts with none.
+// attention is what a process remembers of the objects that it reconciles: what
+// saves work, what ends a reconcile that was overtaken, and what tells a stale
+// cache. A new process starts with none of it, and needs none: it has no reconcile
+// under way and has written nothing that its caches do not know.
 type attention struct {
 	mu    sync.Mutex
 	notes map[types.NamespacedName]*note
 }
 
 type note struct {
-	// cancel ends the reconcile that is under way.
+	// cancel ends the attempt that is under way.
 	cancel context.CancelFunc
 	// refused is the last failure that only another digest heals.
 	refused *bridge.Refusal
@@ -66,15 +68,16 @@ func (a *attention) on(key types.NamespacedName, do func(*note)) {
 	do(n)
 }
 
-// begin notes that a reconcile is under way. Its context ends with end, or
-// when the object is deleted.
+// begin notes that an attempt is under way. Its context ends with end, or when it
+// is interrupted.
 func (a *attention) begin(ctx context.Context, key types.NamespacedName) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	a.on(key, func(n *note) { n.cancel = cancel })
 	return ctx, cancel
 }
 
-// interrupt ends the reconcile of an object that was deleted.
+// interrupt ends the attempt that is under way for an object, because what it
+// started from holds no longer.
 func (a *attention) interrupt(key types.NamespacedName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

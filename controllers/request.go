@@ -44,7 +44,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		return bridge.Request{}, err
 	}
 	published := publishedBy(obj)
-	if a.judgement != nil && a.judgement.rejected {
+	if a.rejected() {
 		published = nil
 	}
 	opened := r.Registry.Repository(plan.Repository, access)

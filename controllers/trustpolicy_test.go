@@ -18,14 +18,17 @@ package controllers_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -628,6 +631,45 @@ func TestRejectedBytesAreServedByNoReplicaThatMissedTheRejection(t *testing.T) {
 	back.expectServed(good)
 }
 
+// conflicting answers writes to ImagePolicies with a conflict.
+type conflicting struct {
+	http.RoundTripper
+
+	on *atomic.Bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c conflicting) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.on.Load() && r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/imagepolicies/") {
+		body := `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409}`
+		return &http.Response{
+			StatusCode: http.StatusConflict, Header: http.Header{"Content-Type": {"application/json"}},
+			Body: io.NopCloser(strings.NewReader(body)), Request: r,
+		}, nil
+	}
+	return c.RoundTripper.RoundTrip(r)
+}
+
+// Image objects that cannot be kept for a conflict, again and again, keep nothing
+// published.
+func TestAConflictOnImageObjectsDelaysNoWithdrawal(t *testing.T) {
+	s := newScene(t)
+	var conflicts atomic.Bool
+	s.transport = func(next http.RoundTripper) http.RoundTripper { return conflicting{next, &conflicts} }
+	s.start()
+	s.publishedByPolicy("app", "1.0.0")
+	conflicts.Store(true)
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Policy = semver("1.x") })
+	s.govern("policy", formats("Helm"))
+	s.withdrawn("app", "is not allowed")
+	conflicts.Store(false)
+	s.ungovern("policy")
+	s.scanned("app")
+	s.eventually(func(g Gomega) {
+		g.Expect(get[imagev1.ImagePolicy](g, s, "app").Spec.Policy).To(Equal(*semver("1.x")))
+	})
+}
+
 // Whoever may annotate objects could make each guarded write a conflict.
 func TestATenantWhoEditsAllTheTimeDelaysNoWithdrawal(t *testing.T) {
 	for name, next := range map[string]func(*scene, *publish.Signer){
@@ -874,6 +916,135 @@ func TestAPolicyThatIsTightenedWhileAnImageIsPulled(t *testing.T) {
 			return
 		}
 	}
+}
+
+// stall lets the registry send nothing of a blob until it is released, and tells
+// when somebody waits for it.
+func (s *scene) stall(blob v1.Hash) (waiting <-chan struct{}, release func()) {
+	return s.hold(blob, func(_ http.ResponseWriter, r *http.Request, released <-chan struct{}) bool {
+		select {
+		case <-released:
+		case <-r.Context().Done():
+		}
+		return false
+	})
+}
+
+// drip lets the registry send a blob so slowly that it takes hours, and never
+// longer for a byte than clients wait, until it is released.
+func (s *scene) drip(blob v1.Hash) (waiting <-chan struct{}, release func()) {
+	return s.hold(blob, func(w http.ResponseWriter, r *http.Request, released <-chan struct{}) bool {
+		w.Header().Set("Content-Length", "1000")
+		ticks := time.NewTicker(time.Second)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				if _, err := w.Write([]byte{0}); err != nil || http.NewResponseController(w).Flush() != nil {
+					return true
+				}
+			case <-released:
+				panic(http.ErrAbortHandler)
+			case <-r.Context().Done():
+				return true
+			}
+		}
+	})
+}
+
+func (s *scene) hold(blob v1.Hash, how func(http.ResponseWriter, *http.Request, <-chan struct{}) bool) (waiting <-chan struct{}, release func()) {
+	asked, released := make(chan struct{}, 1), make(chan struct{})
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/blobs/"+blob.String()) {
+			return false
+		}
+		select {
+		case <-released:
+			return false
+		case asked <- struct{}{}:
+		default:
+		}
+		return how(w, r, released)
+	})
+	return asked, sync.OnceFunc(func() { close(released) })
+}
+
+// A tenant decides how long an attempt takes, by the registry that he names and by
+// spec.timeout: neither rules nor revocations wait for it.
+func TestASlowPullDelaysNoRule(t *testing.T) {
+	for name, c := range map[string]struct {
+		tighten func(*scene)
+		after   func(*scene) // the pull goes on
+	}{
+		"a key is replaced": {
+			func(s *scene) {
+				next := newSigner(s.T)
+				s.sign("app:1.0.1", next)
+				s.platformKeys("release", next)
+			},
+			func(s *scene) { s.waitPublished("app", "1.0.1@") },
+		},
+		"formats are restricted": {
+			func(s *scene) { s.regovern("policy", formats("Helm")) },
+			func(s *scene) { s.waitFailed("app", v1alpha1.ReasonVerificationError, "is not allowed") },
+		},
+		"the namespace has not opted in any more": {
+			func(s *scene) { s.labels(nil) },
+			func(s *scene) { s.eventually(gone[sourcev1.ExternalArtifact](s, "app")) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, signer := governed(t)
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+				obj.Spec.Timeout = &metav1.Duration{Duration: 59 * time.Minute}
+			})
+			_, layer := s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.1\n"})
+			s.sign("app:1.0.1", signer)
+			waiting, release := s.drip(layer)
+			defer release()
+			s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
+			<-waiting
+			c.tighten(s)
+			s.eventually(func(g Gomega) {
+				external := &sourcev1.ExternalArtifact{}
+				err := s.client.Get(s.Context(), client.ObjectKey{Namespace: s.namespace, Name: "app"}, external)
+				g.Expect(client.IgnoreNotFound(err)).NotTo(HaveOccurred())
+				g.Expect(external.Status.Artifact).To(BeNil())
+				g.Expect(s.stored()).To(BeEmpty())
+			})
+			release()
+			c.after(s)
+		})
+	}
+}
+
+// What changes no rule must not make a long pull begin again.
+func TestHarmlessEventsInterruptNoPull(t *testing.T) {
+	s, signer := governed(t)
+	_, layer := s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.1\n"})
+	s.sign("app:1.0.1", signer)
+	waiting, release := s.stall(layer)
+	defer release()
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
+	<-waiting
+	g := NewWithT(t)
+	policy := &v1alpha1.TrustPolicy{}
+	g.Expect(s.client.Get(s.Context(), client.ObjectKey{Name: s.policyName("policy")}, policy)).To(Succeed())
+	note := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": {"example.com/note": "harmless"}}}`))
+	for _, obj := range []client.Object{policy, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}} {
+		g.Expect(s.client.Patch(s.Context(), obj, note)).To(Succeed())
+		s.eventually(func(g Gomega) {
+			g.Expect(s.running.manager.GetCache().Get(s.Context(), client.ObjectKeyFromObject(obj), obj)).To(Succeed())
+			g.Expect(obj.GetAnnotations()).To(HaveKey("example.com/note"))
+		})
+	}
+	s.platformKeys("another", newSigner(t))
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Annotations = map[string]string{"example.com/note": "harmless"}
+	})
+	release()
+	s.waitPublished("app", "1.0.1@")
+	g.Expect(s.registry.Count(http.MethodGet, "/blobs/"+layer.String())).To(Equal(1))
 }
 
 // heldUp keeps requests with a part in their path from the API server until it

@@ -111,13 +111,16 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
 		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
-		Watches(&v1alpha1.ArtifactRepository{}, r.interrupter()).
+		Watches(&v1alpha1.ArtifactRepository{}, r.interrupter(itself), builder.WithPredicates(deletion())).
 		Watches(&sourcev1.ExternalArtifact{}, asItIs(r.drifted)).
 		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
 		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
 		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
+		Watches(&corev1.Namespace{}, r.interrupter(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
 		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.TrustPolicy{}, r.interrupter(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
+		Watches(&corev1.Secret{}, r.interrupter(r.ofPlatformSecret), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
@@ -164,6 +167,14 @@ func changed[T client.Object](see func(T) any) predicate.Predicate {
 		now, ok := e.ObjectNew.(T)
 		return !ok || !equality.Semantic.DeepEqual(see(before), see(now))
 	}}
+}
+
+// deletion lets through that an object was deleted, or is about to be.
+func deletion() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool { return e.ObjectNew.GetDeletionTimestamp() != nil },
+	}
 }
 
 // What each watch looks at. Scans rewrite the status of an ImageRepository all
@@ -245,6 +256,10 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 	return requests
 }
 
+func itself(_ context.Context, obj client.Object) []ctrl.Request {
+	return []ctrl.Request{{NamespacedName: client.ObjectKeyFromObject(obj)}}
+}
+
 func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj client.Object) []ctrl.Request {
 	return listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(obj.GetName()))
 }
@@ -268,12 +283,18 @@ func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj cl
 }
 
 // ofSecret asks for the sources that a Secret decides about: those that name it
-// in its namespace and, where it is the controller's, those whose policies do.
+// in its namespace and those whose policies do.
 func (r *ArtifactRepositoryReconciler) ofSecret(ctx context.Context, obj client.Object) []ctrl.Request {
 	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsBySecret: obj.GetName()})
+	return append(requests, r.ofPlatformSecret(ctx, obj)...)
+}
+
+// ofPlatformSecret asks for the sources whose policies name a Secret of the
+// controller's namespace.
+func (r *ArtifactRepositoryReconciler) ofPlatformSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
 	if obj.GetNamespace() != r.Trust.Namespace {
-		return requests
+		return nil
 	}
 	for _, policy := range r.Trust.naming(ctx, obj.GetName()) {
 		requests = append(requests, r.ofTrustPolicy(ctx, policy)...)
@@ -332,17 +353,24 @@ func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types
 	return err == nil && external != nil && external.UID == uid
 }
 
-// interrupter ends the reconcile of an object as soon as it is deleted.
-func (r *ArtifactRepositoryReconciler) interrupter() handler.EventHandler {
+// interrupter ends the attempts that an event overtakes: at what find finds for the
+// object as it was and as it is. An attempt may last as long as a tenant lets it,
+// and neither his object's deletion nor the platform's rules wait for that. What
+// harmless events would find must not come here, or it never comes to an end.
+func (r *ArtifactRepositoryReconciler) interrupter(find handler.MapFunc) handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[ctrl.Request]
+	interrupt := func(ctx context.Context, obj client.Object) {
+		for _, request := range find(ctx, obj) {
+			r.attention.interrupt(request.NamespacedName)
+		}
+	}
 	return handler.Funcs{
-		UpdateFunc: func(_ context.Context, e event.UpdateEvent, _ workqueue.TypedRateLimitingInterface[ctrl.Request]) {
-			if e.ObjectNew.GetDeletionTimestamp() != nil {
-				r.attention.interrupt(client.ObjectKeyFromObject(e.ObjectNew))
-			}
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, _ queue) { interrupt(ctx, e.Object) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, _ queue) {
+			interrupt(ctx, e.ObjectOld)
+			interrupt(ctx, e.ObjectNew)
 		},
-		DeleteFunc: func(_ context.Context, e event.DeleteEvent, _ workqueue.TypedRateLimitingInterface[ctrl.Request]) {
-			r.attention.interrupt(client.ObjectKeyFromObject(e.Object))
-		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, _ queue) { interrupt(ctx, e.Object) },
 	}
 }
 

@@ -56,7 +56,8 @@ type ArtifactRepositorySpec struct {
 	// +optional
 	Interval *metav1.Duration `json:"interval,omitempty"`
 
-	// Timeout bounds one attempt: resolve, verify, fetch and store. Unset: 60s.
+	// Timeout bounds one attempt: resolve, verify, fetch and store. Unset: 60s;
+	// more than 60m counts as 60m.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"
 	// +optional
@@ -301,6 +302,8 @@ const (
 	DefaultInterval = 10 * time.Minute
 	// DefaultTimeout bounds an attempt where the object names no timeout.
 	DefaultTimeout = 60 * time.Second
+	// MaxTimeout bounds an attempt whatever the object names.
+	MaxTimeout = time.Hour
 )
 
 // GetConditions returns the conditions of the status.
@@ -319,7 +322,7 @@ func (in *ArtifactRepository) GetTimeout() time.Duration {
 	if in.Spec.Timeout == nil || in.Spec.Timeout.Duration <= 0 {
 		return DefaultTimeout
 	}
-	return in.Spec.Timeout.Duration
+	return min(in.Spec.Timeout.Duration, MaxTimeout)
 }
 
 // +kubebuilder:object:root=true
