@@ -263,19 +263,21 @@ func publishedBytes(obj *v1alpha1.ArtifactRepository) int64 {
 	return *obj.Status.Artifact.Size
 }
 
-// outdated tells whether the policies or the labels of the namespace are others
-// than those that an attempt started with: what it made must not be published.
+// outdated tells whether what is asked of an image is not what an attempt started
+// with: rules, the labels of the namespace, or the keys and roots behind them. What
+// it made must not be published then.
 func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alpha1.ArtifactRepository, a attempt) (bool, error) {
-	now, err := r.Trust.inForce(ctx)
-	if err != nil {
+	var now Surroundings
+	var err error
+	if now.trust, err = r.Trust.inForce(ctx); err != nil {
 		return false, err
 	}
-	namespace, err := get(ctx, r.Client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{})
-	if err != nil || namespace == nil {
+	now.Namespace, err = get(ctx, r.Client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{})
+	if err != nil || now.Namespace == nil {
 		return true, err
 	}
-	terms := now.decide(namespace, r.Rules, registry.CanonicalName(a.plan.Repository))
-	return terms.Fingerprint() != a.asked.terms.Fingerprint(), nil
+	asked := r.demands(ctx, obj, now, registry.CanonicalName(a.plan.Repository))
+	return asked.fingerprint != a.asked.fingerprint, nil
 }
 
 // rulingsOf are the rulings behind an error, if it has any.

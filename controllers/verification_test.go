@@ -22,6 +22,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -146,6 +147,33 @@ func TestARotatedKeyTakesBackWhatItNoLongerAccepts(t *testing.T) {
 	s.rotate(other, signer)
 	s.reconciled("app")
 	s.waitPublished("app", "1.0.0@")
+}
+
+// A key that is taken out while an image is on its way vouches for it no more. The
+// Secret of a tenant announces no change.
+func TestAKeyThatIsTakenOutWhileAnImageIsPulled(t *testing.T) {
+	s, signer, _ := verifiedSource(t)
+	_, layer := s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.1\n"})
+	s.sign("app:1.0.1", signer)
+	waiting, release := s.stall(layer)
+	defer release()
+	changes, err := s.client.Watch(s.Context(), &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(s.namespace))
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	defer changes.Stop()
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
+	<-waiting
+	s.rotate(newSigner(t))
+	release()
+	s.withdrawn("app", "spec.verify")
+	for last := s.record("app").ResourceVersion; ; {
+		seen := (<-changes.ResultChan()).Object.(*v1alpha1.ArtifactRepository)
+		if seen.Status.Artifact != nil {
+			NewWithT(t).Expect(seen.Status.Artifact.Revision).To(HavePrefix("1.0.0@"), "the other was published for a moment")
+		}
+		if seen.ResourceVersion == last {
+			return
+		}
+	}
 }
 
 func TestARotatedKeyThatSignedTooChangesOnlyWhoVouches(t *testing.T) {
