@@ -38,6 +38,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/image-source/image-source-controller/pkg/flight"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // Access decides what a caller may see at a registry. Its zero value is an
@@ -358,14 +359,12 @@ func (c *Client) fingerprint(access Access) string {
 	return "unshared " + strconv.FormatUint(c.unshared.Add(1), 10)
 }
 
-// CanonicalName returns the one spelling of a repository: the host in lower
-// case without the default port, and Docker Hub's names in full
-// (index.docker.io/library/nginx). For a name that go-containerregistry parsed it is what
+// CanonicalName returns the one spelling of a repository, see reference.Canonical.
+// For a name that go-containerregistry parsed it is what
 // image-reflector-controller writes to an ImageRepository's
 // status.canonicalImageName, but for an odd spelling of the host.
 func CanonicalName(repo name.Repository) string {
-	host := strings.TrimSuffix(strings.ToLower(repo.RegistryStr()), ":443")
-	return strings.TrimSuffix(host, ".") + "/" + repo.RepositoryStr()
+	return reference.Canonical(repo.Name())
 }
 
 // String identifies the key without telling what is in it.

@@ -378,6 +378,8 @@ func TestCanonicalNames(t *testing.T) {
 		"org/app":                     "index.docker.io/org/app",
 		"GHCR.io/org/app":             "ghcr.io/org/app",
 		"ghcr.io:443/org/app":         "ghcr.io/org/app",
+		"ghcr.io.:0443/org/app":       "ghcr.io/org/app",
+		"registry-1.docker.io/nginx":  "index.docker.io/library/nginx",
 		"registry.example.com:5000/x": "registry.example.com:5000/x",
 	} {
 		t.Run(image, func(t *testing.T) {

@@ -22,18 +22,15 @@ import (
 	"strings"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
-
-// dockerHub is the canonical host of Docker Hub.
-const dockerHub = "index.docker.io"
 
 // Pattern matches canonical names of repositories. A * stands for any
 // characters but a slash, none included, and ** for any characters at all;
 // everything else stands for itself.
 //
-// A pattern is brought into canonical form as a name is: host in lower case,
-// default port dropped, names of Docker Hub expanded where the first segment is
-// no host. In the host, ** stands alone: **.example.com would reach into paths.
+// A pattern is brought into canonical form as a name is, see reference.Canonical; it
+// is a name of Docker Hub where the first segment is no host. In the host, ** stands alone: **.example.com would reach into paths.
 type Pattern struct{ expression *regexp.Regexp }
 
 var patternText = regexp.MustCompile(`^[A-Za-z0-9._:/*\[\]-]+$`)
@@ -89,23 +86,17 @@ func canonicalPattern(text string) (string, error) {
 	case strings.Contains(host, "***") || strings.Contains(path, "***"):
 		return "", fmt.Errorf("the pattern %s has more than two * in a row", fault.Quote(text))
 	case !ok && !isHost(host):
-		host, path = dockerHub, "library/"+host
+		host, path = reference.DockerHub, host
 	case !isHost(host):
-		host, path = dockerHub, text
+		host, path = reference.DockerHub, text
 	}
-	host = strings.TrimSuffix(strings.ToLower(host), ":443")
 	switch {
 	case path == "" || strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.Contains(path, "//"):
 		return "", fmt.Errorf("the pattern %s must be a host and the name of a repository", fault.Quote(text))
 	case path != strings.ToLower(path) || strings.ContainsAny(path, ":[]"):
 		return "", fmt.Errorf("the pattern %s can match no repository: names are in lower case, and tags and digests are no part of them", fault.Quote(text))
-	case host == "docker.io" || host == "registry-1.docker.io":
-		host = dockerHub
 	}
-	if host == dockerHub && !strings.Contains(path, "/") && !strings.Contains(path, "*") {
-		path = "library/" + path
-	}
-	return host + "/" + path, nil
+	return reference.Canonical(host + "/" + path), nil
 }
 
 // isHost tells a host from the first segment of a name of Docker Hub, as every

@@ -48,6 +48,8 @@ func TestPatterns(t *testing.T) {
 		{"registry.example.com:443/org/app", []string{"registry.example.com/org/app"}, []string{"registry.example.com:443/org/app", "registry.example.com:444/org/app"}},
 		{"registry.example.com:5000/org/app", []string{"registry.example.com:5000/org/app"}, []string{"registry.example.com/org/app"}},
 		{"Registry.Example.COM/org/app", []string{"registry.example.com/org/app"}, nil},
+		{"registry.example.com.:0443/org/*", []string{"registry.example.com/org/app"}, []string{"registry.example.com./org/app"}},
+		{"Registry-1.Docker.IO/nginx", []string{"index.docker.io/library/nginx"}, nil},
 		{"nginx", []string{"index.docker.io/library/nginx"}, []string{"ghcr.io/library/nginx"}},
 		{"org/app", []string{"index.docker.io/org/app"}, []string{"ghcr.io/org/app"}},
 		{"org/**", []string{"index.docker.io/org/app"}, []string{"ghcr.io/org/app", "org/app"}},
