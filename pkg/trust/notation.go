@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -42,6 +43,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 const (
@@ -90,13 +92,29 @@ type notationMethod struct {
 	revocation   http.RoundTripper
 }
 
-// certificates are those of a Secret. Every trust store that the policy names
-// has them all.
-type certificates []*x509.Certificate
+// certificates are those of a Secret, by what they vouch for: who signs, or when.
+// All stores of a kind have the same.
+type certificates struct{ signing, stamping []*x509.Certificate }
 
 // GetCertificates implements truststore.X509TrustStore.
-func (c certificates) GetCertificates(context.Context, truststore.Type, string) ([]*x509.Certificate, error) {
-	return c, nil
+func (c certificates) GetCertificates(_ context.Context, kind truststore.Type, _ string) ([]*x509.Certificate, error) {
+	if kind == truststore.TypeTSA {
+		return c.stamping, nil
+	}
+	return c.signing, nil
+}
+
+// stampPrefix begins the names of the entries that hold the certificates of
+// timestamp authorities, where a policy names a store of such.
+const stampPrefix = "tsa"
+
+// stamps tells whether a policy names a store of timestamp authorities.
+func stamps(policy *trustpolicy.Document) bool {
+	return slices.ContainsFunc(policy.TrustPolicies, func(p trustpolicy.TrustPolicy) bool {
+		return slices.ContainsFunc(p.TrustStores, func(store string) bool {
+			return strings.HasPrefix(store, string(truststore.TypeTSA)+":")
+		})
+	})
 }
 
 // newNotation checks a demand for signatures of the Notary Project.
@@ -108,12 +126,16 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	trusted, notes := parseCertificates(d.Secret)
+	apart := stamps(policy)
+	trusted, notes := parseCertificates(d.Secret, apart)
 	skips := !slices.ContainsFunc(policy.TrustPolicies, func(p trustpolicy.TrustPolicy) bool {
 		return p.SignatureVerification.VerificationLevel != trustpolicy.LevelSkip.Name
 	})
-	if len(trusted) == 0 && !skips {
+	if len(trusted.signing) == 0 && !skips {
 		why := "it has no entry that ends in .crt or .pem"
+		if len(trusted.stamping) > 0 {
+			why += " and does not begin with " + stampPrefix + ", as those of timestamp authorities do"
+		}
 		if len(notes) > 0 {
 			why = list(notes)
 		}
@@ -126,11 +148,13 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 	if err != nil {
 		return nil, invalidf("the trust policy cannot be written: %s", fault.Words(err.Error()))
 	}
-	var alternatives []string
-	for _, certificate := range trusted {
-		alternatives = append(alternatives, bytesPrint(certificate.Raw))
+	prints := append([]string{ProviderNotation, bytesPrint(effective)}, printsOf(trusted.signing)...)
+	if apart {
+		prints = append(append(prints, string(truststore.TypeTSA)), printsOf(trusted.stamping)...)
+		if len(trusted.stamping) == 0 {
+			notes = append(notes, "the trust policy names a store of timestamp authorities, and no entry begins with "+stampPrefix+", so that no timestamp counts")
+		}
 	}
-	prints := append([]string{ProviderNotation, bytesPrint(effective)}, sorted(alternatives)...)
 	return &Authority{method: &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}, prints: prints, notes: notes}, nil
 }
 
@@ -157,15 +181,26 @@ func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 	return policy, nil
 }
 
-// parseCertificates reads every entry of a Secret that ends in .crt or .pem.
-func parseCertificates(secret *Secret) (trusted certificates, notes []string) {
+func printsOf(certificates []*x509.Certificate) (prints []string) {
+	for _, certificate := range certificates {
+		prints = append(prints, bytesPrint(certificate.Raw))
+	}
+	return sorted(prints)
+}
+
+// parseCertificates reads every entry of a Secret that ends in .crt or .pem. Apart
+// tells that those of timestamp authorities are not for signers.
+func parseCertificates(secret *Secret, apart bool) (trusted certificates, notes []string) {
 	for _, entry := range secret.entries(".crt", ".pem") {
 		parsed, err := parseChain(secret.Data[entry])
-		if err != nil {
+		switch {
+		case err != nil:
 			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
-			continue
+		case apart && strings.HasPrefix(entry, stampPrefix):
+			trusted.stamping = append(trusted.stamping, parsed...)
+		default:
+			trusted.signing = append(trusted.signing, parsed...)
 		}
-		trusted = append(trusted, parsed...)
 	}
 	return trusted, notes
 }
@@ -193,7 +228,8 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 }
 
 func (m *notationMethod) begin(_ context.Context, subject Subject) (judge, error) {
-	statement, err := m.policy.GetApplicableTrustPolicy(subject.String())
+	asked := m.spelled(subject)
+	statement, err := m.policy.GetApplicableTrustPolicy(asked)
 	if err != nil {
 		return nil, denyf(Rejected, "no statement of the trust policy is for the repository %s: list it, or *, in registryScopes", subject.Repository)
 	}
@@ -201,7 +237,25 @@ func (m *notationMethod) begin(_ context.Context, subject Subject) (judge, error
 	if err != nil {
 		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", fault.Quote(statement.Name), fault.Words(err.Error()))
 	}
-	return &notationJudge{method: m, reference: subject.String(), statement: statement, level: level}, nil
+	return &notationJudge{method: m, reference: asked, statement: statement, level: level}, nil
+}
+
+// spelled names a subject as the policy lists its repository: notation calls Docker
+// Hub docker.io, so that policies made for it do, too.
+func (m *notationMethod) spelled(subject Subject) string {
+	path, ok := strings.CutPrefix(subject.Repository, reference.DockerHub+"/")
+	short := Subject{Repository: "docker.io/" + path, Digest: subject.Digest}
+	if ok && m.scopes(short.Repository) && !m.scopes(subject.Repository) {
+		return short.String()
+	}
+	return subject.String()
+}
+
+// scopes tells whether a statement lists a repository by its name.
+func (m *notationMethod) scopes(repository string) bool {
+	return slices.ContainsFunc(m.policy.TrustPolicies, func(p trustpolicy.TrustPolicy) bool {
+		return slices.Contains(p.RegistryScopes, repository)
+	})
 }
 
 // notationJudge judges signatures of the Notary Project.

@@ -33,6 +33,7 @@ import (
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	. "github.com/onsi/gomega"
 
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -281,4 +282,97 @@ func TestWhatATrustPolicyMustBring(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(authority.Notes()).To(BeEmpty())
 	})
+}
+
+// TestATimestampAuthorityVouchesForNoSigner holds that who says when something was
+// signed is not believed about who signed it.
+func TestATimestampAuthorityVouchesForNoSigner(t *testing.T) {
+	signer, stamper := newNotary(t, "release"), newNotary(t, "release")
+	stores := func(names ...string) []byte {
+		return policy(t, "strict", func(statement map[string]any) {
+			statement["trustStores"] = names
+			statement["signatureVerification"] = map[string]any{"level": "strict", "verifyTimestamp": "afterCertExpiry"}
+		})
+	}
+	for name, c := range map[string]struct {
+		by     *notary
+		policy []byte
+		data   map[string][]byte
+		words  string // why not; empty: it is accepted
+	}{
+		"the signer's own authority, beside that of timestamps": {signer, stores("ca:any", "tsa:any"), map[string][]byte{"ca.crt": signer.pem(), "tsa.crt": stamper.pem()}, ""},
+		"the authority of timestamps, beside the signer's own":  {stamper, stores("ca:any", "tsa:any"), map[string][]byte{"ca.crt": signer.pem(), "tsa.crt": stamper.pem()}, "does not trust"},
+		"by the beginning of a name and by either end":          {stamper, stores("ca:any", "tsa:any"), map[string][]byte{"ca.crt": signer.pem(), "tsa-of-digicert.pem": stamper.pem()}, "does not trust"},
+		"the two changed places":                                {stamper, stores("ca:any", "tsa:any"), map[string][]byte{"tsa.crt": signer.pem(), "ca.crt": stamper.pem()}, ""},
+		"nobody but the authority of timestamps":                {stamper, stores("ca:any", "tsa:any"), map[string][]byte{"tsa.crt": stamper.pem()}, "no usable certificate"},
+		"no store of timestamps, so that a name says nothing":   {stamper, stores("ca:any"), map[string][]byte{"ca.crt": signer.pem(), "tsa.crt": stamper.pem()}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			i := push(t, serve(t, true), "app")
+			i.attachNotation(t, c.by.sign(t, notationOptions{target: i.descriptor}), "")
+			c.data["trustpolicy.json"] = c.policy
+			_, err := i.verify(t, trust.Demand{Provider: trust.ProviderNotation, Secret: &trust.Secret{Name: "apps/notation", Data: c.data}})
+			if c.words == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			expectDenied(g, err, trust.Rejected, c.words)
+		})
+	}
+	printOf := func(data map[string][]byte) string {
+		authority, err := trust.NewAuthority(trust.Demand{Provider: trust.ProviderNotation, Secret: &trust.Secret{Data: data}}, trust.Options{})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		return authority.Fingerprint()
+	}
+	both := stores("ca:any", "tsa:any")
+	one := printOf(map[string][]byte{"trustpolicy.json": both, "ca.crt": signer.pem(), "tsa.crt": stamper.pem()})
+	NewWithT(t).Expect(printOf(map[string][]byte{"trustpolicy.json": both, "tsa.crt": signer.pem(), "ca.crt": stamper.pem()})).NotTo(Equal(one))
+	NewWithT(t).Expect(printOf(map[string][]byte{"trustpolicy.json": both, "a.crt": signer.pem(), "tsa-2.pem": stamper.pem()})).To(Equal(one))
+}
+
+// hub is a repository that goes by a name of Docker Hub.
+type hub struct{ *registry.Repository }
+
+func (hub) Name() string { return "index.docker.io/org/app" }
+
+// TestTheNameThatNotationHasForDockerHub holds that a policy made for the notation
+// command, which calls Docker Hub docker.io, counts here.
+func TestTheNameThatNotationHasForDockerHub(t *testing.T) {
+	n := newNotary(t, "release")
+	statement := func(name, scope, by string) map[string]any {
+		return map[string]any{
+			"name": name, "registryScopes": []string{scope}, "signatureVerification": map[string]any{"level": "strict"},
+			"trustStores": []string{"ca:any"}, "trustedIdentities": []string{"x509.subject: C=US, ST=WA, O=Notary, CN=" + by},
+		}
+	}
+	for name, c := range map[string]struct {
+		statements []any
+		accepted   bool
+	}{
+		"as notation has it":                   {[]any{statement("hub", "docker.io/org/app", "release")}, true},
+		"as it is canonical":                   {[]any{statement("hub", "index.docker.io/org/app", "release")}, true},
+		"more to the point than all":           {[]any{statement("hub", "docker.io/org/app", "release"), statement("all", "*", "nobody")}, true},
+		"it does not reach into what is named": {[]any{statement("hub", "docker.io/org/app", "nobody"), statement("all", "*", "release")}, false},
+		"the canonical before the other":       {[]any{statement("hub", "docker.io/org/app", "nobody"), statement("index", "index.docker.io/org/app", "release")}, true},
+		"another repository":                   {[]any{statement("hub", "docker.io/org/other", "release")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			i := push(t, serve(t, true), "app")
+			i.attachNotation(t, n.sign(t, notationOptions{target: i.descriptor}), "")
+			text, err := json.Marshal(map[string]any{"version": "1.0", "trustPolicies": c.statements})
+			g.Expect(err).NotTo(HaveOccurred())
+			demand := n.demand(text)
+			authority, err := trust.NewAuthority(demand, trust.Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			repository := hub{i.open(t, registry.Access{})}
+			_, err = trust.NewRules(repository, rule(authority)).Verify(t.Context(), trust.Subject{Repository: repository.Name(), Digest: i.digest})
+			if c.accepted {
+				g.Expect(err).NotTo(HaveOccurred())
+			} else {
+				expectDenied(g, err, trust.Rejected)
+			}
+		})
+	}
 }
