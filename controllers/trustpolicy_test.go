@@ -934,7 +934,6 @@ func (s *scene) stall(blob v1.Hash) (waiting <-chan struct{}, release func()) {
 // longer for a byte than clients wait, until it is released.
 func (s *scene) drip(blob v1.Hash) (waiting <-chan struct{}, release func()) {
 	return s.hold(blob, func(w http.ResponseWriter, r *http.Request, released <-chan struct{}) bool {
-		w.Header().Set("Content-Length", "1000")
 		ticks := time.NewTicker(time.Second)
 		defer ticks.Stop()
 		for {
