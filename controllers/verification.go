@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,7 +42,8 @@ type demands struct {
 	rules []trust.Rule
 	terms trust.Terms
 	// fingerprint of the keys, identities, roots, rules and terms in effect; empty
-	// when nothing is asked.
+	// when nothing is asked. After rootMark it is that of the public root, where one
+	// of the rules judges by it and it is there.
 	fingerprint string
 	// err is why spec.verify cannot be read, which only another spec heals.
 	err error
@@ -96,6 +98,18 @@ func (d demands) observed(proof trust.Verified) string {
 	return d.fingerprint
 }
 
+// same tells whether a fingerprint is of the same demands. While there is no public
+// root, nobody knows whether it is another one: that is no reason to judge again.
+func (d demands) same(fingerprint string) bool {
+	if !strings.Contains(d.fingerprint, rootMark) {
+		fingerprint, _, _ = strings.Cut(fingerprint, rootMark)
+	}
+	return d.fingerprint == fingerprint
+}
+
+// rootMark begins what the public root adds to a fingerprint.
+const rootMark = "@"
+
 // maxTrustWarnings bounds status.trustWarnings, as its schema does.
 const maxTrustWarnings = 10
 
@@ -146,7 +160,11 @@ func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha
 		}
 	}
 	if len(d.rules) > 0 || d.terms.Asked() {
-		d.fingerprint = trust.NewRules(nil, d.rules...).Fingerprint() + "-" + d.terms.Fingerprint()
+		rules := trust.NewRules(nil, d.rules...)
+		d.fingerprint = rules.Fingerprint() + "-" + d.terms.Fingerprint()
+		if root := rules.PublicRoot(); root != "" { //nolint:contextcheck // what it begins is for others, too
+			d.fingerprint += rootMark + root
+		}
 	}
 	return d
 }
@@ -197,7 +215,7 @@ func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.
 // for that was not. It needs no new image.
 func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) *judgement {
 	// Warnings that are left over from a policy that is gone go, too.
-	if asked.fingerprint == obj.Status.ObservedTrust && (asked.fingerprint != "" || len(obj.Status.TrustWarnings) == 0) {
+	if asked.same(obj.Status.ObservedTrust) && (asked.fingerprint != "" || len(obj.Status.TrustWarnings) == 0) {
 		return nil
 	}
 	// What needs no registry is judged first: nobody who can break the way to one
@@ -277,7 +295,7 @@ func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alph
 		return true, err
 	}
 	asked := r.demands(ctx, obj, now, registry.CanonicalName(a.plan.Repository))
-	return asked.fingerprint != a.asked.fingerprint, nil
+	return !a.asked.same(asked.fingerprint), nil
 }
 
 // rulingsOf are the rulings behind an error, if it has any.

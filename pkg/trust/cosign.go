@@ -127,7 +127,11 @@ func newKeyless(d Demand, m keyless, prints []string) (*Authority, error) {
 		m.identities = append(m.identities, parsed)
 		alternatives = append(alternatives, digestOf([]string{i.Issuer, i.Subject}))
 	}
-	return &Authority{method: m, prints: append(append(prints, "identities"), sorted(alternatives)...)}, nil
+	authority := &Authority{method: m, prints: append(append(prints, "identities"), sorted(alternatives)...)}
+	if m.private == nil {
+		authority.public = m.public
+	}
+	return authority, nil
 }
 
 func parseIdentity(i Identity) (identity, error) {

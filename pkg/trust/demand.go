@@ -74,6 +74,7 @@ type Options struct {
 // for concurrent use.
 type Authority struct {
 	method method
+	public *PublicRoot // nil when it does not judge by it
 	prints []string
 	notes  []string
 }
@@ -101,7 +102,8 @@ func invalidf(format string, args ...any) error {
 
 // Fingerprint identifies the keys, identities, roots and rules that are in
 // effect: while it is the same, so is every verdict that time does not change.
-// It does not change with the order or the names of entries.
+// It does not change with the order or the names of entries. The public root has
+// one of its own, see Rules.PublicRoot.
 func (a *Authority) Fingerprint() string { return digestOf(a.prints) }
 
 // Notes say what is odd about the material, though something is left to use.

@@ -79,6 +79,7 @@ type PublicRoot struct {
 // publicRoot is what came of the last attempts.
 type publicRoot struct {
 	material root.TrustedMaterial // nil when there is none yet
+	digest   string               // of its bytes, the same for all who have it
 	got      time.Time
 	err      error     // of the last attempt
 	tried    time.Time // when that ended
@@ -128,6 +129,16 @@ func (p *PublicRoot) material(ctx context.Context) (root.TrustedMaterial, error)
 	return last.material, nil
 }
 
+// fingerprint identifies the root that is in use, by its content. It is empty while
+// there is none, and keeps nobody waiting: who needs it has it fetched.
+func (p *PublicRoot) fingerprint() string {
+	last, _ := p.current()
+	if !p.good(last) {
+		return ""
+	}
+	return last.digest
+}
+
 // current returns what is known and, unless it is new enough, the attempt to
 // know more, which goes on when who asked gives up.
 func (p *PublicRoot) current() (last publicRoot, running <-chan struct{}) {
@@ -152,9 +163,10 @@ func (p *PublicRoot) good(last publicRoot) bool {
 
 func (p *PublicRoot) attempt(last publicRoot, running chan struct{}) {
 	began := p.options.Clock()
-	material, err := p.fetch()
+	fetched, err := p.fetch()
 	if err == nil {
-		last = publicRoot{material: material, got: began}
+		last = fetched
+		last.got = began
 	}
 	last.err, last.tried = err, p.options.Clock()
 	p.mu.Lock()
@@ -164,7 +176,7 @@ func (p *PublicRoot) attempt(last publicRoot, running chan struct{}) {
 }
 
 // fetch gets the root from the repository, within the time of one attempt.
-func (p *PublicRoot) fetch() (root.TrustedMaterial, error) {
+func (p *PublicRoot) fetch() (fetched publicRoot, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.options.Timeout) //nolint:forbidigo // it is for all who wait, and for those to come
 	defer cancel()
 	client := &http.Client{Transport: p.options.Transport}
@@ -172,13 +184,21 @@ func (p *PublicRoot) fetch() (root.TrustedMaterial, error) {
 	by.SetHTTPClient(sender(func(request *http.Request) (*http.Response, error) {
 		return client.Do(request.WithContext(ctx)) //nolint:gosec // whoever runs this program names the repository
 	}))
-	material, err := root.FetchTrustedRootWithOptions(&tuf.Options{
+	repository, err := tuf.New(&tuf.Options{
 		Root: p.options.Root, RepositoryBaseURL: p.options.Mirror, CachePath: p.options.Folder, Fetcher: by,
 	})
 	if err != nil {
-		return nil, err
+		return fetched, err
 	}
-	return material, nil
+	text, err := repository.GetTarget(trustedRootEntry)
+	if err != nil {
+		return fetched, err
+	}
+	material, err := root.NewTrustedRootFromJSON(text)
+	if err != nil {
+		return fetched, err
+	}
+	return publicRoot{material: material, digest: bytesPrint(text)}, nil
 }
 
 // sender sends requests in its own way.

@@ -384,3 +384,43 @@ func TestWithoutAPublicRoot(t *testing.T) {
 type nowhere struct{}
 
 func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("nowhere") }
+
+// TestThePublicRootHasAFingerprint holds that another public root shows in what
+// identifies the demands, the same for all who have it, and none does not.
+func TestThePublicRootHasAFingerprint(t *testing.T) {
+	g := NewWithT(t)
+	s := newSigstore(t)
+	content := s.trustedRoot(t, lists{log: true, certificates: true})
+	one, other := newMirror(t, content), newMirror(t, newSigstore(t).trustedRoot(t, lists{log: true, certificates: true}))
+	at := &clock{at: time.Now()}
+	demand := s.identities(t, lists{log: true})
+	private, err := trust.NewAuthority(demand, trust.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	demand.TrustedRoot = nil
+	ask := func(m *mirror) (read func() string) {
+		public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root, Clock: at.now})
+		g.Expect(err).NotTo(HaveOccurred())
+		authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
+		g.Expect(err).NotTo(HaveOccurred())
+		rules := trust.NewRules(nil, rule(private), rule(authority), rule(private))
+		g.Expect(rules.PublicRoot()).To(BeEmpty(), "nobody is kept waiting")
+		public.Wait()
+		return func() string {
+			now := rules.PublicRoot()
+			public.Wait()
+			return now
+		}
+	}
+	first, again, another := ask(one), ask(one), ask(other)
+	known := first()
+	g.Expect(known).To(HaveLen(64))
+	g.Expect(again()).To(Equal(known))
+	g.Expect(another()).NotTo(Or(Equal(known), BeEmpty()))
+	g.Expect(trust.NewRules(nil, rule(private)).PublicRoot()).To(BeEmpty(), "it is asked for by nobody")
+
+	one.set(true)
+	at.pass(3 * 24 * time.Hour)
+	g.Expect(first()).To(Equal(known), "an outage does not end what is known")
+	at.pass(5 * 24 * time.Hour)
+	g.Expect(first()).To(BeEmpty(), "nobody knows")
+}

@@ -95,6 +95,20 @@ func (r *Rules) Fingerprint() string {
 	return digestOf(sorted(all))
 }
 
+// PublicRoot identifies the public root of trust that any of the rules judges by, by
+// its content. It is empty where none does, and while there is none, as after
+// each start: whoever asks has it fetched, and is not kept waiting.
+func (r *Rules) PublicRoot() (fingerprint string) {
+	for _, rule := range r.rules {
+		for _, a := range rule.AnyOf {
+			if a.Authority != nil && a.Err == nil && a.Authority.public != nil {
+				fingerprint = a.Authority.public.fingerprint()
+			}
+		}
+	}
+	return fingerprint
+}
+
 // method is what an authority judges by.
 type method interface {
 	// begin prepares to judge the signatures of one subject. Its error is the

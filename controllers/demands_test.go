@@ -1,0 +1,43 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import "testing"
+
+// What the public root is says nothing while there is none.
+func TestDemandsAreTheSameWithAndWithoutARoot(t *testing.T) {
+	for name, c := range map[string]struct {
+		now, recorded string
+		same          bool
+	}{
+		"the same root":                     {"rules@one", "rules@one", true},
+		"another root":                      {"rules@two", "rules@one", false},
+		"none yet":                          {"rules", "rules@one", true},
+		"none yet, and other rules":         {"other", "rules@one", false},
+		"one, where none was recorded":      {"rules@one", "rules", false},
+		"no root is asked for":              {"rules", "rules", true},
+		"nothing was accepted":              {"rules", "", false},
+		"nothing is asked for any more":     {"", "rules@one", false},
+		"nothing is asked for, and was not": {"", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := (demands{fingerprint: c.now}).same(c.recorded); got != c.same {
+				t.Errorf("%q and %q are the same: %t", c.now, c.recorded, got)
+			}
+		})
+	}
+}
