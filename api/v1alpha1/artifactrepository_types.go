@@ -49,17 +49,19 @@ const MaxWithdrawn = 10
 // +kubebuilder:validation:XValidation:rule="!has(self.policy) || [has(self.policy.semver), has(self.policy.alphabetical), has(self.policy.numerical)].filter(x, x).size() == 1",message="set exactly one of policy.semver, policy.alphabetical and policy.numerical"
 type ArtifactRepositorySpec struct {
 	// Interval at which a tag is looked at again and the stored bytes are
-	// checked. Unset: the interval of the ImageRepository that the image comes
-	// from, else 10m.
+	// checked, at most 8760h. Unset: the interval of the ImageRepository that the
+	// image comes from, else 10m.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="interval must be at most 8760h, which is a year"
 	// +optional
 	Interval *metav1.Duration `json:"interval,omitempty"`
 
-	// Timeout bounds one attempt: resolve, verify, fetch and store. Unset: 60s;
-	// more than 60m counts as 60m.
+	// Timeout bounds one attempt: resolve, verify, fetch and store. From 1ms to
+	// less than 1h. Unset: 60s.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) < duration('1h')",message="timeout must be at least 1ms and less than 1h"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 

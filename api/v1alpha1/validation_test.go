@@ -136,6 +136,9 @@ insecure: true`,
 		"settings of the content":           `{imagePolicyRef: {name: app}, ignore: "*.md", format: Flux, platform: linux/arm64/v8, layerSelector: {mediaType: a/b, operation: copy}}`,
 		"an interval and a timeout":         `{imagePolicyRef: {name: app}, interval: 1h30m, timeout: 1m30s, suspend: true}`,
 		"a timeout in fractions of seconds": `{imagePolicyRef: {name: app}, timeout: 0.5s}`,
+		"the longest interval":              `{imagePolicyRef: {name: app}, interval: 8759h60m}`,
+		"a timeout of almost an hour":       `{imagePolicyRef: {name: app}, timeout: 59m59.999s}`,
+		"the shortest timeout":              `{imagePolicyRef: {name: app}, timeout: 1ms}`,
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			obj, err := create(t, spec)
@@ -242,6 +245,11 @@ func TestTheServerRefuses(t *testing.T) {
 		"an interval without a unit":           {spec: `{imagePolicyRef: {name: app}, interval: "10"}`, words: []string{"spec.interval", "should match"}},
 		"an interval below zero":               {spec: `{imagePolicyRef: {name: app}, interval: -10m}`, words: []string{"spec.interval", "should match"}},
 		"a timeout of hours":                   {spec: `{imagePolicyRef: {name: app}, timeout: 1h}`, words: []string{"spec.timeout", "should match"}},
+		"an interval of more than a year":      {spec: `{imagePolicyRef: {name: app}, interval: 8760h1ms}`, words: []string{"spec.interval", "at most 8760h"}, alone: true},
+		"an interval that no clock can hold":   {spec: `{imagePolicyRef: {name: app}, interval: 9999999999h}`, words: []string{"spec.interval", "at most 8760h"}, alone: true},
+		"a timeout of sixty minutes":           {spec: `{imagePolicyRef: {name: app}, timeout: 60m}`, words: []string{"spec.timeout", "less than 1h"}, alone: true},
+		"a timeout that no clock can hold":     {spec: `{imagePolicyRef: {name: app}, timeout: 9999999999999999999s}`, words: []string{"spec.timeout", "less than 1h"}, alone: true},
+		"a timeout of nothing":                 {spec: `{imagePolicyRef: {name: app}, timeout: 0s}`, words: []string{"spec.timeout", "at least 1ms"}, alone: true},
 		"an account with a name of a page":     {spec: `{image: ghcr.io/org/app, tag: "1", serviceAccountName: ` + strings.Repeat("a", 254) + `}`, words: []string{"spec.serviceAccountName", "253"}},
 	} {
 		t.Run(sentence, func(t *testing.T) {
