@@ -62,13 +62,17 @@ func (p Plan) lane() lane {
 
 // lanes keep a registry that does not answer from occupying all workers: until
 // a lane is known to work, only a few attempts are in it, and a lane that works
-// leaves some workers to the others, because it may cease to at any time.
+// leaves some workers to the others, because it may cease to at any time. So does
+// a namespace, which may have any number of lanes.
 type lanes struct {
-	// capacity is how many attempts may be in one lane; 0 is any number.
+	// capacity is how many attempts may be in one lane, and how many sources of one
+	// namespace may have; 0 is any number.
 	capacity int
 
 	mu    sync.Mutex
 	known map[lane]*laneState
+	// busy is how many attempts the sources of a namespace have, if any.
+	busy map[string]int
 	// quiet is until when a registry does not want to be asked with an access
 	// (HTTP Retry-After). Its limits are those of a credential, not of a host.
 	quiet map[access]time.Time
@@ -92,8 +96,8 @@ type laneState struct {
 	turned int
 }
 
-// spare returns how many of some workers one lane may occupy: a quarter of
-// them, and at least two, are left to others.
+// spare returns how many of some workers one lane, or one namespace, may occupy:
+// a quarter of them, and at least two, are left to others.
 func spare(workers int) int {
 	return max(probes, workers-max(2, workers/4))
 }
@@ -104,8 +108,8 @@ type admission int
 const (
 	// admitted: go on, and call leave.
 	admitted admission = iota
-	// later: others are finding out whether the registry answers, or it is
-	// busy with as many as it may.
+	// later: others are finding out whether the registry answers, or it, or the
+	// namespace, is busy with as many as it may.
 	later
 	// closed: the registry did not answer of late, and others try it already.
 	closed
@@ -126,32 +130,44 @@ const (
 const maxLanes = 10_000
 
 // enter asks to use the lane of a plan. Who insists, because a person asked for
-// it, is always let in; who is not, is told how long to wait, where that is known.
+// it, is let in whatever is known of the lane, within the share of the namespace;
+// who is not, is told how long to wait, where that is known.
 func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state := l.state(plan.lane())
-	full := l.capacity > 0 && state.busy >= l.capacity
 	wait := l.silence(plan.access())
+	exhausted := l.full(l.busy[plan.Namespace])
 	switch {
-	case insist:
-	case wait > 0:
+	case insist && !exhausted:
+	case wait > 0 && !insist:
 		return putOff, wait
-	case state.works && !full, !state.works && state.busy < probes && !l.crowded():
-	case state.works, !state.tried:
-		state.turned++
-		return later, min(postponement+time.Duration(state.turned)*turn, maxPostponement)
+	case exhausted, state.works && l.full(state.busy):
+		return later, state.turn()
+	case state.works, state.busy < probes && !l.crowded():
+	case !state.tried:
+		return later, state.turn()
 	default:
 		return closed, 0
 	}
 	state.busy++
+	l.busy[plan.Namespace]++
 	return admitted, 0
+}
+
+// full tells whether a lane or a namespace has as many attempts as it may.
+func (l *lanes) full(busy int) bool { return l.capacity > 0 && busy >= l.capacity }
+
+// turn notes that somebody is told to come later, and says when.
+func (s *laneState) turn() time.Duration {
+	s.turned++
+	return min(postponement+time.Duration(s.turned)*turn, maxPostponement)
 }
 
 // state returns what is known of a lane.
 func (l *lanes) state(way lane) *laneState {
 	if l.known == nil {
-		l.known, l.quiet = map[lane]*laneState{}, map[access]time.Time{}
+		l.known, l.busy, l.quiet = map[lane]*laneState{}, map[string]int{}, map[access]time.Time{}
 	}
 	state, ok := l.known[way]
 	if !ok {
@@ -207,6 +223,9 @@ func (l *lanes) leave(plan Plan, f finding) {
 	state.turned = max(0, state.turned-1)
 	if state.busy == 0 {
 		state.turned = 0
+	}
+	if l.busy[plan.Namespace]--; l.busy[plan.Namespace] == 0 {
+		delete(l.busy, plan.Namespace)
 	}
 }
 

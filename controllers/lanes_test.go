@@ -37,7 +37,7 @@ func planFor(t *testing.T, image string, references credentials.References) Plan
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Plan{Timeout: time.Minute, Repository: repository, Access: references}
+	return Plan{Namespace: references.Namespace, Timeout: time.Minute, Repository: repository, Access: references}
 }
 
 func expectAdmission(t *testing.T, l *lanes, plan Plan, want admission) time.Duration {
@@ -110,6 +110,35 @@ func TestLanes(t *testing.T) {
 		}
 		if busy != 4 {
 			t.Errorf("%d attempts are in lanes that nobody knows to work", busy)
+		}
+	})
+	t.Run("however many lanes a namespace has, it leaves workers to the others", func(t *testing.T) {
+		l := &lanes{capacity: 3}
+		work := func(references credentials.References) Plan {
+			plan := planFor(t, "one.example/app", references)
+			l.learn(plan, finding{heard: true})
+			return plan
+		}
+		plain, insecure := work(credentials.References{Namespace: "a"}), work(credentials.References{Namespace: "a", Insecure: true})
+		proxied := work(credentials.References{Namespace: "a", ProxySecretName: "proxy"})
+		expectAdmission(t, l, plain, admitted)
+		expectAdmission(t, l, plain, admitted)
+		expectAdmission(t, l, insecure, admitted)
+		first := expectAdmission(t, l, proxied, later)
+		if second := expectAdmission(t, l, proxied, later); first <= 0 || second <= first {
+			t.Errorf("told to wait %s and then %s", first, second)
+		}
+		if got, _ := l.enter(proxied, true); got != later {
+			t.Error("whoever insists gets more than the share of the namespace")
+		}
+		expectAdmission(t, l, work(credentials.References{Namespace: "b"}), admitted)
+		l.leave(insecure, finding{heard: true})
+		expectAdmission(t, l, proxied, admitted)
+		l.leave(proxied, finding{heard: true})
+		l.leave(plain, finding{heard: true})
+		l.leave(plain, finding{heard: true})
+		if len(l.busy) != 1 {
+			t.Errorf("%d namespaces are remembered, of which one has an attempt", len(l.busy))
 		}
 	})
 	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {

@@ -57,6 +57,8 @@ type Plan struct {
 	Action Action
 	// Why it is not Publish: a fault, or nil for Freeze.
 	Why error
+	// Namespace whose source it is.
+	Namespace string
 	// Interval until the next look.
 	Interval time.Duration
 	// Timeout of one attempt.
@@ -82,7 +84,7 @@ var isSignatureTag = regexp.MustCompile("(?:" + strings.Join(signatureTags, ")|(
 // Plan tells what an ArtifactRepository asks for. It is a pure function of the
 // objects.
 func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan {
-	plan := Plan{Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
+	plan := Plan{Namespace: obj.Namespace, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
 	stop := func(action Action, why error) Plan {
 		plan.Action, plan.Why = action, why
 		return plan

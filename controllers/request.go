@@ -75,7 +75,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 // that is on another registry, with no more than may be shown there.
 func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, error) {
 	recipe := obj.Status.Record
-	plan := Plan{Timeout: obj.GetTimeout(), Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
+	plan := Plan{Namespace: obj.Namespace, Timeout: obj.GetTimeout(), Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
 	named := imageName(obj)
 	if obj.Spec.ImagePolicyRef != nil {
 		if around.Repository == nil {

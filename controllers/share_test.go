@@ -1,0 +1,78 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// Lanes are many for who wants many: one registry, with and without plain HTTP, is
+// two. A namespace has one share of the workers.
+func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
+	s := newScene(t)
+	hostile := publish.Serve()
+	defer hostile.Close()
+	defer hostile.CloseClientConnections()
+	defer s.stop()
+	_, err := hostile.Shelf().Flux(t.Context(), "team/app:1", publish.Files{"app.yaml": "version: 1\n"})
+	g := NewWithT(t)
+	g.Expect(err).NotTo(HaveOccurred())
+	pulls := make(chan string, 100)
+	hostile.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		pulls <- r.URL.Path
+		w.WriteHeader(http.StatusOK)
+		for r.Context().Err() == nil { // a registry that says nothing at all is given up sooner
+			_, _ = w.Write([]byte{0x1f})
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+			}
+		}
+		return true
+	})
+	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
+	s.beside = []string{tenant}
+	s.start()
+	for i := range 8 {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: fmt.Sprintf("app-%d", i)},
+			Spec: v1alpha1.ArtifactRepositorySpec{
+				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
+				// What others pull already would be waited for; of its own content, each pulls.
+				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+			},
+		})
+	}
+	g.Eventually(pulls).WithTimeout(deadline).Should(Receive())
+
+	s.publishes("app", "1.0.0")
+	s.publishes("other", "1.0.0")
+}
