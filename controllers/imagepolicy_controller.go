@@ -39,8 +39,7 @@ import (
 type ImagePolicyReconciler struct {
 	// Client reads from the caches and writes.
 	Client client.Client
-	// Live reads past the caches: an ArtifactRepository without the labels of
-	// this shard, or one that was written just now, is not in them.
+	// Live reads past the caches, for what they may not hold.
 	Live client.Reader
 	// Rules of the platform.
 	Rules Rules
@@ -68,11 +67,11 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
 		return ctrl.Result{}, err
 	}
-	existing, err := get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
+	decision := r.Rules.decidePolicy(around.markings())
+	existing, err := r.existing(ctx, req.NamespacedName, decision)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	decision := r.Rules.decidePolicy(around.markings())
 	r.warn(around, existing, decision)
 	switch {
 	case decision.Choice == choiceOn:
@@ -90,6 +89,20 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		err = nil
 	}
 	return ctrl.Result{}, err
+}
+
+// existing reads the ArtifactRepository of the name of a policy. What was made just
+// now is not in the cache yet, nor is what still has the labels of another shard,
+// from which the policy came: it is neither made twice nor left behind.
+func (r *ImagePolicyReconciler) existing(ctx context.Context, key client.ObjectKey, decision decision) (*v1alpha1.ArtifactRepository, error) {
+	obj, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	if obj != nil || err != nil {
+		return obj, err
+	}
+	if decision.Choice == choiceOn || decision.Choice == choiceOff && len(r.LabelKeys) > 0 {
+		return get(ctx, r.Live, key, &v1alpha1.ArtifactRepository{})
+	}
+	return nil, nil
 }
 
 // warn says once what a person should know about the marks around a policy.
@@ -113,13 +126,9 @@ func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.Art
 // for this policy satisfies the annotation as it is; one that refers elsewhere
 // is left alone, and the policy waits for its name.
 func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImagePolicy, existing *v1alpha1.ArtifactRepository) error {
-	if existing == nil {
-		var err error
-		if existing, err = get(ctx, r.Live, client.ObjectKeyFromObject(policy), &v1alpha1.ArtifactRepository{}); err != nil {
-			return err
-		}
-	}
-	if existing != nil && !generatedFor(existing, policy) {
+	// What names an image is no reference that could be put right: it would be two
+	// forms of a spec in one.
+	if existing != nil && (existing.Spec.ImagePolicyRef == nil || !generatedFor(existing, policy)) {
 		if ref := existing.Spec.ImagePolicyRef; ref == nil || ref.Name != policy.Name {
 			r.Events.warnOnce(policy, warning{
 				Value:  string(existing.UID),
@@ -131,8 +140,12 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 		return nil
 	}
 	want := r.artifactRepository(policy)
-	if existing != nil && r.upToDate(existing, want) {
-		return nil
+	if existing != nil {
+		if r.upToDate(existing, want) {
+			return nil
+		}
+		// Nothing is applied to an object that is no longer what was judged.
+		want.ResourceVersion = existing.ResourceVersion
 	}
 	_, err := applyObject(ctx, r.Client, want, r.FieldManager)
 	return err
@@ -166,7 +179,7 @@ func generatedFor(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy)
 
 // upToDate tells whether applying want would change nothing.
 func (r *ImagePolicyReconciler) upToDate(got, want *v1alpha1.ArtifactRepository) bool {
-	if ref := got.Spec.ImagePolicyRef; ref == nil || *ref != *want.Spec.ImagePolicyRef {
+	if *got.Spec.ImagePolicyRef != *want.Spec.ImagePolicyRef {
 		return false
 	}
 	return current(got, want, r.LabelKeys)

@@ -30,6 +30,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/test/publish"
 )
 
 // waitGenerated waits until a policy has the ArtifactRepository of its name.
@@ -293,6 +294,22 @@ func TestAnObjectThatRefersElsewhereIsAConflictUntilItIsGone(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
+func TestAGeneratedObjectThatIsMadeToNameAnImageIsAConflict(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.publishes("app", "1.0.0")
+	s.push("other:2.0.0", publish.Files{"other.yaml": "version: 2\n"})
+
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Spec = v1alpha1.ArtifactRepositorySpec{Image: s.image("other"), Tag: "2.0.0"}
+	})
+
+	s.waitPublished("app", "2.0.0@")
+	s.eventually(func(g Gomega) {
+		g.Expect(s.events("ImagePolicy", "app")).To(haveEvent(v1alpha1.ReasonNameConflict, "spec.imagePolicyRef.name to app"))
+	})
+	g.Expect(s.record("app").Spec.ImagePolicyRef).To(BeNil())
+}
+
 func TestAPolicyThatAnArtifactRepositoryControlsIsNoSource(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.labels(map[string]string{v1alpha1.UseAsSource: "all"})
@@ -373,6 +390,30 @@ func TestAnArtifactRepositoryThatThisShardDoesNotSeeIsNotTakenOver(t *testing.T)
 	s.waitGenerated("seen") // after app
 	g.Expect(s.record("app").OwnerReferences).To(BeEmpty())
 	g.Expect(s.record("app").Labels).To(BeEmpty())
+}
+
+// A policy that goes to another shard and is no source there leaves nothing behind
+// that nobody would withdraw.
+func TestOptingOutIsSeenByTheShardThatThePolicyGoesTo(t *testing.T) {
+	s := newScene(t)
+	const key = "sharding.fluxcd.io/key"
+	s.labelKeys, s.shard = []string{key}, labels.SelectorFromSet(labels.Set{key: "shard1"})
+	s.start()
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app", annotated, func(obj *imagev1.ImagePolicy) { obj.Labels = map[string]string{key: "shard1"} })
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	s.waitPublished("app", "1.0.0@")
+	s.stop()
+
+	edit(s, "app", func(obj *imagev1.ImagePolicy) {
+		obj.Labels[key] = "shard2"
+		delete(obj.Annotations, v1alpha1.UseAsSource)
+	})
+	s.shard = labels.SelectorFromSet(labels.Set{key: "shard2"})
+	s.start()
+
+	s.eventually(gone[v1alpha1.ArtifactRepository](s, "app"))
 }
 
 func TestWithoutTheLabelRequirementAnnotationsAreEnough(t *testing.T) {
