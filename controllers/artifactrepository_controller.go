@@ -243,8 +243,8 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 		a.err = closedLane(a.plan.lane())
 		return a
 	case putOff:
-		// What a failed object says already is more than could be said now.
-		if conditions.GetReason(obj, meta.ReadyCondition) == v1alpha1.ReasonFetchFailed {
+		// What a failed object says already of this spec is more than could be said now.
+		if obj.Status.ObservedGeneration == obj.Generation && conditions.GetReason(obj, meta.ReadyCondition) == v1alpha1.ReasonFetchFailed {
 			a.postponed = wait
 		} else {
 			a.err = putOffLane(a.plan.lane(), wait)

@@ -253,8 +253,10 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 		return proof, 0, err
 	}
 	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
-	case later, putOff:
+	case later:
 		return proof, wait, nil
+	case putOff:
+		return proof, 0, putOffLane(plan.lane(), wait) // it may be long, and what is not known is said
 	case closed:
 		return proof, 0, closedLane(plan.lane())
 	case admitted:
