@@ -232,8 +232,12 @@ func (r *ArtifactRepositoryReconciler) publishInTime(ctx context.Context, obj *v
 	return a
 }
 
-// publishInLane publishes unless the way to the registry is closed.
+// publishInLane publishes unless the way to the registry is closed. Where nothing is
+// to be asked there, it does not matter.
 func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (made attempt) {
+	if r.stands(ctx, obj, around, a) {
+		return r.publish(ctx, obj, around, a)
+	}
 	admission, wait := r.lanes.enter(a.plan, requested(obj, around))
 	switch admission {
 	case later:
@@ -254,6 +258,18 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 	}
 	defer func() { r.lanes.leave(a.plan, finding{heard: made.heard, err: made.err}) }()
 	return r.publish(ctx, obj, around, a)
+}
+
+// stands tells whether the digest that a plan names is what is published, read with
+// the same settings and stored undamaged.
+func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) bool {
+	published := publishedBy(obj)
+	if published == nil || published.Digest != a.plan.Digest || published.Repository != registry.CanonicalName(a.plan.Repository) ||
+		published.Content != format.ContentHash(r.content(obj)) || a.judgement != nil && a.judgement.rejected {
+		return false
+	}
+	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, r.depth(obj, around, a.plan.Interval))
+	return ok && err == nil
 }
 
 // publish has the image of a plan carried to the store.

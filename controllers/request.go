@@ -59,14 +59,12 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Digest:     plan.Digest,
 		MaxAge:     share(plan.Interval),
 		Fresh:      requested(obj, around),
-		Content: r.settings(v1alpha1.Recipe{
-			Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
-		}),
-		Verifier:  a.asked.verifier(opened),
-		Terms:     a.asked.terms,
-		Published: published,
-		Refused:   r.attention.refusal(client.ObjectKeyFromObject(obj)),
-		Depth:     r.depth(obj, around, plan.Interval),
+		Content:    r.content(obj),
+		Verifier:   a.asked.verifier(opened),
+		Terms:      a.asked.terms,
+		Published:  published,
+		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
+		Depth:      r.depth(obj, around, plan.Interval),
 	}, nil
 }
 
@@ -118,6 +116,13 @@ func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj 
 		Verifier:   asked.verifier(repository),
 		Terms:      asked.terms,
 	}, nil
+}
+
+// content returns how a spec asks for an artifact to become content.
+func (r *ArtifactRepositoryReconciler) content(obj *v1alpha1.ArtifactRepository) format.Options {
+	return r.settings(v1alpha1.Recipe{
+		Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
+	})
 }
 
 // settings returns how an artifact becomes content: the platform's limits, and

@@ -26,6 +26,9 @@ import (
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/runtime/conditions"
+
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/publish"
 )
@@ -75,4 +78,63 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 
 	s.publishes("app", "1.0.0")
 	s.publishes("other", "1.0.0")
+}
+
+// What asks a registry for nothing does not wait for it.
+func TestADigestThatIsPublishedNeedsNoRegistry(t *testing.T) {
+	s := newScene(t)
+	s.start()
+	digest, _ := s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app", annotated)
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0", Digest: digest.String()})
+	s.waitPublished("app", "1.0.0@")
+	s.stop()
+	asked := make(chan string, 100)
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		asked <- r.URL.Path
+		<-r.Context().Done()
+		return true
+	})
+	s.start()
+	for _, name := range []string{"one", "two", "three", "four"} {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name},
+			Spec:       v1alpha1.ArtifactRepositorySpec{Image: s.image(name), Tag: "1", Timeout: &metav1.Duration{Duration: 50 * time.Minute}},
+		})
+	}
+	for range 2 {
+		NewWithT(t).Eventually(asked).WithTimeout(deadline).Should(Receive())
+	}
+
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Interval = &metav1.Duration{Duration: time.Second} })
+
+	s.waitPublished("app", "1.0.0@")
+	s.reconciled("app")
+	NewWithT(t).Consistently(func() bool { return conditions.IsReady(s.record("app")) }).WithTimeout(4 * time.Second).Should(BeTrue())
+}
+
+// Who shares an access with one that a registry turned away may have to wait for long
+// to be judged: that is no time in which all is well.
+func TestWhatCannotBeJudgedYetSaysSo(t *testing.T) {
+	s := startScene(t)
+	s.publishes("busy", "1.0.0")
+	s.publishes("app", "1.0.0")
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/busy/") {
+			return false
+		}
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	s.reconciled("busy")
+	s.waitFailed("busy", v1alpha1.ReasonFetchFailed, "still published: 1.0.0@")
+	s.platformKeys("release", newSigner(t))
+
+	s.govern("policy", signedBy("release"))
+
+	s.waitFailed("app", v1alpha1.ReasonFetchFailed, "Retry-After", "still published: 1.0.0@")
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Interval = &metav1.Duration{Duration: time.Minute} })
+	s.waitFailed("app", v1alpha1.ReasonFetchFailed, "Retry-After")
 }
