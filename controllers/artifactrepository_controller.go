@@ -193,7 +193,7 @@ func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alp
 	if lost := r.check(whole, obj, around, &a); !lost {
 		return a
 	}
-	return r.restore(ctx, obj, around, a)
+	return r.restore(whole, obj, around, a)
 }
 
 // keepImageObjects makes the image objects of a spec with a policy, where the
@@ -362,9 +362,12 @@ func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.
 }
 
 // restore makes the bytes of what is published again from the recipe in the
-// record, which are stored no longer.
+// record, which are stored no longer. As for the check, the time of the attempt
+// may be used up.
 func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
 	published := publishedBy(obj)
+	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
+	defer cancel()
 	out, settings, err := r.rebuild(ctx, obj, around, a.standing)
 	switch {
 	case err == nil:

@@ -323,3 +323,17 @@ func TestARegistryThatHangsSaysNothingAboutTheDisk(t *testing.T) {
 	s.expectServed(obj.Status.Artifact)
 	s.answers()
 }
+
+// An attempt that takes all of its time leaves some for what was lost.
+func TestWhatIsLostIsMadeAgainWhileANewVersionTakesTooLong(t *testing.T) {
+	s := startScene(t)
+	external := s.publishes("app", "1.0.0")
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Timeout = &metav1.Duration{Duration: time.Second} })
+	_, layer := s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.1\n"})
+	answering(layer.String(), func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })(s)
+	s.waitFailed("app", v1alpha1.ReasonFetchFailed, "spec.timeout (1s)", "still published: 1.0.0@")
+
+	NewWithT(t).Expect(os.Remove(s.file(external.Status.Artifact))).To(Succeed())
+
+	s.eventually(func(g Gomega) { g.Expect(s.file(external.Status.Artifact)).To(BeARegularFile()) })
+}
