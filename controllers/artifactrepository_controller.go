@@ -422,6 +422,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	before := obj.DeepCopy()
 	r.acknowledge(obj, around)
 	record(obj, *a)
+	a.hidden = around.External != nil && !ownedBy(around.External, obj)
 	mark(obj, *a)
 	base, err := r.recordRejection(ctx, before, obj, *a)
 	if err != nil {
@@ -443,7 +444,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 			}
 			return err
 		}
-		a.err = undelivered(err)
+		a.err, a.hidden = undelivered(err), a.hidden || around.External == nil
 		mark(obj, *a)
 	}
 	if err := r.patchStatus(ctx, base, obj); err != nil {

@@ -57,6 +57,9 @@ type attempt struct {
 	heard bool
 	// stored tells that the bytes of what is published are on disk.
 	stored bool
+	// hidden tells that no consumer sees what is recorded: the ExternalArtifact is
+	// somebody else's, or could not be made.
+	hidden bool
 	// depth of the check of those bytes that the attempt was to make.
 	depth store.Depth
 	// postponed is when to try again where nothing was tried yet and nothing is
@@ -183,7 +186,7 @@ func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
 	markVerification(obj, a)
 	switch {
 	case a.err != nil:
-		markFailure(obj, a.err)
+		markFailure(obj, a)
 	case a.plan.Action == Freeze:
 		settle(obj, obj.Status.Artifact != nil, v1alpha1.ReasonSuspended, frozenMessage(obj))
 	default:
@@ -192,10 +195,10 @@ func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
 }
 
 // markFailure marks a failure by its reason and class.
-func markFailure(obj *v1alpha1.ArtifactRepository, err error) {
-	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
+func markFailure(obj *v1alpha1.ArtifactRepository, a attempt) {
+	failure := fault.Of(a.err, v1alpha1.ReasonFetchFailed)
 	message := fault.Line(failure.Error())
-	if artifact := obj.Status.Artifact; artifact != nil {
+	if artifact := obj.Status.Artifact; artifact != nil && !a.hidden {
 		message += "; still published: " + artifact.Revision
 	}
 	markFault(obj, failure, message)
