@@ -137,18 +137,14 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	defer l.mu.Unlock()
 	state := l.state(plan.lane())
 	wait := l.silence(plan.access())
-	exhausted := l.full(l.busy[plan.Namespace])
+	doubtful := !state.works && (state.busy >= probes || l.crowded())
 	switch {
-	case insist && !exhausted:
 	case wait > 0 && !insist:
 		return putOff, wait
-	case exhausted, state.works && l.full(state.busy):
-		return later, state.turn()
-	case state.works, state.busy < probes && !l.crowded():
-	case !state.tried:
-		return later, state.turn()
-	default:
+	case doubtful && state.tried && !insist:
 		return closed, 0
+	case l.full(l.busy[plan.Namespace]), !insist && (doubtful || l.full(state.busy)):
+		return later, state.turn()
 	}
 	state.busy++
 	l.busy[plan.Namespace]++
