@@ -101,9 +101,7 @@ docker-build: ## Build the container image IMG. Needs Docker with BuildKit.
 
 .PHONY: test
 test: fmt-check vet verify-generated controlplane ## Run all tests and checks of CI but the linters, which are make lint.
-	@assets="$$($(CONTROLPLANE) assets)"; \
-	echo "$(GO) test $(PKG)"; \
-	KUBEBUILDER_ASSETS="$$assets" $(GO) test $(PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
+	$(GO) test $(PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
 
 .PHONY: faults
 faults: controlplane ## Run the fault tests with SEEDS seeds, from SEED on. A failure prints its seed.

@@ -137,7 +137,7 @@ type theirs struct{}
 func (theirs) String() string { return controlplane.SourceController }
 
 func (theirs) launch(ctx context.Context, s *stage.Stage, name string, flags []string) (*process, error) {
-	programs, err := controlplane.Assets(ctx)
+	program, err := controlplane.Executable(ctx, controlplane.SourceController)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (theirs) launch(ctx context.Context, s *stage.Stage, name string, flags []s
 	p.metrics = addresses[2]
 	p.Process, err = s.StartProgram(ctx, controlplane.Program{
 		Name: name,
-		Path: filepath.Join(programs, controlplane.SourceController),
+		Path: program,
 		Args: append([]string{
 			"--storage-path=" + p.storage, "--storage-addr=" + artifacts, "--storage-adv-addr=" + artifacts,
 			"--metrics-addr=" + p.metrics, "--health-addr=" + health,

@@ -106,11 +106,11 @@ func newReport(ctx context.Context, o options) (*report, error) {
 // versions tells what is compared: of theirs the version of the module that the
 // program was built from, of ours what git calls the sources.
 func versions(ctx context.Context) (map[string]string, error) {
-	programs, err := controlplane.Assets(ctx)
+	program, err := controlplane.Executable(ctx, controlplane.SourceController)
 	if err != nil {
 		return nil, err
 	}
-	built, err := buildinfo.ReadFile(filepath.Join(programs, controlplane.SourceController))
+	built, err := buildinfo.ReadFile(program)
 	if err != nil {
 		return nil, err
 	}

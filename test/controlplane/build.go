@@ -65,21 +65,6 @@ func Build(ctx context.Context, options BuildOptions) error {
 	return b.ensure(ctx, selected)
 }
 
-// Assets builds etcd, kube-apiserver and kubectl and returns their directory, which
-// envtest knows as KUBEBUILDER_ASSETS. Nothing ends what envtest starts when this
-// process is killed: see [Options.APIServerOnly]. Progress goes to standard error.
-func Assets(ctx context.Context) (string, error) {
-	dir, err := dirOrDefault("")
-	if err != nil {
-		return "", err
-	}
-	return dir, Build(ctx, BuildOptions{
-		Dir:      dir,
-		Programs: []string{Etcd, APIServer, Kubectl},
-		Progress: os.Stderr,
-	})
-}
-
 // Executable builds a program if it is missing or not up to date, and returns
 // its path. Progress goes to standard error.
 func Executable(ctx context.Context, program string) (string, error) {

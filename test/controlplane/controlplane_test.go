@@ -188,13 +188,13 @@ func TestControlPlane(t *testing.T) {
 
 	t.Run("accepts what kubectl applies", func(t *testing.T) {
 		g := NewWithT(t)
-		dir, err := controlplane.Assets(t.Context())
+		program, err := controlplane.Executable(t.Context(), controlplane.Kubectl)
 		g.Expect(err).NotTo(HaveOccurred())
 		overlay := t.TempDir()
 		g.Expect(os.WriteFile(filepath.Join(overlay, "kustomization.yaml"),
 			[]byte("configMapGenerator:\n- {name: applied, literals: [a=b]}\ngeneratorOptions: {disableNameSuffixHash: true}\n"), 0o600)).To(Succeed())
 
-		kubectl := exec.CommandContext(t.Context(), filepath.Join(dir, controlplane.Kubectl), "--kubeconfig", cp.Kubeconfig(), "apply", "-k", overlay)
+		kubectl := exec.CommandContext(t.Context(), program, "--kubeconfig", cp.Kubeconfig(), "apply", "-k", overlay)
 		output, err := kubectl.CombinedOutput()
 
 		g.Expect(err).NotTo(HaveOccurred(), string(output))

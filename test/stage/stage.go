@@ -121,11 +121,11 @@ func build(ctx context.Context, root, binary string, progress io.Writer) error {
 
 // Kubectl runs kubectl as an administrator and returns what it prints.
 func (s *Stage) Kubectl(ctx context.Context, args ...string) (string, error) {
-	dir, err := controlplane.Assets(ctx)
+	kubectl, err := controlplane.Executable(ctx, controlplane.Kubectl)
 	if err != nil {
 		return "", err
 	}
-	command := exec.CommandContext(ctx, filepath.Join(dir, controlplane.Kubectl), args...)
+	command := exec.CommandContext(ctx, kubectl, args...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig())
 	output, err := command.CombinedOutput()
 	if err != nil {

@@ -34,7 +34,6 @@ const usage = `Usage: controlplane COMMAND
 Commands:
   build [-programs a,b]   build the programs into bin/controlplane
   up [-controllers a,b]   start everything, wait for Ctrl-C and stop
-  assets                  build what envtest needs and print its directory
   crds                    update the committed CustomResourceDefinitions`
 
 func main() {
@@ -56,8 +55,6 @@ func run(ctx context.Context, args []string) error {
 		return build(ctx, rest)
 	case "up":
 		return up(ctx, rest)
-	case "assets":
-		return assets(ctx)
 	case "crds":
 		return controlplane.UpdateCRDs(ctx)
 	case "help", "-h", "-help", "--help":
@@ -97,15 +94,6 @@ func up(ctx context.Context, args []string) error {
 	fmt.Println("Press Ctrl-C to stop.")
 	<-ctx.Done()
 	return cp.Stop()
-}
-
-func assets(ctx context.Context) error {
-	dir, err := controlplane.Assets(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Println(dir)
-	return nil
 }
 
 func splitNames(list string) []string {
