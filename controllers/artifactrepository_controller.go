@@ -424,6 +424,10 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	record(obj, *a)
 	a.hidden = around.External != nil && !ownedBy(around.External, obj)
 	mark(obj, *a)
+	external, err := r.external(ctx, before, obj, around.External)
+	if err != nil {
+		return err
+	}
 	base, err := r.recordRejection(ctx, before, obj, *a)
 	if err != nil {
 		return err
@@ -432,19 +436,19 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	if base, err = r.recordAhead(ctx, base, obj); err != nil {
 		if cleared != before {
 			// What was rejected does not wait for what is to take its place.
-			err = errors.Join(err, r.deliver(ctx, cleared, around.External, a.plan, true))
+			err = errors.Join(err, r.deliver(ctx, cleared, external, a.plan, true))
 		}
 		return err
 	}
 	recorded := base != before
-	if err := r.deliver(ctx, obj, around.External, a.plan, recorded); err != nil {
+	if err := r.deliver(ctx, obj, external, a.plan, recorded); err != nil {
 		if apierrors.IsConflict(err) || isGone(err) {
 			if cleared != before && obj.Status.Artifact == nil {
 				r.Events.concluded(ctx, before, obj, around, *a) // the record says no longer what there is to tell
 			}
 			return err
 		}
-		a.err, a.hidden = undelivered(err), a.hidden || around.External == nil
+		a.err, a.hidden = undelivered(err), a.hidden || external == nil
 		mark(obj, *a)
 	}
 	if err := r.patchStatus(ctx, base, obj); err != nil {
@@ -512,6 +516,7 @@ func (r *ArtifactRepositoryReconciler) recordRejection(ctx context.Context, befo
 		cleared = before.DeepCopy()
 		clearPublished(&cleared.Status)
 		conditions.Delete(cleared, v1alpha1.ArtifactInStorageCondition)
+		markProgress(cleared, made.Revision)
 	}
 	if err := r.patchStatus(ctx, before, cleared); err != nil {
 		return nil, err
@@ -530,12 +535,30 @@ func (r *ArtifactRepositoryReconciler) recordAhead(ctx context.Context, before, 
 	ahead := obj.DeepCopy()
 	ahead.Status.Conditions = before.DeepCopy().Status.Conditions
 	ahead.Status.ObservedGeneration = before.Status.ObservedGeneration
-	markProgress(ahead)
+	markProgress(ahead, ahead.Status.Artifact.Revision)
 	if err := r.patchStatus(ctx, before, ahead); err != nil {
 		return nil, err
 	}
 	obj.ResourceVersion = ahead.ResourceVersion
 	return ahead, nil
+}
+
+// external returns the ExternalArtifact as it is. seen is the one in the cache,
+// which is behind when it has none, although the record before told of one, and when
+// it says already what the record is about to say and did not: whoever believes
+// that, delivers nothing, and no event tells of it. Then it is read live.
+func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
+	publisher, behind := r.publisher(), false
+	switch {
+	case seen == nil:
+		behind = before.Status.Artifact != nil
+	case !equality.Semantic.DeepEqual(before.Status, obj.Status):
+		behind = ownedBy(seen, obj) && publisher.matches(seen, obj) && !publisher.matches(seen, before)
+	}
+	if !behind {
+		return seen, nil
+	}
+	return get(ctx, r.Live, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
 }
 
 // deliver makes the ExternalArtifact follow the record. recorded tells that the
@@ -621,6 +644,9 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	}
 	before := obj.DeepCopy()
 	clearPublished(&obj.Status)
+	if external, err = r.external(ctx, before, obj, external); err != nil {
+		return ctrl.Result{}, err
+	}
 	if err = r.deliver(ctx, obj, external, Plan{Action: Withdraw}, false); err == nil {
 		err = r.patchStatus(ctx, before, obj)
 	}

@@ -291,11 +291,11 @@ func unenforced(obj *v1alpha1.ArtifactRepository) string {
 	return "; if it were enforced, it would be refused by " + fault.Line(strings.Join(obj.Status.TrustWarnings, "; "))
 }
 
-// markProgress marks that something new is recorded but not yet published.
-func markProgress(obj *v1alpha1.ArtifactRepository) {
-	conditions.MarkReconciling(obj, v1alpha1.ReasonProgressing, "publishing %s", obj.Status.Artifact.Revision)
-	if !conditions.Has(obj, meta.ReadyCondition) {
-		conditions.MarkUnknown(obj, meta.ReadyCondition, v1alpha1.ReasonProgressing, "publishing %s", obj.Status.Artifact.Revision)
+// markProgress marks that something new is stored but not yet published.
+func markProgress(obj *v1alpha1.ArtifactRepository, revision string) {
+	conditions.MarkReconciling(obj, v1alpha1.ReasonProgressing, "publishing %s", revision)
+	if !conditions.Has(obj, meta.ReadyCondition) || obj.Status.Artifact == nil {
+		conditions.MarkUnknown(obj, meta.ReadyCondition, v1alpha1.ReasonProgressing, "publishing %s", revision)
 	}
 }
 

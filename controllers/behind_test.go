@@ -1,0 +1,98 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+)
+
+// late holds back what the API server tells of ExternalArtifacts while it is locked.
+type late struct {
+	http.RoundTripper
+
+	news *sync.RWMutex
+}
+
+// RoundTrip implements http.RoundTripper.
+func (l late) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := l.RoundTripper.RoundTrip(r)
+	if err == nil && r.URL.Query().Get("watch") == "true" && strings.HasSuffix(r.URL.Path, "/externalartifacts") {
+		answer.Body = lateBody{answer.Body, l.news}
+	}
+	return answer, err
+}
+
+type lateBody struct {
+	io.ReadCloser
+
+	news *sync.RWMutex
+}
+
+func (b lateBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.news.RLock()
+	defer b.news.RUnlock()
+	return n, err
+}
+
+// The cache of ExternalArtifacts may be behind, after an outage of the API server
+// for one. What was written last must not be taken for what consumers see.
+func TestACacheThatIsBehindLeavesNoExternalArtifactBehind(t *testing.T) {
+	for name, test := range map[string]func(*scene, *sync.RWMutex){
+		"what has recovered is seen to have": func(s *scene, news *sync.RWMutex) {
+			s.publishes("app", "1.0.0")
+			news.Lock()
+			var broken sync.Once
+			s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+				failed := false
+				broken.Do(func() { w.WriteHeader(http.StatusInternalServerError); failed = true })
+				return failed
+			})
+			s.reconciled("app")
+			s.eventually(func(g Gomega) {
+				g.Expect(conditions.IsReady(get[sourcev1.ExternalArtifact](g, s, "app"))).To(BeFalse())
+			})
+			s.reconciled("app")
+			s.waitPublished("app", "1.0.0@")
+		},
+		"what is withdrawn goes": func(s *scene, news *sync.RWMutex) {
+			s.publishes("other", "1.0.0") // the caches are filled
+			news.Lock()
+			s.publishes("app", "1.0.0")
+			s.labels(nil)
+			s.eventually(gone[sourcev1.ExternalArtifact](s, "app"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			var news sync.RWMutex
+			s.transport = func(next http.RoundTripper) http.RoundTripper { return late{next, &news} }
+			s.start()
+			defer news.Unlock()
+			test(s, &news)
+		})
+	}
+}
