@@ -63,11 +63,11 @@ func (p Plan) lane() lane {
 // lanes keep a registry that does not answer from occupying all workers: until
 // a lane is known to work, only a few attempts are in it, and a lane that works
 // leaves some workers to the others, because it may cease to at any time. So does
-// a namespace, which may have any number of lanes.
+// a namespace, which may have any number of lanes, and more attempts than a lane may.
 type lanes struct {
-	// capacity is how many attempts may be in one lane, and how many sources of one
-	// namespace may have; 0 is any number.
-	capacity int
+	// capacity is how many attempts may be in one lane, and share how many the
+	// sources of one namespace may have; 0 is any number.
+	capacity, share int
 
 	mu    sync.Mutex
 	known map[lane]*laneState
@@ -96,10 +96,11 @@ type laneState struct {
 	turned int
 }
 
-// spare returns how many of some workers one lane, or one namespace, may occupy:
-// a quarter of them, and at least two, are left to others.
-func spare(workers int) int {
-	return max(probes, workers-max(2, workers/4))
+// divide shares workers out: a namespace leaves a quarter of them to the others,
+// and a lane leaves an eighth of them to the other lanes of its namespace.
+func (l *lanes) divide(workers int) {
+	l.share = max(probes, workers-max(1, workers/4))
+	l.capacity = max(probes, l.share-max(1, workers/8))
 }
 
 // admission is the answer to an attempt that wants to enter a lane.
@@ -143,7 +144,7 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 		return putOff, wait
 	case doubtful && state.tried && !insist:
 		return closed, 0
-	case l.full(l.busy[plan.Namespace]), !insist && (doubtful || l.full(state.busy)):
+	case full(l.busy[plan.Namespace], l.share), !insist && (doubtful || full(state.busy, l.capacity)):
 		return later, state.turn()
 	}
 	state.busy++
@@ -152,7 +153,7 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 }
 
 // full tells whether a lane or a namespace has as many attempts as it may.
-func (l *lanes) full(busy int) bool { return l.capacity > 0 && busy >= l.capacity }
+func full(busy, most int) bool { return most > 0 && busy >= most }
 
 // turn notes that somebody is told to come later, and says when.
 func (s *laneState) turn() time.Duration {

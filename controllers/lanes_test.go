@@ -113,7 +113,7 @@ func TestLanes(t *testing.T) {
 		}
 	})
 	t.Run("however many lanes a namespace has, it leaves workers to the others", func(t *testing.T) {
-		l := &lanes{capacity: 3}
+		l := &lanes{capacity: 3, share: 3}
 		work := func(references credentials.References) Plan {
 			plan := planFor(t, "one.example/app", references)
 			l.learn(plan, finding{heard: true})
@@ -140,6 +140,20 @@ func TestLanes(t *testing.T) {
 		if len(l.busy) != 1 {
 			t.Errorf("%d namespaces are remembered, of which one has an attempt", len(l.busy))
 		}
+	})
+	t.Run("a lane leaves a worker to the others of its namespace, which leaves a quarter to other namespaces", func(t *testing.T) {
+		l := &lanes{}
+		l.divide(10)
+		for _, plan := range []Plan{app, other} {
+			l.learn(plan, finding{heard: true})
+		}
+		for range 7 {
+			expectAdmission(t, l, app, admitted)
+		}
+		expectAdmission(t, l, app, later)
+		expectAdmission(t, l, other, admitted)
+		expectAdmission(t, l, other, later)
+		expectAdmission(t, l, planFor(t, "two.example/app", credentials.References{Namespace: "b"}), admitted)
 	})
 	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {
 		l := &lanes{}

@@ -107,7 +107,7 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 // SetupWithManager watches whatever decides about an ArtifactRepository, and
 // what it keeps. Poked, if not nil, are keys to look at again.
 func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, poked <-chan event.GenericEvent) error {
-	r.lanes.capacity = spare(mgr.GetControllerOptions().MaxConcurrentReconciles)
+	r.lanes.divide(mgr.GetControllerOptions().MaxConcurrentReconciles)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
 		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
