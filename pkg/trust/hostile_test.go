@@ -78,7 +78,7 @@ func TestHostileRegistriesOfSignatures(t *testing.T) {
 		}
 	}
 	realm := func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="`+elsewhere.URL+`/token"`)
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1)+`/token"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	}
 	text := func(w http.ResponseWriter, _ *http.Request) {

@@ -436,7 +436,9 @@ func TestTenantsKeepNothingThatIsNoLongerAccepted(t *testing.T) {
 	s.published("app", allowed)
 	s.Expect(s.attacker.Delete(t.Context(), named(s.tenant, "app", &v1alpha1.ArtifactRepository{}))).To(Succeed())
 	s.gone("app", &sourcev1.ExternalArtifact{})
-	s.Expect(get(s.tenant, "app", &v1alpha1.ArtifactRepository{}).Status.Artifact).To(BeNil())
+	s.eventually(func(g Gomega) { // the record follows
+		g.Expect(get(s.tenant, "app", &v1alpha1.ArtifactRepository{}).Status.Artifact).To(BeNil())
+	})
 	s.Expect(s.stored("app")).To(BeEmpty())
 	s.Expect(edit(s.assault, env.Client, &v1alpha1.ArtifactRepository{}, func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = nil })).To(Succeed())
 	s.published("app", allowed)

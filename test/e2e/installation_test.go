@@ -134,7 +134,7 @@ func (p program) value(args []string, name string) string {
 }
 
 // lacksOnly is how far the program comes when all of its flags are right.
-const lacksOnly = "unable to get kubeconfig"
+const lacksOnly = "no way to the API server is configured"
 
 // start runs the program in the environment of a Pod, but for a cluster, and
 // returns what it says before it ends.
