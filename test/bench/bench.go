@@ -143,6 +143,9 @@ type lap struct {
 	process   *process
 	namespace string
 	objects   map[string]client.Object // by name
+	// profiled is the scenario that profiles are kept of, "" for none.
+	profiled  string
+	recording sync.WaitGroup
 }
 
 // lap starts a contender with nothing in its storage, in a namespace of its own,
@@ -353,6 +356,7 @@ func (l *lap) work(ctx context.Context, sources []source, ask func(context.Conte
 // idle measures what a contender does in some time in which nothing changes. It has
 // no wall time: what passes is waited for.
 func (l *lap) idle(ctx context.Context, d time.Duration) (*usage, error) {
+	l.record(ctx, idleTime, d)
 	from, err := l.begin(ctx)
 	if err != nil {
 		return nil, err

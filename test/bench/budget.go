@@ -140,9 +140,10 @@ func (s *sheet) growth(r *report) {
 		got := of(many) / of(few)
 		s.add(got <= flat, fmt.Sprintf("CPU of a source, %s, with %d sources beside that with %d", phase, many.Sources, few.Sources),
 			"flat", fmt.Sprintf("x %.2f", got))
-		if phase == "publish" { // a profile begins with it, and is over when nothing changes any more
+		if phase == "publish" {
 			s.profiled(&many, cpuTime)
 		} else {
+			s.profiled(&many, idleTime)
 			writes := total(many.Ours.Writes)
 			s.add(writes == 0, fmt.Sprintf("API writes for %d sources in an interval without change", many.Sources), "0", fmt.Sprint(writes))
 		}

@@ -27,7 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 )
 
 // profile runs a scenario once more with the profilers of the contenders on, if
@@ -50,6 +50,7 @@ func (b *bench) profile(ctx context.Context, s scenario) error {
 // The profiles that are kept.
 const (
 	cpuTime     = "cpu"
+	idleTime    = "idle" // CPU, too, while nothing changes
 	allocations = "allocs"
 )
 
@@ -104,21 +105,26 @@ func topOf(text string) (spent []string) {
 	return spent
 }
 
-// profileSeconds is long enough for what is worth a profile; what is done earlier
-// adds no samples.
-const profileSeconds = 60
+// working is long enough for what is worth a profile; what is done earlier adds
+// no samples.
+const working = time.Minute
 
-// record profiles a process from now on. The function that it returns ends that
-// and keeps the profile, beside one of the memory.
-func (l *lap) record(ctx context.Context, scenario string) (end func()) {
-	var recording sync.WaitGroup
-	recording.Go(func() {
-		l.keep(ctx, fmt.Sprintf("profile?seconds=%d", profileSeconds), l.profileOf(scenario, l.contender, cpuTime))
-	})
-	return func() {
-		l.keep(ctx, allocations, l.profileOf(scenario, l.contender, allocations))
-		recording.Wait()
+// record profiles the CPU of a process for some time from now on, if this lap is
+// profiled. A process has one such profile at a time.
+func (l *lap) record(ctx context.Context, kind string, d time.Duration) {
+	if l.profiled == "" {
+		return
 	}
+	l.recording.Wait()
+	l.recording.Go(func() {
+		l.keep(ctx, fmt.Sprintf("profile?seconds=%d", int(d.Seconds())), l.profileOf(l.profiled, l.contender, kind))
+	})
+}
+
+// recorded keeps a profile of the memory, and waits for that of the CPU.
+func (l *lap) recorded(ctx context.Context) {
+	l.keep(ctx, allocations, l.profileOf(l.profiled, l.contender, allocations))
+	l.recording.Wait()
 }
 
 // keep writes what a profiler says to a file. A profile that is missing does not

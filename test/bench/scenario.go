@@ -366,7 +366,9 @@ func (b *bench) turn(ctx context.Context, s scenario, c contender, profiled bool
 	}
 	defer func() { err = errors.Join(err, l.finish(ctx)) }()
 	if profiled {
-		defer l.record(ctx, s.name)()
+		l.profiled = s.name
+		l.record(ctx, cpuTime, working)
+		defer l.recorded(ctx)
 	}
 	used, err := s.run(ctx, l)
 	if err != nil {
