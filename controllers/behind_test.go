@@ -17,16 +17,21 @@ limitations under the License.
 package controllers_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fluxcd/pkg/runtime/conditions"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
 // late holds back what the API server tells of ExternalArtifacts while it is locked.
@@ -93,6 +98,73 @@ func TestACacheThatIsBehindLeavesNoExternalArtifactBehind(t *testing.T) {
 			s.start()
 			defer news.Unlock()
 			test(s, &news)
+		})
+	}
+}
+
+// overtaken is a replica that another one overtakes when it is about to make an
+// ExternalArtifact.
+type overtaken struct {
+	http.RoundTripper
+
+	overtake func()
+	told     func(status []byte)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (o overtaken) RoundTrip(r *http.Request) (*http.Response, error) {
+	switch {
+	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/externalartifacts"):
+		o.overtake()
+	case r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/externalartifacts/app/status"):
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		o.told(body)
+	}
+	return o.RoundTripper.RoundTrip(r)
+}
+
+// A replica that led, was stopped between the record and the ExternalArtifact, and
+// goes on, must not tell consumers what another one has replaced meanwhile.
+func TestWhoeverLedBeforeTakesNoConsumerBack(t *testing.T) {
+	for name, made := range map[string]bool{
+		"the other one has made the ExternalArtifact": true,
+		"the other one has not made it yet":           false,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			var once sync.Once
+			var overtakes, astray atomic.Int32
+			overtake := func() {
+				g := NewWithT(t)
+				record := s.record("app")
+				record.Status.Artifact.Revision = "9.9.9@" + record.Status.Artifact.Digest
+				g.Expect(s.client.Status().Update(t.Context(), record)).To(Succeed())
+				overtakes.Add(1)
+				if !made {
+					return
+				}
+				kind := v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind)
+				external := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{
+					Namespace: s.namespace, Name: "app", OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(record, kind)},
+				}}
+				g.Expect(s.client.Create(t.Context(), external)).To(Succeed())
+			}
+			told := func(status []byte) {
+				if record := s.record("app"); !bytes.Contains(status, []byte(`"revision":"`+record.Status.Artifact.Revision+`"`)) {
+					astray.Add(1)
+				}
+			}
+			s.transport = func(next http.RoundTripper) http.RoundTripper {
+				return overtaken{next, func() { once.Do(overtake) }, told}
+			}
+			s.start()
+			s.publishes("app", "1.0.0")
+			NewWithT(t).Expect(overtakes.Load()).To(BeNumerically("==", 1))
+			NewWithT(t).Expect(astray.Load()).To(BeZero(), "consumers were told what the record did not say any more")
 		})
 	}
 }

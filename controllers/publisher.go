@@ -105,17 +105,25 @@ func (p publisher) patchStatus(ctx context.Context, external *sourcev1.ExternalA
 }
 
 // claim returns the ExternalArtifact to write to: the one that was seen, a new
-// one, or one that appeared meanwhile. One of somebody else's is a conflict.
+// one, or one that appeared meanwhile. One of somebody else's is a conflict. A
+// write to what was seen fails if another replica, that leads by now, has written
+// since the record was; of what was not, the record has to be confirmed.
 func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
 	if seen == nil {
 		created := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
 		p.writeMeta(created, obj)
 		err := p.client.Create(ctx, created)
+		if err == nil {
+			return created, p.confirm(ctx, obj)
+		}
 		if !apierrors.IsAlreadyExists(err) {
-			return created, err
+			return nil, err
 		}
 		seen = &sourcev1.ExternalArtifact{}
 		if err := p.live.Get(ctx, client.ObjectKeyFromObject(obj), seen); err != nil {
+			return nil, err
+		}
+		if err := p.confirm(ctx, obj); err != nil {
 			return nil, err
 		}
 	}
