@@ -157,7 +157,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		log.Info("recovered", "message", ready.Message)
 		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
 	}
-	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && !slices.Equal(before.Status.TrustWarnings, warnings) {
+	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && (resumed(before) || !slices.Equal(before.Status.TrustWarnings, warnings)) {
 		e.tell(obj, around, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
 			"published "+obj.Status.Artifact.Revision+unenforced(obj))
 	}
@@ -166,7 +166,13 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 // published tells whether something new came to be published: made now or, where
 // an attempt was interrupted between the record and its copy, made before.
 func published(before *v1alpha1.ArtifactRepository, a attempt) bool {
-	return a.made != nil || conditions.GetReason(before, meta.ReconcilingCondition) == v1alpha1.ReasonProgressing
+	return a.made != nil || resumed(before)
+}
+
+// resumed tells whether an attempt before was interrupted between the record and
+// its copy: it told nobody of what it had made.
+func resumed(before *v1alpha1.ArtifactRepository) bool {
+	return conditions.GetReason(before, meta.ReconcilingCondition) == v1alpha1.ReasonProgressing
 }
 
 // tell sends an event about an ArtifactRepository, and the same about an

@@ -292,8 +292,7 @@ func TestPlainHTTPTrustsTheOtherPortsOfItsHost(t *testing.T) {
 			}
 			s.demandToken(k)
 			realm.demandToken(k)
-			options := quick()
-			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "auth.example.com": "127.0.0.1"})
+			options := registry.Options{Resolver: resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "auth.example.com": "127.0.0.1"})}
 			_, err := newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), access).
 				Resolve(t.Context(), registry.Query{Tag: "1"})
 			if tc.words == "" {
