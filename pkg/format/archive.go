@@ -61,7 +61,6 @@ func rearchive(ctx context.Context, in Input, l *layer, t *tree) (*Content, erro
 	}
 	defer a.close()
 	a.tree = t
-	l.report = nil // it knows everything from the first reading
 	err = a.walk(ctx, l, func(e entry, content io.Reader) error {
 		n := t.get(e.path)
 		if n == nil || n.folder || n.dropped {

@@ -138,6 +138,7 @@ func (a *assembly) walk(ctx context.Context, l *layer, visit func(e entry, conte
 	err := l.walk(ctx, visit)
 	a.entries += l.entries
 	a.read += l.read
+	a.headers += l.headers
 	a.links += l.links
 	return err
 }

@@ -34,6 +34,11 @@ import (
 // only zstd --ultra and --long do.
 const maxWindow = 8 << 20
 
+// maxHollowBytes is how many bytes a compressed stream may have beyond what it
+// holds. What compresses badly grows by less than a thousandth; members, frames
+// and blocks without content grow without an end.
+const maxHollowBytes = 1 << 20
+
 const (
 	gzipMagic = "\x1f\x8b"
 	zstdMagic = "\x28\xb5\x2f\xfd"
@@ -107,6 +112,8 @@ type unpacked struct {
 	// read is the number of bytes given out, be it by other layers before this
 	// one, and limit the most there may be.
 	read, limit int64
+	// taken is how many bytes of the file were read, and given how many came out.
+	taken, given int64
 }
 
 // unpack opens a file for as long as the attempt lasts. What its first bytes
@@ -115,7 +122,8 @@ func (c compression) unpack(ctx context.Context, file *os.File) (*unpacked, erro
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return nil, disk("read the layer", err)
 	}
-	src := bufio.NewReaderSize(&source{ctx, file}, bufferBytes)
+	u := &unpacked{}
+	src := bufio.NewReaderSize(&intake{&source{ctx, file}, u}, bufferBytes)
 	head, err := src.Peek(len(zstdMagic))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -127,7 +135,7 @@ func (c compression) unpack(ctx context.Context, file *os.File) (*unpacked, erro
 	default:
 		return nil, invalid("the layer is %s, but its media type says that it is %s", is, c)
 	}
-	u := &unpacked{packed: src}
+	u.packed = src
 	switch c {
 	case gzipped:
 		u.packed, err = openMembers(src)
@@ -145,12 +153,29 @@ func (c compression) unpack(ctx context.Context, file *os.File) (*unpacked, erro
 // Read reads uncompressed bytes.
 func (u *unpacked) Read(p []byte) (int, error) {
 	n, err := u.packed.Read(p)
+	u.given += int64(n)
 	if u.read += int64(n); u.read > u.limit {
 		return 0, exceeded("--max-uncompressed-bytes", "the artifact unpacks to more than %d bytes", u.limit)
 	}
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
 		err = invalid("the layer's zstd stream needs more than %d MiB of memory; compress it without --ultra and --long", maxWindow>>20)
 	}
+	return n, err
+}
+
+// intake is the file of a layer on its way to what decompresses it.
+type intake struct {
+	file io.Reader
+	into *unpacked
+}
+
+// Read implements io.Reader.
+func (i *intake) Read(p []byte) (int, error) {
+	if i.into.taken > i.into.given+i.into.given/8+maxHollowBytes {
+		return 0, invalid("the layer's compressed stream has far more bytes than what it holds: compress it again")
+	}
+	n, err := i.file.Read(p)
+	i.into.taken += int64(n)
 	return n, err
 }
 

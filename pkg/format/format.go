@@ -238,12 +238,18 @@ func find(m *Manifest, pinned string) *row {
 
 func (r *row) isRead() bool { return r != nil && r.reads != nil }
 
-// readAs is the name of the format, or FormatLayer where there is none to read.
+// readAs is the format of a layer that is selected: FormatLayer where there is no
+// format to read, or where it promises objects of its own, which nobody looks for
+// in a layer alone.
 func (r *row) readAs() string {
-	if r.isRead() {
-		return r.reads.Name()
+	if !r.isRead() {
+		return v1alpha1.FormatLayer
 	}
-	return v1alpha1.FormatLayer
+	switch r.reads.(type) {
+	case tekton, kyverno:
+		return v1alpha1.FormatLayer
+	}
+	return r.reads.Name()
 }
 
 // pin is what spec.format may be to read it.

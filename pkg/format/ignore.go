@@ -67,10 +67,38 @@ type ignoreRules struct {
 
 func newIgnoreRules(f filter, option *string) (*ignoreRules, error) {
 	rules := &ignoreRules{filter: f, files: map[string][]byte{}}
-	if option != nil {
-		rules.option = *option
+	if option == nil {
+		return rules, nil
 	}
-	return rules, rules.grow(len(rules.option))
+	if err := rules.grow(len(*option)); err != nil {
+		return nil, err
+	}
+	text, flaw := ignoreText([]byte(*option))
+	if flaw != "" {
+		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.ignore %s", flaw)
+	}
+	rules.option = string(text)
+	return rules, nil
+}
+
+// ignoreText returns the patterns in a text without its byte order mark, which Git
+// skips, too. It refuses a text whose patterns would match nothing, so that what
+// they are to leave out would be published: the flaw ends a sentence that begins
+// with the name of the text.
+func ignoreText(body []byte) (text []byte, flaw string) {
+	if flaw := checkText(body); flaw != "" {
+		return nil, flaw
+	}
+	text = bytes.TrimPrefix(body, byteOrderMark)
+	if bytes.Contains(text, byteOrderMark) {
+		return nil, "has a byte order mark that is not at its start; remove it"
+	}
+	for i, b := range text {
+		if b == '\r' && i+1 < len(text) && text[i+1] != '\n' {
+			return nil, "has a carriage return within a line; end lines with a line feed"
+		}
+	}
+	return text, ""
 }
 
 func (r *ignoreRules) grow(n int) error {
@@ -93,8 +121,15 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 	}
 	// The name may be a small part of a large PAX header, which it would keep.
 	dir = strings.Clone(strings.TrimSuffix(dir, "/"))
-	r.files[dir] = body
-	return r.grow(len(dir) + len(body))
+	if err := r.grow(len(dir) + len(body)); err != nil {
+		return err
+	}
+	text, flaw := ignoreText(body)
+	if flaw != "" {
+		return invalid("the file %s %s", fault.Quote(e.path), flaw)
+	}
+	r.files[dir] = text
+	return nil
 }
 
 // apply marks in the tree what is left out. It tells how many files stay, and

@@ -18,10 +18,16 @@ package format
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"path"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"sigs.k8s.io/kustomize/api/konfig"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
@@ -57,12 +63,45 @@ func (k kyverno) Read(ctx context.Context, in Input) (*Content, error) {
 	return content, nil
 }
 
-// readBundle publishes the tree of a bundle.
-func (kyverno) readBundle(ctx context.Context, in Input) (*Content, error) {
+// readBundle publishes the tree of a bundle, all of whose objects are policies.
+func (k kyverno) readBundle(ctx context.Context, in Input) (*Content, error) {
 	if layers := in.Manifest.Layers; len(layers) != 1 || layers[0].MediaType != kyvernoContent {
 		return nil, invalid("the Kyverno bundle has the layers [%s]; expected one of the type %s: push it again with kyverno oci push", layerTypes(layers), kyvernoContent)
 	}
-	return publishLayer(ctx, in, in.Manifest.Layers[0], asAsked)
+	return publishTarball(ctx, in, tarball{desc: in.Manifest.Layers[0], check: k.checkTree}, asAsked)
+}
+
+// checkTree refuses a tree of which kustomize would make anything but policies:
+// other objects, and files that it takes for instructions.
+func (k kyverno) checkTree(ctx context.Context, l *layer, t *tree) error {
+	all := k.objects()
+	return l.walk(ctx, func(e entry, content io.Reader) error {
+		if n := t.get(e.path); e.folder || n == nil || n.dropped {
+			return nil
+		}
+		base := path.Base(e.path)
+		for _, name := range konfig.RecognizedKustomizationFileNames() {
+			if strings.EqualFold(base, name) {
+				return invalid("the Kyverno bundle has the file %s, which is no policy but tells kustomize what to build; leave it out with spec.ignore, or publish the folder as files", fault.Quote(e.path))
+			}
+		}
+		if ext := path.Ext(base); ext != ".yaml" && ext != ".yml" {
+			return nil
+		}
+		body, err := readObject(content)
+		if err == nil {
+			_, err = all.read(body)
+		}
+		if err != nil {
+			return fmt.Errorf("in the file %s: %w", fault.Quote(e.path), err)
+		}
+		return nil
+	})
+}
+
+// objects are those that kyverno oci push takes, before and from 1.20 on.
+func (kyverno) objects() objects {
+	return objects{artifact: "the Kyverno artifact", groups: []string{"kyverno.io", "policies.kyverno.io"}}
 }
 
 // readPolicies publishes each policy as the file <kind>-<name>.yaml. Layers of
@@ -77,7 +116,7 @@ func (k kyverno) readPolicies(ctx context.Context, in Input) (*Content, error) {
 	if len(layers) == 0 {
 		return nil, invalid("the Kyverno artifact has no policy: no layer has the type %s", kyvernoPolicy)
 	}
-	c, err := newCollection(in)
+	c, err := newCollection(in, k.objects())
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +139,7 @@ func (kyverno) add(ctx context.Context, c *collection, desc v1.Descriptor) error
 	if err != nil {
 		return err
 	}
-	o, err := parseObject(body)
+	o, err := c.only(body)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,18 @@ const (
 	maxElementBytes = 255
 	// bufferBytes is the size of the buffers between a file and what reads it.
 	bufferBytes = 64 << 10
+
+	// maxHeaderBytes bounds the headers of one entry, PAX records, long names and
+	// maps of sparse files among them: each of their bytes costs far more time than
+	// one of a file, and compresses as well.
+	maxHeaderBytes = 64 << 10
+	// maxHeadersBytes bounds the headers of all entries of an artifact, less
+	// freeHeaderBytes of each.
+	maxHeadersBytes = 16 << 20
+	// freeHeaderBytes is what an entry has whose name or time takes a PAX header:
+	// three blocks, and the padding of the entry before it. The limit of entries
+	// bounds these bytes.
+	freeHeaderBytes = 4 * 512
 )
 
 // entry is a file or a folder of an archive that passed every check. In a layer
@@ -88,10 +100,12 @@ type layer struct {
 	normal bool
 }
 
-// amount is entries of any type and uncompressed bytes.
+// amount is entries of any type, uncompressed bytes, and those bytes of headers
+// that count.
 type amount struct {
 	entries int
 	read    int64
+	headers int64
 }
 
 // walk reads the layer from its first to its last byte and hands over its
@@ -107,9 +121,10 @@ func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader)
 	if err != nil {
 		return err
 	}
-	archive := tar.NewReader(uncompressed)
+	headers := &headerReader{in: uncompressed}
+	archive := tar.NewReader(headers)
 	for {
-		header, err := archive.Next()
+		header, err := l.next(archive, headers)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -129,6 +144,46 @@ func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader)
 	l.read = stream.read - l.before.read
 	l.normal = l.normal && stream.isOneMember()
 	return nil
+}
+
+// next returns the header of the next entry. It reads no more of the headers than
+// is left of their limits.
+func (l *layer) next(archive *tar.Reader, in *headerReader) (*tar.Header, error) {
+	// The rest of a file belongs to no header.
+	if _, err := io.Copy(io.Discard, archive); err != nil {
+		return nil, err
+	}
+	most, over := int64(maxHeaderBytes), invalid("the layer has an entry with more than %d bytes of extended headers: %w", maxHeaderBytes, tar.ErrFieldTooLong)
+	if left := maxHeadersBytes - l.before.headers - l.headers; left < most {
+		most, over = left, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the entries of the artifact have more than %d bytes of extended headers together, the most that are read; archive it without extended attributes", maxHeadersBytes)
+	}
+	most += freeHeaderBytes
+	in.left, in.over = most, over
+	header, err := archive.Next()
+	in.over = nil
+	l.headers += max(0, most-in.left-freeHeaderBytes)
+	return header, err
+}
+
+// headerReader reads an archive.
+type headerReader struct {
+	in io.Reader
+	// left is how many bytes are read until over is returned, unless that is nil.
+	left int64
+	over error
+}
+
+// Read implements io.Reader.
+func (r *headerReader) Read(p []byte) (int, error) {
+	switch {
+	case r.over == nil:
+		return r.in.Read(p)
+	case r.left <= 0:
+		return 0, r.over
+	}
+	n, err := r.in.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err
 }
 
 // unpack opens the layer's bytes. The caller closes them.

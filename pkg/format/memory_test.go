@@ -128,7 +128,7 @@ func TestHostileIndexesTakeLittleMemory(t *testing.T) {
 			return nil
 		}, "bytes together"},
 		"short names in large PAX headers": {func(w *tar.Writer) error {
-			rest := strings.Repeat("c", 900<<10)
+			rest := strings.Repeat("c", 40<<10)
 			for i := range 300 {
 				h := &tar.Header{Name: fmt.Sprintf("ü%d", i), Mode: 0o644, PAXRecords: map[string]string{"X.comment": rest}}
 				if err := w.WriteHeader(h); err != nil {
@@ -138,7 +138,7 @@ func TestHostileIndexesTakeLittleMemory(t *testing.T) {
 			return nil
 		}, ""},
 		"empty ignore files in folders with short names in large PAX headers": {func(w *tar.Writer) error {
-			rest := strings.Repeat("c", 900<<10)
+			rest := strings.Repeat("c", 40<<10)
 			for i := range 300 {
 				h := &tar.Header{Name: fmt.Sprintf("ü%d/.sourceignore", i), Mode: 0o644, PAXRecords: map[string]string{"X.comment": rest}}
 				if err := w.WriteHeader(h); err != nil {

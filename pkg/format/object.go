@@ -21,10 +21,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/kustomize/kyaml/kio"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -40,6 +42,9 @@ const (
 	// every value of a YAML document follows one of objectMarks.
 	maxObjectMarks = 100_000
 	objectMarks    = "\n,:-?[{"
+	// maxObjectsBytes and maxObjectsMarks bound the objects of an artifact together.
+	maxObjectsBytes = 16 << 20
+	maxObjectsMarks = 500_000
 )
 
 // object is what a Kubernetes object is told apart by.
@@ -47,16 +52,166 @@ type object struct {
 	apiVersion, kind, name string
 }
 
-// parseObject reads what identifies the one object of a YAML or JSON document,
-// which readObject has bounded. The name may be missing.
-func parseObject(body []byte) (object, error) {
-	if marks := countAny(body, objectMarks); marks > maxObjectMarks {
-		return object{}, tooLarge("the object has more than the %d values that are read", maxObjectMarks)
+// objects are the only objects that an artifact may have, and what was read of
+// them.
+type objects struct {
+	// artifact names it in messages.
+	artifact string
+	// groups of the API that the objects may be of.
+	groups []string
+	bytes  int
+	marks  int
+}
+
+// only reads a file that is one object.
+func (r *objects) only(body []byte) (object, error) {
+	found, err := r.read(body)
+	switch {
+	case err != nil:
+		return object{}, err
+	case len(found) == 0:
+		return object{}, invalid("there is no object, but an empty YAML document")
+	case len(found) > 1:
+		return object{}, invalid("there is more than one YAML document, of which other tools would read only the first; push each object on its own")
 	}
-	root, err := onlyDocument(body)
+	return found[0], nil
+}
+
+// read returns the objects that kustomize makes of a file of YAML or JSON, which
+// readObject has bounded. It refuses a file of which another parser would make
+// other objects, and objects of other groups.
+func (r *objects) read(body []byte) ([]object, error) {
+	if err := r.count(body); err != nil {
+		return nil, err
+	}
+	found, err := r.parsed(body)
+	if err != nil {
+		return nil, err
+	}
+	// kustomize splits a file by its lines before it parses the parts.
+	parts, err := (&kio.ByteReader{Reader: bytes.NewReader(body), OmitReaderAnnotations: true, DisableUnwrapping: true}).Read()
+	if err != nil {
+		return nil, invalid("kustomize cannot read the object: %s", fault.Words(err.Error()))
+	}
+	if len(parts) != len(found) {
+		return nil, invalid("the file has %d YAML documents, but kustomize reads %d: separate documents by --- alone on a line", len(found), len(parts))
+	}
+	for i, part := range parts {
+		o, err := r.manifest(part.YNode())
+		if err != nil {
+			return nil, err
+		}
+		if o != found[i] {
+			return nil, invalid("the object is %s to a parser of YAML, and %s to kustomize", found[i], o)
+		}
+	}
+	return found, nil
+}
+
+// parsed returns the objects that a parser of YAML sees, and keeps no more.
+func (r *objects) parsed(body []byte) ([]object, error) {
+	roots, err := documents(body)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]object, len(roots))
+	for i, root := range roots {
+		if found[i], err = r.manifest(root); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// count bounds what parsing costs.
+func (r *objects) count(body []byte) error {
+	if err := checkMarks(body); err != nil {
+		return err
+	}
+	r.bytes += len(body)
+	r.marks += countAny(body, objectMarks)
+	if r.bytes > maxObjectsBytes || r.marks > maxObjectsMarks {
+		return tooLarge("%s has objects of more than %d bytes or %d values together, the most that are read", r.artifact, maxObjectsBytes, maxObjectsMarks)
+	}
+	if flaw := checkText(body); flaw != "" {
+		return invalid("the object is not YAML: it %s", flaw)
+	}
+	return nil
+}
+
+// manifest returns the object that a document is.
+func (r *objects) manifest(root *yaml.Node) (object, error) {
+	o, err := identify(root)
 	if err != nil {
 		return object{}, err
 	}
+	if err := checkPlain(root); err != nil {
+		return object{}, err
+	}
+	if err := checkKeys(root); err != nil {
+		return object{}, err
+	}
+	if group, _ := o.groupVersion(); !slices.Contains(r.groups, group) {
+		return object{}, invalid("%s has the object %s; only objects of the group %s belong into one: publish others as files", r.artifact, o, strings.Join(r.groups, " or "))
+	}
+	return o, nil
+}
+
+// checkKeys refuses what is, or could be taken for, a list of objects, and keys
+// that decoders without regard to case take for others.
+func checkKeys(root *yaml.Node) error {
+	for i := 0; i < len(root.Content); i += 2 {
+		key := root.Content[i].Value
+		if strings.EqualFold(key, "items") {
+			return invalid("the object has the key %s, by which it is taken for a list of objects; push each object on its own", fault.Quote(key))
+		}
+		if key == "kind" && strings.HasSuffix(strings.ToLower(root.Content[i+1].Value), "list") {
+			return invalid("the object has the kind %s, a list of objects; push each object on its own", fault.Quote(root.Content[i+1].Value))
+		}
+		for _, field := range []string{"apiVersion", "kind", "metadata"} {
+			if key != field && strings.EqualFold(key, field) {
+				return invalid("the object has the key %s, which some readers take for %s", fault.Quote(key), field)
+			}
+		}
+	}
+	return nil
+}
+
+// checkPlain refuses what parsers resolve in different ways: aliases, explicit
+// tags, merge keys, and keys that are no strings.
+func checkPlain(n *yaml.Node) error {
+	if n.Kind == yaml.AliasNode || n.Style&yaml.TaggedStyle != 0 {
+		return invalid("line %d of the object has an alias or a tag of YAML; write out what it stands for", n.Line)
+	}
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && (child.Kind != yaml.ScalarNode || child.ShortTag() == "!!merge") {
+			return invalid("line %d of the object has a key that is no string, or merges another mapping; write out what it stands for", child.Line)
+		}
+		if err := checkPlain(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseObject reads what identifies the one object of a YAML or JSON document,
+// which readObject has bounded. The name may be missing.
+func parseObject(body []byte) (object, error) {
+	if err := checkMarks(body); err != nil {
+		return object{}, err
+	}
+	roots, err := documents(body)
+	if err != nil {
+		return object{}, err
+	}
+	if len(roots) != 1 {
+		return object{}, invalid("there are %d YAML documents that are not empty; expected one", len(roots))
+	}
+	return identify(roots[0])
+}
+
+// identify returns what an object says of itself. The name may be missing.
+func identify(root *yaml.Node) (object, error) {
 	fields, err := fieldsOf(root)
 	if err != nil {
 		return object{}, err
@@ -72,6 +227,13 @@ func parseObject(body []byte) (object, error) {
 	return o, nil
 }
 
+func checkMarks(body []byte) error {
+	if countAny(body, objectMarks) > maxObjectMarks {
+		return tooLarge("the object has more than the %d values that are read", maxObjectMarks)
+	}
+	return nil
+}
+
 func tooLarge(format string, args ...any) error {
 	return fault.Stallf(v1alpha1.ReasonLimitExceeded, format, args...)
 }
@@ -84,31 +246,22 @@ func countAny(body []byte, marks string) int {
 	return n
 }
 
-// onlyDocument returns the one YAML document that is not empty.
-func onlyDocument(body []byte) (*yaml.Node, error) {
-	var only *yaml.Node
+// documents returns the YAML documents that are not empty.
+func documents(body []byte) ([]*yaml.Node, error) {
+	var roots []*yaml.Node
 	for decoder := yaml.NewDecoder(bytes.NewReader(body)); ; {
 		var document yaml.Node
 		err := decoder.Decode(&document)
 		if errors.Is(err, io.EOF) {
-			break
+			return roots, nil
 		}
 		if err != nil {
 			return nil, invalid("the object is not YAML: %s", fault.Words(err.Error()))
 		}
-		root := document.Content[0]
-		if root.ShortTag() == "!!null" {
-			continue
+		if root := document.Content[0]; root.ShortTag() != "!!null" {
+			roots = append(roots, root)
 		}
-		if only != nil {
-			return nil, invalid("there is more than one YAML document, of which other tools would read only the first; push each object on its own")
-		}
-		only = root
 	}
-	if only == nil {
-		return nil, invalid("there is no object, but an empty YAML document")
-	}
-	return only, nil
 }
 
 // fieldsOf returns the values of a mapping that a reader looks for by name, and
@@ -178,12 +331,14 @@ func (o object) fileName() (string, error) {
 // collection is the objects of an artifact, each a file of its own.
 type collection struct {
 	*assembly
+	objects
+
 	known map[string]bool
 }
 
-func newCollection(in Input) (*collection, error) {
+func newCollection(in Input, accepted objects) (*collection, error) {
 	a, err := newAssembly(in)
-	return &collection{a, map[string]bool{}}, err
+	return &collection{a, accepted, map[string]bool{}}, err
 }
 
 // put adds an object as it was written.

@@ -36,6 +36,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -133,7 +134,11 @@ func (p *packing) collect(ignore string) error {
 		return err
 	}
 	flux := rules.matcher(rules.patterns())
-	more := sourceignore.NewMatcher(sourceignore.ReadPatterns(strings.NewReader(ignore), nil))
+	text, flaw := ignoreText([]byte(ignore))
+	if flaw != "" {
+		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "the text of patterns to ignore %s", flaw)
+	}
+	more := sourceignore.NewMatcher(sourceignore.ReadPatterns(bytes.NewReader(text), nil))
 	return p.walk(func(name string, d fs.DirEntry) error {
 		elements := strings.Split(name, "/")
 		for _, m := range []gitignore.Matcher{flux, more} {

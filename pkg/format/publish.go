@@ -34,6 +34,8 @@ type tarball struct {
 	// under and sum are those of layer.
 	under string
 	sum   v1.Hash
+	// check looks into what is kept of the layer; nil: nothing does.
+	check func(ctx context.Context, l *layer, t *tree) error
 }
 
 // open opens the layer.
@@ -59,9 +61,9 @@ func publishLayer(ctx context.Context, in Input, desc v1.Descriptor, f filter) (
 // which consumers check is the one that the signed manifest lists. Any other is
 // archived again.
 //
-// The layer is read twice at most: once to check all of it and to learn its
-// paths and ignore files, which may come last, and once more for the files
-// that are kept.
+// The layer is read once to check all of it and to learn its paths and ignore
+// files, which may come last, and once more for the files that are kept, and for
+// the look into them, where there are such.
 func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Content, error) {
 	desc := from.desc
 	l, err := from.open(ctx, in)
@@ -84,6 +86,12 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 	in.Options.Report.omitDropped(t)
 	if files == 0 {
 		return nil, noFiles(dropped, l.links)
+	}
+	l.report = nil // it knows everything from the first reading
+	if from.check != nil {
+		if err := from.check(ctx, l, t); err != nil {
+			return nil, err
+		}
 	}
 	content := asIs(in, l, desc)
 	if content == nil || dropped > 0 || t.again {

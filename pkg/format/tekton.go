@@ -32,7 +32,6 @@ const (
 	tektonKind       = tektonPrefix + "kind"
 	tektonName       = tektonPrefix + "name"
 	tektonAPIVersion = tektonPrefix + "apiVersion"
-	tektonGroup      = "tekton.dev"
 	// maxTektonLayers is how many objects Tekton takes from a bundle.
 	maxTektonLayers = 20
 )
@@ -51,7 +50,7 @@ func (t tekton) Read(ctx context.Context, in Input) (*Content, error) {
 	if len(layers) > maxTektonLayers {
 		return nil, invalid("the Tekton bundle has %d layers; Tekton takes at most %d: split the bundle", len(layers), maxTektonLayers)
 	}
-	c, err := newCollection(in)
+	c, err := newCollection(in, objects{artifact: "the Tekton bundle", groups: []string{"tekton.dev"}})
 	if err != nil {
 		return nil, err
 	}
@@ -75,16 +74,13 @@ func (tekton) add(ctx context.Context, c *collection, desc v1.Descriptor) error 
 	if err != nil {
 		return err
 	}
-	body, err := tektonBody(ctx, c.in, desc)
+	body, err := tektonBody(ctx, c, desc)
 	if err != nil {
 		return err
 	}
-	o, err := parseObject(body)
+	o, err := c.only(body)
 	if err != nil {
 		return err
-	}
-	if group, _ := o.groupVersion(); group != tektonGroup {
-		return invalid("the Tekton bundle has the object %s; only objects of the group %s belong into one", o, tektonGroup)
 	}
 	if !o.isCalled(said) {
 		return invalid("the Tekton bundle has a layer whose annotations say %s, but it holds %s; push it again with tkn bundle push", said, o)
@@ -119,13 +115,13 @@ func zstdBundle() error {
 
 // tektonBody returns the object of a layer: the one file of a tar, or the layer
 // itself. Like Tekton it lets the bytes decide, of which the type says nothing.
-func tektonBody(ctx context.Context, in Input, desc v1.Descriptor) ([]byte, error) {
-	file, err := in.open(ctx, desc)
+func tektonBody(ctx context.Context, c *collection, desc v1.Descriptor) ([]byte, error) {
+	file, err := c.in.open(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	l := &layer{file: file, limits: in.Options.Limits}
+	l := &layer{file: file, limits: c.in.Options.Limits}
 	if l.compression, err = sniff(file); err != nil {
 		return nil, err
 	}
@@ -137,7 +133,7 @@ func tektonBody(ctx context.Context, in Input, desc v1.Descriptor) ([]byte, erro
 		return nil, err
 	}
 	if isTar {
-		return onlyFile(ctx, l)
+		return onlyFile(ctx, c, l)
 	}
 	stream, err := l.unpack(ctx)
 	if err != nil {
@@ -148,10 +144,10 @@ func tektonBody(ctx context.Context, in Input, desc v1.Descriptor) ([]byte, erro
 }
 
 // onlyFile returns the content of the one file that a tar is.
-func onlyFile(ctx context.Context, l *layer) ([]byte, error) {
+func onlyFile(ctx context.Context, c *collection, l *layer) ([]byte, error) {
 	var body []byte
 	files, folders := 0, 0
-	err := l.walk(ctx, func(e entry, content io.Reader) error {
+	err := c.walk(ctx, l, func(e entry, content io.Reader) error {
 		if e.folder {
 			folders++
 			return nil
