@@ -41,7 +41,7 @@ type Bridge struct {
 
 // New returns a Bridge to a store. The clock stamps artifacts.
 func New(s Store, now func() time.Time) *Bridge {
-	return &Bridge{store: s, contents: newContents(), now: now}
+	return &Bridge{store: s, contents: newContents(now), now: now}
 }
 
 // Publish makes what the request asks for stand in the store and returns the

@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -44,8 +45,9 @@ const maxContents = 10_000
 // contents knows what was converted and what is being converted, so that equal
 // content is pulled and read once however many sources show it.
 type contents struct {
-	made    *lru.Cache
-	flights flight.Group[flightID, content]
+	made     *lru.Cache
+	flights  flight.Group[flightID, content]
+	failures *failures
 }
 
 // contentID identifies content: the same manifest read with the same settings
@@ -78,8 +80,8 @@ type content struct {
 	blobs  []v1.Hash
 }
 
-func newContents() *contents {
-	return &contents{made: lru.New(maxContents)}
+func newContents(now func() time.Time) *contents {
+	return &contents{made: lru.New(maxContents), failures: newFailures(now)}
 }
 
 func (c *contents) get(id contentID) (content, bool) {
@@ -129,12 +131,21 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 // key at the same time. Work that another one started and had no time to finish
 // is begun again: the shortest timeout of many must not decide for all.
 func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manifest *format.Manifest) (content, error) {
+	work := flightID{access: r.Repository.Key(), terms: r.Terms.Fingerprint(), contentID: id}
+	attempt := failureID{flightID: work, limits: r.Content.Limits, image: r.Content.Image}
 	for {
-		made, shared, err := b.contents.flights.Do(ctx, flightID{access: r.Repository.Key(), terms: r.Terms.Fingerprint(), contentID: id}, func(ctx context.Context) (content, error) {
+		if err := b.contents.failures.expected(ctx, attempt); err != nil {
+			return content{}, err
+		}
+		made, shared, err := b.contents.flights.Do(ctx, work, func(ctx context.Context) (content, error) {
 			if made, ok := b.contents.get(id); ok && mayRead(ctx, r.Repository, made) == nil { // another flight has just landed
 				return made, nil
 			}
-			made, err := b.convert(ctx, r, manifest)
+			had := timeLeft(ctx)
+			made, pulled, err := b.convert(ctx, r, manifest)
+			if pulled {
+				b.contents.failures.note(ctx, attempt, had, err)
+			}
 			if err == nil {
 				b.contents.made.Add(id, made)
 			}
@@ -167,18 +178,20 @@ func mayRead(ctx context.Context, repository Repository, made content) error {
 	return nil
 }
 
-// convert pulls what the format of a manifest needs, reads it and stores it.
-func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manifest) (content, error) {
+// convert pulls what the format of a manifest needs, reads it and stores it. It
+// tells whether all was pulled that was asked for, so that what failed is not due
+// to the registry.
+func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manifest) (made content, pulled bool, err error) {
 	scratch, remove, err := b.store.Scratch()
 	if err != nil {
-		return content{}, err
+		return content{}, false, err
 	}
 	defer remove()
 	read, blobs, err := unpack(ctx, r, manifest, scratch)
 	if err != nil {
-		return content{}, err
+		return content{}, !blobs.failed, err
 	}
-	made := content{
+	made = content{
 		sha256:       read.Digest.Hex,
 		format:       read.Format,
 		bytes:        blobs.bytes,
@@ -188,11 +201,11 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 		blobs:        blobs.pulled,
 	}
 	if err := made.admitted(r.Terms); err != nil {
-		return content{}, err
+		return content{}, true, err
 	}
 	file := store.File{Path: read.Path, SHA256: read.Digest.Hex, Size: read.Size}
 	_, err = b.store.Put(ctx, r.Key, file)
-	return made, err
+	return made, err == nil, err
 }
 
 // spool is format.Blobs over a repository: each blob is pulled to its end into
@@ -204,11 +217,14 @@ type spool struct {
 	terms      trust.Terms
 	bytes      int64
 	pulled     []v1.Hash
+	// failed tells that something was asked for and not handed out.
+	failed bool
 }
 
 // Manifest returns a manifest that the one to publish lists. It is asked for by
 // its digest, so it is what the publisher listed, whatever moved since.
-func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (types.MediaType, []byte, error) {
+func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (_ types.MediaType, _ []byte, err error) {
+	defer func() { s.failed = s.failed || err != nil }()
 	if desc.Digest.Algorithm != "sha256" {
 		return "", nil, fault.Stallf(v1alpha1.ReasonInvalidArtifact, "the manifest %s is listed by a digest that is no sha256: publish it with one", desc.Digest)
 	}
@@ -224,7 +240,8 @@ func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (types.MediaTy
 
 // Open pulls a blob and returns it as a file at its start. A blob that was
 // pulled before is not pulled again.
-func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
+func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (_ *os.File, err error) {
+	defer func() { s.failed = s.failed || err != nil }()
 	path := filepath.Join(s.dir, desc.Digest.Hex)
 	if slices.Contains(s.pulled, desc.Digest) {
 		return reopen(path, desc)
