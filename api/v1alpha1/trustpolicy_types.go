@@ -113,7 +113,8 @@ type ImagePattern string
 
 // TrustFormat is a format that an artifact can be read as, as status.format of an
 // ArtifactRepository names it. Layer is what a layerSelector took from an image of
-// none of the others.
+// none of the others, or of Tekton or Kyverno, whose objects are not checked in a
+// layer alone.
 // +kubebuilder:validation:Enum=Flux;Helm;Tekton;Imgpkg;Files;Kyverno;Image;Layer
 type TrustFormat string
 

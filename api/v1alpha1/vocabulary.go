@@ -66,5 +66,6 @@ const (
 )
 
 // FormatLayer is what status.format says of content that a layer selector took
-// from an image of none of the other formats. Nobody pins it.
+// from an image of none of the other formats, or from one of Tekton or Kyverno,
+// whose objects are not checked in a layer alone. Nobody pins it.
 const FormatLayer = "Layer"

@@ -66,15 +66,22 @@ type objects struct {
 // only reads a file that is one object.
 func (r *objects) only(body []byte) (object, error) {
 	found, err := r.read(body)
-	switch {
-	case err != nil:
+	if err != nil {
 		return object{}, err
-	case len(found) == 0:
-		return object{}, invalid("there is no object, but an empty YAML document")
-	case len(found) > 1:
-		return object{}, invalid("there is more than one YAML document, of which other tools would read only the first; push each object on its own")
 	}
-	return found[0], nil
+	return theOne(found)
+}
+
+// theOne returns the only element of what the documents of a file are.
+func theOne[T any](documents []T) (one T, err error) {
+	switch len(documents) {
+	case 0:
+		return one, invalid("there is no object, but an empty YAML document")
+	case 1:
+		return documents[0], nil
+	default:
+		return one, invalid("there is more than one YAML document, of which other tools would read only the first; push each object on its own")
+	}
 }
 
 // read returns the objects that kustomize makes of a file of YAML or JSON, which
@@ -204,10 +211,11 @@ func parseObject(body []byte) (object, error) {
 	if err != nil {
 		return object{}, err
 	}
-	if len(roots) != 1 {
-		return object{}, invalid("there are %d YAML documents that are not empty; expected one", len(roots))
+	root, err := theOne(roots)
+	if err != nil {
+		return object{}, err
 	}
-	return identify(roots[0])
+	return identify(root)
 }
 
 // identify returns what an object says of itself. The name may be missing.

@@ -17,12 +17,13 @@ limitations under the License.
 package format_test
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"sigs.k8s.io/kustomize/kyaml/kio"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/provider"
+	"sigs.k8s.io/yaml"
 
 	"github.com/image-source/image-source-controller/pkg/format"
 )
@@ -35,6 +36,7 @@ func FuzzObject(f *testing.F) {
 		"x: &m {name: build}\nmetadata: *m\nkind: Task\napiVersion: v1\n", "kind: &k yes\napiVersion: v1\nmetadata: {? name : *k}\n",
 		"{\"kind\":\t\"A\",\n\t\"apiVersion\": \"v1\", \"metadata\": {\"name\": \"a\\u002db\"}}", "<<: {kind: A}\napiVersion: v1\nmetadata: {name: a}\n",
 		"%YAML 1.1\n---\nkind: A\napiVersion: v1\nmetadata: {name: a}\n...\n", "\xef\xbb\xbfkind: A\napiVersion: v1\nmetadata: {name: 'a'}\n",
+		clusterPolicy + "---#a:\n" + celPolicy, clusterPolicy + "items: []\n", clusterPolicy + "<<: {items: [{}]}\n", clusterPolicy + "\r---\r" + celPolicy,
 		"kind: A\nkind: B\napiVersion: v1\nmetadata: {name: a}\n", "kind: !!binary QQ==\napiVersion: v1\nmetadata: {name: a}\n", "- a\n", "a: *b\n", "",
 	} {
 		f.Add([]byte(body))
@@ -51,16 +53,29 @@ func FuzzObject(f *testing.F) {
 			if published != string(body) {
 				t.Fatalf("published %q", published)
 			}
-			reader := kio.ByteReader{Reader: bytes.NewReader(body), OmitReaderAnnotations: true, DisableUnwrapping: true}
-			nodes, err := reader.Read()
+			// As kustomize-controller does with a folder without a kustomization.
+			found, err := provider.NewDefaultDepProvider().GetResourceFactory().SliceFromBytes(body)
 			if err != nil {
-				return // such as a YAML directive
+				return // such as an empty element of a list
 			}
-			if len(nodes) != 1 {
-				t.Fatalf("kustomize reads %d objects", len(nodes))
+			if len(found) != 1 {
+				t.Fatalf("kustomize reads %d objects", len(found))
 			}
-			if want := strings.ToLower(nodes[0].GetKind()) + "-" + nodes[0].GetName() + ".yaml"; name != want {
+			gvk := found[0].GetGvk()
+			if want := strings.ToLower(gvk.Kind) + "-" + found[0].GetName() + ".yaml"; name != want {
 				t.Fatalf("the file is %s, and kustomize reads %s", name, want)
+			}
+			if gvk.Group != "kyverno.io" && gvk.Group != "policies.kyverno.io" {
+				t.Fatalf("kustomize reads an object of the group %q", gvk.Group)
+			}
+			// And as it splits what is to be applied, once more.
+			text, err := found[0].AsYAML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var applied unstructured.Unstructured
+			if err := yaml.Unmarshal(text, &applied.Object); err == nil && (applied.IsList() || applied.GetKind() != gvk.Kind) {
+				t.Fatalf("a list, or a %s, is applied", applied.GetKind())
 			}
 		}
 	})
