@@ -83,15 +83,14 @@ func (f *failures) get(id failureID) failure {
 // more time than those before may end otherwise.
 func (f *failures) expected(ctx context.Context, id failureID) error {
 	known := f.get(id)
-	left := known.until.Sub(f.now())
 	switch {
 	case known.refused != nil:
 		return known.refused
-	case left <= 0, timeLeft(ctx) > known.had+known.had/4:
+	case !f.now().Before(known.until), timeLeft(ctx) > known.had+known.had/4:
 		return nil
 	}
 	return &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true, Err: fmt.Errorf(
-		"the artifact was not read within the time that spec.timeout left for it; it is read again in %s, or at once with a longer spec.timeout", left.Round(time.Second))}
+		"the artifact was not read within the time that spec.timeout left for it; the next attempt follows after a pause of %s, or at once after spec.timeout is raised", known.pause)}
 }
 
 // note remembers how an attempt ended that got all blobs, and had so much time. An

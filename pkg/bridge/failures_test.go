@@ -68,7 +68,7 @@ func TestAnArtifactThatNoAttemptHasTimeToReadIsReadLessAndLess(t *testing.T) {
 	// paused waits until an attempt is remembered: it outlives its Publish.
 	paused := func() {
 		t.Helper()
-		g.Eventually(func() error { return attempt(enough) }, time.Minute).Should(MatchError(ContainSubstring("it is read again in")))
+		g.Eventually(func() error { return attempt(enough) }, time.Minute).Should(MatchError(ContainSubstring("after a pause of")))
 	}
 
 	g.Expect(attempt(enough)).To(MatchError(context.DeadlineExceeded))
