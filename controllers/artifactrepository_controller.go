@@ -264,7 +264,7 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 // the same settings and stored undamaged.
 func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) bool {
 	published := publishedBy(obj)
-	if published == nil || published.Digest != a.plan.Digest || published.Repository != registry.CanonicalName(a.plan.Repository) ||
+	if published == nil || published.Digest != a.plan.Digest || published.Repository != a.plan.Repository.Name() ||
 		published.Content != format.ContentHash(r.content(obj)) || a.judgement != nil && a.judgement.rejected {
 		return false
 	}

@@ -155,7 +155,7 @@ func (k imageObjects) reevaluate(ctx context.Context, around Surroundings) error
 	if err != nil {
 		return err
 	}
-	if sameRepository(policy.Status.LatestRef.Name, repository.Spec.Image, parsed) || !scans(repository, parsed) {
+	if isNameOf(policy.Status.LatestRef.Name, parsed) || !isNameOf(repository.Status.CanonicalImageName, parsed) {
 		return nil
 	}
 	about := "image-" + strconv.FormatInt(repository.Generation, 10) + "-"

@@ -35,6 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // Action is what a plan comes to.
@@ -172,7 +173,7 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return cmp.Or(unusable(obj, policy), scanFailure(repository), err)
 	}
 	latest := policy.Status.LatestRef
-	if !sameRepository(latest.Name, repository.Spec.Image, p.Repository) {
+	if !isNameOf(latest.Name, p.Repository) {
 		return cmp.Or(scanFailure(repository), waitFor("ImagePolicy %s picked from %s, but its ImageRepository %s scans %s: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
 			policy.Name, fault.Quote(latest.Name), key, fault.Quote(repository.Spec.Image), policy.Name, policy.Namespace))
 	}
@@ -186,14 +187,14 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 // pick fills in what a policy picked. Tenants may be able to edit a policy's
 // status, so what stands there is checked like any input.
 func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
-	if _, err := name.NewTag(p.Repository.Name()+":"+latest.Tag, name.StrictValidation); err != nil || latest.Tag == "" {
+	if !reference.IsTag(latest.Tag) {
 		return waitFor("ImagePolicy %s picked the tag %s, which is no valid tag", policy, fault.Quote(latest.Tag))
 	}
 	p.Tag = latest.Tag
 	if latest.Digest == "" {
 		return nil
 	}
-	digest, err := parseDigest(latest.Digest)
+	digest, err := reference.ParseDigest(latest.Digest)
 	if err != nil {
 		return waitFor("ImagePolicy %s picked the digest %s: %s", policy, fault.Quote(latest.Digest), err)
 	}
@@ -203,7 +204,7 @@ func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
 
 // pin fills in the digest of the spec, whatever the policy picks.
 func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
-	digest, err := parseDigest(obj.Spec.Digest)
+	digest, err := reference.ParseDigest(obj.Spec.Digest)
 	if err != nil {
 		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.digest is %s: %w", fault.Quote(obj.Spec.Digest), err)
 	}
@@ -275,39 +276,21 @@ func waitFor(format string, args ...any) error {
 	return fault.Waitf(v1alpha1.ReasonDependencyNotReady, format, args...)
 }
 
-// parseRepository reads the name of a repository as image-reflector-controller does.
+// parseRepository reads the name of a repository. Names that
+// image-reflector-controller accepts and that could mean another repository are
+// errors, see reference.Canonical.
 func parseRepository(image string, insecure bool) (name.Repository, error) {
 	var options []name.Option
 	if insecure {
 		options = append(options, name.Insecure)
 	}
-	return name.NewRepository(image, options...)
+	return reference.Parse(image, options...)
 }
 
-// scans tells whether an ImageRepository has scanned an image.
-func scans(repository *imagev1.ImageRepository, parsed name.Repository) bool {
-	other, err := name.NewRepository(repository.Status.CanonicalImageName)
-	return err == nil && other.Name() == parsed.Name()
-}
-
-// sameRepository tells whether a name, as a policy's status gives it, is the
-// image of an ImageRepository, however either is spelled.
-func sameRepository(picked, scanned string, parsed name.Repository) bool {
-	if picked == scanned {
-		return true
-	}
-	other, err := name.NewRepository(picked)
-	return err == nil && other.Name() == parsed.Name()
-}
-
-// parseDigest reads a manifest digest. Its syntax is checked before a registry
-// or a file system sees it.
-func parseDigest(s string) (v1.Hash, error) {
-	digest, err := v1.NewHash(s)
-	if err != nil || digest.Algorithm != "sha256" {
-		return v1.Hash{}, fmt.Errorf("expected sha256: and 64 hexadecimal digits in lower case")
-	}
-	return digest, nil
+// isNameOf tells whether an image in the status of a Flux object names a repository.
+func isNameOf(image string, repository name.Repository) bool {
+	canonical, err := reference.Canonical(image)
+	return err == nil && canonical == repository.Name()
 }
 
 // accessOf names what an ImageRepository opens its registry with: what

@@ -341,6 +341,26 @@ func TestPlanStops(t *testing.T) {
 			change: func(s *situation) { s.repository.Spec.Image = "ghcr.io/Org/App" },
 			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/Org/App"},
 		},
+		"an ImageRepository whose image climbs to another one": {
+			change: func(s *situation) {
+				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "ghcr.io/org/../evil/app", "ghcr.io/org/../evil/app"
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/../evil/app", "path of lower case letters"},
+		},
+		"an ImageRepository whose host ends in a dot": {
+			change: func(s *situation) {
+				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "ghcr.io./org/app", "ghcr.io./org/app"
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io./org/app", "dot at its end"},
+		},
+		"a policy whose status names an image that climbs": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Name = "ghcr.io/org/x/../app" },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/x/../app"},
+		},
+		"a tag of dots": {
+			change: func(s *situation) { s.policy.Status.LatestRef.Tag = ".." },
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"no valid tag"},
+		},
 		"a policy that was changed and not evaluated since": {
 			change: func(s *situation) { s.policy.Generation = 3 },
 			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},

@@ -26,7 +26,9 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
@@ -87,10 +89,12 @@ func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, 
 	}
 	var err error
 	if plan.Repository, err = parseRepository(recipe.Image, plan.Access.Insecure); err != nil {
-		return plan, err
+		return plan, fault.Stallf(v1alpha1.ReasonInvalidSpec, "the record names the image %s, which is not the name of a repository: %w; publish another image", fault.Quote(recipe.Image), err)
 	}
-	plan.Digest, err = parseDigest(recipe.Digest)
-	return plan, err
+	if plan.Digest, err = reference.ParseDigest(recipe.Digest); err != nil {
+		return plan, fault.Stallf(v1alpha1.ReasonInvalidSpec, "the record names the digest %s: %w; publish another image", fault.Quote(recipe.Digest), err)
+	}
+	return plan, nil
 }
 
 // sameRegistry tells whether two images are on one registry.
@@ -140,7 +144,7 @@ func publishedBy(obj *v1alpha1.ArtifactRepository) *bridge.Published {
 	if status.Artifact == nil || status.Record == nil {
 		return nil
 	}
-	digest, err := parseDigest(status.Record.Digest)
+	digest, err := reference.ParseDigest(status.Record.Digest)
 	if err != nil {
 		return nil
 	}

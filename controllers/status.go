@@ -33,6 +33,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
@@ -156,7 +157,7 @@ func fileDigest(artifact *meta.Artifact) (digest string, ok bool) {
 	if artifact == nil {
 		return "", false
 	}
-	file, err := parseDigest("sha256:" + strings.TrimSuffix(path.Base(artifact.Path), ".tar.gz"))
+	file, err := reference.ParseDigest("sha256:" + strings.TrimSuffix(path.Base(artifact.Path), ".tar.gz"))
 	return file.String(), err == nil
 }
 

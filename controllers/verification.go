@@ -32,7 +32,6 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -189,7 +188,7 @@ func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.
 	published := publishedBy(obj)
 	repository := ""
 	if a.plan.Action == Publish {
-		repository = registry.CanonicalName(a.plan.Repository)
+		repository = a.plan.Repository.Name()
 		a.asked = r.demands(ctx, obj, around, repository)
 		if err := a.asked.refused(); err != nil {
 			a.plan.Action, a.err = Refuse, err
@@ -296,7 +295,7 @@ func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alph
 	if err != nil || now.Namespace == nil {
 		return true, err
 	}
-	asked := r.demands(ctx, obj, now, registry.CanonicalName(a.plan.Repository))
+	asked := r.demands(ctx, obj, now, a.plan.Repository.Name())
 	return !a.asked.same(asked.fingerprint), nil
 }
 

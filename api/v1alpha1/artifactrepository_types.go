@@ -77,12 +77,13 @@ type ArtifactRepositorySpec struct {
 
 	// Image is the repository to publish from, such as
 	// ghcr.io/stefanprodan/podinfo-deploy, with no tag and no digest. An
-	// oci:// prefix is accepted and means the same.
+	// oci:// prefix is accepted and means the same. Names follow the OCI
+	// Distribution Specification and have at most 255 characters.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:MaxLength=261
 	// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="image must not contain a digest: put it into spec.digest"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^(oci://)?[^@]*:[^/@]*(@|$)')",message="image must not contain a tag: put it into spec.tag"
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(oci://)?([a-zA-Z0-9._-]+|[a-zA-Z0-9.-]+:[0-9]+|[[][0-9a-fA-F:.]+[]](:[0-9]+)?)(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[^/@]*)?(@.*)?$')",message="image must be the name of a repository such as ghcr.io/org/app: a host, then lower case letters, digits and . _ - / only, with no scheme but oci://"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(oci://)?(([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[1-9][0-9]{0,4})?/)?[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[^/@]*)?(@.*)?$')",message="image must be the name of a repository such as ghcr.io/org/app: a host, then lower case letters and digits, separated by one of . _ __ / or by dashes, with no scheme but oci://"
 	// +optional
 	Image string `json:"image,omitempty"`
 

@@ -126,7 +126,8 @@ func TestTheServerReadsPatterns(t *testing.T) {
 	}
 	for _, pattern := range []string{
 		"**", "*/org/app", "**/app", "ghcr.io/org/app**", "ghcr.io/*/app", "*.example.com/**", "Registry.Example.COM:443/org/app", "localhost/org/app", "localhost:5000/**",
-		"[::1]:5000/org/*", "127.0.0.1:5000/org/*", "nginx", "org/app", "org/**", "ghcr.io/org/a.b_c--d*", strings.Repeat("a", 512),
+		"[::1]:5000/org/*", "127.0.0.1:5000/org/*", "nginx", "org/app", "org/**", "ghcr.io/org/a.b_c--d*", strings.Repeat("a", 231),
+		"docker.io/*", "registry:443/**", "[2001:db8::*]:5000/**", "registry.example.com:50*/**", "10.0.0.*/**",
 	} {
 		_, err := createPolicy(t, policy(pattern))
 		NewWithT(t).Expect(err).NotTo(HaveOccurred(), pattern)
@@ -135,7 +136,9 @@ func TestTheServerReadsPatterns(t *testing.T) {
 	}
 	for _, pattern := range []string{
 		"", "/", "https://ghcr.io/org/app", "ghcr.io/org/app:v1", "ghcr.io/org/app@sha256:aa", "ghcr.io/Org/app", "ghcr.io", "ghcr.io/", "ghcr.io//app", "ghcr.io/***",
-		"**.example.com/app", "ghcr.io**/app", "app**", "*", "localhost", "ghcr.io/org/app\n", "ghcr.io/(org|other)/app", "ghcr.io/org/äpp", "ghcr.io/org/[a]", "Org/app", "LOCALHOST/app", strings.Repeat("a", 513),
+		"**.example.com/app", "ghcr.io**/app", "app**", "*", "localhost", "ghcr.io/org/app\n", "ghcr.io/(org|other)/app", "ghcr.io/org/äpp", "ghcr.io/org/[a]", "Org/app", "LOCALHOST/app", strings.Repeat("a", 256),
+		"ghcr.io/org/../**", "ghcr.io/./**", "ghcr.io/-org/**", "ghcr.io/org-/**", "ghcr.io/a..*", "ghcr.io/*___x", "ghcr.io./**", "ghcr.io:0443/**", "ghcr.io:/**", "*.example.com./**",
+		"a_b.example/**", `ghcr.io/a\**`, "ghcr.io/%2e/**",
 	} {
 		_, err := createPolicy(t, policy(pattern))
 		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("spec.images[0]")), "%q", pattern)

@@ -103,12 +103,13 @@ type TrustPolicySpec struct {
 
 // ImagePattern matches canonical names of repositories.
 // +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=512
+// +kubebuilder:validation:MaxLength=255
 // +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9._:/*\\\\[\\\\]-]+$')",message="an image must be the name of a repository, in which * and ** stand for other characters: no scheme and no digest"
 // +kubebuilder:validation:XValidation:rule="!self.contains('***')",message="an image must not have more than two * in a row"
 // +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[*][*]') || self.matches('^[*][*](/|$)')",message="in an image, ** must stand alone in the host: it would match across the first slash"
 // +kubebuilder:validation:XValidation:rule="self == '**' || (self.contains('/') ? !self.startsWith('/') && !self.endsWith('/') && !self.contains('//') : !self.matches('[.:*]') && self != 'localhost')",message="an image must be a host and the name of a repository, such as ghcr.io/org/app or ghcr.io/**"
 // +kubebuilder:validation:XValidation:rule="self.matches('^([^/]*[.:*][^/]*/|localhost/)?[^A-Z:\\\\[\\\\]]*$')",message="an image must have its path in lower case, and no tag"
+// +kubebuilder:validation:XValidation:rule="self.matches('^(([a-zA-Z0-9*]([a-zA-Z0-9*-]*[a-zA-Z0-9*])?([.][a-zA-Z0-9*]([a-zA-Z0-9*-]*[a-zA-Z0-9*])?)*|[[][0-9a-fA-F:*]+[]])(:[1-9*][0-9*]{0,4})?/)?[a-z0-9*]+(([.]|_|__|-+)[a-z0-9*]+)*(/[a-z0-9*]+(([.]|_|__|-+)[a-z0-9*]+)*)*$')",message="an image must be one that a name can match: letters and digits, separated by one of . _ __ / or by dashes; a host has no dot at its end, and a port no leading zero"
 type ImagePattern string
 
 // TrustFormat is a format that an artifact can be read as, as status.format of an

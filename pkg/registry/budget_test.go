@@ -416,14 +416,15 @@ func TestWhoIsAnsweredByTheSameRegistry(t *testing.T) {
 		ofOne, ofOther registry.Access
 		same           bool
 	}{
-		"whoever asks the same host, for whatever":             {one: "ghcr.io/a", other: "ghcr.io/b", ofOther: login, same: true},
-		"however its case is spelled":                          {one: "ghcr.io/a", other: "GHCR.io/a", same: true},
-		"nobody at another host":                               {one: "ghcr.io/a", other: "quay.io/a"},
-		"nobody at another port, which plain HTTP tells apart": {one: "127.0.0.1/a", other: "127.0.0.1:443/a"},
-		"nobody through a proxy of one's own":                  {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: proxied},
-		"nobody with certificates of one's own":                {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: registry.Access{TLS: &tls.Config{MinVersion: tls.VersionTLS12}, Fingerprint: "tls"}},
-		"nobody by plain HTTP of one's own":                    {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: registry.Access{Insecure: true}},
-		"whoever comes the same way":                           {one: "ghcr.io/a", other: "ghcr.io/b", ofOne: proxied, ofOther: proxied, same: true},
+		"whoever asks the same host, for whatever": {one: "ghcr.io/a", other: "ghcr.io/b", ofOther: login, same: true},
+		"however its case is spelled":              {one: "ghcr.io/a", other: "GHCR.io/a", same: true},
+		"nobody at another host":                   {one: "ghcr.io/a", other: "quay.io/a"},
+		"nobody at another port":                   {one: "ghcr.io/a", other: "ghcr.io:80/a"},
+		"whoever spells the default port":          {one: "ghcr.io/a", other: "ghcr.io:443/a", same: true},
+		"nobody through a proxy of one's own":      {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: proxied},
+		"nobody with certificates of one's own":    {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: registry.Access{TLS: &tls.Config{MinVersion: tls.VersionTLS12}, Fingerprint: "tls"}},
+		"nobody by plain HTTP of one's own":        {one: "ghcr.io/a", other: "ghcr.io/a", ofOther: registry.Access{Insecure: true}},
+		"whoever comes the same way":               {one: "ghcr.io/a", other: "ghcr.io/b", ofOne: proxied, ofOther: proxied, same: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			one, other := c.Repository(repository(t, tc.one), tc.ofOne), c.Repository(repository(t, tc.other), tc.ofOther)

@@ -27,7 +27,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +36,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http/httpproxy"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
@@ -309,10 +310,17 @@ func (o Options) withDefaults() Options {
 // Repository returns the way to one repository with one access. It is cheap
 // and makes no request; connections, logins and answers are shared with every
 // other caller of the same access key.
+//
+// The registry is asked for the canonical name, see reference.Canonical. A
+// repository that has no canonical name answers everything with InvalidSpec (stall).
 func (c *Client) Repository(repo name.Repository, access Access) *Repository {
+	canonical, err := reference.Parse(repo.Name())
+	if err != nil {
+		err = fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is not the name of a repository: %w", fault.Quote(repo.Name()), err)
+	}
 	key := accessKey{
-		host:        strings.ToLower(repo.RegistryStr()),
-		repository:  repo.RepositoryStr(),
+		host:        canonical.RegistryStr(),
+		repository:  canonical.RepositoryStr(),
 		fingerprint: c.fingerprint(access),
 		plain:       plainOf(repo.Registry, access),
 	}
@@ -324,7 +332,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	if auth == nil {
 		auth = authn.Anonymous
 	}
-	return &Repository{client: c, name: CanonicalName(repo), access: key, session: session, auth: auth, registry: registryOf(key, access)}
+	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, registry: registryOf(key, access)}
 }
 
 func plainOf(registry name.Registry, access Access) plainHTTP {
@@ -338,8 +346,7 @@ func plainOf(registry name.Registry, access Access) plainHTTP {
 	}
 }
 
-// registryOf identifies who answers, see Repository.Registry. The host is as it
-// was written: by plain HTTP, port 443 is not the default one.
+// registryOf identifies who answers, see Repository.Registry.
 func registryOf(key accessKey, access Access) string {
 	if access.TLS != nil || access.Proxy != nil || key.plain == intended {
 		key.repository = ""
@@ -357,14 +364,6 @@ func (c *Client) fingerprint(access Access) string {
 		return "anonymous"
 	}
 	return "unshared " + strconv.FormatUint(c.unshared.Add(1), 10)
-}
-
-// CanonicalName returns the one spelling of a repository, see reference.Canonical.
-// For a name that go-containerregistry parsed it is what
-// image-reflector-controller writes to an ImageRepository's
-// status.canonicalImageName, but for an odd spelling of the host.
-func CanonicalName(repo name.Repository) string {
-	return reference.Canonical(repo.Name())
 }
 
 // String identifies the key without telling what is in it.

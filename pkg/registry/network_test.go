@@ -371,21 +371,34 @@ func TestOptionsThatCannotBeMeantAreErrors(t *testing.T) {
 	}
 }
 
-func TestCanonicalNames(t *testing.T) {
+// What is asked for is what policies judge: the canonical name.
+func TestTheRegistryIsAskedForTheCanonicalName(t *testing.T) {
 	for image, want := range map[string]string{
 		"nginx":                       "index.docker.io/library/nginx",
-		"docker.io/library/nginx":     "index.docker.io/library/nginx",
-		"org/app":                     "index.docker.io/org/app",
 		"GHCR.io/org/app":             "ghcr.io/org/app",
 		"ghcr.io:443/org/app":         "ghcr.io/org/app",
-		"ghcr.io.:0443/org/app":       "ghcr.io/org/app",
 		"registry-1.docker.io/nginx":  "index.docker.io/library/nginx",
 		"registry.example.com:5000/x": "registry.example.com:5000/x",
 	} {
 		t.Run(image, func(t *testing.T) {
-			g := NewWithT(t)
-			g.Expect(registry.CanonicalName(repository(t, image))).To(Equal(want))
-			g.Expect(newClient(t, registry.Options{}).Repository(repository(t, image), registry.Access{}).Name()).To(Equal(want))
+			NewWithT(t).Expect(newClient(t, registry.Options{}).Repository(repository(t, image), registry.Access{}).Name()).To(Equal(want))
 		})
 	}
+}
+
+func TestARepositoryWithoutACanonicalNameIsNotAskedFor(t *testing.T) {
+	g := NewWithT(t)
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	for _, path := range []string{"org/../evil/app", "org//app", "org/app/", "-org/app"} {
+		r := newClient(t, registry.Options{}).Repository(repository(t, host+"/"+path), registry.Access{})
+		g.Expect(r.Name()).To(BeEmpty(), path)
+		_, err := r.Resolve(t.Context(), registry.Query{Tag: "v1"})
+		g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonInvalidSpec), path)
+		_, err = r.Do((&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "manifests/v1"}}).WithContext(t.Context()))
+		g.Expect(err).To(HaveOccurred(), path)
+	}
+	g.Expect(requests.Load()).To(BeZero())
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/limit"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // readKey is a question to which equal ones at the same time get one answer.
@@ -88,7 +89,7 @@ func (k readKey) doing(method string) (string, error) {
 		"manifests": "get manifest ", "blobs": "get blob ", "referrers": "list the referrers of ",
 	}[k.kind]
 	_, err := v1.NewHash(k.ref)
-	if method != http.MethodGet || !known || (err != nil && !tagPattern.MatchString(k.ref)) {
+	if method != http.MethodGet || !known || (err != nil && !reference.IsTag(k.ref)) {
 		return "", fault.Stallf(v1alpha1.ReasonInvalidSpec,
 			"refused to send %s %s: it must be a GET for manifests, blobs or referrers by tag or digest", method, fault.Quote(k.kind+"/"+k.ref))
 	}

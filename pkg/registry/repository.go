@@ -29,8 +29,10 @@ import (
 // Repository is one repository as one access sees it. It is safe for
 // concurrent use.
 type Repository struct {
-	client  *Client
-	name    string
+	client *Client
+	name   string
+	// invalid is the error of a name that is not one; nil for all others.
+	invalid error
 	access  accessKey
 	session *session
 	auth    authn.Authenticator
@@ -38,7 +40,8 @@ type Repository struct {
 	registry string
 }
 
-// Name returns the canonical name, as CanonicalName does.
+// Name returns the canonical name, see reference.Canonical. It is the name that the
+// registry is asked for.
 func (r *Repository) Name() string { return r.name }
 
 // Key returns the access key: two repositories with equal keys see the same
@@ -83,6 +86,9 @@ func (r *Repository) send(ctx context.Context, a ask) (*http.Response, error) {
 // exchange returns the answer, whatever it says. An expired token is refreshed
 // once.
 func (r *Repository) exchange(ctx context.Context, a ask) (*http.Response, error) {
+	if r.invalid != nil {
+		return nil, r.invalid
+	}
 	answer, err := r.attempt(ctx, a)
 	if err == nil && answer.StatusCode == http.StatusUnauthorized && r.answered(answer) &&
 		r.session.refused(r.access.repository, answer) {

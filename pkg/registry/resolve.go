@@ -23,7 +23,6 @@ import (
 	"errors"
 	"mime"
 	"net/http"
-	"regexp"
 	"strings"
 	"time"
 
@@ -33,6 +32,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/limit"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // MaxManifest is the size of the largest manifest that is read, in bytes: what
@@ -97,19 +97,15 @@ func (r *Repository) Resolve(ctx context.Context, q Query) (*Manifest, error) {
 		m, err := r.manifest(ctx, q.Digest)
 		return m, r.failure("get manifest "+q.Digest.String()+" of "+r.name, err)
 	}
-	if !tagPattern.MatchString(q.Tag) {
+	if !reference.IsTag(q.Tag) {
 		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is not a tag of an image", fault.Quote(q.Tag))
 	}
 	m, err := r.tagged(ctx, q)
 	return m, r.failure("resolve tag "+q.Tag+" of "+r.name, err)
 }
 
-// tagPattern is that of the Distribution Specification.
-var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
-
 func checkDigest(digest v1.Hash) error {
-	parsed, err := v1.NewHash(digest.String())
-	if err != nil || parsed.Algorithm != "sha256" {
+	if _, err := reference.ParseDigest(digest.String()); err != nil {
 		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is not a sha256 digest", fault.Quote(digest.String()))
 	}
 	return nil

@@ -27,19 +27,16 @@ import (
 
 // Pattern matches canonical names of repositories. A * stands for any
 // characters but a slash, none included, and ** for any characters at all;
-// everything else stands for itself.
-//
-// A pattern is brought into canonical form as a name is, see reference.Canonical; it
-// is a name of Docker Hub where the first segment is no host. In the host, ** stands alone: **.example.com would reach into paths.
+// everything else stands for itself. A pattern is brought into canonical form as a
+// name is, see reference.CanonicalPattern.
 type Pattern struct{ expression *regexp.Regexp }
 
-var patternText = regexp.MustCompile(`^[A-Za-z0-9._:/*\[\]-]+$`)
-
-// ParsePattern reads a pattern. Its error says why nothing could ever match.
+// ParsePattern reads a pattern. The error says why the pattern can never match, or
+// what is unclear about it.
 func ParsePattern(text string) (Pattern, error) {
-	canonical, err := canonicalPattern(text)
+	canonical, err := reference.CanonicalPattern(text)
 	if err != nil {
-		return Pattern{}, err
+		return Pattern{}, fmt.Errorf("the pattern %s is not a pattern for names of repositories: %w", fault.Quote(text), err)
 	}
 	var expression strings.Builder
 	for rest := canonical; rest != ""; {
@@ -70,37 +67,4 @@ func ParsePattern(text string) (Pattern, error) {
 // pattern. The zero Pattern matches nothing.
 func (p Pattern) Matches(repository string) bool {
 	return p.expression != nil && repository != "" && p.expression.MatchString(repository)
-}
-
-func canonicalPattern(text string) (string, error) {
-	if !patternText.MatchString(text) {
-		return "", fmt.Errorf("the pattern %s must be the name of a repository, in which * and ** stand for other characters", fault.Quote(text))
-	}
-	if text == "**" {
-		return text, nil
-	}
-	host, path, ok := strings.Cut(text, "/")
-	switch {
-	case strings.Contains(host, "**") && host != "**":
-		return "", fmt.Errorf("in the pattern %s, ** must stand alone in the host: it would match across the first slash", fault.Quote(text))
-	case strings.Contains(host, "***") || strings.Contains(path, "***"):
-		return "", fmt.Errorf("the pattern %s has more than two * in a row", fault.Quote(text))
-	case !ok && !isHost(host):
-		host, path = reference.DockerHub, host
-	case !isHost(host):
-		host, path = reference.DockerHub, text
-	}
-	switch {
-	case path == "" || strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.Contains(path, "//"):
-		return "", fmt.Errorf("the pattern %s must be a host and the name of a repository", fault.Quote(text))
-	case path != strings.ToLower(path) || strings.ContainsAny(path, ":[]"):
-		return "", fmt.Errorf("the pattern %s can match no repository: names are in lower case, and tags and digests are no part of them", fault.Quote(text))
-	}
-	return reference.Canonical(host + "/" + path), nil
-}
-
-// isHost tells a host from the first segment of a name of Docker Hub, as every
-// client does; what has a * may be any host.
-func isHost(segment string) bool {
-	return strings.ContainsAny(segment, ".:*") || segment == "localhost"
 }

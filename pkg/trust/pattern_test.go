@@ -22,6 +22,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
+	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -48,7 +49,9 @@ func TestPatterns(t *testing.T) {
 		{"registry.example.com:443/org/app", []string{"registry.example.com/org/app"}, []string{"registry.example.com:443/org/app", "registry.example.com:444/org/app"}},
 		{"registry.example.com:5000/org/app", []string{"registry.example.com:5000/org/app"}, []string{"registry.example.com/org/app"}},
 		{"Registry.Example.COM/org/app", []string{"registry.example.com/org/app"}, nil},
-		{"registry.example.com.:0443/org/*", []string{"registry.example.com/org/app"}, []string{"registry.example.com./org/app"}},
+		{"registry.example.com:443/org/*", []string{"registry.example.com/org/app"}, []string{"registry.example.com./org/app"}},
+		{"docker.io/*", []string{"index.docker.io/library/nginx"}, []string{"index.docker.io/org/app"}},
+		{"registry.hub.docker.com/org/*", []string{"index.docker.io/org/app"}, nil},
 		{"Registry-1.Docker.IO/nginx", []string{"index.docker.io/library/nginx"}, nil},
 		{"nginx", []string{"index.docker.io/library/nginx"}, []string{"ghcr.io/library/nginx"}},
 		{"org/app", []string{"index.docker.io/org/app"}, []string{"ghcr.io/org/app"}},
@@ -91,6 +94,10 @@ func TestPatterns(t *testing.T) {
 		"a line break":                       "ghcr.io/org/app\n",
 		"a regular expression":               "ghcr.io/(org|other)/app",
 		"a character that needs no escaping": "ghcr.io/org/äpp",
+		"a dot at the end of the host":       "ghcr.io./org/**",
+		"a dot segment":                      "ghcr.io/org/../**",
+		"a part that no name has":            "ghcr.io/org-/**",
+		"a port with a leading zero":         "ghcr.io:0443/org/**",
 	} {
 		t.Run("refused: "+name, func(t *testing.T) {
 			_, err := trust.ParsePattern(text)
@@ -136,9 +143,7 @@ func FuzzPattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		host, _, _ := strings.Cut(text, "/")
-		canonical := text == "**" || (strings.ContainsAny(host, ".*") && host == strings.ToLower(host) && !strings.HasSuffix(host, ":443") && !strings.Contains(host, "docker.io"))
-		if !canonical {
+		if canonical, err := reference.CanonicalPattern(text); err != nil || canonical != text {
 			return // its meaning is in the table above
 		}
 		if got, want := pattern.Matches(name), name != "" && byHand(text, name); got != want {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // Policy is one TrustPolicy as far as it matters here.
@@ -170,6 +171,10 @@ func (p *Policies) Decide(q Question) Terms {
 		}
 	}
 	terms := Terms{Governed: len(governing) > 0}
+	if terms.Governed && !reference.IsCanonical(q.Repository) {
+		terms.Refusals = unnamed(q, governing)
+		return terms
+	}
 	for _, policy := range governing {
 		switch {
 		case policy.Unreadable != "":
@@ -182,6 +187,16 @@ func (p *Policies) Decide(q Question) Terms {
 	}
 	terms.Refusals = append(terms.Refusals, unlisted(q, governing, terms)...)
 	return terms
+}
+
+// unnamed refuses a name that could mean another repository than the one that
+// patterns match. Records of earlier versions may have one.
+func unnamed(q Question, governing []parsedPolicy) (refusals []Refusal) {
+	for _, policy := range governing {
+		refusals = append(refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Words: fmt.Sprintf(
+			"%s is not the canonical name of a repository, and patterns match canonical names only", fault.Quote(q.Repository))})
+	}
+	return refusals
 }
 
 // unlisted refuses what no policy lists: so that another spelling of a host, a

@@ -55,7 +55,7 @@ func rules() []rule {
 		{path: "pkg/fault", stdlib: true},
 		{path: "pkg/flight", stdlib: true},
 		{path: "pkg/limit", ours: vocabulary},
-		{path: "pkg/reference", stdlib: true},
+		{path: "pkg/reference"},
 		{path: "pkg/registry", ours: with("pkg/flight", "pkg/limit", "pkg/reference")},
 		{path: "pkg/trust", ours: with("pkg/limit", "pkg/reference")},
 		{path: "pkg/sign"},
