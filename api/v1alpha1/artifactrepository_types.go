@@ -83,7 +83,7 @@ type ArtifactRepositorySpec struct {
 	// +kubebuilder:validation:MaxLength=261
 	// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="image must not contain a digest: put it into spec.digest"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^(oci://)?[^@]*:[^/@]*(@|$)')",message="image must not contain a tag: put it into spec.tag"
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(oci://)?(([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[1-9][0-9]{0,4})?/)?[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[^/@]*)?(@.*)?$')",message="image must be the name of a repository such as ghcr.io/org/app: a host, then lower case letters and digits, separated by one of . _ __ / or by dashes, with no scheme but oci://"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(oci://)?(([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[1-9][0-9]{0,4})?/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*|[a-z0-9]+((_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*|[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)(:[^/@]*)?(@.*)?$')",message="image must be the name of a repository such as ghcr.io/org/app: a host, then lower case letters and digits, separated by one of . _ __ / or by dashes, with no scheme but oci://"
 	// +optional
 	Image string `json:"image,omitempty"`
 

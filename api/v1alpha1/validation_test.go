@@ -228,6 +228,7 @@ func TestTheServerRefuses(t *testing.T) {
 		"an image with a backslash":            {spec: `{image: 'ghcr.io/org\..\app', tag: "1"}`, words: []string{noName}, alone: true},
 		"an image whose host ends in a dot":    {spec: `{image: ghcr.io./org/app, tag: "1"}`, words: []string{noName}, alone: true},
 		"an image whose port begins with 0":    {spec: `{image: "ghcr.io:0443/org/app", tag: "1"}`, words: []string{noName}, alone: true},
+		"an image of a host with _":            {spec: `{image: a_b.example/app, tag: "1"}`, words: []string{noName}, alone: true},
 		"an image without a port":              {spec: `{image: "ghcr.io:/org/app", tag: "1"}`, words: []string{noName}, alone: true},
 		"an image in letters that look alike":  {spec: `{image: "ghcr.iо/org/app", tag: "1"}`, words: []string{noName}, alone: true},
 		"an image with a slash at its end":     {spec: `{image: ghcr.io/org/app/, tag: "1"}`, words: []string{noName}, alone: true},
