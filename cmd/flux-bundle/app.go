@@ -33,6 +33,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
@@ -129,27 +130,20 @@ func providers() []string { return []string{"generic", "aws", "azure", "gcp"} }
 
 // reference reads a reference as people write it, with or without oci://, to a
 // registry that the provider has credentials for.
-func (a *app) reference(text string) (name.Reference, error) {
+func (a *app) reference(text string) (reference.Image, error) {
 	named := strings.TrimPrefix(text, ociScheme)
 	if strings.Contains(named, "://") {
-		return nil, fmt.Errorf("%q is an address, expected a reference to an artifact such as ghcr.io/org/app-deploy:v1.0.0; --insecure-registry is for plain HTTP", text)
+		return reference.Image{}, fmt.Errorf("%q is an address, expected a reference to an artifact such as ghcr.io/org/app-deploy:v1.0.0; --insecure-registry is for plain HTTP", text)
 	}
-	var ref name.Reference
-	var err error
-	// What reads both says of neither what is wrong with it.
-	if strings.Contains(named, "@") {
-		ref, err = name.NewDigest(named, a.nameOptions()...)
-	} else {
-		ref, err = name.NewTag(named, a.nameOptions()...)
-	}
+	image, err := reference.ParseImage(named, a.nameOptions()...)
 	if err != nil {
-		return nil, fmt.Errorf("%q is no reference to an artifact, expected one such as ghcr.io/org/app-deploy:v1.0.0: %w", text, err)
+		return image, fmt.Errorf("%q is no reference to an artifact, expected one such as ghcr.io/org/app-deploy:v1.0.0: %w", text, err)
 	}
-	if err := credentials.CheckLocal(ref.Context(), a.flags.provider); err != nil {
-		return nil, &failure{err: err, words: fmt.Sprintf("--provider is %q, but %q is no registry of that cloud; leave --provider out for the credentials of docker login",
-			a.flags.provider, ref.Context().RegistryStr())}
+	if err := credentials.CheckLocal(image.Repository, a.flags.provider); err != nil {
+		return image, &failure{err: err, words: fmt.Sprintf("--provider is %q, but %q is no registry of that cloud; leave --provider out for the credentials of docker login",
+			a.flags.provider, image.Repository.RegistryStr())}
 	}
-	return ref, nil
+	return image, nil
 }
 
 func (a *app) nameOptions() []name.Option {
@@ -159,20 +153,20 @@ func (a *app) nameOptions() []name.Option {
 	return nil
 }
 
-// access returns the way to the repository of a reference with the credentials
-// of this machine: those of the Docker config and its helpers, or of a cloud.
-func (a *app) access(ctx context.Context, ref name.Reference) (*registry.Repository, error) {
+// access returns the way to a repository with the credentials of this machine:
+// those of the Docker config and its helpers, or of a cloud.
+func (a *app) access(ctx context.Context, repository name.Repository) (*registry.Repository, error) {
 	granted, err := await(ctx, func() (registry.Access, error) {
-		return credentials.Local(ctx, ref.Context(), a.flags.provider)
+		return credentials.Local(ctx, repository, a.flags.provider)
 	})
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("no credentials for %q: %w", ref.Context().RegistryStr(), ctx.Err())
+		return nil, fmt.Errorf("no credentials for %q: %w", repository.RegistryStr(), ctx.Err())
 	}
 	if err != nil {
 		return nil, err
 	}
 	granted.Insecure = a.flags.insecure
-	return a.registries.Repository(ref.Context(), granted), nil
+	return a.registries.Repository(repository, granted), nil
 }
 
 // await returns what work returns or, when ctx ends first, its error. It is for

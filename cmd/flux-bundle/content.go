@@ -96,24 +96,15 @@ type origin struct {
 // open opens the repository of a reference. With a digest, the tag beside it
 // only names what the digest is called.
 func (a *app) open(ctx context.Context, text string) (origin, error) {
-	ref, err := a.reference(text)
+	image, err := a.reference(text)
 	if err != nil {
 		return origin{}, err
 	}
-	r := origin{app: a}
-	switch ref := ref.(type) {
-	case name.Tag:
-		r.tag = ref.TagStr()
-	case name.Digest:
-		if r.digest, err = v1.NewHash(ref.DigestStr()); err != nil {
-			return origin{}, fmt.Errorf("%q has no digest that can be read: %w", text, err)
-		}
-		named, _, _ := strings.Cut(strings.TrimPrefix(text, ociScheme), "@")
-		if tag, err := name.NewTag(named, append(a.nameOptions(), name.WithDefaultTag(""))...); err == nil {
-			r.tag = tag.TagStr()
-		}
+	r := origin{app: a, tag: image.Tag, digest: image.Digest}
+	if r.tag == "" && r.digest == (v1.Hash{}) {
+		r.tag = name.DefaultTag
 	}
-	r.repository, err = a.access(ctx, ref)
+	r.repository, err = a.access(ctx, image.Repository)
 	return r, err
 }
 

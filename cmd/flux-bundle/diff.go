@@ -37,14 +37,16 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 const diffLong = `diff compares what image-source-controller would publish of A and B: files added, removed and changed, with a unified diff of text, and sizes and digests
 of the rest. Permissions count as far as a file is executable or not.
 
-Each of A and B is a reference, or a folder or file, of which that counts which flux bundle push would push. What is there, or begins like a path (with / or a
-dot), is a folder or file; everything else is a reference, and so is all that begins with oci://.
+Each of A and B is a reference, or the path of a folder or file, which is read as flux bundle push would push it. A path begins with ./, ../ or /; on Windows
+also with a drive or with a backslash in it. A reference begins with the host of its registry, or with oci://. Anything else is an error, whatever files exist:
+write ./deploy for a folder deploy, and oci://org/app or docker.io/org/app for a name of Docker Hub.
 
 The exit code is 0 when there is no difference, 1 when there is, and 2 when something went wrong, as that of diff(1).`
 
@@ -165,10 +167,10 @@ func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, e
 		return nil, err
 	}
 	s := &side{root: root}
-	local, err := isLocal(text)
+	isPath, err := a.classify(text)
 	switch {
 	case err != nil:
-	case local:
+	case isPath:
 		err = a.readLocal(ctx, s, text, o)
 	default:
 		err = a.readReference(ctx, s, text, o)
@@ -179,38 +181,38 @@ func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, e
 	return s, nil
 }
 
-// checkSides refuses what is neither a reference nor a path that is there, before
-// the other side is read.
+// checkSides refuses an argument that is neither a path of a file or folder nor a
+// reference, before the other side is read.
 func (a *app) checkSides(names []string) error {
 	for _, text := range names {
-		local, err := isLocal(text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", text, err)
-		}
-		if local {
-			continue
-		}
-		if _, err := a.reference(text); err != nil {
+		if _, err := a.classify(text); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// isLocal tells a folder or file from a reference.
-func isLocal(text string) (bool, error) {
-	if strings.HasPrefix(text, ociScheme) {
-		return false, nil
-	}
-	switch _, err := os.Stat(text); {
-	case err == nil:
+// classify tells a path from a reference, and refuses what is neither. The spelling
+// alone decides: a tree from elsewhere may have a file of any name, such as that of
+// the reference.
+func (a *app) classify(text string) (isPath bool, err error) {
+	slashed := filepath.ToSlash(text)
+	first, _, _ := strings.Cut(slashed, "/")
+	switch {
+	case strings.HasPrefix(text, ociScheme):
+		_, err = a.reference(text)
+		return false, err
+	case first == "" && text != "", first == ".", first == "..", slashed != text, filepath.VolumeName(text) != "":
+		if _, err := os.Stat(text); err != nil {
+			return true, fmt.Errorf("%s: %w", text, pathless(err))
+		}
 		return true, nil
-	case filepath.IsAbs(text), strings.HasPrefix(text, "."):
-		return false, pathless(err)
-	case !strings.ContainsAny(text, "/:@"):
-		return false, errors.New("there is no such folder, and it is no reference to an artifact, such as ghcr.io/org/app-deploy:v1.0.0")
+	case reference.NamesHost(text):
+		_, err = a.reference(text)
+		return false, err
+	default:
+		return false, fmt.Errorf("%q may be a path or a name of Docker Hub: write %q for the path, %q for the artifact", text, "./"+text, ociScheme+text)
 	}
-	return false, nil
 }
 
 // pathless leaves out the path, where an error says it already.

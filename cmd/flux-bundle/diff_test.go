@@ -17,12 +17,18 @@ limitations under the License.
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/test/publish"
@@ -160,7 +166,7 @@ func TestTroubleHasAnExitCodeOfItsOwn(t *testing.T) {
 		"an unknown flag":     {[]string{dir, dir, "--nothing"}, []string{"--nothing"}},
 		"an unknown output":   {[]string{dir, dir, "-o", "xml"}, []string{"xml"}},
 		"no such folder":      {[]string{dir, "./none"}, []string{"./none: no such file"}},
-		"neither":             {[]string{dir, "none"}, []string{"none: there is no such folder", "no reference"}},
+		"neither":             {[]string{dir, "none"}, []string{`"none" may be a path`, `"./none"`, `"oci://none"`}},
 		"no such tag":         {[]string{dir, r.Host() + "/org/app:v1"}, []string{"/org/app:v1: ", "404"}},
 		"an empty folder":     {[]string{dir, t.TempDir()}, []string{"no file"}},
 		"what is refused":     {[]string{refused, dir}, []string{"it is a container image"}},
@@ -189,6 +195,93 @@ func TestAFileIsWhatAPushMakesOfIt(t *testing.T) {
 func TestAFolderInTheWorkingFolderIsAFolder(t *testing.T) {
 	g := NewWithT(t)
 	t.Chdir(folder(t, map[string]string{"a/x.yaml": "x: 1\n", "b/x.yaml": "x: 1\n", "localhost:1/x.yaml": "x: 2\n"}))
-	g.Expect(flux(t, "diff", "a", "b")).To(Equal(result{code: exitOK}))
-	g.Expect(flux(t, "diff", "a", "localhost:1").code).To(Equal(exitFailure))
+	g.Expect(flux(t, "diff", "./a", "./b")).To(Equal(result{code: exitOK}))
+	g.Expect(flux(t, "diff", "./a", "./localhost:1").code).To(Equal(exitFailure))
+	t.Chdir("a")
+	g.Expect(flux(t, "diff", ".", "../b")).To(Equal(result{code: exitOK}))
+}
+
+// A pull request may bring a file or folder of any name, also that of the reference
+// that it is compared with.
+func TestAPathNamedLikeTheReferenceIsNotRead(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	ref := r.Host() + "/org/app:v1"
+	published := manifests(t)
+	must(t, "-f", published, "-t", ref)
+	digest := must(t, "inspect", ref, "-o", "json")
+	hostile := map[string]string{"app/config.yaml": strings.ReplaceAll(configMap, "hello", "evil"), "kustomization.yaml": "resources:\n- app/config.yaml\n"}
+	t.Chdir(folder(t, nil))
+	write(t, "deploy", hostile)
+	for name, plant := range map[string]func() error{
+		"a folder": func() error { write(t, ref, hostile); return nil },
+		"a link": func() error {
+			if err := os.MkdirAll(filepath.Dir(ref), 0o755); err != nil {
+				return err
+			}
+			return os.Symlink(filepath.Join("..", "..", "deploy"), ref)
+		},
+	} {
+		g.Expect(plant()).To(Succeed())
+		run := flux(t, "diff", ref, "./deploy")
+		g.Expect(run.code).To(Equal(exitFailure), "%s: %s", name, run.err)
+		g.Expect(run.out).To(ContainSubstring("config.yaml"), name)
+		g.Expect(must(t, "inspect", ref, "-o", "json")).To(Equal(digest), name)
+		g.Expect(os.RemoveAll(r.Host())).To(Succeed())
+	}
+}
+
+func TestWhatMayBeAPathOrANameIsRefused(t *testing.T) {
+	t.Chdir(folder(t, nil))
+	write(t, "deploy/base", map[string]string{"app.yaml": configMap})
+	write(t, ".", map[string]string{"app.yaml": configMap, "org/app:v1": configMap, "localhost:1/app.yaml": configMap})
+	for _, text := range []string{"deploy", "deploy/base", "app.yaml", "org/app:v1", "nginx:1.2", "localhost:1", "localhost:1/", "", "~/deploy"} {
+		g := NewWithT(t)
+		run := flux(t, "diff", text, "./deploy")
+		g.Expect(run.code).To(Equal(exitTrouble), "%q: %s", text, run.out)
+		g.Expect(run.out).To(BeEmpty())
+	}
+}
+
+// No verb asks a registry for a name that it could take for another one.
+func TestNamesThatMeanAnotherRepositoryAreRefused(t *testing.T) {
+	r := serve(t)
+	dir := manifests(t)
+	_, public := keyPair(t, "")
+	for _, name := range []string{"org/../evil/app:v1", "./app:v1", "/app:v1", "app/:v1", "%2e%2e/app:v1", `org\..\app:v1`, "Org/app:v1", "-app:v1", "app:..", "app:.v1", "app:v1?x", "app:v1#x"} {
+		ref := r.Host() + "/" + name
+		for _, args := range [][]string{
+			{"push", "-f", dir, "-t", ref}, {"pull", ref, "-o", t.TempDir()}, {"inspect", ref}, {"verify", ref, "--key", public}, {"diff", ref, dir}, {"diff", "oci://" + ref, dir},
+		} {
+			g := NewWithT(t)
+			run := flux(t, args...)
+			g.Expect(run.code).NotTo(Equal(exitOK), "%s", args)
+			expectOneError(g, run, "is no reference to an artifact")
+		}
+	}
+	NewWithT(t).Expect(r.Requests()).To(BeEmpty())
+}
+
+func TestAFileThatAChartHasTwiceIsNamed(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	_, err := publish.Registry{Host: r.Host()}.Helm("charts", publish.Chart{Name: "app", Version: "1.0.0", Files: publish.Files{"values.yaml": "a: 1\n"}})
+	g.Expect(err).NotTo(HaveOccurred())
+	var body bytes.Buffer
+	compressed := gzip.NewWriter(&body)
+	archive := tar.NewWriter(compressed)
+	for _, file := range [][2]string{
+		{"app/Chart.yaml", "apiVersion: v2\nname: app\nversion: 1.1.0\n"}, {"app/values.yaml", "a: 1\n"},
+		{"app/templates/role.yaml", "kind: Role\n"}, {"app/templates/role.yaml", "kind: ClusterRole\n"},
+	} {
+		g.Expect(archive.WriteHeader(&tar.Header{Name: file[0], Mode: 0o644, Size: int64(len(file[1]))})).To(Succeed())
+		_, err := io.WriteString(archive, file[1])
+		g.Expect(err).NotTo(HaveOccurred())
+	}
+	g.Expect(errors.Join(archive.Close(), compressed.Close())).To(Succeed())
+	chart, err := publish.LayeredArtifact("application/vnd.cncf.helm.config.v1+json", static.NewLayer(body.Bytes(), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+	twice := pushImage(t, r, "charts/app:1.1.0", chart, err)
+	run := flux(t, "diff", r.Host()+"/charts/app:1.0.0", twice)
+	g.Expect(run.code).To(Equal(exitTrouble))
+	expectOneError(g, run, `"app/templates/role.yaml" is in the archive more than once`, "helm package")
 }

@@ -123,7 +123,7 @@ func TestBothSidesOfADiffAreJudgedBeforeOneIsRead(t *testing.T) {
 	}{
 		"a reference that is none":         {"ghcr.io/ORG/app", "is no reference"},
 		"a folder that is not there":       {"./nope", "./nope: no such file"},
-		"a word that is neither":           {"nope", "there is no such folder, and it is no reference"},
+		"a word that is neither":           {"nope", "may be a path or a name of Docker Hub"},
 		"an address of the web":            {"https://ghcr.io/org/app", "is an address, expected a reference"},
 		"a digest that is cut short":       {"ghcr.io/org/app@sha256:12", "is no reference"},
 		"a path that is to be a reference": {"oci://" + dir, "is no reference"},

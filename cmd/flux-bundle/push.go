@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -239,15 +240,14 @@ func (p *push) check() error {
 func (p *push) references() ([]name.Tag, error) {
 	var tags []name.Tag
 	for _, text := range p.tags {
-		ref, err := p.app.reference(text)
+		image, err := p.app.reference(text)
 		if err != nil {
 			return nil, err
 		}
-		tag, ok := ref.(name.Tag)
-		if !ok || !strings.HasSuffix(text, ":"+tag.TagStr()) {
-			return nil, fmt.Errorf("%q names no tag, expected one such as %s:v1.0.0", text, ref.Context().Name())
+		if image.Tag == "" || image.Digest != (v1.Hash{}) {
+			return nil, fmt.Errorf("%q names no tag, expected one such as %s:v1.0.0", text, image.Repository.Name())
 		}
-		if !slices.Contains(tags, tag) {
+		if tag := image.Repository.Tag(image.Tag); !slices.Contains(tags, tag) {
 			tags = append(tags, tag)
 		}
 	}

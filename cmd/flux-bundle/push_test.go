@@ -265,7 +265,7 @@ func verifies(t *testing.T, ref, public string) (trust.Verified, error) {
 	g.Expect(err).NotTo(HaveOccurred())
 	digest, err := v1.NewHash(text)
 	g.Expect(err).NotTo(HaveOccurred())
-	repository := client.Repository(parsed.Context(), registry.Access{Auth: authn.Anonymous})
+	repository := client.Repository(parsed.Repository, registry.Access{Auth: authn.Anonymous})
 	return trust.NewRules(repository, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
 		Verify(t.Context(), trust.Subject{Repository: repository.Name(), Digest: digest})
 }
@@ -444,7 +444,7 @@ func TestBadInput(t *testing.T) {
 		"a kustomization that is no YAML": {
 			files: map[string]string{"Kustomization": "a: [\n"}, args: []string{"-t", ref}, words: []string{"Kustomization:2: "},
 		},
-		"a reference that is none":      {args: []string{"-t", r.Host() + "/ORG/app:v1"}, words: []string{"/ORG/app:v1", "is no reference", "repository can only contain the characters"}},
+		"a reference that is none":      {args: []string{"-t", r.Host() + "/ORG/app:v1"}, words: []string{"/ORG/app:v1", "is no reference", "expected a path of lower case letters"}},
 		"an address":                    {args: []string{"-t", "http://" + ref}, words: []string{"is an address, expected a reference", "--insecure-registry"}},
 		"a reference without a tag":     {args: []string{"-t", r.Host() + "/org/app"}, words: []string{"names no tag"}},
 		"a reference with a digest":     {args: []string{"-t", r.Host() + "/org/app@sha256:" + strings.Repeat("0", 64)}, words: []string{"names no tag"}},

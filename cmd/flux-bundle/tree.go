@@ -119,6 +119,9 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 			return err
 		}
 		file, err := into.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) { // only charts are not checked for that
+			return fmt.Errorf("%q is in the archive more than once, and Helm uses parts of all its copies: expected one; package the chart again with helm package", name)
+		}
 		if err != nil {
 			return err
 		}

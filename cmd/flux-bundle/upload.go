@@ -119,7 +119,7 @@ func (u *upload) open(ctx context.Context, repository name.Repository, tags []na
 		}
 	}
 	var err error
-	if d.access, err = u.app.access(ctx, d.tags[0]); err != nil {
+	if d.access, err = u.app.access(ctx, repository); err != nil {
 		return nil, err
 	}
 	d.options = []remote.Option{
