@@ -30,6 +30,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	names "github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // maxPullSecrets bounds how many Secrets of a ServiceAccount are read for one
@@ -118,7 +119,7 @@ func isPullSecret(secret *corev1.Secret) bool {
 
 // entries are the logins of several pull secrets, one for each place.
 type entries struct {
-	// written has them by registry as it is spelled.
+	// written has them by place.
 	written map[string]json.RawMessage
 	places  map[string]bool
 }
@@ -150,7 +151,7 @@ func (e *entries) add(secret *corev1.Secret, from reference) error {
 		}
 		if !e.places[place] {
 			e.places[place] = true
-			e.written[registry] = document.Auths[registry]
+			e.written[place] = document.Auths[registry]
 		}
 	}
 	return nil
@@ -171,7 +172,8 @@ func (e *entries) keychain(ctx context.Context) (authn.Keychain, error) {
 }
 
 // placeOf returns the host and path that an entry is for. As everywhere that
-// Docker's configuration is read, /v1/ and /v2/ are no path.
+// Docker's configuration is read, /v1/ and /v2/ are no path. The host is canonical,
+// as that of the images that are compared with it, unless it has wildcards.
 func placeOf(registry string) (string, bool) {
 	if !strings.HasPrefix(registry, "https://") && !strings.HasPrefix(registry, "http://") {
 		registry = "https://" + registry
@@ -187,5 +189,9 @@ func placeOf(registry string) (string, bool) {
 	if path == "/" {
 		path = ""
 	}
-	return parsed.Host + path, true
+	host, err := names.CanonicalHost(parsed.Host)
+	if err != nil {
+		host = parsed.Host
+	}
+	return host + path, true
 }

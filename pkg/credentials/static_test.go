@@ -117,6 +117,16 @@ func TestTheEntryThatFitsAnImage(t *testing.T) {
 	}
 }
 
+// Images have no default port and no capitals in their host when they are compared.
+func TestAnEntryIsForItsCanonicalHost(t *testing.T) {
+	t.Parallel()
+	for _, entry := range []string{"registry.example.com:443", "Registry.Example.com", "https://registry.example.com:443/v2/"} {
+		written := pullSecret("regcred", map[string]authn.AuthConfig{entry: user("robot")})
+		access := resolve(t, resolver(written), "registry.example.com/app", credentials.References{SecretName: "regcred"})
+		NewWithT(t).Expect(who(t, access)).To(Equal("robot"), entry)
+	}
+}
+
 func TestAnEntryMayBeWrittenInAllWaysOfDocker(t *testing.T) {
 	t.Parallel()
 	encoded := base64.StdEncoding.EncodeToString([]byte("robot:" + password))

@@ -63,7 +63,7 @@ func neverMatches(err error) error {
 // for a part. An example must fit that has something in its place.
 func canonicalHostPattern(text string) (string, error) {
 	if !strings.Contains(text, "*") {
-		return canonicalHost(text)
+		return CanonicalHost(text)
 	}
 	if text == "**" {
 		return text, nil
@@ -80,7 +80,7 @@ func canonicalHostPattern(text string) (string, error) {
 	}
 	fits := func(part string) bool {
 		example := strings.ReplaceAll(host, "*", part) + strings.ReplaceAll(port, "*", "1")
-		canonical, err := canonicalHost(example)
+		canonical, err := CanonicalHost(example)
 		return err == nil && canonical == example
 	}
 	if !slices.ContainsFunc([]string{"a", "1", "::1"}, fits) {

@@ -79,7 +79,7 @@ func Canonical(text string) (string, error) {
 		return "", errors.New("a name has no scheme: remove all before the host")
 	}
 	host, path := split(text)
-	host, err := canonicalHost(host)
+	host, err := CanonicalHost(host)
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +131,9 @@ func join(host, path, example string) (string, error) {
 	return host + "/" + path, nil
 }
 
-func canonicalHost(text string) (string, error) {
+// CanonicalHost returns the host and port of a registry as a canonical name has them.
+// The errors are those of Canonical.
+func CanonicalHost(text string) (string, error) {
 	host, port, err := cutPort(text)
 	if err != nil {
 		return "", err
