@@ -47,6 +47,43 @@ func TestNoPermission(t *testing.T) {
 	expectDiskFault(t, err, "fsGroup")
 }
 
+// A file of another user, such as that of the container before its runAsUser was
+// changed, may get no more names (fs.protected_hardlinks).
+func TestContentOfAnotherUserIsPublished(t *testing.T) {
+	root, ok := inRerun()
+	if !ok {
+		expectRerun(t, nil)
+		return
+	}
+	g := NewWithT(t)
+	if os.Getuid() != 0 {
+		t.Log("only root can become another user")
+		return
+	}
+	const another = 65534
+	s := open(t, options(root))
+	stored, v2 := put(t, s, app, "v1"), put(t, s, app, "v2")
+	g.Expect(s.Close()).To(Succeed())
+	g.Expect(filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := os.Chown(path, -1, another); err != nil || !entry.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o2770)
+	})).To(Succeed())
+	g.Expect(syscall.Setgid(another)).To(Succeed())
+	g.Expect(syscall.Setuid(another)).To(Succeed())
+	s = open(t, options(root))
+	expectFetch(t, s, put(t, s, store.Key{Namespace: "other", Name: "app"}, "v1"))
+	linked, ok, err := s.Link(t.Context(), store.Key{Namespace: "third", Name: "app"}, v2.SHA256)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ok).To(BeTrue())
+	expectFetch(t, s, linked)
+	expectFetch(t, s, stored)
+}
+
 // No more files can be opened.
 func TestTooManyOpenFiles(t *testing.T) {
 	root, ok := inRerun()

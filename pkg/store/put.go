@@ -17,15 +17,18 @@ limitations under the License.
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -94,7 +97,7 @@ func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
 	if err := s.keep(root, name, file, digest); err != nil {
 		return Stored{}, err
 	}
-	if err := s.publish(root, key, file.SHA256); err != nil {
+	if err := s.publish(ctx, root, key, file.SHA256); err != nil {
 		return Stored{}, err
 	}
 	return s.describe(key, file.SHA256, digest, file.Size), nil
@@ -140,7 +143,7 @@ func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored,
 	if err != nil {
 		return Stored{}, err
 	}
-	if err := s.publish(root, key, sha256); err != nil {
+	if err := s.publish(ctx, root, key, sha256); err != nil {
 		return Stored{}, err
 	}
 	return s.describe(key, sha256, digest, info.Size()), nil
@@ -183,7 +186,10 @@ func (s *Store) keep(root *os.Root, name string, file File, digest string) error
 			return err
 		}
 	case err == nil && info.Size() == file.Size && links(info) > 1 && !s.sound.doubts(file.SHA256, info):
-		return s.touchKept(root, file.SHA256, sound{file: info, digest: digest})
+		// The blob of another user cannot be dated; the file at hand takes its place.
+		if err := s.touchKept(root, file.SHA256, sound{file: info, digest: digest}); !errors.Is(err, syscall.EPERM) {
+			return err
+		}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -243,8 +249,8 @@ func touch(root *os.Root, name string, now time.Time) error {
 
 // publish gives the blob its name under the key. The caller holds the lock of
 // the digest.
-func (s *Store) publish(root *os.Root, key Key, sha256 string) error {
-	folders, err := s.link(root, key, sha256)
+func (s *Store) publish(ctx context.Context, root *os.Root, key Key, sha256 string) error {
+	folders, err := s.link(ctx, root, key, sha256)
 	if err != nil {
 		return err
 	}
@@ -258,28 +264,90 @@ func (s *Store) publish(root *os.Root, key Key, sha256 string) error {
 }
 
 // link makes the hard link and returns the folders that it changed.
-func (s *Store) link(root *os.Root, key Key, sha256 string) (changed []string, err error) {
+func (s *Store) link(ctx context.Context, root *os.Root, key Key, sha256 string) (changed []string, err error) {
 	s.folders.RLock()
 	defer s.folders.RUnlock()
-	blob, name := blobPath(sha256), key.file(sha256)
+	name := key.file(sha256)
 	changed = []string{key.folder()}
-	err = root.Link(blob, name)
+	err = s.linkBlob(ctx, root, sha256, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		changed = append(changed, path.Dir(key.folder()), publishedFolder)
 		if err := root.MkdirAll(key.folder(), folderMode); err != nil {
 			return nil, err
 		}
-		err = root.Link(blob, name)
+		err = s.linkBlob(ctx, root, sha256, name)
 	}
 	if errors.Is(err, fs.ErrExist) {
-		return s.relink(root, key, sha256)
+		return s.relink(ctx, root, key, sha256)
 	}
 	return changed, err
 }
 
+// linkBlob gives the blob one more name. Where the file system refuses that, a copy
+// becomes the blob and gets the name; earlier names keep the earlier file.
+func (s *Store) linkBlob(ctx context.Context, root *os.Root, sha256, name string) error {
+	err := root.Link(blobPath(sha256), name)
+	switch {
+	case errors.Is(err, syscall.EMLINK): // the file has as many names as it can have; 65,000 on ext4
+	case errors.Is(err, syscall.EPERM): // the file is of another user (fs.protected_hardlinks of Linux)
+	default:
+		return err
+	}
+	if err := s.renew(ctx, root, sha256); err != nil {
+		return err
+	}
+	return root.Link(blobPath(sha256), name)
+}
+
+// renew replaces the blob by a copy. Bytes that are not what sha256 says are not
+// copied: the blob is removed, and errNotStored.
+func (s *Store) renew(ctx context.Context, root *os.Root, sha256 string) error {
+	scratch, err := makeScratch(root)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.RemoveAll(scratch) }()
+	name := path.Join(scratch, sha256)
+	sums, err := s.copyBlob(ctx, root, sha256, name)
+	if err != nil {
+		return err
+	}
+	if sums[sha256Name] != sha256 {
+		s.sound.drop(sha256)
+		return cmp.Or(root.Remove(blobPath(sha256)), errNotStored)
+	}
+	if err := s.flush(root, name); err != nil {
+		return err
+	}
+	if err := root.Rename(name, blobPath(sha256)); err != nil {
+		return err
+	}
+	info, err := root.Lstat(blobPath(sha256))
+	if err == nil {
+		s.sound.add(sha256, sound{file: info, digest: joinDigest(s.algorithm, sums)})
+	}
+	return err
+}
+
+// copyBlob copies the blob to a new file and returns the digits of its sha256 and of
+// the configured algorithm.
+func (s *Store) copyBlob(ctx context.Context, root *os.Root, sha256, name string) (map[string]string, error) {
+	blob, err := root.Open(blobPath(sha256))
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	sums, err := hashAll(ctx, io.TeeReader(blob, file), sha256Name, s.algorithm)
+	return sums, errors.Join(err, file.Close())
+}
+
 // relink replaces a name that exists and is not the blob's: a copy that was
 // restored from elsewhere, or bytes that were found to be damaged.
-func (s *Store) relink(root *os.Root, key Key, sha256 string) (changed []string, err error) {
+func (s *Store) relink(ctx context.Context, root *os.Root, key Key, sha256 string) (changed []string, err error) {
 	blob, name := blobPath(sha256), key.file(sha256)
 	same, err := sameFile(root, blob, name)
 	if err != nil || same {
@@ -291,7 +359,7 @@ func (s *Store) relink(root *os.Root, key Key, sha256 string) (changed []string,
 	}
 	defer func() { _ = root.RemoveAll(scratch) }()
 	aside := path.Join(scratch, rand.Text())
-	if err := root.Link(blob, aside); err != nil {
+	if err := s.linkBlob(ctx, root, sha256, aside); err != nil {
 		return nil, err
 	}
 	if info, err := root.Lstat(name); err == nil && info.IsDir() {

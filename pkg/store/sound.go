@@ -21,6 +21,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/image-source/image-source-controller/pkg/flight"
@@ -31,12 +32,17 @@ import (
 // file was changed. What decays without a trace in the file's attributes is
 // found by Check.
 type soundness struct {
-	mu       sync.Mutex
-	contents map[string]sound // by sha256
+	mu sync.Mutex
+	// contents are the files of good bytes by sha256, the latest last. A content has
+	// more than one file where a file system bounds the names of a file.
+	contents map[string][]sound
 	// unread are the files that could not be read when they were last to be, by sha256.
 	unread   map[string]fs.FileInfo
 	readings flight.Group[string, string]
 }
+
+// maxFiles bounds the files of one content whose bytes are remembered as good.
+const maxFiles = 8
 
 // sound is what is known of good bytes.
 type sound struct {
@@ -50,8 +56,9 @@ type sound struct {
 func (s *soundness) has(sha256 string, info fs.FileInfo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.contents[sha256]
-	return ok && os.SameFile(known.file, info) && known.file.Size() == info.Size() && known.file.ModTime().Equal(info.ModTime())
+	return slices.ContainsFunc(s.contents[sha256], func(known sound) bool {
+		return os.SameFile(known.file, info) && known.file.Size() == info.Size() && known.file.ModTime().Equal(info.ModTime())
+	})
 }
 
 // digest returns the digest of a content that was found good here, whatever has
@@ -59,17 +66,21 @@ func (s *soundness) has(sha256 string, info fs.FileInfo) bool {
 func (s *soundness) digest(sha256 string) (digest string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.contents[sha256]
-	return known.digest, ok
+	known := s.contents[sha256]
+	if len(known) == 0 {
+		return "", false
+	}
+	return known[0].digest, true
 }
 
 func (s *soundness) add(sha256 string, found sound) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.contents == nil {
-		s.contents = map[string]sound{}
+		s.contents = map[string][]sound{}
 	}
-	s.contents[sha256] = found
+	known := append(s.without(sha256, found.file), found)
+	s.contents[sha256] = known[max(len(known)-maxFiles, 0):]
 	if os.SameFile(s.unread[sha256], found.file) {
 		delete(s.unread, sha256)
 	}
@@ -83,9 +94,12 @@ func (s *soundness) doubt(sha256 string, info fs.FileInfo) {
 		s.unread = map[string]fs.FileInfo{}
 	}
 	s.unread[sha256] = info
-	if os.SameFile(s.contents[sha256].file, info) {
-		delete(s.contents, sha256)
-	}
+	s.contents[sha256] = s.without(sha256, info)
+}
+
+// without returns the good files of a content but for one.
+func (s *soundness) without(sha256 string, info fs.FileInfo) []sound {
+	return slices.DeleteFunc(s.contents[sha256], func(known sound) bool { return os.SameFile(known.file, info) })
 }
 
 // doubts tells whether a file could not be read when it was last to be.
