@@ -190,7 +190,7 @@ func TestOneFormBecomesAnother(t *testing.T) {
 	s.waitPublished("app", pinned.String())
 
 	become(func(spec *v1alpha1.ArtifactRepositorySpec) {
-		spec.Image, spec.Tag = s.registry.Host()+"/"+strings.Repeat("a", 300), "1.0.0"
+		spec.Image, spec.Tag = "127.1:5000/app", "1.0.0"
 	})
 	stays(pinned.String(), v1alpha1.ReasonInvalidSpec, "spec.image")
 	g.Expect(conditions.IsStalled(s.record("app"))).To(BeTrue())

@@ -259,8 +259,13 @@ func (a *app) readReference(ctx context.Context, s *side, text string, o sideOpt
 		Published: reading.Content.Digest.String(), Format: reading.Content.Format,
 	}
 	if reading.Content.ChartVersion != "" { // whose files are compared, not its bytes
-		s.tree, err = readTree(ctx, reading.Content.Path, s.root)
-		return err
+		if s.tree, err = readTree(ctx, reading.Content.Path, s.root); err != nil {
+			return err
+		}
+		if repeated := s.tree.repeated(); len(repeated) > 0 {
+			a.warnf("the chart %s has files more than once, and each copy is compared by itself: %s", text, some(repeated))
+		}
+		return nil
 	}
 	s.tree, err = unpackContent(ctx, reading.Content, unpacking{name: from.baseName(), options: options, into: s.root})
 	return err
@@ -279,6 +284,8 @@ type comparison struct {
 // change is a file that differs.
 type change struct {
 	Path string `json:"path"`
+	// Copy is set from 2 where a chart has the path more than once.
+	Copy int `json:"copy,omitempty"`
 	// Kind is added, removed or changed.
 	Kind string     `json:"kind"`
 	Old  *shownFile `json:"old,omitempty"`
@@ -296,31 +303,45 @@ const (
 
 func compare(a, b *side) *comparison {
 	c := &comparison{A: a.shown, B: b.shown, Changes: []change{}, from: a, to: b}
-	before, after := byPath(a.tree), byPath(b.tree)
-	for path, old := range before {
-		switch now, ok := after[path]; {
+	before, after := byPlace(a.tree), byPlace(b.tree)
+	for at, old := range before {
+		switch now, ok := after[at]; {
 		case !ok:
-			c.Changes = append(c.Changes, change{Path: path, Kind: removed, Old: &old})
+			c.Changes = append(c.Changes, change{Path: at.path, Copy: at.copy, Kind: removed, Old: &old})
 		case old != now:
-			c.Changes = append(c.Changes, change{Path: path, Kind: changed, Old: &old, New: &now})
+			c.Changes = append(c.Changes, change{Path: at.path, Copy: at.copy, Kind: changed, Old: &old, New: &now})
 		}
 	}
-	for path, now := range after {
-		if _, ok := before[path]; !ok {
-			c.Changes = append(c.Changes, change{Path: path, Kind: added, New: &now})
+	for at, now := range after {
+		if _, ok := before[at]; !ok {
+			c.Changes = append(c.Changes, change{Path: at.path, Copy: at.copy, Kind: added, New: &now})
 		}
 	}
-	slices.SortFunc(c.Changes, func(a, b change) int { return cmp.Compare(a.Path, b.Path) })
+	slices.SortFunc(c.Changes, func(a, b change) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Copy, b.Copy)) })
 	c.Identical = len(c.Changes) == 0
 	return c
 }
 
-func byPath(t *tree) map[string]shownFile {
-	files := map[string]shownFile{}
+// place is where a file is in a tree.
+type place struct {
+	path string
+	copy int
+}
+
+func byPlace(t *tree) map[place]shownFile {
+	files := map[place]shownFile{}
 	for _, f := range t.files {
-		files[f.path] = shownFile{Path: f.path, Size: f.size, SHA256: f.digest, Executable: f.executable()}
+		files[place{f.path, f.copy}] = shownOf(f)
 	}
 	return files
+}
+
+// name of the file, for a person.
+func (c change) name() string {
+	if c.Copy == 0 {
+		return c.Path
+	}
+	return fmt.Sprintf("%s (copy %d)", c.Path, c.Copy)
 }
 
 func (c *comparison) summary() string {
@@ -347,16 +368,16 @@ const (
 // diffOf returns a unified diff of a change; ok is false when it is not one of
 // text, or of too much.
 func (c *comparison) diffOf(change change) (text string, ok bool, err error) {
-	old, readable, err := textOf(c.from.root, change.Old)
+	old, readable, err := textOf(c.from, change.Old)
 	if !readable || err != nil {
 		return "", false, err
 	}
-	now, readable, err := textOf(c.to.root, change.New)
+	now, readable, err := textOf(c.to, change.New)
 	if !readable || err != nil {
 		return "", false, err
 	}
 	const nothing = "/dev/null" // what patch(1) knows, on every system
-	before, after := "a/"+change.Path, "b/"+change.Path
+	before, after := "a/"+change.name(), "b/"+change.name()
 	if change.Old == nil {
 		before = nothing
 	}
@@ -368,14 +389,14 @@ func (c *comparison) diffOf(change change) (text string, ok bool, err error) {
 }
 
 // textOf returns the content of a file, empty for none.
-func textOf(root *os.Root, file *shownFile) (text string, readable bool, err error) {
+func textOf(s *side, file *shownFile) (text string, readable bool, err error) {
 	switch {
 	case file == nil:
 		return "", true, nil
 	case file.Size > maxDiffedBytes:
 		return "", false, nil
 	}
-	body, err := fs.ReadFile(root.FS(), file.Path)
+	body, err := fs.ReadFile(s.root.FS(), s.tree.stored(file.Path, file.Copy))
 	return string(body), err == nil && isText(body), err
 }
 
@@ -424,7 +445,7 @@ func (c *comparison) text(ctx context.Context, w io.Writer, p paint) error {
 
 // head is what stands before a diff, or in place of one.
 func (c change) head(hasDiff bool) string {
-	name, head := printable(c.Path), ""
+	name, head := printable(c.name()), ""
 	if c.Old != nil && c.New != nil && c.Old.Executable != c.New.Executable {
 		mode := "executable"
 		if c.Old.Executable {

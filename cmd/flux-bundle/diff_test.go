@@ -262,7 +262,7 @@ func TestNamesThatMeanAnotherRepositoryAreRefused(t *testing.T) {
 	NewWithT(t).Expect(r.Requests()).To(BeEmpty())
 }
 
-func TestAFileThatAChartHasTwiceIsNamed(t *testing.T) {
+func TestAFileThatAChartHasTwiceIsComparedTwice(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)
 	_, err := publish.Registry{Host: r.Host()}.Helm("charts", publish.Chart{Name: "app", Version: "1.0.0", Files: publish.Files{"values.yaml": "a: 1\n"}})
@@ -282,6 +282,11 @@ func TestAFileThatAChartHasTwiceIsNamed(t *testing.T) {
 	chart, err := publish.LayeredArtifact("application/vnd.cncf.helm.config.v1+json", static.NewLayer(body.Bytes(), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
 	twice := pushImage(t, r, "charts/app:1.1.0", chart, err)
 	run := flux(t, "diff", r.Host()+"/charts/app:1.0.0", twice)
-	g.Expect(run.code).To(Equal(exitTrouble))
-	expectOneError(g, run, `"app/templates/role.yaml" is in the archive more than once`, "helm package")
+	g.Expect(run.code).To(Equal(exitFailure))
+	g.Expect(run.err).To(And(ContainSubstring("has files more than once"), ContainSubstring("app/templates/role.yaml")))
+	g.Expect(run.out).To(ContainSubstring("+++ b/app/templates/role.yaml (copy 2)\n@@ -0,0 +1 @@\n+kind: ClusterRole\n"))
+	g.Expect(flux(t, "diff", twice, twice).code).To(Equal(exitOK))
+	var shown struct{ Files []shownFile }
+	g.Expect(json.Unmarshal([]byte(must(t, "inspect", twice, "-o", "json")), &shown)).To(Succeed())
+	g.Expect(shown.Files).To(ContainElement(And(HaveField("Path", "app/templates/role.yaml"), HaveField("Copy", 2))))
 }

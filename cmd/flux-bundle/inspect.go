@@ -145,10 +145,16 @@ type published struct {
 }
 
 type shownFile struct {
-	Path       string `json:"path"`
+	Path string `json:"path"`
+	// Copy is set from 2 where a chart has a path more than once.
+	Copy       int    `json:"copy,omitempty"`
 	Size       int64  `json:"size"`
 	SHA256     string `json:"sha256"`
 	Executable bool   `json:"executable,omitempty"`
+}
+
+func shownOf(f treeFile) shownFile {
+	return shownFile{Path: f.path, Copy: f.copy, Size: f.size, SHA256: f.digest, Executable: f.executable()}
 }
 
 type omission struct {
@@ -233,7 +239,7 @@ func (i *inspection) addFiles(ctx context.Context, content *format.Content, o fo
 		return err
 	}
 	for _, f := range t.files {
-		i.Files = append(i.Files, shownFile{Path: f.path, Size: f.size, SHA256: f.digest, Executable: f.executable()})
+		i.Files = append(i.Files, shownOf(f))
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"archive/tar"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -29,6 +30,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -36,6 +38,9 @@ import (
 // treeFile is a file of what is published.
 type treeFile struct {
 	path string
+	// copy counts the files of one path: 0, and from 2 for further ones. Only charts have
+	// those: helm package writes a dependency twice that it finds as folder and archive.
+	copy int
 	// mode is its permissions.
 	mode fs.FileMode
 	size int64
@@ -50,8 +55,35 @@ type tree struct {
 	files []treeFile
 	// folders by their path, with their permissions.
 	folders map[string]fs.FileMode
+	// copies is how many files have a path.
+	copies map[string]int
+	// apart is the folder of further copies. No archive can know its name.
+	apart string
 	// lone tells that it is a file by itself, not the only one of a folder.
 	lone bool
+}
+
+func newTree() *tree {
+	return &tree{folders: map[string]fs.FileMode{}, copies: map[string]int{}, apart: rand.Text()}
+}
+
+// stored is the path of a file in the folder that the tree is unpacked to.
+func (t *tree) stored(name string, n int) string {
+	if n == 0 {
+		return name
+	}
+	return path.Join(t.apart, strconv.Itoa(n), name)
+}
+
+// repeated returns the paths that more than one file has.
+func (t *tree) repeated() (paths []string) {
+	for path, n := range t.copies {
+		if n > 1 {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
 }
 
 // size is how much all files hold together.
@@ -79,12 +111,12 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 	if err != nil {
 		return nil, fmt.Errorf("cannot unpack what is published: %w", err)
 	}
-	t := &tree{folders: map[string]fs.FileMode{}}
+	t := newTree()
 	for entries := tar.NewReader(uncompressed); ; {
 		header, err := entries.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			slices.SortFunc(t.files, func(a, b treeFile) int { return cmp.Compare(a.path, b.path) })
+			slices.SortFunc(t.files, func(a, b treeFile) int { return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.copy, b.copy)) })
 			return t, t.finish(into)
 		case err != nil:
 			return nil, fmt.Errorf("cannot unpack what is published: %w", err)
@@ -114,14 +146,17 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 		}
 	}
 	var out io.WriteCloser = nowhere{io.Discard}
+	t.copies[name]++
+	taken := treeFile{path: name, mode: mode}
+	if n := t.copies[name]; n > 1 {
+		taken.copy = n
+	}
+	stored := t.stored(name, taken.copy)
 	if into != nil {
-		if err := into.MkdirAll(path.Dir(name), 0o700); err != nil {
+		if err := into.MkdirAll(path.Dir(stored), 0o700); err != nil {
 			return err
 		}
-		file, err := into.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) { // only charts are not checked for that
-			return fmt.Errorf("%q is in the archive more than once, and Helm uses parts of all its copies: expected one; package the chart again with helm package", name)
-		}
+		file, err := into.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
 		}
@@ -132,11 +167,12 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("cannot unpack %q: %w", name, err)
 	}
-	t.files = append(t.files, treeFile{path: name, mode: mode, size: size, digest: hex.EncodeToString(sum.Sum(nil))})
+	taken.size, taken.digest = size, hex.EncodeToString(sum.Sum(nil))
+	t.files = append(t.files, taken)
 	if into == nil {
 		return nil
 	}
-	return into.Chmod(name, mode)
+	return into.Chmod(stored, mode)
 }
 
 // finish sets the permissions of folders, when nothing is written to them any
@@ -160,7 +196,8 @@ func fileTree(ctx context.Context, from, name string, into *os.Root) (*tree, err
 		return nil, err
 	}
 	defer source.Close()
-	t := &tree{folders: map[string]fs.FileMode{}, lone: true}
+	t := newTree()
+	t.lone = true
 	return t, t.take(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, &untilDone{ctx, source}, into)
 }
 
