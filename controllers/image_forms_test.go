@@ -18,7 +18,6 @@ package controllers_test
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
