@@ -19,6 +19,8 @@ package credentials_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -36,7 +38,10 @@ import (
 	"github.com/fluxcd/pkg/auth"
 	"github.com/fluxcd/pkg/cache"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
 const (
@@ -104,18 +109,25 @@ func TestTheControllersOwnIdentityOpensARegistryOfItsCloud(t *testing.T) {
 	})
 	s.image = repository(t, "europe-docker.pkg.dev/org/app")
 	p := serveProxy(t, s)
+	t.Setenv("HTTPS_PROXY", p.address().String())
+	t.Setenv("NO_PROXY", "")
 	tokens, err := cache.NewTokenCache(10)
 	g.Expect(err).NotTo(HaveOccurred())
-	r := credentials.New(credentials.Options{TokenCache: tokens, Client: cluster(
-		p.secret(password), secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": ours.pem}),
-	)})
-	references := credentials.References{Provider: "gcp", CertSecretName: "roots", ProxySecretName: "proxy"}
+	r := credentials.New(credentials.Options{TokenCache: tokens, Client: cluster()})
+	// pull trusts our authority in place of those of the system.
+	pull := func() error {
+		access := resolve(t, r, s.image.Name(), credentials.References{Provider: "gcp"})
+		g.Expect(access.Lent).To(BeTrue())
+		access.Lent, access.TLS = false, ours.trust()
+		return s.pull(t, access)
+	}
 
-	access := resolve(t, r, s.image.Name(), references)
+	resolve(t, r, s.image.Name(), credentials.References{Provider: "gcp"})
 	g.Expect(asked.Load()).To(BeZero(), "who resolves an access asks no cloud")
-	g.Expect(s.pull(t, access)).To(Succeed())
+	g.Expect(pull()).To(Succeed())
 	g.Expect(s.saw()).To(ContainElement("oauth2accesstoken"))
-	g.Expect(s.pull(t, resolve(t, r, s.image.Name(), references))).To(Succeed())
+	g.Expect(p.reached()).To(ContainElement("europe-docker.pkg.dev:443"), "by the proxy of the platform")
+	g.Expect(pull()).To(Succeed())
 	g.Expect(asked.Load()).To(BeEquivalentTo(1), "the token cache kept the token")
 
 	_, err = r.Resolve(t.Context(), s.image, credentials.References{Namespace: namespace, Provider: "gcp", SecretName: "regcred"})
@@ -215,13 +227,60 @@ func TestTheDefaultServiceAccountStandsInForNone(t *testing.T) {
 	g.Expect(resolve(t, r, ecr, references).Fingerprint).To(Equal(byDefault))
 }
 
+// TestAnIdentityOfThePlatformGoesByNoWayOfATenant holds that whoever writes an
+// object cannot have the token of the controller sent to a proxy, a server or a
+// connection of their own, nor the question for it.
+func TestAnIdentityOfThePlatformGoesByNoWayOfATenant(t *testing.T) {
+	for name, ways := range map[string]credentials.References{
+		"plain HTTP":               {Insecure: true},
+		"a proxy":                  {ProxySecretName: "proxy"},
+		"a certificate authority":  {CertSecretName: "roots"},
+		"a proxy and plain HTTP":   {ProxySecretName: "proxy", Insecure: true},
+		"a proxy and an authority": {ProxySecretName: "proxy", CertSecretName: "roots"},
+		"all of them":              {ProxySecretName: "proxy", CertSecretName: "roots", Insecure: true},
+		"a proxy, beside a Secret on an ImageRepository": credentials.References{Provider: "gcp", SecretName: "regcred", ProxySecretName: "proxy"}.PreferProvider(),
+	} {
+		for provider, image := range map[string]string{"aws": ecr, "azure": acr, "gcp": gar} {
+			for _, byDefault := range []string{"", "tenant"} {
+				t.Run(fmt.Sprintf("%s at %s, default %q", name, provider, byDefault), func(t *testing.T) {
+					g := NewWithT(t)
+					asked := onGoogleCloud(t, givesToken)
+					withKeysOfAWS(t)
+					enableWorkloadIdentity(t)
+					auth.SetDefaultServiceAccount(byDefault)
+					t.Cleanup(func() { auth.SetDefaultServiceAccount("") })
+					p := serveProxy(t, nil)
+					r := resolver(p.secret(password), serviceAccount("tenant"),
+						secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": newAuthority(t).pem}))
+					ways.Namespace, ways.Provider = namespace, provider
+					access, err := r.Resolve(t.Context(), repository(t, image), ways)
+					var f *fault.Error
+					g.Expect(errors.As(err, &f)).To(BeTrue())
+					g.Expect(f.Reason).To(Equal(v1alpha1.ReasonInvalidSpec))
+					g.Expect(f.Class).To(Equal(fault.Stall), "only another spec helps")
+					for field, named := range map[string]bool{
+						"insecure: true": ways.Insecure, "proxySecretRef": ways.ProxySecretName != "", "certSecretRef": ways.CertSecretName != "",
+					} {
+						g.Expect(strings.Contains(err.Error(), field)).To(Equal(named), err.Error())
+					}
+					g.Expect(err.Error()).To(ContainSubstring("serviceAccountName"))
+					g.Expect(access).To(Equal(registry.Access{}))
+					g.Expect(asked.Load()).To(BeZero())
+					g.Expect(p.reached()).To(BeEmpty())
+				})
+			}
+		}
+	}
+}
+
 func TestTheControllersIdentityIsShownToTheRegionOfTheRegistry(t *testing.T) {
 	g := NewWithT(t)
 	withKeysOfAWS(t)
 	p := serveProxy(t, nil)
+	p.takesAll(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	p.meanwhile = func(*http.Request) { cancel() }
-	access := resolve(t, resolver(p.secret(password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
+	access := resolve(t, resolver(), ecr, credentials.References{Provider: "aws"})
 	_, err := authn.Authorization(ctx, access.Auth)
 	g.Expect(refused(t, err)).To(ContainSubstring("provider aws gave no credentials to this controller"))
 	g.Expect(p.reached()).To(ContainElement("api.ecr.eu-west-1.amazonaws.com:443"))
@@ -231,10 +290,11 @@ func TestACloudThatDoesNotAnswerHoldsNobodyLongerThanTheContext(t *testing.T) {
 	g := NewWithT(t)
 	withKeysOfAWS(t)
 	p := serveProxy(t, nil)
+	p.takesAll(t)
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) }) // before the proxy closes, which waits for its answers
 	p.meanwhile = func(*http.Request) { <-over }
-	access := resolve(t, resolver(p.secret(password)), ecr, credentials.References{Provider: "aws", ProxySecretName: "proxy"})
+	access := resolve(t, resolver(), ecr, credentials.References{Provider: "aws"})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	ended := make(chan error, 1)

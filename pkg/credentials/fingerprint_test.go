@@ -109,12 +109,12 @@ func TestFingerprints(t *testing.T) {
 			aws(credentials.References{}),
 			aws(credentials.References{Namespace: "others"}),
 		},
-		"controller in aws by proxy": {aws(credentials.References{ProxySecretName: "proxy"})},
 		"controller elsewhere in aws": {
 			{"012345678901.dkr.ecr.us-east-1.amazonaws.com/app", credentials.References{Provider: "aws"}},
 		},
 		"controller in gcp": {{gar, credentials.References{Provider: "gcp"}}},
 		"deployer":          {aws(credentials.References{ServiceAccountName: "deployer"}), aws(credentials.References{ServiceAccountName: "deployer"})},
+		"deployer by proxy": {aws(credentials.References{ServiceAccountName: "deployer", ProxySecretName: "proxy"})},
 		"others' deployer":  {aws(credentials.References{Namespace: "others", ServiceAccountName: "deployer"})},
 		"builder":           {aws(credentials.References{ServiceAccountName: "builder"})},
 	}

@@ -52,6 +52,7 @@ type References struct {
 	SecretName string
 	// ServiceAccountName names a ServiceAccount: the identity to show to
 	// Provider, or, without one, whose image pull secrets to use after SecretName.
+	// Provider without it uses an identity of the platform.
 	ServiceAccountName string
 	// CertSecretName names a Secret of type Opaque or kubernetes.io/tls with
 	// trust roots, a client certificate, or both.
@@ -85,6 +86,11 @@ func (r References) PreferProvider() References {
 // isCloud tells whether the login is an identity in a cloud.
 func (r References) isCloud() bool { return r.SecretName == "" && r.namesCloud() }
 
+// isLent tells whether the login is an identity that the references do not name:
+// that of this controller, or the ServiceAccount of --default-service-account. The
+// latter is one of the namespace, but the platform decided that it is used.
+func (r References) isLent() bool { return r.isCloud() && r.ServiceAccountName == "" }
+
 func (r References) namesCloud() bool { return r.Provider != "" && r.Provider != "generic" }
 
 // Resolver turns references into accesses. It is safe for concurrent use.
@@ -107,7 +113,10 @@ func New(options Options) *Resolver {
 // accesses have equal fingerprints, in whatever Secrets they are written; the
 // accesses that are anonymous and need neither TLS material nor proxy share one.
 //
-// A cloud provider is not asked here, but whenever the access is used.
+// A cloud provider is not asked here, but whenever the access is used. An identity
+// that the references do not name is the platform's, and lent: together with
+// CertSecretName, ProxySecretName or Insecure, which say where it would go, it is
+// refused (registry.Access.Check), before anything is asked for a token.
 //
 // An object that is missing or malformed, or that the API server does not hand
 // out, is a fault.Retry with v1alpha1.ReasonAuthenticationFailed: Secrets are not
@@ -121,18 +130,16 @@ func (r *Resolver) Resolve(ctx context.Context, repository name.Repository, refe
 	if err != nil {
 		return registry.Access{}, err
 	}
-	request := request{References: references, repository: repository, proxy: proxy}
-	login, err := r.login(ctx, request)
+	access := registry.Access{TLS: trust.config, Proxy: proxy, Insecure: references.Insecure, Lent: references.isLent()}
+	if err := access.Check(); err != nil {
+		return registry.Access{}, err
+	}
+	login, err := r.login(ctx, request{References: references, repository: repository, proxy: proxy})
 	if err != nil {
 		return registry.Access{}, err
 	}
-	return registry.Access{
-		Auth:        login.auth,
-		TLS:         trust.config,
-		Proxy:       proxy,
-		Insecure:    references.Insecure,
-		Fingerprint: r.fingerprint(login, trust, proxy),
-	}, nil
+	access.Auth, access.Fingerprint = login.auth, r.fingerprint(login, trust, proxy)
+	return access, nil
 }
 
 // request is what a login is looked for with.

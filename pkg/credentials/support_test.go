@@ -33,6 +33,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -293,6 +294,13 @@ func (a *authority) sign(t testing.TB, template *x509.Certificate, key any) (*x5
 	return certificate, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
+// trust returns the configuration of a client that trusts a.
+func (a *authority) trust() *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.certificate)
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+}
+
 // issue returns a certificate for loopback and names, and its key, in PEM.
 func (a *authority) issue(t testing.TB, names ...string) (certificate, key string) {
 	t.Helper()
@@ -390,6 +398,27 @@ func (p *proxy) reached() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.hosts
+}
+
+// address returns how to log in there.
+func (p *proxy) address() *url.URL {
+	address, err := url.Parse(p.URL)
+	if err != nil {
+		panic(err)
+	}
+	address.User = url.UserPassword("gatekeeper", password)
+	return address
+}
+
+// takesAll makes it the proxy that this process takes without being told. It is
+// global, so who calls it cannot run beside others.
+func (p *proxy) takesAll(t *testing.T) {
+	t.Helper()
+	before := http.DefaultTransport //nolint:forbidigo // what asks a cloud begins with it
+	through := before.(*http.Transport).Clone()
+	through.Proxy = http.ProxyURL(p.address())
+	http.DefaultTransport = through                      //nolint:forbidigo // as above
+	t.Cleanup(func() { http.DefaultTransport = before }) //nolint:forbidigo // as above
 }
 
 // secret returns the Secret proxy for it.

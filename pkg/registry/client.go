@@ -27,6 +27,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,16 +55,51 @@ type Access struct {
 	// Proxy is asked for every connection; nil is what the process's
 	// environment says (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
 	Proxy *url.URL
-	// Insecure allows plain HTTP where no registry answers by HTTPS, or none whose
-	// certificate is trusted. For names of this host and RFC 1918 addresses it is
-	// always allowed where nobody answers by HTTPS; see name.Registry.Scheme of
-	// go-containerregistry.
+	// Insecure allows plain HTTP where the registry speaks no TLS: where it answers
+	// the first message of TLS with HTTP, or refuses the connection. Any other
+	// failure of HTTPS, such as an untrusted certificate, stays one. For names of
+	// this host and RFC 1918 addresses the same is always allowed; see
+	// name.Registry.Scheme of go-containerregistry.
 	Insecure bool
+	// Lent tells that Auth is not the caller's own but the platform's, such as the
+	// identity of this process. It goes by HTTPS only, see Check.
+	Lent bool
 	// Fingerprint identifies credential, TLS material and proxy without
 	// revealing them: callers with equal fingerprints see the same things. An
 	// access without it that is not the anonymous one shares with nobody.
 	Fingerprint string
 }
+
+// Check decides whether the access may send its credential. One that is lent goes
+// to no proxy, certificate authority or plain HTTP connection that the caller chose:
+// the caller may use it, and must not see it.
+//
+// Errors: InvalidSpec (stall).
+func (a Access) Check() error {
+	var chosen []string
+	for _, way := range []struct {
+		name  string
+		taken bool
+	}{
+		{"insecure: true", a.Insecure}, {"certSecretRef", a.TLS != nil}, {"proxySecretRef", a.Proxy != nil},
+	} {
+		if way.taken {
+			chosen = append(chosen, way.name)
+		}
+	}
+	if !a.Lent || len(chosen) == 0 {
+		return nil
+	}
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "refused to use credentials of the platform together with %s: "+
+		"they are sent only by HTTPS, with the certificate authorities and the proxy of the platform; "+
+		"remove that, or name credentials of this namespace, by serviceAccountName or secretRef", strings.Join(chosen, ", "))
+}
+
+// unusable is a credential that must not be sent.
+type unusable struct{ err error }
+
+// Authorization implements authn.Authenticator.
+func (u unusable) Authorization() (*authn.AuthConfig, error) { return nil, u.err }
 
 // Observation is one HTTP request that was sent, or that could not be.
 type Observation struct {
@@ -332,11 +368,16 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	if auth == nil {
 		auth = authn.Anonymous
 	}
+	if invalid := access.Check(); invalid != nil {
+		auth = unusable{invalid}
+	}
 	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, registry: registryOf(key, access)}
 }
 
 func plainOf(registry name.Registry, access Access) plainHTTP {
 	switch {
+	case access.Lent:
+		return never
 	case access.Insecure:
 		return intended
 	case registry.Scheme() == "http":
