@@ -208,18 +208,6 @@ func (l *link) mayLogin(u *url.URL) error {
 		"if that host is trusted, list it in --registry-auth-realms", u.Host)
 }
 
-// mayAsk decides whether a token may be asked for at a realm.
-func (l *link) mayAsk(realm *url.URL, withCredentials bool) error {
-	switch {
-	case withCredentials:
-		return l.mayLogin(realm)
-	case realm.Scheme != "https" && l.plain == never:
-		return refusef("refused to ask for a token at the login realm at %q without https", realm.Host)
-	default:
-		return nil
-	}
-}
-
 func (c *Client) listsRealm(u *url.URL) bool {
 	for _, realm := range c.options.AuthRealms {
 		if sameOrigin(u, &url.URL{Scheme: "https", Host: strings.ToLower(realm)}) {

@@ -268,6 +268,30 @@ func TestCredentialsStayWithTheRegistryAndItsRealms(t *testing.T) {
 	}
 }
 
+// TestARealmWithoutHTTPSIsNotAskedForARegistryThatSpeaksIt holds that an access that
+// allows plain HTTP does not send a password in clear for a registry with HTTPS.
+func TestARealmWithoutHTTPSIsNotAskedForARegistryThatSpeaksIt(t *testing.T) {
+	for name, anonymous := range map[string]bool{"with credentials": false, "anonymously": true} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			a := newAuthority(t)
+			s, realm := serveTLS(t, a), serve(t)
+			k := &tokens{realm: realm.URL + "/token"}
+			s.demandToken(k)
+			realm.demandToken(k)
+			access := user("u")
+			access.TLS, access.Insecure = a.trust(), true
+			if anonymous {
+				access.Auth = nil
+			}
+			_, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), access).Resolve(t.Context(), registry.Query{Tag: "1"})
+			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+			g.Expect(err.Error()).To(ContainSubstring("without https"))
+			g.Expect(realm.asked()).To(BeEmpty())
+		})
+	}
+}
+
 // As of GitLab by plain HTTP, whose registry has a port of its own.
 func TestPlainHTTPTrustsTheOtherPortsOfItsHost(t *testing.T) {
 	for _, tc := range []struct {

@@ -29,6 +29,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -207,44 +210,147 @@ func TestInsecureAllowsPlainHTTP(t *testing.T) {
 	g.Expect(s.asked()).To(Equal([]string{"GET /v2/", "GET /v2/app/manifests/1"}))
 }
 
-// As where an ingress answers HTTPS, with a certificate that it made up or with
-// 404, for a registry that it serves by plain HTTP only.
-func TestInsecurePassesByWhatIsNoRegistry(t *testing.T) {
+// TestPlainHTTPIsNotUsedWhereTLSIsSpoken holds that a server in the middle gets no
+// credentials in clear by making HTTPS fail.
+func TestPlainHTTPIsNotUsedWhereTLSIsSpoken(t *testing.T) {
 	a := newAuthority(t)
-	for name, tc := range map[string]struct {
+	trusted := registry.Access{Insecure: true, TLS: a.trust()}
+	reset := func(near net.Conn) { _ = near.(*net.TCPConn).SetLinger(0) }
+	for title, tc := range map[string]struct {
 		host   string
 		access registry.Access
-		status int // of what answers HTTPS
+		secure http.HandlerFunc // what answers by HTTPS
+		middle func(net.Conn)   // what answers the first message of TLS instead
 		want   string
 	}{
-		"an unknown certificate, where plain HTTP is intended":          {"registry.example.com", registry.Access{Insecure: true}, 404, ""},
-		"an answer that is no registry's, where plain HTTP is intended": {"registry.example.com", registry.Access{Insecure: true, TLS: a.trust()}, 404, ""},
-		"not a registry that fails for the moment":                      {"registry.example.com", registry.Access{Insecure: true, TLS: a.trust()}, 503, "503"},
-		"not an unknown certificate, where plain HTTP is only implied":  {"127.0.0.1", registry.Access{}, 404, "certSecretRef"},
-		"not an answer that is no registry's, where it is only implied": {"127.0.0.1", registry.Access{TLS: a.trust()}, 404, "404"},
+		"an untrusted certificate":                    {host: "registry.example.com", access: registry.Access{Insecure: true}, want: "certSecretRef"},
+		"an untrusted certificate, with HTTP implied": {host: "127.0.0.1", want: "certSecretRef"},
+		"a certificate for another name":              {host: "other.example.com", access: trusted, want: `not valid for the name "other.example.com"`},
+		"an answer that is no registry's":             {host: "registry.example.com", access: trusted, secure: code(404, ""), want: "404"},
+		"a registry that fails for the moment":        {host: "registry.example.com", access: trusted, secure: code(503, ""), want: "503"},
+		"a redirect to where no TLS is spoken":        {host: "registry.example.com", access: trusted, secure: redirect("https://127.0.0.1:1/v2/"), want: "refused"},
+		"a connection that is closed":                 {host: "registry.example.com", access: trusted, middle: func(net.Conn) {}, want: "connection"},
+		"a connection that is reset":                  {host: "registry.example.com", access: trusted, middle: reset, want: "connection reset"},
+		"a connection that stalls":                    {host: "registry.example.com", access: trusted, middle: func(near net.Conn) { _, _ = io.Copy(io.Discard, near) }, want: "took too long"},
+		"an alert":                                    {host: "registry.example.com", access: trusted, middle: func(near net.Conn) { _, _ = near.Write([]byte{21, 3, 3, 0, 2, 2, 40}) }, want: "handshake failure"},
+		"an answer that is neither TLS nor HTTP":      {host: "registry.example.com", access: trusted, middle: func(near net.Conn) { _, _ = near.Write([]byte("SSH-2.0-x\r\n")) }, want: "plain HTTP"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(title, func(t *testing.T) {
 			g := NewWithT(t)
-			plain, ingress := serve(t), serveTLS(t, a, "registry.example.com")
+			plain, secure := serve(t), serveTLS(t, a, "registry.example.com")
 			plain.putImage(t, "app:1", "x")
-			ingress.answer(func(w http.ResponseWriter, _ *http.Request) bool {
-				w.WriteHeader(tc.status)
-				return true
-			})
-			door := serveBoth(t, plain.host(), ingress.host)
-			options := quick()
-			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1"})
-			_, err := newClient(t, options).Repository(repository(t, tc.host+door[strings.LastIndex(door, ":"):]+"/app"), tc.access).
-				Resolve(t.Context(), registry.Query{Tag: "1"})
-			if tc.want == "" {
-				g.Expect(err).NotTo(HaveOccurred())
-				return
+			if tc.secure != nil {
+				secure.answerTo("/", tc.secure)
 			}
+			door := serveBoth(t, plain.host(), secure.host)
+			if tc.middle != nil {
+				door = serveMiddle(t, plain.host(), tc.middle)
+			}
+			access := user("u")
+			access.Insecure, access.TLS = tc.access.Insecure, tc.access.TLS
+			options := quick()
+			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "other.example.com": "127.0.0.1"})
+			repo := newClient(t, options).Repository(repository(t, tc.host+door[strings.LastIndex(door, ":"):]+"/app"), access)
+			_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 			g.Expect(err.Error()).To(ContainSubstring(tc.want))
+
+			// A client that writes tries both by itself.
+			named, err := name.NewTag(tc.host+door[strings.LastIndex(door, ":"):]+"/app:1", name.Insecure)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(headByOthers(t, repo, named)).NotTo(Succeed())
 			g.Expect(plain.asked()).To(BeEmpty())
 		})
 	}
+}
+
+// headByOthers asks for a tag as go-containerregistry does with our connection.
+func headByOthers(t *testing.T, repo *registry.Repository, tag name.Tag) error {
+	t.Helper()
+	_, err := remote.Head(tag, remote.WithTransport(repo.RoundTripper()), remote.WithAuth(repo.Auth()), remote.WithContext(t.Context()),
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}))
+	return err
+}
+
+func TestAClientThatWritesMayUsePlainHTTPWhereNoTLSIsSpoken(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.putImage(t, "app:1", "x")
+	options := quick()
+	options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1"})
+	named, err := name.NewTag("registry.example.com:"+s.port()+"/app:1", name.Insecure)
+	g.Expect(err).NotTo(HaveOccurred())
+	repo := newClient(t, options).Repository(named.Repository, registry.Access{Insecure: true})
+	g.Expect(headByOthers(t, repo, named)).To(Succeed())
+}
+
+// TestARegistryThatSpokeHTTPSIsNotAskedInClear holds that the password of a
+// registry does not go out in clear once somebody keeps its TLS from being reached.
+func TestARegistryThatSpokeHTTPSIsNotAskedInClear(t *testing.T) {
+	g := NewWithT(t)
+	a := newAuthority(t)
+	plain, secure := serve(t), serveTLS(t, a)
+	secure.putImage(t, "app:1", "x")
+	secure.demandBasic("user", password)
+	var cut atomic.Bool
+	door := serveBoth(t, plain.host(), func() string {
+		if cut.Load() {
+			return plain.host() // answers TLS with HTTP
+		}
+		return secure.host()
+	})
+	access := user("u")
+	access.TLS, access.Insecure = a.trust(), true
+	repo := newClient(t, quick()).Repository(repository(t, door+"/app"), access)
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+	cut.Store(true)
+	secure.CloseClientConnections()
+	for range 3 {
+		_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+		expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+	}
+	g.Expect(err.Error()).To(ContainSubstring("answered by HTTPS before"))
+	g.Expect(plain.asked()).To(BeEmpty())
+}
+
+// TestALentCredentialIsSentByNoWayOfTheCallers holds the rule of Access.Check where
+// nobody asked for it.
+func TestALentCredentialIsSentByNoWayOfTheCallers(t *testing.T) {
+	a := newAuthority(t)
+	s := serve(t)
+	s.demandBasic("user", password)
+	secure := serveTLS(t, a, "registry.example.com")
+	secure.demandBasic("user", password)
+	through := serveProxy(t, secure.host(), nil)
+	for name, tc := range map[string]struct {
+		host   string
+		access registry.Access
+	}{
+		"plain HTTP":                     {s.host(), registry.Access{Insecure: true}},
+		"plain HTTP that a name implies": {s.host(), registry.Access{}},
+		"a certificate authority":        {secure.host(), registry.Access{TLS: a.trust()}},
+		"a proxy":                        {"registry.example.com", registry.Access{TLS: a.trust(), Proxy: through.url(t, nil)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			var sent atomic.Int32
+			tc.access.Auth, tc.access.Lent = countedAuth{&sent}, true
+			repo := newClient(t, quick()).Repository(repository(t, tc.host+"/app"), tc.access)
+			_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(headByOthers(t, repo, repository(t, tc.host+"/app").Tag("1"))).NotTo(Succeed())
+			g.Expect(sent.Load()).To(BeZero())
+		})
+	}
+}
+
+// countedAuth counts how often it is asked.
+type countedAuth struct{ asked *atomic.Int32 }
+
+func (c countedAuth) Authorization() (*authn.AuthConfig, error) {
+	c.asked.Add(1)
+	return &authn.AuthConfig{Username: "user", Password: password}, nil
 }
 
 // A registry that moves from HTTP to HTTPS is followed, and gets no password in
@@ -284,7 +390,7 @@ func TestARegistryThatMovesToHTTPSIsFollowed(t *testing.T) {
 				if moved.Load() {
 					return secure.host()
 				}
-				return ""
+				return plain.Listener.Addr().String()
 			})
 			access := user("u")
 			access.TLS, access.Insecure = a.trust(), true

@@ -58,8 +58,26 @@ func (r *Repository) Registry() string { return r.registry }
 // RoundTripper returns the guarded connection to the registry without any
 // credential, for clients that write and log in by themselves, such as
 // go-containerregistry's remote package together with Auth. Its rules on
-// addresses, redirects and realms hold for them too.
-func (r *Repository) RoundTripper() http.RoundTripper { return r.session.link }
+// addresses, redirects, realms and plain HTTP hold for them too.
+func (r *Repository) RoundTripper() http.RoundTripper { return downgrades{r.session} }
+
+// downgrades refuses plain HTTP where the registry speaks TLS, for clients that
+// try the one after the other.
+type downgrades struct{ session *session }
+
+// RoundTrip implements http.RoundTripper.
+func (d downgrades) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme == "http" && d.session.link.plain != never {
+		e, err := d.session.endpoint(request.Context())
+		if err != nil {
+			return nil, err
+		}
+		if e.scheme != "http" {
+			return nil, refusef("refused to connect to %q by http: the registry speaks HTTPS", request.URL.Host)
+		}
+	}
+	return d.session.link.RoundTrip(request)
+}
 
 // Auth returns the credential of the access; authn.Anonymous when it has none.
 func (r *Repository) Auth() authn.Authenticator { return r.auth }

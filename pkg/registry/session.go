@@ -18,7 +18,6 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,6 +27,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -41,9 +41,6 @@ import (
 const (
 	// maxAnswerBytes bounds what is read of a ping, a token or an error.
 	maxAnswerBytes = 64 << 10
-	// httpsProbe is how long a registry that may speak plain HTTP is given to
-	// answer HTTPS.
-	httpsProbe = 5 * time.Second
 	// tokenLife is that of a token whose realm does not say, as the token
 	// specification wants it; maxTokenLife is the longest that is believed.
 	tokenLife    = time.Minute
@@ -62,7 +59,9 @@ type session struct {
 
 	mu    sync.Mutex
 	found *endpoint
-	last  authn.AuthConfig // what logged in last, to keep it out of errors
+	// secure is set once the registry has answered by HTTPS.
+	secure bool
+	last   authn.AuthConfig // what logged in last, to keep it out of errors
 }
 
 type sessionKey struct {
@@ -120,6 +119,7 @@ func (s *session) learn(e endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.found = &e
+	s.secure = s.secure || e.scheme == "https"
 }
 
 // lost makes the next request ping again: the registry may have moved from
@@ -167,45 +167,39 @@ func (s *session) secrets(repository string) []string {
 	return []string{t.value, s.last.Password, s.last.Auth, s.last.IdentityToken, s.last.RegistryToken, encoded, s.link.proxySecret}
 }
 
-// ping asks for /v2/ by https and, where plain HTTP is allowed, by http: when
-// https gets no answer at all, and where plain HTTP is intended also when what
-// answers is no registry that can be trusted, as go-containerregistry does.
+// ping asks for /v2/ by https and, where plain HTTP is allowed and the registry
+// speaks no TLS, by http. A registry that has answered by https is never again
+// asked by http: somebody on the way may have cut off the one to get the other.
 func (s *session) ping(ctx context.Context) (endpoint, error) {
-	if s.link.plain == never {
-		return s.pingBy(ctx, "https")
+	e, err := s.pingBy(ctx, "https")
+	if err == nil || s.link.plain == never || !s.speaksNoTLS(err) {
+		return e, err
 	}
-	probe, cancel := context.WithTimeout(ctx, httpsProbe)
-	defer cancel()
-	e, secure := s.pingBy(probe, "https")
-	if secure == nil || ctx.Err() != nil || failsForNow(secure) || (s.link.plain != intended && speaksHTTPS(secure)) {
-		return e, secure
+	s.mu.Lock()
+	secure := s.secure
+	s.mu.Unlock()
+	if secure {
+		return e, refusef("refused plain HTTP: the registry answered by HTTPS before; if it no longer speaks HTTPS, restart this program")
 	}
-	e, err := s.pingBy(ctx, "http")
-	var status *answerError
-	if err != nil && (speaksHTTPS(secure) || !errors.As(err, &status)) && !errors.Is(secure, http.ErrSchemeMismatch) {
-		return e, secure
-	}
-	return e, err
+	return s.pingBy(ctx, "http")
 }
 
-// speaksHTTPS tells whether the failure of a ping by https is that of a server
-// which speaks it.
-func speaksHTTPS(err error) bool {
-	var status *answerError
-	var untrusted *tls.CertificateVerificationError
-	return errors.As(err, &status) || errors.As(err, &untrusted) || isAlert(err)
+// speaksNoTLS tells whether a ping by https failed because no TLS is spoken
+// there: what listens answered the first message of TLS with HTTP, or nothing
+// listens. A certificate or an answer that is no good, an alert, a connection that
+// is cut or stalls, a proxy's refusal and a redirect that fails tell nothing of the kind.
+func (s *session) speaksNoTLS(err error) bool {
+	var at *url.Error
+	return errors.As(err, &at) && at.URL == s.pingURL("https").String() &&
+		(errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, syscall.ECONNREFUSED))
 }
 
-// failsForNow tells whether a server may well be the registry, and be better
-// soon: what it is asked then must not go out in clear.
-func failsForNow(err error) bool {
-	var status *answerError
-	return errors.As(err, &status) && (status.code == http.StatusTooManyRequests || status.code >= http.StatusInternalServerError)
+func (s *session) pingURL(scheme string) *url.URL {
+	return &url.URL{Scheme: scheme, Host: s.link.host, Path: "/v2/"}
 }
 
 func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
-	ping := &url.URL{Scheme: scheme, Host: s.link.host, Path: "/v2/"}
-	answer, err := s.get(ctx, ping, "")
+	answer, err := s.get(ctx, s.pingURL(scheme), "")
 	if err != nil {
 		return endpoint{}, err
 	}
@@ -245,7 +239,7 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 		if t, ok := s.tokens.get(who.repository); ok && !t.expired(s.client.options.Clock()) {
 			return t, nil
 		}
-		t, err := s.login(ctx, e.login, who.repository, config)
+		t, err := s.login(ctx, e, who.repository, config)
 		if err != nil {
 			// The registry may have named the wrong realm, and may know better by now.
 			s.lost()
@@ -291,19 +285,24 @@ func (e *loginError) Unwrap() error { return e.err }
 
 // login asks the realm of a challenge for a token to pull from a repository.
 // An identity token is exchanged by OAuth 2.0 (POST), all else by GET.
-func (s *session) login(ctx context.Context, c challenge, repository string, config *authn.AuthConfig) (token, error) {
-	realm, err := url.Parse(c.realm)
+// It is asked by plain HTTP only where the registry itself speaks nothing else.
+func (s *session) login(ctx context.Context, e endpoint, repository string, config *authn.AuthConfig) (token, error) {
+	realm, err := url.Parse(e.login.realm)
 	if err != nil || realm.Host == "" {
 		return token{}, &loginError{realm: s.link.host, err: refusef("the login realm that the registry names is not a URL")}
 	}
 	realm.User, realm.Fragment = nil, ""
-	secret := basic(config)
-	if err := s.link.mayAsk(realm, secret != "" || config.IdentityToken != ""); err != nil {
-		return token{}, err
+	if realm.Scheme != "https" && realm.Scheme != e.scheme {
+		return token{}, refusef("refused to ask for a token at the login realm at %q without https", realm.Host)
+	}
+	if basic(config) != "" || config.IdentityToken != "" {
+		if err := s.link.mayLogin(realm); err != nil {
+			return token{}, err
+		}
 	}
 	query := url.Values{"scope": {"repository:" + repository + ":pull"}}
-	if c.service != "" {
-		query.Set("service", c.service)
+	if e.login.service != "" {
+		query.Set("service", e.login.service)
 	}
 	t, err := s.exchange(ctx, realm, query, config)
 	if err != nil {

@@ -327,7 +327,7 @@ func (a *authority) trust() *tls.Config {
 	return &tls.Config{RootCAs: pool}
 }
 
-// resolver serves DNS on loopback: names and their one address each.
+// resolver serves DNS on loopback: names and their addresses, with commas between.
 func resolver(t *testing.T, names map[string]string) *net.Resolver {
 	t.Helper()
 	listener, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -357,14 +357,18 @@ func serveDNS(listener net.PacketConn, names map[string]string) {
 			message.RCode = dnsmessage.RCodeNameError
 		}
 		header := dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60}
-		if a, err := netip.ParseAddr(address); err == nil && a.Is4() == (question.Type == dnsmessage.TypeA) {
+		for one := range strings.SplitSeq(address, ",") {
+			a, err := netip.ParseAddr(one)
+			if err != nil || a.Is4() != (question.Type == dnsmessage.TypeA) {
+				continue
+			}
 			var body dnsmessage.ResourceBody
 			if a.Is4() {
 				body = &dnsmessage.AResource{A: a.As4()}
 			} else {
 				body = &dnsmessage.AAAAResource{AAAA: a.As16()}
 			}
-			message.Answers = []dnsmessage.Resource{{Header: header, Body: body}}
+			message.Answers = append(message.Answers, dnsmessage.Resource{Header: header, Body: body})
 		}
 		packed, err := message.Pack()
 		if err != nil {
@@ -440,8 +444,22 @@ func (p *proxy) url(t *testing.T, user *url.Userinfo) *url.URL {
 }
 
 // serveBoth listens on one port for plain HTTP and for TLS, and passes
-// connections on to one server each; without one, TLS is not spoken.
+// connections on to one server each.
 func serveBoth(t *testing.T, plain string, secure func() string) (host string) {
+	t.Helper()
+	return serveDoor(t, plain, func(near net.Conn, from io.Reader) { join(near, from, secure()) })
+}
+
+// serveMiddle listens as serveBoth does and lets meddle have the connections for TLS.
+func serveMiddle(t *testing.T, plain string, meddle func(net.Conn)) (host string) {
+	t.Helper()
+	return serveDoor(t, plain, func(near net.Conn, from io.Reader) {
+		_, _ = io.ReadAtLeast(from, make([]byte, 1<<14), 100) // most of the first message, so that closing does not reset
+		meddle(near)
+	})
+}
+
+func serveDoor(t *testing.T, plain string, secure func(near net.Conn, from io.Reader)) (host string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
@@ -455,13 +473,11 @@ func serveBoth(t *testing.T, plain string, secure func() string) (host string) {
 			go func() {
 				defer near.Close()
 				buffered := bufio.NewReader(near)
-				target := plain
 				if first, err := buffered.Peek(1); err == nil && first[0] == 0x16 { // a TLS handshake
-					target = secure()
+					secure(near, buffered)
+					return
 				}
-				if target != "" {
-					join(near, buffered, target)
-				}
+				join(near, buffered, plain)
 			}()
 		}
 	}()
