@@ -53,6 +53,7 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 		"loopback that nobody allowed":       {options: quick(), words: "loopback"},
 		"the address of metadata":            {target: "http://169.254.169.254/latest", options: loopback, words: "never allowed"},
 		"a name for the address of metadata": {target: "http://crl.example.com/", options: named, words: "never allowed"},
+		"no host, which would be this one":   {target: "http://:1/", options: quick(), words: "no IP"},
 		"another scheme":                     {target: "ldap://127.0.0.1/", options: loopback, words: "refused"},
 		"a redirect to metadata":             {options: loopback, answer: redirect("http://169.254.169.254/latest"), words: "never allowed", asked: true},
 		"a redirect to itself, for ever":     {options: loopback, answer: redirect("/"), words: "more than 5 redirects", asked: true},

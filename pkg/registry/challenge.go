@@ -18,6 +18,7 @@ package registry
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -27,14 +28,20 @@ type challenge struct {
 	scheme  string // basic, bearer, or empty when no login is asked for
 	realm   string
 	service string
+	// from is the address that asks for it, see trip.
+	from netip.Addr
 }
 
 // challengeOf returns the first challenge of an answer that we can meet; the
 // zero challenge when there is none.
-func challengeOf(header http.Header) challenge {
-	for _, line := range header.Values("WWW-Authenticate") {
+func challengeOf(answer *http.Response) challenge {
+	for _, line := range answer.Header.Values("WWW-Authenticate") {
 		for _, c := range parseChallenges(line) {
-			if c.scheme == "basic" || (c.scheme == "bearer" && c.realm != "") {
+			switch {
+			case c.scheme == "basic":
+				return c
+			case c.scheme == "bearer" && c.realm != "":
+				c.from = arrival(answer.Request.Context())
 				return c
 			}
 		}

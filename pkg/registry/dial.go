@@ -23,12 +23,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// scope is how far an address reaches, and so who may lead us to it.
+// scope is how far an address reaches.
 type scope int
 
 const (
@@ -39,7 +40,7 @@ const (
 )
 
 func (s scope) String() string {
-	return [...]string{"a public", "a private", "a loopback", "a link-local or metadata"}[s]
+	return [...]string{"a public", "a private or reserved", "a loopback", "a link-local or metadata"}[s]
 }
 
 // forbiddenNetworks are never connected to: link-local addresses, and the
@@ -56,26 +57,50 @@ func forbiddenNetworks() []netip.Prefix {
 	}
 }
 
+// reservedNetworks are those of IPv4, and within 2000::/3 of IPv6, that do not
+// reach the Internet or reach an IPv4 address in a way that we do not follow
+// (IANA special-purpose address registries).
+func reservedNetworks() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"),     // RFC 1918
+		netip.MustParsePrefix("100.64.0.0/10"),  // RFC 6598, carrier-grade NAT
+		netip.MustParsePrefix("172.16.0.0/12"),  // RFC 1918
+		netip.MustParsePrefix("192.0.0.0/24"),   // RFC 6890, protocol assignments
+		netip.MustParsePrefix("192.88.99.0/24"), // RFC 7526, relays of 6to4
+		netip.MustParsePrefix("192.168.0.0/16"), // RFC 1918
+		netip.MustParsePrefix("198.18.0.0/15"),  // RFC 2544, benchmarks
+		netip.MustParsePrefix("224.0.0.0/3"),    // multicast, reserved, broadcast
+		netip.MustParsePrefix("2001::/23"),      // RFC 2928, protocol assignments, with Teredo
+		netip.MustParsePrefix("2002::/16"),      // RFC 3056, 6to4
+		netip.MustParsePrefix("3fff::/20"),      // RFC 9637, documentation
+	}
+}
+
 func scopeOf(address netip.Addr) scope {
-	address = embedded(address)
-	for _, network := range forbiddenNetworks() {
-		if network.Contains(address) {
+	address = plain(address)
+	for _, one := range append(embedded(address), address) {
+		if within(forbiddenNetworks(), one) {
 			return forbidden
 		}
 	}
 	switch {
 	case address.IsLoopback(), address.IsUnspecified(), netip.MustParsePrefix("0.0.0.0/8").Contains(address):
 		return loopback
-	case address.IsPrivate(), netip.MustParsePrefix("100.64.0.0/10").Contains(address): // RFC 1918, RFC 4193, RFC 6598
+	case address.Is6() && !netip.MustParsePrefix("2000::/3").Contains(address), within(reservedNetworks(), address):
 		return private
 	default:
 		return public
 	}
 }
 
-// embedded returns the IPv4 address that an IPv6 one stands for: mapped
-// (RFC 4291) or translated by NAT64 (RFC 6052).
-func embedded(address netip.Addr) netip.Addr {
+func within(networks []netip.Prefix, address netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
+}
+
+// plain returns the one form of an address: without a zone, and IPv4 for an IPv6
+// address that is mapped (RFC 4291) or translated by the NAT64 of the Internet
+// (RFC 6052), which reaches public IPv4 addresses.
+func plain(address netip.Addr) netip.Addr {
 	address = address.Unmap().WithZone("")
 	if netip.MustParsePrefix("64:ff9b::/96").Contains(address) {
 		bytes := address.As16()
@@ -84,19 +109,68 @@ func embedded(address netip.Addr) netip.Addr {
 	return address
 }
 
-// dialer opens the connections of one link and refuses the addresses that the
-// registry has no business to send us to. It judges the address that is
+// embedded returns the IPv4 addresses that a translator or tunnel may take from
+// an IPv6 address. A translator of one's own chooses the place (RFC 6052 section 2.2).
+func embedded(address netip.Addr) []netip.Addr {
+	b := address.As16()
+	at := func(places ...int) netip.Addr {
+		return netip.AddrFrom4([4]byte{b[places[0]], b[places[1]], b[places[2]], b[places[3]]})
+	}
+	switch {
+	case netip.MustParsePrefix("::/64").Contains(address): // compatible (RFC 4291) or translated (RFC 2765)
+		return []netip.Addr{at(12, 13, 14, 15)}
+	case netip.MustParsePrefix("64:ff9b:1::/48").Contains(address): // NAT64 of one's own (RFC 8215)
+		return []netip.Addr{at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12), at(12, 13, 14, 15)}
+	case netip.MustParsePrefix("2002::/16").Contains(address): // 6to4 (RFC 3056)
+		return []netip.Addr{at(2, 3, 4, 5)}
+	default:
+		return nil
+	}
+}
+
+// dialer opens the connections of one link. It judges the address that is
 // connected to, not the name, so that what a name resolves to cannot change in
-// between.
+// between. A registry may itself be at a private or loopback address, because a
+// person named it. A server may lead to public addresses, to those that the
+// platform lists, and back to the one address that it answered from; what its DNS
+// says opens no other.
 type dialer struct {
-	host    string // of the registry, without the port
+	host    string // of the registry, without the port; empty for a link to no registry
 	allowed []netip.Prefix
 	timeout time.Duration
 	lookup  *net.Resolver
+	// foreign tells that a tenant named the proxy, and not the platform.
+	foreign bool
 
 	mu      sync.Mutex
-	own     map[scope]bool // where the registry itself turned out to be
 	proxies map[string]bool
+}
+
+// trip is where a request comes from and where it got to. It is a value of the
+// request's context.
+type trip struct {
+	// from is the address of the server whose answer led here, if it is not public.
+	from netip.Addr
+	// at is the address that answered, if it is not public and not a proxy's.
+	at netip.Addr
+}
+
+type tripKey struct{}
+
+// arrival returns the address, if it is not public, that answered the request of
+// a context.
+func arrival(ctx context.Context) netip.Addr {
+	if t, ok := ctx.Value(tripKey{}).(*trip); ok {
+		return t.at
+	}
+	return netip.Addr{}
+}
+
+// arrive notes where a connection leads.
+func (t *trip) arrive(connection net.Conn) {
+	if end, err := netip.ParseAddrPort(connection.RemoteAddr().String()); err == nil && scopeOf(end.Addr()) != public {
+		t.at = plain(end.Addr())
+	}
 }
 
 // refusedAddress is an address that is not connected to.
@@ -110,7 +184,7 @@ func (e *refusedAddress) Error() string {
 	if e.scope == forbidden {
 		return fmt.Sprintf("refused to connect to %q at %s: it is %s address, which is never allowed", e.host, e.address, e.scope)
 	}
-	return fmt.Sprintf("refused to connect to %q at %s: it is %s address and the registry itself is not at one; "+
+	return fmt.Sprintf("refused to connect to %q at %s: it is %s address, and the server that leads there is not at it; "+
 		"if that is intended, list its network in --registry-allowed-cidrs", e.host, e.address, e.scope)
 }
 
@@ -120,54 +194,58 @@ func (d *dialer) dial(ctx context.Context, network, target string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
+	to := hop{host: host, target: target}
+	if t, ok := ctx.Value(tripKey{}).(*trip); ok {
+		to.from = t.from
+	}
 	checked := net.Dialer{Timeout: d.timeout, KeepAlive: 30 * time.Second, Resolver: d.lookup}
 	checked.ControlContext = func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
-		return d.check(host, target, resolved)
+		return d.check(to, resolved)
 	}
 	return checked.DialContext(ctx, network, target)
 }
 
-func (d *dialer) check(host, target, resolved string) error {
+// hop is a connection that is about to be made.
+type hop struct {
+	// host is the name, and target the name with its port.
+	host, target string
+	// from is that of the trip.
+	from netip.Addr
+}
+
+// check decides whether a hop may go to the address that its name resolved to.
+func (d *dialer) check(to hop, resolved string) error {
 	end, err := netip.ParseAddrPort(resolved)
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	found := scopeOf(end.Addr())
+	address, found, proxy := plain(end.Addr()), scopeOf(end.Addr()), d.proxies[to.target]
 	switch {
-	case found == public, d.proxies[target]:
+	case found == public, proxy && !d.foreign:
 		return nil
-	case found == forbidden:
-	case host == d.host:
-		d.own[found] = true
-		return nil
-	case d.own[found], d.lists(end.Addr()):
+	case found != forbidden && (proxy || to.host == d.host || address == to.from || within(d.allowed, address)):
 		return nil
 	}
-	return &refusedAddress{host: host, address: end.Addr(), scope: found}
-}
-
-func (d *dialer) lists(address netip.Addr) bool {
-	for _, network := range d.allowed {
-		if network.Contains(embedded(address)) {
-			return true
-		}
-	}
-	return false
+	return &refusedAddress{host: to.host, address: end.Addr(), scope: found}
 }
 
 // through returns the Proxy of a http.Transport and remembers the proxies that
-// choose names: the check of addresses ends at them.
+// choose names: the check of addresses ends at them. So nothing else leads to them.
 func (d *dialer) through(choose func(*url.URL) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(request *http.Request) (*url.URL, error) {
 		proxy, err := choose(request.URL)
-		if proxy == nil || err != nil {
+		if err != nil {
 			return nil, err
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.proxies[hostPort(proxy)] = true
+		if proxy != nil {
+			d.proxies[hostPort(proxy)] = true
+		} else if d.proxies[hostPort(request.URL)] {
+			return nil, refusef("refused to connect to %q: it is a proxy and no registry", request.URL.Host)
+		}
 		return proxy, nil
 	}
 }

@@ -17,6 +17,7 @@ limitations under the License.
 package registry
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ import (
 func TestWhichAddressesARegistryMayLeadTo(t *testing.T) {
 	allowed := []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("127.9.0.0/16")}
 	for _, tc := range []struct {
-		name, registry, other string
+		name, registry, other string // registry is where the answer came from
 		want                  bool
 	}{
 		{"public to public", "203.0.113.1", "198.51.100.1", true},
@@ -45,11 +46,38 @@ func TestWhichAddressesARegistryMayLeadTo(t *testing.T) {
 		{"public to shared", "203.0.113.1", "100.64.0.1", false},
 		{"public to mapped private", "203.0.113.1", "::ffff:192.168.1.1", false},
 		{"public to translated private", "203.0.113.1", "64:ff9b::a00:1", false},
-		{"private to private", "10.0.0.1", "192.168.1.1", true},
-		{"private to shared", "10.0.0.1", "100.64.0.1", true},
+		{"private to itself", "10.0.0.1", "10.0.0.1", true},
+		{"private to itself, mapped", "10.0.0.1", "::ffff:10.0.0.1", true},
+		{"unique local to itself", "fd12::1", "fd12::1", true},
+		{"private to its neighbour", "10.0.0.1", "10.0.0.2", false},
+		{"private to another network", "10.0.0.1", "192.168.1.1", false},
+		{"private to a private network that is listed", "10.0.0.1", "10.5.0.1", true},
+		{"private to shared", "10.0.0.1", "100.64.0.1", false},
 		{"private to loopback", "10.0.0.1", "127.0.0.1", false},
-		{"loopback to loopback", "127.0.0.1", "127.0.0.2", true},
+		{"loopback to itself", "127.0.0.1", "127.0.0.1", true},
+		{"loopback to another loopback", "127.0.0.1", "127.0.0.2", false},
 		{"loopback to private", "127.0.0.1", "10.0.0.1", false},
+		{"public to translated public", "203.0.113.1", "64:ff9b::808:808", true},
+		{"public to IPv6", "203.0.113.1", "2606:4700::1", true},
+		{"public to a zone", "203.0.113.1", "fd12::1%eth0", false},
+		{"public to translated private by a translator of one's own", "203.0.113.1", "64:ff9b:1::a00:1", false},
+		{"public to translated public by a translator of one's own", "203.0.113.1", "64:ff9b:1::808:808", false},
+		{"public to metadata by a translator of one's own", "64:ff9b:1::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", false},
+		{"public to metadata by a translator with a /48 of its own", "203.0.113.1", "64:ff9b:1:a9fe:a9:fe00::", false},
+		{"public to tunnelled private", "203.0.113.1", "2002:a00:1::1", false},
+		{"public to tunnelled public", "203.0.113.1", "2002:808:808::1", false},
+		{"public to compatible private", "203.0.113.1", "::10.0.0.1", false},
+		{"public to compatible public", "203.0.113.1", "::8.8.8.8", false},
+		{"public to translated loopback", "203.0.113.1", "::ffff:0:127.0.0.1", false},
+		{"public to Teredo", "203.0.113.1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", false},
+		{"public to site-local", "203.0.113.1", "fec0::1", false},
+		{"public to multicast", "203.0.113.1", "224.0.0.251", false},
+		{"public to IPv6 multicast", "203.0.113.1", "ff02::1", false},
+		{"public to broadcast", "203.0.113.1", "255.255.255.255", false},
+		{"public to reserved", "203.0.113.1", "240.0.0.1", false},
+		{"public to protocol assignments", "203.0.113.1", "192.0.0.8", false},
+		{"public to benchmarks", "203.0.113.1", "198.19.0.1", false},
+		{"public to discard", "203.0.113.1", "100::1", false},
 		{"private to metadata", "10.0.0.1", "169.254.169.254", false},
 		{"loopback to link-local", "127.0.0.1", "fe80::1%eth0", false},
 		{"private to metadata of AWS", "fd12::1", "fd00:ec2::254", false},
@@ -58,21 +86,39 @@ func TestWhichAddressesARegistryMayLeadTo(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			g := NewWithT(t)
-			d := &dialer{host: "registry.example.com", allowed: allowed, own: map[scope]bool{}, proxies: map[string]bool{}}
+			d := &dialer{host: "registry.example.com", allowed: allowed, proxies: map[string]bool{}}
 			at := func(address string) string { return netip.AddrPortFrom(netip.MustParseAddr(address), 443).String() }
-			g.Expect(d.check("registry.example.com", "registry.example.com:443", at(tc.registry))).To(Succeed())
-			err := d.check("other.example.com", "other.example.com:443", at(tc.other))
-			g.Expect(err == nil).To(Equal(tc.want))
+			other := hop{host: "other.example.com", target: "other.example.com:443"}
+			if from := netip.MustParseAddr(tc.registry); scopeOf(from) != public {
+				other.from = from
+			}
+			g.Expect(d.check(other, at(tc.other)) == nil).To(Equal(tc.want))
 		})
 	}
 }
 
 func TestARegistryItselfMayBePrivateButNotLinkLocal(t *testing.T) {
+	registry := hop{host: "r", target: "r:443"}
+	d := &dialer{host: "r"}
+	for _, own := range []string{"10.0.0.1", "127.0.0.1", "::1", "fd12::1"} {
+		NewWithT(t).Expect(d.check(registry, net.JoinHostPort(own, "443"))).To(Succeed(), own)
+	}
+	for _, never := range []string{
+		"169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "::169.254.169.254",
+		"::ffff:0:169.254.169.254", "fe80::1", "fe80::1%eth0", "168.63.129.16", "64:ff9b:1::a83f:8110",
+	} {
+		NewWithT(t).Expect(d.check(registry, net.JoinHostPort(never, "443"))).NotTo(Succeed(), never)
+	}
+}
+
+func TestAProxyOfThePlatformMayBeAnywhereAndOneOfATenantNotLinkLocal(t *testing.T) {
 	g := NewWithT(t)
-	d := &dialer{host: "r", own: map[scope]bool{}, proxies: map[string]bool{"169.254.1.1:3128": true}}
-	g.Expect(d.check("r", "r:443", "10.0.0.1:443")).To(Succeed())
-	g.Expect(d.check("r", "r:443", "169.254.169.254:443")).NotTo(Succeed())
-	g.Expect(d.check("169.254.1.1", "169.254.1.1:3128", "169.254.1.1:3128")).To(Succeed(), "a proxy of the platform")
+	linkLocal, private := hop{host: "169.254.1.1", target: "169.254.1.1:3128"}, hop{host: "10.0.0.3", target: "10.0.0.3:3128"}
+	d := &dialer{host: "r", proxies: map[string]bool{linkLocal.target: true, private.target: true}}
+	g.Expect(d.check(linkLocal, linkLocal.target)).To(Succeed())
+	d.foreign = true
+	g.Expect(d.check(private, private.target)).To(Succeed())
+	g.Expect(d.check(linkLocal, linkLocal.target)).NotTo(Succeed())
 }
 
 func TestChallenges(t *testing.T) {

@@ -24,6 +24,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -71,7 +73,7 @@ func newLink(c *Client, key accessKey, access Access) *link {
 	registry := &url.URL{Scheme: "https", Host: key.host}
 	d := &dialer{
 		host: registry.Hostname(), allowed: options.AllowedCIDRs, timeout: options.DialTimeout,
-		lookup: options.Resolver, own: map[scope]bool{}, proxies: map[string]bool{},
+		lookup: options.Resolver, foreign: access.Proxy != nil, proxies: map[string]bool{},
 	}
 	choose, proxySecret := c.environment, ""
 	if access.Proxy != nil {
@@ -136,7 +138,10 @@ func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
 // up on bodies that stall.
 func (l *link) send(request *http.Request, operation string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(request.Context())
-	request = request.Clone(ctx)
+	way := &trip{from: origin(request)}
+	request = request.Clone(l.follow(context.WithValue(ctx, tripKey{}, way), request, way))
+	// A connection that one answer opened must not serve another.
+	request.Close = way.from.IsValid() && !strings.EqualFold(request.URL.Hostname(), (&url.URL{Host: l.host}).Hostname())
 	request.Header.Set("User-Agent", l.client.options.UserAgent)
 	request.Header.Del("Referer") // of a redirect: may carry a signed URL
 
@@ -158,6 +163,23 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 		closed: func(bytes int64) { observe(answer.StatusCode, bytes) },
 	})
 	return answer, nil
+}
+
+// follow has the way of a request noted, unless it leads to a proxy.
+func (l *link) follow(ctx context.Context, request *http.Request, way *trip) context.Context {
+	if proxy, err := l.transport.Proxy(request); proxy != nil || err != nil {
+		return ctx
+	}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { way.arrive(info.Conn) }})
+}
+
+// origin returns the address, if it is not public, of the server whose answer
+// caused a request: that of a redirect, or the challenge that names a realm.
+func origin(request *http.Request) netip.Addr {
+	if previous := redirectedFrom(request); previous != nil {
+		return arrival(previous.Context())
+	}
+	return arrival(request.Context())
 }
 
 // judge decides whether a request may be sent.

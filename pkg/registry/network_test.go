@@ -28,6 +28,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -312,6 +313,67 @@ func TestARegistryThatSpokeHTTPSIsNotAskedInClear(t *testing.T) {
 	}
 	g.Expect(err.Error()).To(ContainSubstring("answered by HTTPS before"))
 	g.Expect(plain.asked()).To(BeEmpty())
+}
+
+// TestAServerLeadsToNoPrivateAddressButItsOwn holds that neither further addresses
+// of a name nor an answer open what is on other addresses of this host.
+func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
+	for _, tc := range []struct {
+		name, records, other string // records are the addresses of the registry
+		allowed              bool
+	}{
+		{"to its own address", "127.0.0.1", "127.0.0.1", true},
+		{"not to its neighbour", "127.0.0.1", "127.0.0.2", false},
+		{"not to a further address of its name", "127.0.0.2,127.0.0.1", "127.0.0.2", false},
+	} {
+		for _, by := range []string{"a redirect", "a realm"} {
+			t.Run(tc.name+" by "+by, func(t *testing.T) {
+				g := NewWithT(t)
+				s := serve(t)
+				s.putImage(t, "app:1", "x")
+				listener, err := net.Listen("tcp", tc.other+":0")
+				g.Expect(err).NotTo(HaveOccurred())
+				var reached atomic.Int32
+				other := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					reached.Add(1)
+					_, _ = io.WriteString(w, `{"token":"t"}`)
+				})}
+				go func() { _ = other.Serve(listener) }()
+				t.Cleanup(func() { _ = other.Close() })
+				_, port, err := net.SplitHostPort(listener.Addr().String())
+				g.Expect(err).NotTo(HaveOccurred())
+				target := "http://other.example.com:" + port + "/token"
+				if by == "a redirect" {
+					s.answerTo("/manifests/", redirect(target))
+				} else {
+					s.demandToken(&tokens{realm: target})
+				}
+				options := quick()
+				options.Resolver = resolver(t, map[string]string{"registry.example.com": tc.records, "other.example.com": tc.other})
+				_, err = newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), registry.Access{Insecure: true}).
+					Resolve(t.Context(), registry.Query{Tag: "1"})
+				g.Expect(reached.Load() > 0).To(Equal(tc.allowed))
+				if !tc.allowed {
+					g.Expect(err).To(MatchError(ContainSubstring("--registry-allowed-cidrs")))
+				}
+			})
+		}
+	}
+}
+
+func TestNothingLeadsToAProxy(t *testing.T) {
+	g := NewWithT(t)
+	a := newAuthority(t)
+	s := serveTLS(t, a, "registry.example.com")
+	_, layer := s.putImage(t, "app:1", "x")
+	through := serveProxy(t, s.host(), nil)
+	s.answerTo("/blobs/", redirect("https://"+strings.TrimPrefix(through.URL, "http://")+"/admin"))
+	t.Setenv("HTTPS_PROXY", through.URL) // which is not asked for addresses on loopback
+	t.Setenv("NO_PROXY", "")
+	access := registry.Access{TLS: a.trust(), Fingerprint: "a"}
+	err := newClient(t, quick()).Repository(repository(t, "registry.example.com/app"), access).Pull(t.Context(), layer, io.Discard)
+	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+	g.Expect(err.Error()).To(ContainSubstring("it is a proxy and no registry"))
 }
 
 // TestALentCredentialIsSentByNoWayOfTheCallers holds the rule of Access.Check where

@@ -138,7 +138,7 @@ func (s *session) refused(repository string, answer *http.Response) bool {
 		s.tokens.remove(repository)
 	}
 	e, ok := s.known()
-	if asked := challengeOf(answer.Header); ok && asked.scheme != "" && asked != e.login {
+	if asked := challengeOf(answer); ok && asked.scheme != "" && asked != e.login {
 		e.login = asked
 		s.learn(e)
 		return true
@@ -209,7 +209,7 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 	case http.StatusOK:
 		return endpoint{scheme: scheme}, nil
 	case http.StatusUnauthorized:
-		return endpoint{scheme: scheme, login: challengeOf(answer.Header)}, nil
+		return endpoint{scheme: scheme, login: challengeOf(answer)}, nil
 	default:
 		failed := newAnswerError(answer, s.client.options.Clock())
 		failed.ping = true
@@ -304,6 +304,7 @@ func (s *session) login(ctx context.Context, e endpoint, repository string, conf
 	if e.login.service != "" {
 		query.Set("service", e.login.service)
 	}
+	ctx = context.WithValue(ctx, tripKey{}, &trip{at: e.login.from})
 	t, err := s.exchange(ctx, realm, query, config)
 	if err != nil {
 		return token{}, &loginError{realm: realm.Host, err: err}
