@@ -130,7 +130,7 @@ func parse(args []string) *options {
 	fs.StringSliceVar(&o.authRealms, "registry-auth-realms", nil,
 		"Hosts that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain.")
 	fs.StringSliceVar(&o.allowedCIDRs, "registry-allowed-cidrs", nil,
-		"Private networks that public registries may redirect to.")
+		"Private networks that registries may redirect to.")
 	fs.Int64Var(&o.limits.ArtifactBytes, "max-artifact-bytes", o.limits.ArtifactBytes, "The largest artifact that is pulled, in bytes.")
 	fs.Int64Var(&o.limits.UncompressedBytes, "max-uncompressed-bytes", o.limits.UncompressedBytes, "The most bytes that an artifact may unpack to.")
 	fs.IntVar(&o.limits.Entries, "max-entries", o.limits.Entries, "The most files and folders that an artifact may hold.")

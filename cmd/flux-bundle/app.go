@@ -84,7 +84,7 @@ func (f *globalFlags) bind(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.timeout, "timeout", 5*time.Minute, "time after which to give up")
 	fs.StringSliceVar(&f.authRealms, "registry-auth-realms", nil,
 		"`hosts` that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain")
-	fs.StringSliceVar(&f.allowedCIDRs, "registry-allowed-cidrs", nil, "private `networks` that public registries may redirect to")
+	fs.StringSliceVar(&f.allowedCIDRs, "registry-allowed-cidrs", nil, "private `networks` that registries may redirect to")
 	fs.Int64Var(&f.limits.ArtifactBytes, "max-artifact-bytes", f.limits.ArtifactBytes, "largest artifact, in `bytes`, as the controller's flag of that name")
 	fs.Int64Var(&f.limits.UncompressedBytes, "max-uncompressed-bytes", f.limits.UncompressedBytes, "most `bytes` that an artifact may unpack to, as the controller's flag of that name")
 	fs.IntVar(&f.limits.Entries, "max-entries", f.limits.Entries, "most files and folders of an artifact, as the controller's flag of that name")
