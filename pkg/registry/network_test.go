@@ -326,7 +326,7 @@ func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
 		{"not to its neighbour", "127.0.0.1", "127.0.0.2", false},
 		{"not to a further address of its name", "127.0.0.2,127.0.0.1", "127.0.0.2", false},
 	} {
-		for _, by := range []string{"a redirect", "a realm"} {
+		for _, by := range []string{"a redirect", "a realm", "a realm, for others"} {
 			t.Run(tc.name+" by "+by, func(t *testing.T) {
 				g := NewWithT(t)
 				s := serve(t)
@@ -350,8 +350,14 @@ func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
 				}
 				options := quick()
 				options.Resolver = resolver(t, map[string]string{"registry.example.com": tc.records, "other.example.com": tc.other})
-				_, err = newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), registry.Access{Insecure: true}).
-					Resolve(t.Context(), registry.Query{Tag: "1"})
+				named, err := name.NewTag("registry.example.com:"+s.port()+"/app:1", name.Insecure)
+				g.Expect(err).NotTo(HaveOccurred())
+				repo := newClient(t, options).Repository(named.Repository, registry.Access{Insecure: true})
+				if by == "a realm, for others" {
+					err = headByOthers(t, repo, named)
+				} else {
+					_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				}
 				g.Expect(reached.Load() > 0).To(Equal(tc.allowed))
 				if !tc.allowed {
 					g.Expect(err).To(MatchError(ContainSubstring("--registry-allowed-cidrs")))

@@ -21,6 +21,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -59,24 +60,25 @@ func (r *Repository) Registry() string { return r.registry }
 // credential, for clients that write and log in by themselves, such as
 // go-containerregistry's remote package together with Auth. Its rules on
 // addresses, redirects, realms and plain HTTP hold for them too.
-func (r *Repository) RoundTripper() http.RoundTripper { return downgrades{r.session} }
+func (r *Repository) RoundTripper() http.RoundTripper { return others{r.session} }
 
-// downgrades refuses plain HTTP where the registry speaks TLS, for clients that
-// try the one after the other.
-type downgrades struct{ session *session }
+// others is the connection for clients that find out by themselves how to log in:
+// such a client tries plain HTTP after HTTPS, and asks a realm of its own accord.
+type others struct{ session *session }
 
 // RoundTrip implements http.RoundTripper.
-func (d downgrades) RoundTrip(request *http.Request) (*http.Response, error) {
-	if request.URL.Scheme == "http" && d.session.link.plain != never {
-		e, err := d.session.endpoint(request.Context())
-		if err != nil {
-			return nil, err
-		}
-		if e.scheme != "http" {
-			return nil, refusef("refused to connect to %q by http: the registry speaks HTTPS", request.URL.Host)
-		}
+func (o others) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme == "https" && strings.EqualFold(request.URL.Host, o.session.link.host) {
+		return o.session.link.RoundTrip(request)
 	}
-	return d.session.link.RoundTrip(request)
+	e, err := o.session.endpoint(request.Context())
+	if err != nil {
+		return nil, err
+	}
+	if request.URL.Scheme == "http" && e.scheme != "http" {
+		return nil, refusef("refused to connect to %q by http: the registry speaks HTTPS", request.URL.Host)
+	}
+	return o.session.link.RoundTrip(request.WithContext(e.leads(request.Context())))
 }
 
 // Auth returns the credential of the access; authn.Anonymous when it has none.

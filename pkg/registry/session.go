@@ -75,6 +75,11 @@ type endpoint struct {
 	login  challenge
 }
 
+// leads returns the context of requests that the challenge of a registry causes.
+func (e endpoint) leads(ctx context.Context) context.Context {
+	return context.WithValue(ctx, tripKey{}, &trip{at: e.login.from})
+}
+
 // token is a bearer token for one repository.
 type token struct {
 	value string
@@ -304,8 +309,7 @@ func (s *session) login(ctx context.Context, e endpoint, repository string, conf
 	if e.login.service != "" {
 		query.Set("service", e.login.service)
 	}
-	ctx = context.WithValue(ctx, tripKey{}, &trip{at: e.login.from})
-	t, err := s.exchange(ctx, realm, query, config)
+	t, err := s.exchange(e.leads(ctx), realm, query, config)
 	if err != nil {
 		return token{}, &loginError{realm: realm.Host, err: err}
 	}
