@@ -55,6 +55,10 @@ func (k imageObjects) keep(ctx context.Context, obj *v1alpha1.ArtifactRepository
 	if _, err := repositoryOf(obj); err != nil {
 		return err
 	}
+	// The controller that scans has an identity of the platform, too.
+	if err := accessOfSpec(obj).Check(); err != nil {
+		return err
+	}
 	around.OwnRepository, err = ensure(ctx, k, around.OwnRepository, k.repository(obj),
 		func(r *imagev1.ImageRepository) *imagev1.ImageRepositorySpec { return &r.Spec })
 	if err != nil {

@@ -53,6 +53,23 @@ func TestATenantsProxyGetsNoIdentityOfTheController(t *testing.T) {
 				})
 			},
 		},
+		"of an ArtifactRepository that is scanned": {
+			write: func(s *scene) {
+				s.ofImage("app", v1alpha1.ArtifactRepositorySpec{
+					Image: image, Policy: &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: "*"}}, Provider: "gcp", ProxySecretRef: proxy, Insecure: true,
+				})
+				s.waitFailed("app", v1alpha1.ReasonInvalidSpec)
+				gone[imagev1.ImageRepository](s, "app")(NewWithT(s))
+			},
+			heal: func(s *scene) {
+				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+					obj.Spec.Image, obj.Spec.Provider, obj.Spec.ProxySecretRef = s.image("app"), "", nil
+				})
+				s.eventually(func(g Gomega) { get[imagev1.ImagePolicy](g, s, "app") })
+				editStatus(s, "app", func(obj *imagev1.ImageRepository) { obj.Status.ObservedGeneration = obj.Generation })
+				s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+			},
+		},
 		"of an ImageRepository": {
 			write: func(s *scene) {
 				s.imageRepository("app", func(obj *imagev1.ImageRepository) {

@@ -19,6 +19,7 @@ package credentials
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -83,6 +84,23 @@ func (r References) PreferProvider() References {
 	return r
 }
 
+// Check decides whether the references may be used together. An identity that they do
+// not name is the platform's, and lent: CertSecretName, ProxySecretName and Insecure,
+// which say where it would go, are refused beside it, see registry.Access.Check. It
+// reads nothing.
+//
+// Errors: InvalidSpec (stall).
+func (r References) Check() error {
+	access := registry.Access{Lent: r.isLent(), Insecure: r.Insecure}
+	if r.CertSecretName != "" {
+		access.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if r.ProxySecretName != "" {
+		access.Proxy = &url.URL{}
+	}
+	return access.Check()
+}
+
 // isCloud tells whether the login is an identity in a cloud.
 func (r References) isCloud() bool { return r.SecretName == "" && r.namesCloud() }
 
@@ -113,15 +131,16 @@ func New(options Options) *Resolver {
 // accesses have equal fingerprints, in whatever Secrets they are written; the
 // accesses that are anonymous and need neither TLS material nor proxy share one.
 //
-// A cloud provider is not asked here, but whenever the access is used. An identity
-// that the references do not name is the platform's, and lent: together with
-// CertSecretName, ProxySecretName or Insecure, which say where it would go, it is
-// refused (registry.Access.Check), before anything is asked for a token.
+// A cloud provider is not asked here, but whenever the access is used.
 //
 // An object that is missing or malformed, or that the API server does not hand
 // out, is a fault.Retry with v1alpha1.ReasonAuthenticationFailed: Secrets are not
-// watched, so no event will announce that it was put right.
+// watched, so no event will announce that it was put right. References that Check
+// refuses are refused before anything is read.
 func (r *Resolver) Resolve(ctx context.Context, repository name.Repository, references References) (registry.Access, error) {
+	if err := references.Check(); err != nil {
+		return registry.Access{}, err
+	}
 	proxy, err := r.proxy(ctx, references)
 	if err != nil {
 		return registry.Access{}, err
@@ -130,16 +149,18 @@ func (r *Resolver) Resolve(ctx context.Context, repository name.Repository, refe
 	if err != nil {
 		return registry.Access{}, err
 	}
-	access := registry.Access{TLS: trust.config, Proxy: proxy, Insecure: references.Insecure, Lent: references.isLent()}
-	if err := access.Check(); err != nil {
-		return registry.Access{}, err
-	}
 	login, err := r.login(ctx, request{References: references, repository: repository, proxy: proxy})
 	if err != nil {
 		return registry.Access{}, err
 	}
-	access.Auth, access.Fingerprint = login.auth, r.fingerprint(login, trust, proxy)
-	return access, nil
+	return registry.Access{
+		Auth:        login.auth,
+		TLS:         trust.config,
+		Proxy:       proxy,
+		Insecure:    references.Insecure,
+		Lent:        references.isLent(),
+		Fingerprint: r.fingerprint(login, trust, proxy),
+	}, nil
 }
 
 // request is what a login is looked for with.
