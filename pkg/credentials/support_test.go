@@ -414,11 +414,11 @@ func (p *proxy) address() *url.URL {
 // global, so who calls it cannot run beside others.
 func (p *proxy) takesAll(t *testing.T) {
 	t.Helper()
-	before := http.DefaultTransport //nolint:forbidigo // what asks a cloud begins with it
+	before := http.DefaultTransport
 	through := before.(*http.Transport).Clone()
 	through.Proxy = http.ProxyURL(p.address())
-	http.DefaultTransport = through                      //nolint:forbidigo // as above
-	t.Cleanup(func() { http.DefaultTransport = before }) //nolint:forbidigo // as above
+	http.DefaultTransport = through
+	t.Cleanup(func() { http.DefaultTransport = before })
 }
 
 // secret returns the Secret proxy for it.

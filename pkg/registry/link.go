@@ -29,6 +29,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/publicsuffix"
@@ -51,6 +52,8 @@ type link struct {
 	host      string // of the registry, with its port if one is named
 	plain     plainHTTP
 	transport *http.Transport
+	// secure is set once the registry has answered by HTTPS.
+	secure atomic.Bool
 	// proxySecret is the password of the proxy, to keep it out of errors.
 	proxySecret string
 }

@@ -59,9 +59,7 @@ type session struct {
 
 	mu    sync.Mutex
 	found *endpoint
-	// secure is set once the registry has answered by HTTPS.
-	secure bool
-	last   authn.AuthConfig // what logged in last, to keep it out of errors
+	last  authn.AuthConfig // what logged in last, to keep it out of errors
 }
 
 type sessionKey struct {
@@ -124,7 +122,9 @@ func (s *session) learn(e endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.found = &e
-	s.secure = s.secure || e.scheme == "https"
+	if e.scheme == "https" {
+		s.link.secure.Store(true)
+	}
 }
 
 // lost makes the next request ping again: the registry may have moved from
@@ -180,10 +180,7 @@ func (s *session) ping(ctx context.Context) (endpoint, error) {
 	if err == nil || s.link.plain == never || !s.speaksNoTLS(err) {
 		return e, err
 	}
-	s.mu.Lock()
-	secure := s.secure
-	s.mu.Unlock()
-	if secure {
+	if s.link.secure.Load() {
 		return e, refusef("refused plain HTTP: the registry answered by HTTPS before; if it no longer speaks HTTPS, restart this program")
 	}
 	return s.pingBy(ctx, "http")
