@@ -41,7 +41,9 @@ func challengeOf(answer *http.Response) challenge {
 			case c.scheme == "basic":
 				return c
 			case c.scheme == "bearer" && c.realm != "":
-				c.from = arrival(answer.Request.Context())
+				if t := tripOf(answer.Request.Context()); t != nil {
+					c.from = t.at
+				}
 				return c
 			}
 		}

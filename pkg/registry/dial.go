@@ -132,8 +132,9 @@ func embedded(address netip.Addr) []netip.Addr {
 // connected to, not the name, so that what a name resolves to cannot change in
 // between. A registry may itself be at a private or loopback address, because a
 // person named it. A server may lead to public addresses, to those that the
-// platform lists, and back to the one address that it answered from; what its DNS
-// says opens no other.
+// platform lists, and back to the one address that it answered from. What the DNS of
+// the registry says opens no other: by its own name it leads to private addresses
+// only from one, and to loopback only from there.
 type dialer struct {
 	host    string // of the registry, without the port; empty for a link to no registry
 	allowed []netip.Prefix
@@ -146,24 +147,21 @@ type dialer struct {
 	proxies map[string]bool
 }
 
-// trip is where a request comes from and where it got to. It is a value of the
+// trip is why a request is sent and where it got to. It is a value of the
 // request's context.
 type trip struct {
-	// from is the address of the server whose answer led here, if it is not public.
-	from netip.Addr
+	// cause is the trip whose answer led here; nil if no answer did.
+	cause *trip
 	// at is the address that answered, if it is not public and not a proxy's.
 	at netip.Addr
 }
 
 type tripKey struct{}
 
-// arrival returns the address, if it is not public, that answered the request of
-// a context.
-func arrival(ctx context.Context) netip.Addr {
-	if t, ok := ctx.Value(tripKey{}).(*trip); ok {
-		return t.at
-	}
-	return netip.Addr{}
+// tripOf returns the trip of a request by its context; nil if there is none.
+func tripOf(ctx context.Context) *trip {
+	t, _ := ctx.Value(tripKey{}).(*trip)
+	return t
 }
 
 // arrive notes where a connection leads.
@@ -195,8 +193,8 @@ func (d *dialer) dial(ctx context.Context, network, target string) (net.Conn, er
 		return nil, err
 	}
 	to := hop{host: host, target: target}
-	if t, ok := ctx.Value(tripKey{}).(*trip); ok {
-		to.from = t.from
+	if t := tripOf(ctx); t != nil {
+		to.cause = t.cause
 	}
 	checked := net.Dialer{Timeout: d.timeout, KeepAlive: 30 * time.Second, Resolver: d.lookup}
 	checked.ControlContext = func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
@@ -205,12 +203,12 @@ func (d *dialer) dial(ctx context.Context, network, target string) (net.Conn, er
 	return checked.DialContext(ctx, network, target)
 }
 
-// hop is a connection that is about to be made.
+// hop is the use of a connection.
 type hop struct {
 	// host is the name, and target the name with its port.
 	host, target string
-	// from is that of the trip.
-	from netip.Addr
+	// cause is that of the trip.
+	cause *trip
 }
 
 // check decides whether a hop may go to the address that its name resolved to.
@@ -222,10 +220,12 @@ func (d *dialer) check(to hop, resolved string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	address, found, proxy := plain(end.Addr()), scopeOf(end.Addr()), d.proxies[to.target]
+	own := to.host == d.host && (to.cause == nil || scopeOf(to.cause.at) == found)
+	back := to.cause != nil && to.cause.at == address
 	switch {
 	case found == public, proxy && !d.foreign:
 		return nil
-	case found != forbidden && (proxy || to.host == d.host || address == to.from || within(d.allowed, address)):
+	case found != forbidden && (proxy || own || back || within(d.allowed, address)):
 		return nil
 	}
 	return &refusedAddress{host: to.host, address: end.Addr(), scope: found}

@@ -89,10 +89,39 @@ func TestWhichAddressesARegistryMayLeadTo(t *testing.T) {
 			d := &dialer{host: "registry.example.com", allowed: allowed, proxies: map[string]bool{}}
 			at := func(address string) string { return netip.AddrPortFrom(netip.MustParseAddr(address), 443).String() }
 			other := hop{host: "other.example.com", target: "other.example.com:443"}
-			if from := netip.MustParseAddr(tc.registry); scopeOf(from) != public {
-				other.from = from
-			}
+			other.cause = cameFrom(tc.registry)
 			g.Expect(d.check(other, at(tc.other)) == nil).To(Equal(tc.want))
+		})
+	}
+}
+
+// cameFrom returns the trip of an answer from an address.
+func cameFrom(address string) *trip {
+	if from := netip.MustParseAddr(address); scopeOf(from) != public {
+		return &trip{at: from}
+	}
+	return &trip{}
+}
+
+// TestTheNameOfARegistryLeadsNoFurtherThanItself holds that a name whose DNS changes
+// between an answer and what it leads to opens nothing.
+func TestTheNameOfARegistryLeadsNoFurtherThanItself(t *testing.T) {
+	for _, tc := range []struct {
+		name, registry, resolved string
+		want                     bool
+	}{
+		{"public to private", "203.0.113.1", "10.0.0.1", false},
+		{"public to loopback", "203.0.113.1", "127.0.0.1", false},
+		{"public to public", "203.0.113.1", "198.51.100.1", true},
+		{"private to loopback", "10.0.0.1", "127.0.0.1", false},
+		{"private to metadata", "10.0.0.1", "169.254.169.254", false},
+		{"private to another address of its own", "10.0.0.1", "10.0.0.2", true},
+		{"loopback to private", "127.0.0.1", "10.0.0.1", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := &dialer{host: "r"}
+			to := hop{host: "r", target: "r:443", cause: cameFrom(tc.registry)}
+			NewWithT(t).Expect(d.check(to, net.JoinHostPort(tc.resolved, "443")) == nil).To(Equal(tc.want))
 		})
 	}
 }

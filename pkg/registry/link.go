@@ -25,7 +25,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -52,6 +51,7 @@ type link struct {
 	host      string // of the registry, with its port if one is named
 	plain     plainHTTP
 	transport *http.Transport
+	dialer    *dialer
 	// secure is set once the registry has answered by HTTPS.
 	secure atomic.Bool
 	// proxySecret is the password of the proxy, to keep it out of errors.
@@ -87,7 +87,7 @@ func newLink(c *Client, key accessKey, access Access) *link {
 	if access.TLS != nil {
 		trust = access.TLS.Clone()
 	}
-	return &link{client: c, host: key.host, plain: key.plain, proxySecret: proxySecret, transport: &http.Transport{
+	return &link{client: c, host: key.host, plain: key.plain, proxySecret: proxySecret, dialer: d, transport: &http.Transport{
 		Proxy:                  d.through(choose),
 		OnProxyConnectResponse: checkProxy,
 		DialContext:            d.dial,
@@ -141,10 +141,8 @@ func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
 // up on bodies that stall.
 func (l *link) send(request *http.Request, operation string) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(request.Context())
-	way := &trip{from: origin(request)}
+	way := &trip{cause: cause(request)}
 	request = request.Clone(l.follow(context.WithValue(ctx, tripKey{}, way), request, way))
-	// A connection that one answer opened must not serve another.
-	request.Close = way.from.IsValid() && !strings.EqualFold(request.URL.Hostname(), (&url.URL{Host: l.host}).Hostname())
 	request.Header.Set("User-Agent", l.client.options.UserAgent)
 	request.Header.Del("Referer") // of a redirect: may carry a signed URL
 
@@ -168,21 +166,29 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 	return answer, nil
 }
 
-// follow has the way of a request noted, unless it leads to a proxy.
+// follow has the way of a request noted, unless it leads to a proxy. A connection
+// that was opened for a request with more rights is closed before this one is
+// written to it; net/http then dials anew, and the dialer refuses.
 func (l *link) follow(ctx context.Context, request *http.Request, way *trip) context.Context {
 	if proxy, err := l.transport.Proxy(request); proxy != nil || err != nil {
 		return ctx
 	}
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { way.arrive(info.Conn) }})
+	to := hop{host: request.URL.Hostname(), target: hostPort(request.URL), cause: way.cause}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		way.arrive(info.Conn)
+		if info.Reused && l.dialer.check(to, info.Conn.RemoteAddr().String()) != nil {
+			_ = info.Conn.Close() // what is written next fails, which is all that is wanted
+		}
+	}})
 }
 
-// origin returns the address, if it is not public, of the server whose answer
-// caused a request: that of a redirect, or the challenge that names a realm.
-func origin(request *http.Request) netip.Addr {
+// cause returns the trip whose answer caused a request, that of a redirect or the
+// challenge that names a realm; nil if nobody but us did.
+func cause(request *http.Request) *trip {
 	if previous := redirectedFrom(request); previous != nil {
-		return arrival(previous.Context())
+		return tripOf(previous.Context())
 	}
-	return arrival(request.Context())
+	return tripOf(request.Context())
 }
 
 // judge decides whether a request may be sent.

@@ -331,18 +331,12 @@ func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
 				g := NewWithT(t)
 				s := serve(t)
 				s.putImage(t, "app:1", "x")
-				listener, err := net.Listen("tcp", tc.other+":0")
-				g.Expect(err).NotTo(HaveOccurred())
 				var reached atomic.Int32
-				other := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				other := serveAt(t, tc.other+":0", func(w http.ResponseWriter, _ *http.Request) {
 					reached.Add(1)
 					_, _ = io.WriteString(w, `{"token":"t"}`)
-				})}
-				go func() { _ = other.Serve(listener) }()
-				t.Cleanup(func() { _ = other.Close() })
-				_, port, err := net.SplitHostPort(listener.Addr().String())
-				g.Expect(err).NotTo(HaveOccurred())
-				target := "http://other.example.com:" + port + "/token"
+				})
+				target := "http://other.example.com:" + other.port + "/token"
 				if by == "a redirect" {
 					s.answerTo("/manifests/", redirect(target))
 				} else {
@@ -365,6 +359,55 @@ func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAConnectionServesNobodyWhoCouldNotOpenIt holds that a connection to a private
+// address, once the server there led to it, is not left for what others lead to.
+func TestAConnectionServesNobodyWhoCouldNotOpenIt(t *testing.T) {
+	g := NewWithT(t)
+	var reached atomic.Int32
+	target := serveAt(t, "127.0.0.2:0", func(w http.ResponseWriter, _ *http.Request) {
+		reached.Add(1)
+		w.WriteHeader(http.StatusNotFound)
+	})
+	leads := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/" {
+			redirect("http://other.example.com:"+target.port+"/secret")(w, r)
+		}
+	}
+	others := serveAt(t, "127.0.0.1:0", leads)
+	itself := serveAt(t, "127.0.0.2:"+others.port, leads)
+	options := quick()
+	options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.2,127.0.0.1", "other.example.com": "127.0.0.2"})
+	repo := newClient(t, options).Repository(repository(t, "registry.example.com:"+others.port+"/app"), registry.Access{Insecure: true})
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).To(MatchError(ContainSubstring("404")))
+	g.Expect(reached.Load()).To(BeEquivalentTo(1), "it led to its own address")
+	g.Expect(itself.Close()).To(Succeed())
+	for range 3 {
+		_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+		g.Expect(err).To(HaveOccurred())
+	}
+	g.Expect(err).To(MatchError(ContainSubstring("--registry-allowed-cidrs")))
+	g.Expect(reached.Load()).To(BeEquivalentTo(1))
+}
+
+// host is a server at an address of its own.
+type host struct {
+	*http.Server
+	port string
+}
+
+func serveAt(t *testing.T, address string, answer http.HandlerFunc) host {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: answer}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return host{server, port}
 }
 
 func TestNothingLeadsToAProxy(t *testing.T) {

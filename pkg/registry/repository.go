@@ -68,7 +68,8 @@ type others struct{ session *session }
 
 // RoundTrip implements http.RoundTripper.
 func (o others) RoundTrip(request *http.Request) (*http.Response, error) {
-	if request.URL.Scheme == "https" && strings.EqualFold(request.URL.Host, o.session.link.host) {
+	own := strings.EqualFold(request.URL.Host, o.session.link.host)
+	if own && request.URL.Scheme == "https" {
 		return o.session.link.RoundTrip(request)
 	}
 	e, err := o.session.endpoint(request.Context())
@@ -78,7 +79,10 @@ func (o others) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.URL.Scheme == "http" && e.scheme != "http" {
 		return nil, refusef("refused to connect to %q by http: the registry speaks HTTPS", request.URL.Host)
 	}
-	return o.session.link.RoundTrip(request.WithContext(e.leads(request.Context())))
+	if !own {
+		request = request.WithContext(e.leads(request.Context()))
+	}
+	return o.session.link.RoundTrip(request)
 }
 
 // Auth returns the credential of the access; authn.Anonymous when it has none.
