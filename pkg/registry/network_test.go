@@ -250,6 +250,9 @@ func TestPlainHTTPIsNotUsedWhereTLSIsSpoken(t *testing.T) {
 			access := user("u")
 			access.Insecure, access.TLS = tc.access.Insecure, tc.access.TLS
 			options := quick()
+			if tc.want != "took too long" {
+				options = registry.Options{}
+			}
 			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "other.example.com": "127.0.0.1"})
 			repo := newClient(t, options).Repository(repository(t, tc.host+door[strings.LastIndex(door, ":"):]+"/app"), access)
 			_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
@@ -283,6 +286,30 @@ func TestAClientThatWritesMayUsePlainHTTPWhereNoTLSIsSpoken(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	repo := newClient(t, options).Repository(named.Repository, registry.Access{Insecure: true})
 	g.Expect(headByOthers(t, repo, named)).To(Succeed())
+}
+
+func TestPlainHTTPByAProxyThatDoesNotTunnel(t *testing.T) {
+	for status, want := range map[int]bool{403: true, 405: true, 502: true, 503: true, 407: false, 504: false} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.putImage(t, "app:1", "x")
+			through := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodConnect {
+					w.WriteHeader(status)
+					return
+				}
+				s.ServeHTTP(w, r)
+			}))
+			t.Cleanup(through.Close)
+			address, err := url.Parse(through.URL)
+			g.Expect(err).NotTo(HaveOccurred())
+			access := registry.Access{Proxy: address, Insecure: true, Fingerprint: "a"}
+			_, err = newClient(t, quick()).Repository(repository(t, "registry.example.com/app"), access).Resolve(t.Context(), registry.Query{Tag: "1"})
+			g.Expect(err == nil).To(Equal(want))
+			g.Expect(len(s.asked()) > 0).To(Equal(want))
+		})
+	}
 }
 
 // TestARegistryThatSpokeHTTPSIsNotAskedInClear holds that the password of a

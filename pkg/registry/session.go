@@ -187,13 +187,20 @@ func (s *session) ping(ctx context.Context) (endpoint, error) {
 }
 
 // speaksNoTLS tells whether a ping by https failed because no TLS is spoken
-// there: what listens answered the first message of TLS with HTTP, or nothing
-// listens. A certificate or an answer that is no good, an alert, a connection that
-// is cut or stalls, a proxy's refusal and a redirect that fails tell nothing of the kind.
+// there: what listens answered the first message of TLS with HTTP, nothing listens,
+// or the proxy does not tunnel to it. A certificate or an answer that is no good, an
+// alert, a connection that is cut or stalls and a redirect that fails tell nothing of
+// the kind.
 func (s *session) speaksNoTLS(err error) bool {
 	var at *url.Error
-	return errors.As(err, &at) && at.URL == s.pingURL("https").String() &&
-		(errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, syscall.ECONNREFUSED))
+	if !errors.As(err, &at) || at.URL != s.pingURL("https").String() {
+		return false
+	}
+	var proxy *proxyAnswer
+	if errors.As(err, &proxy) {
+		return proxy.code != http.StatusProxyAuthRequired && proxy.code != http.StatusGatewayTimeout
+	}
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (s *session) pingURL(scheme string) *url.URL {
