@@ -56,8 +56,9 @@ type Access struct {
 	// environment says (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
 	Proxy *url.URL
 	// Insecure allows plain HTTP where the registry speaks no TLS: where it answers
-	// the first message of TLS with HTTP, or refuses the connection. Any other
-	// failure of HTTPS, such as an untrusted certificate, stays one. For names of
+	// the first message of TLS with HTTP, or refuses the connection, or a proxy does
+	// not tunnel to it. Any other failure of HTTPS, such as an untrusted
+	// certificate, stays one. For names of
 	// this host and RFC 1918 addresses the same is always allowed; see
 	// name.Registry.Scheme of go-containerregistry.
 	Insecure bool
@@ -150,7 +151,8 @@ type Options struct {
 	// credentials of any registry that names one as its login realm.
 	AuthRealms []string
 	// AllowedCIDRs are private or loopback networks that redirects and login
-	// realms may lead to. Link-local and metadata addresses are never allowed.
+	// realms may lead to, beside the address of the server that leads there.
+	// Link-local and metadata addresses are never allowed.
 	AllowedCIDRs []netip.Prefix
 	// Hints are what errors advise; those that are empty advise on the fields of
 	// Flux's objects.
