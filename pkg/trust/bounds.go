@@ -17,10 +17,12 @@ limitations under the License.
 package trust
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/notaryproject/notation-core-go/signature"
@@ -33,12 +35,23 @@ import (
 
 // How much is decoded of a signature before anybody knows who made it.
 const (
-	// maxSignatureValues bounds a bundle, an entry of a log, a payload or an
-	// envelope, in JSON values; those that tools write have some hundreds.
+	// maxSignatureValues bounds a bundle, a payload or an envelope, in JSON values;
+	// those that tools write have some hundreds.
 	maxSignatureValues = 20_000
 	// maxStatementValues bounds a statement: that of an attestation may hold a bill
 	// of materials.
 	maxStatementValues = 100_000
+	// maxEntryValues bounds an entry of a log, in JSON values: one with ten signatures
+	// stays below. The decoder verifies each signature in an entry with each key in it.
+	maxEntryValues = 100
+	// maxCertificates bounds the certificates that come with one signature, and
+	// maxCertificateBytes their size together.
+	maxCertificates     = 16
+	maxCertificateBytes = 64 << 10
+	// maxStamps bounds the timestamps that come with one signature, and maxStampBytes
+	// each of them: a timestamp holds certificates, too.
+	maxStamps     = 4
+	maxStampBytes = 16 << 10
 	// maxCOSE bounds an envelope that is not JSON, in bytes: each may become a
 	// value.
 	maxCOSE = 512 << 10
@@ -56,6 +69,75 @@ func decodeBound(name string, document []byte, into any) error {
 		return err
 	}
 	return json.Unmarshal(document, into)
+}
+
+// boundEntry bounds an entry of a log, and refuses those that tools for images do not
+// write: the decoders of some other kinds verify signatures with keys in many formats.
+func boundEntry(body []byte) error {
+	if err := bound("an entry of a log", body, maxEntryValues); err != nil {
+		return err
+	}
+	var entry struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(body, &entry); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"hashedrekord", "dsse", "intoto"}, entry.Kind) {
+		return fmt.Errorf("an entry of a log is of the kind %s, which is not supported", fault.Quote(entry.Kind))
+	}
+	return limit.Keys(body)
+}
+
+// boundCertificates bounds encoded certificates, in DER or PEM, that come with a
+// signature.
+func boundCertificates(encoded ...[]byte) error {
+	if len(encoded) > maxCertificates {
+		return fmt.Errorf("it comes with %d certificates, expected at most %d", len(encoded), maxCertificates)
+	}
+	size := 0
+	for _, one := range encoded {
+		if size += len(one); size > maxCertificateBytes {
+			return fmt.Errorf("its certificates have more than %d bytes", maxCertificateBytes)
+		}
+		if err := limit.Keys(one); err != nil {
+			return fmt.Errorf("its certificates hold %w", err)
+		}
+	}
+	return nil
+}
+
+// boundStamps bounds signed timestamps (RFC 3161) that come with a signature.
+func boundStamps(stamps ...[]byte) error {
+	if len(stamps) > maxStamps {
+		return fmt.Errorf("it comes with %d timestamps, expected at most %d", len(stamps), maxStamps)
+	}
+	for _, stamp := range stamps {
+		if len(stamp) > maxStampBytes {
+			return fmt.Errorf("its timestamp has %d bytes, expected at most %d", len(stamp), maxStampBytes)
+		}
+		if err := limit.Keys(stamp); err != nil {
+			return fmt.Errorf("its timestamp holds %w", err)
+		}
+	}
+	return nil
+}
+
+// boundIdentity bounds the values in a certificate that expressions are matched with.
+func boundIdentity(certificate *x509.Certificate) error {
+	if certificate == nil {
+		return nil
+	}
+	issuer, subjects := identityOf(certificate)
+	if len(subjects) > maxIdentities {
+		return fmt.Errorf("its certificate is for %d subjects, expected at most %d", len(subjects), maxIdentities)
+	}
+	for _, value := range append(subjects, issuer) {
+		if len(value) > maxIdentityValue {
+			return fmt.Errorf("its certificate has an issuer or a subject of %d bytes, expected at most %d", len(value), maxIdentityValue)
+		}
+	}
+	return limit.Certificates(certificate)
 }
 
 // exceeds tells whether an error is about more than what is read.
@@ -80,9 +162,40 @@ func (m *manifest) decode(body []byte) error {
 
 // boundEnvelope bounds an envelope of the Notary Project and what is inside.
 func boundEnvelope(n *notationSignature) error {
-	if n.mediaType != jws.MediaTypeEnvelope {
-		return boundCOSE(n)
+	documents := boundCOSE
+	if n.mediaType == jws.MediaTypeEnvelope {
+		documents = boundJWS
 	}
+	if err := documents(n); err != nil {
+		return err
+	}
+	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
+	if err != nil {
+		return err
+	}
+	content, err := envelope.Content()
+	if err != nil {
+		return err
+	}
+	var chain [][]byte
+	for _, certificate := range content.SignerInfo.CertificateChain {
+		chain = append(chain, certificate.Raw)
+	}
+	if err := boundCertificates(chain...); err != nil {
+		return err
+	}
+	if stamp := content.SignerInfo.UnsignedAttributes.TimestampSignature; len(stamp) > 0 {
+		if err := boundStamps(stamp); err != nil {
+			return err
+		}
+	}
+	if content.Payload.ContentType != payloadType { // whatever it is, that is said of it
+		return nil
+	}
+	return bound("the payload", content.Payload.Content, maxSignatureValues)
+}
+
+func boundJWS(n *notationSignature) error {
 	var parts struct {
 		Payload   string `json:"payload"`
 		Protected string `json:"protected"`
@@ -106,16 +219,5 @@ func boundCOSE(n *notationSignature) error {
 	if len(n.envelope) > maxCOSE {
 		return fmt.Errorf("the envelope has %d bytes, more than the %d that are read", len(n.envelope), maxCOSE)
 	}
-	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
-	if err != nil {
-		return err
-	}
-	content, err := envelope.Content()
-	if err != nil {
-		return err
-	}
-	if content.Payload.ContentType != payloadType { // whatever it is, that is said of it
-		return nil
-	}
-	return bound("the payload", content.Payload.Content, maxSignatureValues)
+	return nil
 }

@@ -114,7 +114,7 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 			})
 		}, "more than the 1000 layers"},
 		"a bundle":          {bundle(filled(opening, "{}", `]}}`, whole)), "the bundle has more than the 20000 JSON values"},
-		"an entry of a log": {bundle(within(opening+`{"canonicalizedBody":"%s"}]}}`, filled(`{"spec":{"signatures":[`, "{}", "]}}", half))), "an entry of a log has more than the 20000"},
+		"an entry of a log": {bundle(within(opening+`{"canonicalizedBody":"%s"}]}}`, filled(`{"spec":{"signatures":[`, "{}", "]}}", half))), "an entry of a log has more than the 100"},
 		"a statement":       {bundle(within(opening+`]},"dsseEnvelope":{"payloadType":"application/vnd.in-toto+json","payload":"%s","signatures":[{"sig":"AA=="}]}}`, filled(`{"predicate":{"a":[`, "0", "]}}", half))), "the statement has more than the 100000"},
 		"a payload of legacy": {func(t *testing.T, i *image) {
 			t.Helper()

@@ -101,16 +101,27 @@ func parseBundle(body []byte, where Format) (*sigstoreBundle, error) {
 			return nil, err
 		}
 	}
-	return b, nil
+	return b, boundIdentity(b.cert)
 }
 
 // boundContents bounds the documents inside of a bundle, which are decoded before
 // anybody knows who signed them.
 func boundContents(sent *protobundle.Bundle) error {
-	for _, entry := range sent.GetVerificationMaterial().GetTlogEntries() {
-		if err := bound("an entry of a log", entry.GetCanonicalizedBody(), maxSignatureValues); err != nil {
+	material := sent.GetVerificationMaterial()
+	for _, entry := range material.GetTlogEntries() {
+		if err := boundEntry(entry.GetCanonicalizedBody()); err != nil {
 			return err
 		}
+	}
+	var certificates, stamps [][]byte
+	for _, one := range append(material.GetX509CertificateChain().GetCertificates(), material.GetCertificate()) {
+		certificates = append(certificates, one.GetRawBytes())
+	}
+	for _, one := range material.GetTimestampVerificationData().GetRfc3161Timestamps() {
+		stamps = append(stamps, one.GetSignedTimestamp())
+	}
+	if err := errors.Join(boundCertificates(certificates...), boundStamps(stamps...)); err != nil {
+		return err
 	}
 	// Nothing else is decoded of an envelope.
 	if envelope := sent.GetDsseEnvelope(); envelope.GetPayloadType() == bundle.IntotoMediaType {

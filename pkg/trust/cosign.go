@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -115,6 +116,9 @@ type keyless struct {
 type identity struct{ issuer, subject *regexp.Regexp }
 
 func newKeyless(d Demand, m keyless, prints []string) (*Authority, error) {
+	if len(d.Identities) > maxIdentities {
+		return nil, invalidf("matchOIDCIdentity has %d entries, expected at most %d", len(d.Identities), maxIdentities)
+	}
 	if len(d.Identities) == 0 {
 		return nil, invalidf("a demand without secretRef is for keyless signatures, and needs at least one entry in matchOIDCIdentity: anybody can sign without a key")
 	}
@@ -146,16 +150,77 @@ func parseIdentity(i Identity) (identity, error) {
 	return identity{issuer: issuer, subject: subject}, nil
 }
 
+// The cost of an expression is bounded before it is compiled: 16 KiB of text can
+// become a program of hundreds of MiB.
+const (
+	// maxIdentities bounds matchOIDCIdentity.
+	maxIdentities = 16
+	// maxExpression bounds an expression, in bytes.
+	maxExpression = 1 << 10
+	// maxProgram bounds the program that an expression is compiled to, in
+	// instructions, and in the ranges of characters that these have. An expression of
+	// maxExpression characters without repetitions stays below.
+	maxProgram, maxRanges = 2000, 20_000
+	// maxIdentityValue bounds an issuer and a subject in a certificate, in bytes.
+	maxIdentityValue = 1 << 10
+)
+
 // anchored compiles an expression so that it has to match all of a value.
 func anchored(expression string) (*regexp.Regexp, error) {
-	if expression == "" {
+	switch {
+	case expression == "":
 		return nil, errors.New("must not be empty")
+	case len(expression) > maxExpression:
+		return nil, fmt.Errorf("has %d bytes, expected at most %d", len(expression), maxExpression)
 	}
-	// By itself first: what is only valid between the brackets could end them.
-	if _, err := regexp.Compile(expression); err != nil {
-		return nil, fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
+	// By itself first: an expression that is only valid between the brackets could
+	// end them. One that is only valid by itself could hide them.
+	whole := "^(?:" + expression + ")$"
+	for _, form := range []string{expression, whole} {
+		if err := boundProgram(form); err != nil {
+			return nil, err
+		}
 	}
-	return regexp.MustCompile("^(?:" + expression + ")$"), nil
+	return regexp.Compile(whole)
+}
+
+// boundProgram compiles an expression as far as its cost is known.
+func boundProgram(expression string) error {
+	parsed, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
+	}
+	if instructions(parsed) > maxProgram {
+		return fmt.Errorf("is too complex: expected a program of at most %d instructions; use * or + in place of large repetitions", maxProgram)
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
+	}
+	ranges := 0
+	for _, instruction := range program.Inst {
+		ranges += len(instruction.Rune) / 2
+	}
+	if len(program.Inst) > maxProgram || ranges > maxRanges {
+		return fmt.Errorf("is too complex: expected at most %d instructions and %d ranges of characters", maxProgram, maxRanges)
+	}
+	return nil
+}
+
+// instructions estimates the size of the program for an expression, and multiplies
+// where that repeats its parts: it returns at most maxProgram+1.
+func instructions(expression *syntax.Regexp) int {
+	count := 1 + len(expression.Sub)
+	if expression.Op == syntax.OpLiteral {
+		count = len(expression.Rune)
+	}
+	for _, part := range expression.Sub {
+		count = min(count+instructions(part), maxProgram+1)
+	}
+	if expression.Op == syntax.OpRepeat {
+		count *= max(expression.Min, expression.Max, 1)
+	}
+	return min(count, maxProgram+1)
 }
 
 func (i identity) matches(who Identity) bool {
@@ -179,18 +244,12 @@ func (m keyless) begin(ctx context.Context, _ Subject) (judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &cosignJudge{material: material, identities: m.identities}
-	for _, i := range m.identities {
-		// Several at once are not supported for bundles.
-		only := cosign.Identity{IssuerRegExp: i.issuer.String(), SubjectRegExp: i.subject.String()}
-		j.ways = append(j.ways, way{opts: cosign.CheckOpts{
-			TrustedMaterial: material, Identities: []cosign.Identity{only}, Offline: true,
-			IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
-			// A private root that lists certificate logs wants them as the public one does.
-			IgnoreSCT: m.private != nil && len(material.CTLogs()) == 0,
-		}})
-	}
-	return j, nil
+	return &cosignJudge{material: material, identities: m.identities, keyless: cosign.CheckOpts{
+		TrustedMaterial: material, Offline: true,
+		IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
+		// A private root that lists certificate logs wants them as the public one does.
+		IgnoreSCT: m.private != nil && len(material.CTLogs()) == 0,
+	}}, nil
 }
 
 // way is one set of options under which a signature may be good.
@@ -201,12 +260,43 @@ type way struct {
 
 // cosignJudge judges signatures of cosign's.
 type cosignJudge struct {
+	// ways are those of keys.
 	ways []way
-
-	// For words only.
-	names      []string
-	material   root.TrustedMaterial
+	// keyless are the options for a signature by one of the identities, without one.
+	keyless    cosign.CheckOpts
+	material   root.TrustedMaterial // nil for keys
 	identities []identity
+
+	names []string // of the keys, for words
+}
+
+// waysFor returns the ways in which a signature may be good. A certificate must be
+// for a listed identity, and cosign is asked for exactly that one: cosign would
+// compile the expressions again for each signature.
+func (j *cosignJudge) waysFor(c candidate) (ways []way) {
+	if j.material == nil {
+		return j.ways
+	}
+	if c.certificate() == nil {
+		return nil
+	}
+	issuer, subjects := identityOf(c.certificate())
+	for _, subject := range subjects {
+		if j.lists(Identity{Issuer: issuer, Subject: subject}) {
+			only := cosign.Identity{Issuer: issuer, Subject: subject}
+			// cosign takes an empty value for any.
+			if issuer == "" {
+				only.IssuerRegExp = "^$"
+			}
+			if subject == "" {
+				only.SubjectRegExp = "^$"
+			}
+			opts := j.keyless
+			opts.Identities = []cosign.Identity{only}
+			ways = append(ways, way{opts: opts})
+		}
+	}
+	return ways
 }
 
 func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, error) {
@@ -214,7 +304,10 @@ func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, erro
 		return Signer{}, nil, nil
 	}
 	var last error
-	for _, w := range j.ways {
+	for _, w := range j.waysFor(s.cosign) {
+		if err := ctx.Err(); err != nil {
+			return Signer{}, nil, fmt.Errorf("there was no time to verify a %s: %w", s.cosign.format(), err)
+		}
 		cert, err := guarded(func() (*x509.Certificate, error) { return s.cosign.verify(ctx, w.opts, s.digest) })
 		if err == nil {
 			return j.signer(w, s.cosign, cert), nil, nil
@@ -229,7 +322,7 @@ func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, erro
 }
 
 // errBroken is a signature that broke the code which reads it.
-var errBroken = errors.New("it is malformed in a way that nobody foresaw")
+var errBroken = errors.New("it is malformed, and made this program panic, which is a fault of this program")
 
 // guarded calls code that parses what anybody may have pushed. A signature must
 // not end the process that looks at it.
@@ -304,11 +397,13 @@ func (j *cosignJudge) diagnoseKeyless(s signed, refusal error) *found {
 	if cert == nil {
 		return foundf(OtherKey, "a %s by a key, not by an identity", c.format())
 	}
-	if !signedByCertificate(c, cert) {
-		return foundf(Malformed, "a %s that its own certificate does not verify", c.format())
-	}
+	// Anybody can push a certificate. Nothing is verified with it until somebody
+	// vouches for it.
 	if !vouched(cert, j.material) {
 		return foundf(Untrusted, "a %s by a certificate that the trusted root does not vouch for", c.format())
+	}
+	if !signedByCertificate(c, cert) {
+		return foundf(Malformed, "a %s that its own certificate does not verify", c.format())
 	}
 	issuer, subjects := identityOf(cert)
 	by := fmt.Sprintf("%s of issuer %s", fault.Quote(strings.Join(subjects, ", ")), fault.Quote(issuer))
@@ -333,7 +428,7 @@ func content(s signed, by string, refusal error) *found {
 	case !slices.Contains(digests, s.digest.String()):
 		return foundf(OtherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, fault.Quote(strings.Join(digests, ", ")))
 	default:
-		return foundf(Unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, fault.Words(refusal.Error()))
+		return foundf(Unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, fault.Words(fmt.Sprint(refusal)))
 	}
 }
 

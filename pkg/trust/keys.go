@@ -35,6 +35,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/options"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // Secret is a Secret of Kubernetes as far as it matters here, or what stands in
@@ -93,11 +94,18 @@ func (k key) name() string {
 	return fmt.Sprintf("%s (sha256:%s…)", fault.Words(k.entry), k.fingerprint[:12])
 }
 
+// maxKeys bounds the public keys that are read from a Secret: each signature may
+// have to be verified with all of them.
+const maxKeys = 32
+
 // parseKeys reads every entry of a Secret that ends in .pub. Those that cannot
 // be used are named in notes, and do not hide the others.
 func parseKeys(secret *Secret) (keys []key, notes []string) {
 	for _, entry := range secret.entries(".pub") {
 		parsed, err := parseEntry(entry, secret.Data[entry])
+		if err == nil && len(keys)+len(parsed) > maxKeys {
+			err = fmt.Errorf("at most %d keys of a Secret are read", maxKeys)
+		}
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
 			continue
@@ -124,6 +132,8 @@ func parseEntry(entry string, data []byte) ([]key, error) {
 			return nil, errNoPEM
 		case block == nil:
 			return keys, nil
+		case len(keys) == maxKeys:
+			return nil, fmt.Errorf("it holds more than %d keys", maxKeys)
 		case strings.Contains(block.Type, "PRIVATE KEY"):
 			return nil, errPrivateKey
 		}
@@ -140,6 +150,9 @@ func parseEntry(entry string, data []byte) ([]key, error) {
 }
 
 func newKey(entry string, public crypto.PublicKey) (key, error) {
+	if err := limit.Key(public); err != nil {
+		return key{}, fmt.Errorf("it holds %w", err)
+	}
 	encoded, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		return key{}, errNoPEM

@@ -65,11 +65,17 @@ func parseLegacy(body []byte, annotations map[string]string) (*legacySignature, 
 	s := &legacySignature{payload: body, raw: raw}
 	var options []static.Option
 	if text := annotations[static.CertificateAnnotationKey]; text != "" {
+		if err := boundCertificates([]byte(text), []byte(annotations[static.ChainAnnotationKey])); err != nil {
+			return nil, err
+		}
 		certificates, err := cryptoutils.LoadCertificatesFromPEM(strings.NewReader(text))
 		if err != nil || len(certificates) == 0 {
 			return nil, errors.New("its certificate cannot be read")
 		}
 		s.cert = certificates[0]
+		if err := boundIdentity(s.cert); err != nil {
+			return nil, err
+		}
 		options = append(options, static.WithCertChain([]byte(text), []byte(annotations[static.ChainAnnotationKey])))
 	}
 	if text := annotations[static.BundleAnnotationKey]; text != "" {
@@ -82,6 +88,9 @@ func parseLegacy(body []byte, annotations map[string]string) (*legacySignature, 
 		timestamp := &rekor.RFC3161Timestamp{}
 		if err := decodeBound("the timestamp", []byte(text), timestamp); err != nil {
 			return nil, fmt.Errorf("its timestamp cannot be read: %w", err)
+		}
+		if err := boundStamps(timestamp.SignedRFC3161Timestamp); err != nil {
+			return nil, err
 		}
 		s.stamped = len(timestamp.SignedRFC3161Timestamp) > 0
 		options = append(options, static.WithRFC3161Timestamp(timestamp))
@@ -105,7 +114,7 @@ func parseLogEntry(text []byte) (*rekor.RekorBundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("its body is not base64: %w", err)
 	}
-	return entry, bound("its body", body, maxSignatureValues)
+	return entry, boundEntry(body)
 }
 
 func (s *legacySignature) format() Format { return Legacy }

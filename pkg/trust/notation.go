@@ -17,12 +17,14 @@ limitations under the License.
 package trust
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -43,6 +45,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
@@ -158,6 +161,28 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 	return &Authority{method: &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}, prints: prints, notes: notes}, nil
 }
 
+// The cost of a trust policy is bounded before it is validated: validation compares
+// each identity of a statement with each other one.
+const (
+	// maxTrustPolicy bounds the document, in bytes, and maxTrustPolicyValues in JSON
+	// values.
+	maxTrustPolicy, maxTrustPolicyValues = 64 << 10, 5000
+	// maxStatements and maxTrustedIdentities bound the statements and the identities of
+	// each.
+	maxStatements, maxTrustedIdentities = 100, 100
+	// maxTrusted bounds the certificates of a Secret.
+	maxTrusted = 100
+)
+
+func boundPolicy(text []byte) error {
+	if len(text) > maxTrustPolicy {
+		return fmt.Errorf("it has %d bytes, expected at most %d", len(text), maxTrustPolicy)
+	}
+	limits := limit.JSON{Values: maxTrustPolicyValues, Elements: maxStatements, Lists: []string{"trustpolicies"}}
+	_, err := limits.Scan("it", text)
+	return err
+}
+
 // parsePolicy reads a trust policy (Notary Project, trust-store-trust-policy.md).
 func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 	text, ok := secret.Data[trustPolicyEntry]
@@ -165,7 +190,11 @@ func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 		return nil, denyf(Rejected, "%s has no entry %s", secret, trustPolicyEntry)
 	}
 	policy := &trustpolicy.Document{}
-	if err := json.Unmarshal(text, policy); err != nil {
+	err := boundPolicy(text)
+	if err == nil {
+		err = json.Unmarshal(text, policy)
+	}
+	if err != nil {
 		return nil, denyf(Rejected, "%s is not a trust policy: %s", secret.entry(trustPolicyEntry), fault.Words(err.Error()))
 	}
 	// What a statement that skips everything says of trust is of no use, and not
@@ -173,6 +202,11 @@ func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 	for i, statement := range policy.TrustPolicies {
 		if statement.SignatureVerification.VerificationLevel == trustpolicy.LevelSkip.Name {
 			policy.TrustPolicies[i].TrustStores, policy.TrustPolicies[i].TrustedIdentities = nil, nil
+		}
+	}
+	for _, statement := range policy.TrustPolicies {
+		if count := len(statement.TrustedIdentities); count > maxTrustedIdentities {
+			return nil, denyf(Rejected, "%s has %d trustedIdentities in one statement, expected at most %d", secret.entry(trustPolicyEntry), count, maxTrustedIdentities)
 		}
 	}
 	if err := policy.Validate(); err != nil {
@@ -193,6 +227,9 @@ func printsOf(certificates []*x509.Certificate) (prints []string) {
 func parseCertificates(secret *Secret, apart bool) (trusted certificates, notes []string) {
 	for _, entry := range secret.entries(".crt", ".pem") {
 		parsed, err := parseChain(secret.Data[entry])
+		if err == nil && len(trusted.signing)+len(trusted.stamping)+len(parsed) > maxTrusted {
+			err = fmt.Errorf("at most %d certificates of a Secret are read", maxTrusted)
+		}
 		switch {
 		case err != nil:
 			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
@@ -208,6 +245,9 @@ func parseCertificates(secret *Secret, apart bool) (trusted certificates, notes 
 var errNoCertificate = errors.New("it is not a certificate in PEM or DER format")
 
 func parseChain(data []byte) ([]*x509.Certificate, error) {
+	if err := limit.Keys(data); err != nil {
+		return nil, fmt.Errorf("it holds %w", err)
+	}
 	block, rest := pem.Decode(data)
 	if block == nil {
 		parsed, err := x509.ParseCertificates(data)
@@ -217,7 +257,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 		return parsed, nil
 	}
 	var chain []*x509.Certificate
-	for ; block != nil; block, rest = pem.Decode(rest) {
+	for ; block != nil && len(chain) <= maxTrusted; block, rest = pem.Decode(rest) {
 		parsed, err := x509.ParseCertificate(block.Bytes)
 		if err != nil || block.Type != "CERTIFICATE" {
 			return nil, errNoCertificate
@@ -369,12 +409,12 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 type statusCheck struct{ unknown bool }
 
 func (c *statusCheck) validator(through http.RoundTripper, of purpose.Purpose) (revocation.Validator, error) {
-	client := &http.Client{Transport: through, Timeout: revocationTimeout}
-	fetcher, err := crl.NewHTTPFetcher(client)
+	fetcher, err := crl.NewHTTPFetcher(&http.Client{Transport: through, Timeout: revocationTimeout})
 	if err != nil {
 		return nil, err
 	}
-	inner, err := revocation.NewWithOptions(revocation.Options{OCSPHTTPClient: client, CRLFetcher: fetcher, CertChainPurpose: of})
+	responders := &http.Client{Transport: responders{through}, Timeout: revocationTimeout}
+	inner, err := revocation.NewWithOptions(revocation.Options{OCSPHTTPClient: responders, CRLFetcher: fetcher, CertChainPurpose: of})
 	if err != nil {
 		return nil, err
 	}
@@ -396,6 +436,31 @@ func (w watched) ValidateContext(ctx context.Context, options revocation.Validat
 		w.check.unknown = true
 	}
 	return results, err
+}
+
+// maxResponse bounds an answer of an OCSP responder, in bytes.
+const maxResponse = 64 << 10
+
+// responders is a connection to OCSP responders (RFC 6960), whose answers bring a
+// certificate along that they are verified with before anybody vouches for it.
+type responders struct{ through http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (r responders) RoundTrip(request *http.Request) (*http.Response, error) {
+	answer, err := r.through.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	body, err := limit.ReadAll(answer.Body, maxResponse)
+	if err == nil {
+		err = limit.Keys(body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = io.NopCloser(bytes.NewReader(body))
+	return answer, nil
 }
 
 // nobody is a connection to nobody.

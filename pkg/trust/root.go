@@ -29,6 +29,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/fetcher"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
@@ -210,13 +211,33 @@ func (s sender) Do(request *http.Request) (*http.Response, error) { return s(req
 // trustedRootEntry is the entry of a Secret that holds a trusted root.
 const trustedRootEntry = "trusted_root.json"
 
+// maxRoot bounds a trusted root, in bytes. That of Sigstore's public good instance
+// has less than 10 KiB. The number of its authorities decides how many chains are
+// tried for each certificate and timestamp.
+const maxRoot = 64 << 10
+
+// boundRoot refuses a trusted root that is too large, or has a key that is refused.
+func boundRoot(text []byte) error {
+	if len(text) > maxRoot {
+		return fmt.Errorf("it has %d bytes, expected at most %d", len(text), maxRoot)
+	}
+	if err := bound("it", text, maxSignatureValues); err != nil {
+		return err
+	}
+	return limit.Keys(text)
+}
+
 // parseRoot reads the trusted root of a private Sigstore.
 func parseRoot(secret *Secret) (root.TrustedMaterial, error) {
 	text, ok := secret.Data[trustedRootEntry]
 	if !ok {
 		return nil, denyf(Rejected, "%s has no entry %s", secret, trustedRootEntry)
 	}
-	material, err := root.NewTrustedRootFromJSON(text)
+	var material *root.TrustedRoot
+	err := boundRoot(text)
+	if err == nil {
+		material, err = root.NewTrustedRootFromJSON(text)
+	}
 	if err != nil {
 		return nil, denyf(Rejected, "%s is not a trusted root of Sigstore: %s", secret.entry(trustedRootEntry), fault.Words(err.Error()))
 	}

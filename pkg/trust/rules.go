@@ -179,7 +179,7 @@ func begin(ctx context.Context, a Alternative, rule Rule, subject Subject) *tria
 		return t
 	}
 	t.notes = a.Authority.notes
-	t.judge, t.err = a.Authority.method.begin(ctx, subject)
+	t.judge, t.err = guarded(func() (judge, error) { return a.Authority.method.begin(ctx, subject) })
 	if notation, ok := t.judge.(*notationJudge); ok && t.err == nil {
 		switch {
 		case rule.Strict && notation.logs():
@@ -209,8 +209,15 @@ func (t *trial) hear(ctx context.Context, s signed) {
 	if t.judge == nil {
 		return
 	}
-	signer, what, err := t.judge.judge(ctx, s)
+	var signer Signer
+	var what *found
+	_, err := guarded(func() (_ struct{}, err error) {
+		signer, what, err = t.judge.judge(ctx, s)
+		return struct{}{}, err
+	})
 	switch {
+	case errors.Is(err, errBroken): // anybody may have pushed it
+		t.found = append(t.found, foundf(Malformed, "a signature that cannot be read: %s", err))
 	case err != nil:
 		t.unknown = append(t.unknown, err)
 	case what != nil:
