@@ -147,13 +147,38 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	return ctrl.Result{RequeueAfter: r.next(req, obj, a)}, nil
 }
 
-// attempt carries out the plan for an object. Whatever fails, the bytes of
-// what is published are kept whole.
+// attempt judges what is published by the rules of the platform, and then carries out
+// the plan for an object. A panic ends the part in which it happens, and no other.
 func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
+	judgement, err := contained(whole, func(ctx context.Context) (*judgement, error) {
+		return r.judgeByPlatform(ctx, obj, around), nil
+	})
+	if err != nil {
+		judgement = judged(err)
+	}
+	a, err := contained(whole, func(ctx context.Context) (attempt, error) {
+		return r.carryOut(ctx, obj, around, judgement), nil
+	})
+	if err == nil {
+		return a
+	}
+	plan := Plan{Action: Refuse, Why: err, Namespace: obj.Namespace, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
+	a = attempt{plan: plan, err: err, judgement: judgement}
+	if a.rejected() {
+		a.err = judgement.err
+		return a
+	}
+	r.check(whole, obj, around, &a)
+	return a
+}
+
+// carryOut carries out the plan for an object. Whatever fails, the bytes of
+// what is published are kept whole.
+func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, byPlatform *judgement) attempt {
 	ctx, cancel := context.WithTimeout(whole, obj.GetTimeout())
 	defer cancel()
 	objectsErr := r.keepImageObjects(ctx, obj, &around)
-	a := attempt{plan: r.Rules.Plan(obj, around)}
+	a := attempt{plan: r.Rules.Plan(obj, around), judgement: byPlatform}
 	a.err = a.plan.Why
 	if objectsErr != nil {
 		a.err = objectsErr
@@ -311,6 +336,12 @@ func (r *ArtifactRepositoryReconciler) carry(ctx context.Context, request bridge
 	return out, exposed(ctx, err)
 }
 
+// contained does a part of a reconcile, whose panic becomes an error.
+func contained[V any](ctx context.Context, part func(context.Context) (V, error)) (V, error) {
+	value, err := flight.Contain(ctx, part)
+	return value, exposed(ctx, err)
+}
+
 // exposed logs where a panic happened that an error stands for. It says nothing
 // about a registry or an image: the fault is in this program.
 func exposed(ctx context.Context, err error) error {
@@ -319,7 +350,7 @@ func exposed(ctx context.Context, err error) error {
 		return err
 	}
 	ctrl.LoggerFrom(ctx).Error(panicked, "a panic ended an attempt", "stack", string(panicked.Stack))
-	return fault.Retryf(v1alpha1.ReasonProgressingWithRetry, "%w; the log of the controller tells where", panicked)
+	return fault.Retryf(v1alpha1.ReasonProgressingWithRetry, "%w; this is a fault of this controller, whose log tells where", panicked)
 }
 
 // observeVerdict counts what was said about an image, if it was looked at.

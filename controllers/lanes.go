@@ -161,11 +161,40 @@ func (s *laneState) turn() time.Duration {
 	return min(postponement+time.Duration(s.turned)*turn, maxPostponement)
 }
 
-// state returns what is known of a lane.
-func (l *lanes) state(way lane) *laneState {
+// prepare makes the zero value ready for use.
+func (l *lanes) prepare() {
 	if l.known == nil {
 		l.known, l.busy, l.quiet = map[lane]*laneState{}, map[string]int{}, map[access]time.Time{}
 	}
+}
+
+// occupy counts work that asks no registry against the share of a namespace. It
+// returns the end of the work, or how long to wait where the share is used up.
+func (l *lanes) occupy(namespace string) (end func(), wait time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.prepare()
+	if full(l.busy[namespace], l.share) {
+		return nil, postponement
+	}
+	l.busy[namespace]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.vacate(namespace)
+	}, 0
+}
+
+// vacate ends the work of one attempt of a namespace.
+func (l *lanes) vacate(namespace string) {
+	if l.busy[namespace]--; l.busy[namespace] == 0 {
+		delete(l.busy, namespace)
+	}
+}
+
+// state returns what is known of a lane.
+func (l *lanes) state(way lane) *laneState {
+	l.prepare()
 	state, ok := l.known[way]
 	if !ok {
 		l.tidy()
@@ -221,9 +250,7 @@ func (l *lanes) leave(plan Plan, f finding) {
 	if state.busy == 0 {
 		state.turned = 0
 	}
-	if l.busy[plan.Namespace]--; l.busy[plan.Namespace] == 0 {
-		delete(l.busy, plan.Namespace)
-	}
+	l.vacate(plan.Namespace)
 }
 
 // learn notes what was found out about a lane that somebody is in. Any answer

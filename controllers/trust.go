@@ -18,16 +18,19 @@ package controllers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,8 +42,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Trust knows the TrustPolicies of the cluster and what their authorities are
-// made of. Policies are parsed once for each state of the cluster, and an
+// Trust knows the TrustPolicies of the cluster, and what their authorities and
+// those of spec.verify are made of. Policies are parsed once for each state of the cluster, and an
 // authority once for each state of its Secrets: what is kept are public keys,
 // never a Secret.
 type Trust struct {
@@ -59,6 +62,7 @@ type Trust struct {
 	state       string
 	last        *inForce
 	authorities map[authorityKey]authority
+	owners      *lru.Cache // of ownKey; its values are of the type authority
 }
 
 // inForce are the TrustPolicies of one moment. It is never changed.
@@ -69,7 +73,8 @@ type inForce struct {
 
 type authorityKey struct{ policy, name string }
 
-// authority is one of a policy's as it was built from a state of its Secrets.
+// authority is one of a policy, or of a spec, as it was built from a state of its
+// Secrets.
 type authority struct {
 	generation int64
 	uid        types.UID
@@ -176,22 +181,15 @@ func (t *Trust) authority(ctx context.Context, policy *v1alpha1.TrustPolicy, a v
 	if ok && known.uid == policy.UID && known.generation == policy.Generation && known.secrets == state {
 		return known.built, known.err
 	}
-	var read []string
-	var unread error
 	now := authority{uid: policy.UID, generation: policy.Generation}
-	now.built, now.err = newAuthority(a.Verify, t.Options, func(ref *meta.LocalObjectReference) (*trust.Secret, error) {
-		secret, err := readSecret(ctx, t.Live, types.NamespacedName{Namespace: t.Namespace, Name: ref.Name})
-		if err != nil {
-			unread = err
-			return nil, err
-		}
-		read = append(read, secretState(secret))
-		return &trust.Secret{Name: client.ObjectKeyFromObject(secret).String(), Data: secret.Data}, nil
+	demand, read, err := readDemand(a.Verify, func(ref *meta.LocalObjectReference) (*corev1.Secret, error) {
+		return readSecret(ctx, t.Live, types.NamespacedName{Namespace: t.Namespace, Name: ref.Name})
 	})
-	if unread != nil {
-		return nil, unread
+	if err != nil {
+		return nil, err
 	}
-	now.secrets = strings.Join(read, " ")
+	now.secrets = read
+	now.built, now.err = t.build(ctx, demand)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.authorities == nil {
@@ -257,13 +255,14 @@ func readSecret(ctx context.Context, live client.Reader, key types.NamespacedNam
 	}
 }
 
-// newAuthority builds what a verification asks for, with the Secrets that it
-// names.
-func newAuthority(verify sourcev1.OCIRepositoryVerification, options trust.Options, read func(*meta.LocalObjectReference) (*trust.Secret, error)) (*trust.Authority, error) {
-	demand := trust.Demand{Provider: verify.Provider}
+// readDemand reads what a verification asks for, with the Secrets that it names.
+// The state identifies what was read of them.
+func readDemand(verify sourcev1.OCIRepositoryVerification, read func(*meta.LocalObjectReference) (*corev1.Secret, error)) (demand trust.Demand, state string, err error) {
+	demand.Provider = verify.Provider
 	for _, identity := range verify.MatchOIDCIdentity {
 		demand.Identities = append(demand.Identities, trust.Identity{Issuer: identity.Issuer, Subject: identity.Subject})
 	}
+	var states []string
 	var failures []error
 	for _, named := range []struct {
 		ref  *meta.LocalObjectReference
@@ -273,13 +272,66 @@ func newAuthority(verify sourcev1.OCIRepositoryVerification, options trust.Optio
 			continue
 		}
 		secret, err := read(named.ref)
-		*named.into = secret
-		failures = append(failures, err)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		*named.into = &trust.Secret{Name: client.ObjectKeyFromObject(secret).String(), Data: secret.Data}
+		states = append(states, secretState(secret))
 	}
-	if err := errors.Join(failures...); err != nil {
-		return nil, err
+	return demand, strings.Join(states, " "), errors.Join(failures...)
+}
+
+// build parses a demand. A panic says nothing about it.
+func (t *Trust) build(ctx context.Context, demand trust.Demand) (*trust.Authority, error) {
+	return contained(ctx, func(context.Context) (*trust.Authority, error) { return trust.NewAuthority(demand, t.Options) })
+}
+
+// maxOwn bounds the authorities of specs that are kept. Many objects share one.
+const maxOwn = 128
+
+// ownKey is a spec.verify with a state of its Secrets, which are of one namespace.
+type ownKey struct{ namespace, verify, secrets string }
+
+// own returns the authority of a spec.verify. It parses each state of the spec and
+// its Secrets once, and where it parses, begin says how long to wait instead.
+func (t *Trust) own(ctx context.Context, obj *v1alpha1.ArtifactRepository, begin func() (end func(), wait time.Duration)) (built *trust.Authority, wait time.Duration, err error) {
+	demand, state, err := readDemand(*obj.Spec.Verify, func(ref *meta.LocalObjectReference) (*corev1.Secret, error) {
+		secret, err := readSecret(ctx, t.Live, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name})
+		if err != nil {
+			return nil, fmt.Errorf("spec.verify: %w", err)
+		}
+		return secret, nil
+	})
+	if err != nil {
+		return nil, 0, err
 	}
-	return trust.NewAuthority(demand, options)
+	verify, err := json.Marshal(obj.Spec.Verify)
+	if err != nil {
+		return nil, 0, err
+	}
+	key := ownKey{namespace: obj.Namespace, verify: string(verify), secrets: state}
+	if known, ok := t.owned().Get(key); ok {
+		return known.(authority).built, 0, known.(authority).err
+	}
+	end, wait := begin()
+	if wait > 0 {
+		return nil, wait, nil
+	}
+	defer end()
+	built, err = t.build(ctx, demand)
+	t.owned().Add(key, authority{built: built, err: err})
+	return built, 0, err
+}
+
+// owned returns the authorities of specs that are known.
+func (t *Trust) owned() *lru.Cache {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.owners == nil {
+		t.owners = lru.New(maxOwn)
+	}
+	return t.owners
 }
 
 // naming returns the policies that name a Secret of the controller's namespace.

@@ -764,6 +764,15 @@ func TestARegistryThatHangsOverSignaturesIsTriedByFew(t *testing.T) {
 	}
 }
 
+// byIdentity asks for a signature by an identity.
+func byIdentity(issuer, subject string) func(*v1alpha1.ArtifactRepository) {
+	return func(obj *v1alpha1.ArtifactRepository) {
+		obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{
+			Provider: "cosign", MatchOIDCIdentity: []sourcev1.OIDCIdentityMatch{{Issuer: issuer, Subject: subject}},
+		}
+	}
+}
+
 func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
 	suspended := func(s *scene) {
 		s.eventually(func(g Gomega) {
@@ -795,6 +804,20 @@ func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
 		"by a verify of his own whose Secret is missing": {func(s *scene) {
 			edit(s, "app", signed)
 			s.waitFailed("app", v1alpha1.ReasonVerificationError, "does not exist", "still published")
+		}, []func(*scene){keys, content}},
+		"by an issuer that does not compile inside of brackets": {func(s *scene) {
+			edit(s, "app", byIdentity(`\Qhttps://x`, "x"))
+			s.waitFailed("app", v1alpha1.ReasonInvalidSpec, "not a regular expression", "still published")
+		}, []func(*scene){keys, content}},
+		"by an issuer that becomes a large program": {func(s *scene) {
+			edit(s, "app", byIdentity(strings.Repeat(".{1000}", 140), "x"))
+			s.waitFailed("app", v1alpha1.ReasonInvalidSpec, "too complex", "still published")
+		}, []func(*scene){keys, content}},
+		"by a timeout that leaves no time": {func(s *scene) {
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+				obj.Spec.Timeout = &metav1.Duration{Duration: time.Millisecond}
+			})
+			s.reconciled("app")
 		}, []func(*scene){keys, content}},
 		"by deleting the policy that it follows": {func(s *scene) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.OwnerReferences = nil })

@@ -20,15 +20,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -41,11 +37,24 @@ type demands struct {
 	rules []trust.Rule
 	terms trust.Terms
 	// fingerprint of the keys, identities, roots, rules and terms in effect; empty
-	// when nothing is asked. After rootMark it is that of the public root, where one
-	// of the rules judges by it and it is there.
+	// when nothing is asked. That of the platform comes first, and that of spec.verify
+	// after ownMark. After rootMark each has that of the public root, where one of the
+	// rules judges by it and it is there.
 	fingerprint string
-	// err is why spec.verify cannot be read, which only another spec heals.
+	// err is why spec.verify was not read: only another spec heals it, or it has to wait.
 	err error
+	// wait is when to read spec.verify, where the namespace has as much work as it may.
+	wait time.Duration
+}
+
+// with adds what spec.verify asks for to what the platform does.
+func (d demands) with(own demands) demands {
+	d.rules = append(own.rules, d.rules...)
+	if own.fingerprint != "" {
+		d.fingerprint += ownMark + own.fingerprint
+	}
+	d.err, d.wait = own.err, own.wait
+	return d
 }
 
 // verifier applies the demands to the images of a repository.
@@ -97,17 +106,36 @@ func (d demands) observed(proof trust.Verified) string {
 	return d.fingerprint
 }
 
-// same tells whether a fingerprint is of the same demands. While there is no public
-// root, nobody knows whether it is another one: that is no reason to judge again.
+// same tells whether a fingerprint is of the same demands.
 func (d demands) same(fingerprint string) bool {
-	if !strings.Contains(d.fingerprint, rootMark) {
-		fingerprint, _, _ = strings.Cut(fingerprint, rootMark)
-	}
-	return d.fingerprint == fingerprint
+	_, ownNow, _ := strings.Cut(d.fingerprint, ownMark)
+	_, own, _ := strings.Cut(fingerprint, ownMark)
+	return d.samePlatform(fingerprint) && sameMarked(ownNow, own)
 }
 
-// rootMark begins what the public root adds to a fingerprint.
-const rootMark = "@"
+// samePlatform tells whether a fingerprint is of demands whose part of the platform is
+// the same.
+func (d demands) samePlatform(fingerprint string) bool {
+	now, _, _ := strings.Cut(d.fingerprint, ownMark)
+	recorded, _, _ := strings.Cut(fingerprint, ownMark)
+	return sameMarked(now, recorded)
+}
+
+// sameMarked compares fingerprints. While there is no public root, nobody knows
+// whether it is another one: that is no reason to judge again.
+func sameMarked(now, recorded string) bool {
+	if !strings.Contains(now, rootMark) {
+		recorded, _, _ = strings.Cut(recorded, rootMark)
+	}
+	return now == recorded
+}
+
+// rootMark begins what the public root adds to a fingerprint, and ownMark what
+// spec.verify does.
+const (
+	rootMark = "@"
+	ownMark  = "+"
+)
 
 // maxTrustWarnings bounds status.trustWarnings, as its schema does.
 const maxTrustWarnings = 10
@@ -126,6 +154,12 @@ type judgement struct {
 	wait time.Duration
 }
 
+// leaves tells whether there is something left to judge after the rules of the
+// platform: spec.verify, where these accept what is published or have not changed.
+func (j *judgement) leaves(own demands) bool {
+	return j == nil || j.err == nil && j.wait == 0 && len(own.rules) > 0
+}
+
 // judged is the judgement that an error makes.
 func judged(err error) *judgement {
 	return &judgement{err: err, rejected: trust.VerdictOf(err) == trust.Rejected}
@@ -139,70 +173,112 @@ func (r refusal) Verify(context.Context, trust.Subject) (trust.Verified, error) 
 	return trust.Verified{}, r.err
 }
 
+// minPlatformTime is how long a judgement by the rules of the platform may take at
+// least. The time of an attempt is spec.timeout, which the owner of the object sets.
+const minPlatformTime = 15 * time.Second
+
+// platformTime bounds one judgement by the rules of the platform.
+func platformTime(obj *v1alpha1.ArtifactRepository) time.Duration {
+	return max(minPlatformTime, min(obj.GetTimeout(), v1alpha1.DefaultTimeout))
+}
+
 // demands reads what is asked of the images of a repository, by its canonical
 // name. Secrets that cannot be read make a rule that cannot be met, not an error:
 // what is published stays then.
 func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, repository string) demands {
+	return r.platformDemands(ctx, around, repository).with(r.ownDemands(ctx, obj))
+}
+
+// platformDemands reads what the platform asks. It reads nothing of the object.
+func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, around Surroundings, repository string) demands {
 	d := demands{terms: around.trust.decide(around.Namespace, r.Rules, repository)}
-	if verify := obj.Spec.Verify; verify != nil {
-		authority, err := newAuthority(*verify, r.Trust.Options, func(ref *meta.LocalObjectReference) (*trust.Secret, error) {
-			return r.ownSecret(ctx, obj, ref)
-		})
-		if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
-			d.err = err
-		}
-		d.rules = append(d.rules, trust.Rule{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority, Err: err}}})
-	}
 	for _, term := range d.terms.Policies {
 		if len(term.Authorities) > 0 {
 			d.rules = append(d.rules, r.Trust.rule(ctx, around.trust.specs[term.Policy]))
 		}
 	}
 	if len(d.rules) > 0 || d.terms.Asked() {
-		rules := trust.NewRules(nil, d.rules...)
-		d.fingerprint = rules.Fingerprint() + "-" + d.terms.Fingerprint()
-		if root := rules.PublicRoot(); root != "" { //nolint:contextcheck // what it begins is for others, too
-			d.fingerprint += rootMark + root
-		}
+		d.fingerprint = fingerprintOf(d.rules, d.terms.Fingerprint()) //nolint:contextcheck // the fetch it begins is for others, too
 	}
 	return d
 }
 
-// ownSecret reads a Secret with keys or roots that spec.verify names.
-func (r *ArtifactRepositoryReconciler) ownSecret(ctx context.Context, obj *v1alpha1.ArtifactRepository, ref *meta.LocalObjectReference) (*trust.Secret, error) {
-	secret, err := readSecret(ctx, r.Live, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name})
-	if err != nil {
-		return nil, fmt.Errorf("spec.verify: %w", err)
+// ownDemands reads what spec.verify asks. The work counts against the namespace.
+func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1alpha1.ArtifactRepository) (d demands) {
+	if obj.Spec.Verify == nil {
+		return d
 	}
-	return &trust.Secret{Name: client.ObjectKeyFromObject(secret).String(), Data: secret.Data}, nil
+	authority, wait, err := r.Trust.own(ctx, obj, func() (func(), time.Duration) { return r.lanes.occupy(obj.Namespace) })
+	if wait > 0 {
+		err = fault.Retryf(v1alpha1.ReasonVerificationError, "spec.verify is not read yet: the namespace %s has as many attempts as it may", obj.Namespace)
+		return demands{wait: wait, err: err}
+	}
+	if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
+		d.err = err
+	}
+	d.rules = []trust.Rule{{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority, Err: err}}}}
+	d.fingerprint = fingerprintOf(d.rules) //nolint:contextcheck // as above
+	return d
+}
+
+// fingerprintOf identifies rules, and terms beside them.
+func fingerprintOf(rules []trust.Rule, terms ...string) string {
+	all := trust.NewRules(nil, rules...)
+	fingerprint := strings.Join(append([]string{all.Fingerprint()}, terms...), "-")
+	if root := all.PublicRoot(); root != "" {
+		fingerprint += rootMark + root
+	}
+	return fingerprint
+}
+
+// judgeByPlatform judges what is published by the rules of the platform, by
+// themselves, where they changed. It comes before everything that the owner of the
+// object could make fail, panic or take long, and has time of its own.
+func (r *ArtifactRepositoryReconciler) judgeByPlatform(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) *judgement {
+	published := publishedBy(obj)
+	if published == nil || r.Rules.permission(obj, around).Choice == choiceOff { // it is withdrawn anyway
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(whole, platformTime(obj))
+	defer cancel()
+	asked := r.platformDemands(ctx, around, published.Repository)
+	if asked.samePlatform(obj.Status.ObservedTrust) {
+		return nil
+	}
+	return r.rejudge(ctx, obj, around, asked)
 }
 
 // judge reads what is asked of the image to publish and of the one that is
 // published, refuses the one before anything is fetched, and judges the other
-// again. What is frozen is judged too: whoever may suspend a source could keep
-// published what the platform no longer accepts. What is withdrawn is not.
+// again, unless the platform has judged it. What is frozen is judged too: whoever may
+// suspend a source could keep published what the platform no longer accepts. What is
+// withdrawn is not.
 func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
 	if a.plan.Action == Withdraw {
+		a.judgement = nil
 		return a
 	}
-	published := publishedBy(obj)
-	repository := ""
+	own, repository := r.ownDemands(ctx, obj), ""
 	if a.plan.Action == Publish {
 		repository = a.plan.Repository.Name()
-		a.asked = r.demands(ctx, obj, around, repository)
-		if err := a.asked.refused(); err != nil {
+		a.asked = r.platformDemands(ctx, around, repository).with(own)
+		if err := a.asked.refused(); err != nil && own.wait == 0 {
 			a.plan.Action, a.err = Refuse, err
 			r.Metrics.observeRulings(rulingsOf(err))
 		}
 	}
-	if published == nil {
-		return a
+	if published := publishedBy(obj); published != nil {
+		a.standing = a.asked
+		if published.Repository != repository {
+			a.standing = r.platformDemands(ctx, around, published.Repository).with(own)
+		}
+		if own.wait == 0 && a.judgement.leaves(own) {
+			a.judgement = r.rejudge(ctx, obj, around, a.standing)
+		}
 	}
-	a.standing = a.asked
-	if published.Repository != repository {
-		a.standing = r.demands(ctx, obj, around, published.Repository)
+	if own.wait > 0 && !a.rejected() {
+		a.judgement = &judgement{wait: own.wait}
 	}
-	a.judgement = r.rejudge(ctx, obj, around, a.standing)
 	if a.plan.Action == Freeze && a.judgement != nil {
 		a.err = a.judgement.err
 	}
@@ -250,6 +326,9 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 	plan, err := recordedPlan(obj, around)
 	if err != nil {
 		return proof, 0, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		plan.Timeout = max(plan.Timeout, time.Until(deadline)) // which may be that of the platform
 	}
 	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
 	case later:

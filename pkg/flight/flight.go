@@ -78,14 +78,13 @@ func (g *Group[K, V]) join(ctx context.Context, key K, work func(context.Context
 		defer cancel()
 		defer close(c.done)
 		defer g.forget(key, c)
-		c.value, c.err = contain(detached, work)
+		c.value, c.err = Contain(detached, work)
 	}()
 	return c, false
 }
 
-// contain turns a panic of the work into an error: the work runs on a
-// goroutine of its own, where no caller could recover it.
-func contain[V any](ctx context.Context, work func(context.Context) (V, error)) (value V, err error) {
+// Contain does work and turns its panic into a PanicError.
+func Contain[V any](ctx context.Context, work func(context.Context) (V, error)) (value V, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}

@@ -1,0 +1,184 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// governedBy are surroundings in an opted-in namespace that a policy governs.
+func governedBy(images ...string) Surroundings {
+	policy := trust.Policy{Name: "platform", Namespaces: labels.Everything(), Images: images}
+	return Surroundings{
+		Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled}}},
+		trust:     &inForce{policies: trust.NewPolicies(policy), specs: map[string]*v1alpha1.TrustPolicy{"platform": {}}},
+	}
+}
+
+// publishedObject has published registry.example/app.
+func publishedObject() *v1alpha1.ArtifactRepository {
+	obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
+	obj.Spec.Image, obj.Spec.Tag = "registry.example/app", "1"
+	obj.Status.Artifact = &meta.Artifact{Revision: "1@sha256:" + digestOfNothing}
+	obj.Status.Record = &v1alpha1.Recipe{Image: "registry.example/app", Digest: "sha256:" + digestOfNothing}
+	return obj
+}
+
+// withoutClient returns a reconciler that panics where it reads an object, as a library
+// may at an unforeseen value.
+func withoutClient(t *testing.T) *ArtifactRepositoryReconciler {
+	t.Helper()
+	metrics, err := NewMetrics(prometheus.NewRegistry())
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return &ArtifactRepositoryReconciler{Rules: Rules{NamespaceOptIn: NamespaceOptInLabel}, Metrics: metrics, Trust: &Trust{}}
+}
+
+func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
+	g := NewWithT(t)
+	r := withoutClient(t)
+	a := r.attempt(t.Context(), publishedObject(), governedBy("other.example/**"))
+	g.Expect(a.rejected()).To(BeTrue(), "%v", a.err)
+	g.Expect(a.err).To(MatchError(ContainSubstring("no TrustPolicy that enforces lists the image")))
+}
+
+func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
+	g := NewWithT(t)
+	obj := publishedObject()
+	obj.Status = v1alpha1.ArtifactRepositoryStatus{}
+	r := withoutClient(t)
+	a := r.attempt(t.Context(), obj, governedBy("**"))
+	g.Expect(a.plan.Action).To(Equal(Refuse))
+	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
+	g.Expect(fault.Of(a.err, "").Class).To(Equal(fault.Retry))
+}
+
+// secretsOnly reads one Secret, whatever its name, in one of its versions.
+type secretsOnly struct {
+	client.Reader
+
+	version string
+	data    map[string][]byte
+}
+
+// Get implements client.Reader.
+func (s *secretsOnly) Get(_ context.Context, key types.NamespacedName, obj client.Object, _ ...client.GetOption) error {
+	secret, ok := obj.(*corev1.Secret)
+	if !ok {
+		return errors.New("it is no Secret")
+	}
+	*secret = corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: "1", ResourceVersion: s.version}, Data: s.data,
+	}
+	return nil
+}
+
+// manyIdentities is a trust policy of Notation whose validation compares each of many
+// identities with each other one.
+func manyIdentities() []byte {
+	var identities []string
+	for i := range 18_000 {
+		identities = append(identities, fmt.Sprintf(`"x509.subject: C=US, ST=WA, O=%d"`, i))
+	}
+	return []byte(`{"version": "1.0", "trustPolicies": [{"name": "all", "registryScopes": ["*"], "trustStores": ["ca:any"],
+		"signatureVerification": {"level": "strict"}, "trustedIdentities": [` + strings.Join(identities, ",") + `]}]}`)
+}
+
+func TestASpecVerifyIsParsedOnceForEachStateOfItsSecret(t *testing.T) {
+	g := NewWithT(t)
+	secret := &secretsOnly{version: "1", data: map[string][]byte{"trustpolicy.json": manyIdentities()}}
+	known := &Trust{Live: secret}
+	parsed := 0
+	begin := func() (func(), time.Duration) { parsed++; return func() {}, 0 }
+	obj := publishedObject()
+	obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "notation", SecretRef: &meta.LocalObjectReference{Name: "notary"}}
+	own := func() error {
+		_, wait, err := known.own(t.Context(), obj, begin)
+		g.Expect(wait).To(BeZero())
+		return err
+	}
+	g.Expect(own()).To(MatchError(ContainSubstring("65536")))
+	obj.Name = "another" // which has the same spec
+	g.Expect(own()).To(MatchError(ContainSubstring("65536")))
+	g.Expect(parsed).To(Equal(1))
+	secret.version = "2"
+	g.Expect(own()).To(HaveOccurred())
+	g.Expect(parsed).To(Equal(2))
+	obj.Spec.Verify.Provider = "cosign"
+	g.Expect(own()).To(MatchError(ContainSubstring("no usable public key")))
+	g.Expect(parsed).To(Equal(3))
+	obj.Namespace = "another"
+	g.Expect(own()).To(HaveOccurred())
+	g.Expect(parsed).To(Equal(4))
+}
+
+// Parsing has a place among the attempts of a namespace, or comes later.
+func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
+	g := NewWithT(t)
+	r := &ArtifactRepositoryReconciler{Trust: &Trust{Live: &secretsOnly{version: "1"}}}
+	r.lanes.divide(4)
+	obj := publishedObject()
+	obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
+	var ends []func()
+	for range r.lanes.share {
+		end, wait := r.lanes.occupy(obj.Namespace)
+		g.Expect(wait).To(BeZero())
+		ends = append(ends, end)
+	}
+	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeNumerically(">", 0))
+	g.Expect(r.ownDemands(t.Context(), obj).refused()).To(HaveOccurred(), "nothing is accepted meanwhile")
+	elsewhere := obj.DeepCopy()
+	elsewhere.Namespace = "another"
+	g.Expect(r.ownDemands(t.Context(), elsewhere).wait).To(BeZero())
+	ends[0]()
+	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeZero())
+	g.Expect(r.lanes.busy[obj.Namespace]).To(Equal(r.lanes.share-1), "the place is free again")
+}
+
+// What the platform asks is told apart from what spec.verify asks.
+func TestThePlatformsPartOfAFingerprint(t *testing.T) {
+	g := NewWithT(t)
+	now := demands{fingerprint: "rules@one"}.with(demands{fingerprint: "own@two"})
+	g.Expect(now.same("rules@one+own@two")).To(BeTrue())
+	g.Expect(now.same("rules@one+other")).To(BeFalse())
+	g.Expect(now.samePlatform("rules@one+other")).To(BeTrue())
+	g.Expect(now.samePlatform("rules@one")).To(BeTrue())
+	g.Expect(now.samePlatform("others@one+own@two")).To(BeFalse())
+	withoutRoot := demands{fingerprint: "rules"}.with(demands{fingerprint: "own"})
+	g.Expect(withoutRoot.same("rules@one+own@two")).To(BeTrue())
+	g.Expect(demands{}.samePlatform("+own")).To(BeTrue())
+	g.Expect(demands{}.same("+own")).To(BeFalse())
+}
