@@ -37,6 +37,13 @@ import (
 // login; each may be 1 MiB.
 const maxPullSecrets = 32
 
+// maxConfig bounds the entries of one Secret, in bytes, and maxEntries those of all
+// Secrets that are read for one login: the search for the best one compares them all.
+const (
+	maxConfig  = 256 << 10
+	maxEntries = 1000
+)
+
 // static returns the login that is written in Secrets: that of the entry which
 // fits the repository best, and of equally good ones the first. Without an
 // entry that fits, the caller is anonymous.
@@ -136,9 +143,15 @@ func (e *entries) add(secret *corev1.Secret, from reference) error {
 		key, expected = corev1.DockerConfigKey, "a JSON object with a field for each registry"
 		target = &document.Auths
 	}
+	if size := len(secret.Data[key]); size > maxConfig {
+		return from.refuse("%s has %d bytes, expected at most %d", key, size, maxConfig)
+	}
 	// What encoding/json has to say may quote what it read, so it is left out.
 	if json.Unmarshal(secret.Data[key], target) != nil {
 		return from.refuse("%s is no valid JSON or has another form, expected %s; create it with kubectl create secret docker-registry", key, expected)
+	}
+	if count := len(e.written) + len(document.Auths); count > maxEntries {
+		return from.refuse("there are %d entries with those that were read before, expected at most %d", count, maxEntries)
 	}
 	for _, registry := range slices.Sorted(maps.Keys(document.Auths)) {
 		place, ok := placeOf(registry)

@@ -19,10 +19,13 @@ package credentials_test
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/authn/kubernetes"
+	"github.com/google/go-containerregistry/pkg/name"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -235,6 +238,15 @@ func TestOfSeveralSecrets(t *testing.T) {
 	}
 }
 
+// manyEntries are logins for a number of registries.
+func manyEntries(count int) string {
+	var entries []string
+	for i := range count {
+		entries = append(entries, fmt.Sprintf(`"%d.example.com":{"username":"u","password":"p"}`, i))
+	}
+	return strings.Join(entries, ",")
+}
+
 func TestAPullSecretThatIsOfNoUse(t *testing.T) {
 	t.Parallel()
 	dockerConfig := func(content string) *corev1.Secret {
@@ -280,6 +292,14 @@ func TestAPullSecretThatIsOfNoUse(t *testing.T) {
 		"has an entry for no registry": {
 			objects: []client.Object{dockerConfig(`{"auths":{"https://robot:` + password + `@%zz/":{}}}`)},
 			words:   []string{`Secret "apps/regcred"`, "no valid name", "ghcr.io"},
+		},
+		"has a large document": {
+			objects: []client.Object{dockerConfig(`{"auths":{` + strings.Repeat(" ", 256<<10) + `}}`)},
+			words:   []string{`Secret "apps/regcred"`, "262156 bytes, expected at most 262144"},
+		},
+		"has more entries than are read": {
+			objects: []client.Object{dockerConfig(`{"auths":{` + manyEntries(1001) + `}}`)},
+			words:   []string{`Secret "apps/regcred"`, "1001 entries", "at most 1000"},
 		},
 		"is named by no ServiceAccount that exists": {
 			references: attached,
@@ -370,4 +390,20 @@ func FuzzPullSecret(f *testing.F) {
 		second := resolve(t, r, "ghcr.io/org/app", references)
 		g.Expect(second.Fingerprint).To(Equal(first.Fingerprint), "the choice between two entries is always the same")
 	})
+}
+
+// BenchmarkLargestPullSecret resolves a login among as many as are read.
+func BenchmarkLargestPullSecret(b *testing.B) {
+	with := resolver(secret("regcred", corev1.SecretTypeDockerConfigJson, map[string]string{
+		corev1.DockerConfigJsonKey: `{"auths":{` + manyEntries(1000) + `}}`,
+	}))
+	image, err := name.NewRepository("example.com/app")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := with.Resolve(b.Context(), image, credentials.References{Namespace: namespace, SecretName: "regcred"}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

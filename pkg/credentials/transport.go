@@ -17,14 +17,19 @@ limitations under the License.
 package credentials
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net/url"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fluxcd/pkg/runtime/secrets"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // trust is what certificates are checked with and shown.
@@ -53,6 +58,9 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 			secret.Type, corev1.SecretTypeOpaque, corev1.SecretTypeTLS)
 	}
 	written := &corev1.Secret{ObjectMeta: secret.ObjectMeta, Data: certificates(secret.Data)}
+	if err := boundCertificates(from, written.Data); err != nil {
+		return trust{}, err
+	}
 	config, err := secrets.TLSConfigFromSecret(ctx, written, secrets.WithSystemCertPool())
 	var incomplete *secrets.TLSValidationError
 	switch {
@@ -66,6 +74,24 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	return trust{config: config, material: []string{
 		string(written.Data[secrets.KeyCACert]), string(written.Data[secrets.KeyTLSCert]), string(written.Data[secrets.KeyTLSPrivateKey]),
 	}}, nil
+}
+
+// maxCertificates bounds the certificates in a field. A handshake may try each trust
+// root of the right name.
+const maxCertificates = 500
+
+// boundCertificates refuses fields with keys that are expensive to verify or to sign
+// with: crypto/tls bounds the keys that a server sends, and not those of trust roots.
+func boundCertificates(from reference, data map[string][]byte) error {
+	for _, name := range slices.Sorted(maps.Keys(data)) {
+		if err := limit.Keys(data[name]); err != nil {
+			return from.refuse("%s holds %w", name, err)
+		}
+		if count := bytes.Count(data[name], []byte("-----BEGIN")); count > maxCertificates {
+			return from.refuse("%s holds %d PEM blocks, expected at most %d", name, count, maxCertificates)
+		}
+	}
+	return nil
 }
 
 // certificates returns the fields of a Secret under their present names. Those

@@ -17,7 +17,11 @@ limitations under the License.
 package credentials_test
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -27,6 +31,19 @@ import (
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
+
+// rsaOf returns an RSA key whose modulus has a number of bits.
+func rsaOf(bits int) *rsa.PublicKey {
+	modulus := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+	return &rsa.PublicKey{N: modulus.SetBit(modulus, 0, 1), E: 65537}
+}
+
+// certified returns a certificate for a key, in PEM.
+func (a *authority) certified(t testing.TB, key *rsa.PublicKey) string {
+	t.Helper()
+	_, text := a.sign(t, &x509.Certificate{SerialNumber: big.NewInt(3)}, key)
+	return text
+}
 
 func TestACertificateSecretThatIsOfNoUse(t *testing.T) {
 	t.Parallel()
@@ -70,6 +87,28 @@ func TestACertificateSecretThatIsOfNoUse(t *testing.T) {
 		"has a key that is no PEM": {
 			objects: opaque(map[string]string{"tls.crt": certificate, "tls.key": "-----BEGIN " + password + "-----"}),
 			words:   []string{"cannot be read", "expected PEM"},
+		},
+		"has a trust root with a large key": {
+			objects: opaque(map[string]string{"ca.crt": ours.pem + ours.certified(t, rsaOf(8193))}),
+			words:   []string{"ca.crt holds an RSA key of 8193 bits, expected 1024 to 8192"},
+		},
+		"has a trust root with a large key under its old name": {
+			objects: opaque(map[string]string{"caFile": ours.certified(t, rsaOf(1<<20))}),
+			words:   []string{"ca.crt holds an RSA key of 1048576 bits"},
+		},
+		"has a certificate with a large key": {
+			objects: opaque(map[string]string{"tls.crt": ours.certified(t, rsaOf(1<<16)), "tls.key": key}),
+			words:   []string{"tls.crt holds an RSA key of 65536 bits"},
+		},
+		"has a large private key": {
+			objects: opaque(map[string]string{"tls.crt": certificate, "tls.key": string(pem.EncodeToMemory(&pem.Block{
+				Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PublicKey(rsaOf(1 << 16)),
+			}))}),
+			words: []string{"tls.key holds a number of about 65536 bits"},
+		},
+		"has many trust roots": {
+			objects: opaque(map[string]string{"ca.crt": strings.Repeat(ours.pem, 501)}),
+			words:   []string{"501 PEM blocks, expected at most 500"},
 		},
 		"has a good trust root under its old name and a bad one under the present": {
 			objects: opaque(map[string]string{"ca.crt": password, "caFile": ours.pem}),

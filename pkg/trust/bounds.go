@@ -27,6 +27,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/jws"
+	"github.com/veraison/go-cose"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -129,8 +130,8 @@ func boundIdentity(certificate *x509.Certificate) error {
 		return nil
 	}
 	issuer, subjects := identityOf(certificate)
-	if len(subjects) > maxIdentities {
-		return fmt.Errorf("its certificate is for %d subjects, expected at most %d", len(subjects), maxIdentities)
+	if len(subjects) > maxSubjects {
+		return fmt.Errorf("its certificate is for %d subjects, expected at most %d", len(subjects), maxSubjects)
 	}
 	for _, value := range append(subjects, issuer) {
 		if len(value) > maxIdentityValue {
@@ -160,14 +161,30 @@ func (m *manifest) decode(body []byte) error {
 	return json.Unmarshal(body, m)
 }
 
-// boundEnvelope bounds an envelope of the Notary Project and what is inside.
+// envelopeParts are the parts of an envelope that decoders verify with.
+type envelopeParts struct {
+	chain [][]byte
+	stamp []byte
+}
+
+// boundEnvelope bounds an envelope of the Notary Project and what is inside. It comes
+// before the decoder, which verifies the certificates with each other.
 func boundEnvelope(n *notationSignature) error {
-	documents := boundCOSE
+	read := partsOfCOSE
 	if n.mediaType == jws.MediaTypeEnvelope {
-		documents = boundJWS
+		read = partsOfJWS
 	}
-	if err := documents(n); err != nil {
+	parts, err := read(n.envelope)
+	if err != nil {
 		return err
+	}
+	if err := boundCertificates(parts.chain...); err != nil {
+		return err
+	}
+	if len(parts.stamp) > 0 {
+		if err := boundStamps(parts.stamp); err != nil {
+			return err
+		}
 	}
 	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
 	if err != nil {
@@ -177,47 +194,50 @@ func boundEnvelope(n *notationSignature) error {
 	if err != nil {
 		return err
 	}
-	var chain [][]byte
-	for _, certificate := range content.SignerInfo.CertificateChain {
-		chain = append(chain, certificate.Raw)
-	}
-	if err := boundCertificates(chain...); err != nil {
-		return err
-	}
-	if stamp := content.SignerInfo.UnsignedAttributes.TimestampSignature; len(stamp) > 0 {
-		if err := boundStamps(stamp); err != nil {
-			return err
-		}
-	}
 	if content.Payload.ContentType != payloadType { // whatever it is, that is said of it
 		return nil
 	}
 	return bound("the payload", content.Payload.Content, maxSignatureValues)
 }
 
-func boundJWS(n *notationSignature) error {
-	var parts struct {
+func partsOfJWS(envelope []byte) (parts envelopeParts, err error) {
+	var sent struct {
 		Payload   string `json:"payload"`
 		Protected string `json:"protected"`
+		Header    struct {
+			Chain [][]byte `json:"x5c"`
+			Stamp []byte   `json:"io.cncf.notary.timestampSignature"`
+		} `json:"header"`
 	}
-	if err := decodeBound("the envelope", n.envelope, &parts); err != nil {
-		return err
+	if err := decodeBound("the envelope", envelope, &sent); err != nil {
+		return parts, err
 	}
-	for name, encoded := range map[string]string{"the payload": parts.Payload, "the protected header": parts.Protected} {
+	for name, encoded := range map[string]string{"the payload": sent.Payload, "the protected header": sent.Protected} {
 		part, err := base64.RawURLEncoding.DecodeString(encoded)
 		if err != nil {
-			return fmt.Errorf("%s is not base64: %w", name, err)
+			return parts, fmt.Errorf("%s is not base64: %w", name, err)
 		}
 		if err := bound(name, part, maxSignatureValues); err != nil {
-			return err
+			return parts, err
 		}
 	}
-	return nil
+	return envelopeParts{chain: sent.Header.Chain, stamp: sent.Header.Stamp}, nil
 }
 
-func boundCOSE(n *notationSignature) error {
-	if len(n.envelope) > maxCOSE {
-		return fmt.Errorf("the envelope has %d bytes, more than the %d that are read", len(n.envelope), maxCOSE)
+func partsOfCOSE(envelope []byte) (parts envelopeParts, err error) {
+	if len(envelope) > maxCOSE {
+		return parts, fmt.Errorf("the envelope has %d bytes, more than the %d that are read", len(envelope), maxCOSE)
 	}
-	return nil
+	var sent cose.Sign1Message
+	if err := sent.UnmarshalCBOR(envelope); err != nil {
+		return parts, err
+	}
+	chain, _ := sent.Headers.Unprotected[cose.HeaderLabelX5Chain].([]any)
+	for _, one := range chain {
+		if certificate, ok := one.([]byte); ok {
+			parts.chain = append(parts.chain, certificate)
+		}
+	}
+	parts.stamp, _ = sent.Headers.Unprotected["io.cncf.notary.timestampSignature"].([]byte)
+	return parts, nil
 }

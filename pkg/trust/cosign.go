@@ -160,9 +160,10 @@ const (
 	// maxProgram bounds the program that an expression is compiled to, in
 	// instructions, and in the ranges of characters that these have. An expression of
 	// maxExpression characters without repetitions stays below.
-	maxProgram, maxRanges = 2000, 20_000
-	// maxIdentityValue bounds an issuer and a subject in a certificate, in bytes.
-	maxIdentityValue = 1 << 10
+	maxProgram, maxRanges = 1100, 10_000
+	// maxIdentityValue bounds an issuer and a subject in a certificate, in bytes, and
+	// maxSubjects the subjects. Certificates for signatures have one.
+	maxIdentityValue, maxSubjects = 1 << 10, 4
 )
 
 // anchored compiles an expression so that it has to match all of a value.
@@ -208,19 +209,21 @@ func boundProgram(expression string) error {
 }
 
 // instructions estimates the size of the program for an expression, and multiplies
-// where that repeats its parts: it returns at most maxProgram+1.
+// where that repeats a part. It returns at most maxProgram+1.
 func instructions(expression *syntax.Regexp) int {
-	count := 1 + len(expression.Sub)
-	if expression.Op == syntax.OpLiteral {
-		count = len(expression.Rune)
-	}
+	parts := 0
 	for _, part := range expression.Sub {
-		count = min(count+instructions(part), maxProgram+1)
+		parts = min(parts+instructions(part), maxProgram+1)
 	}
-	if expression.Op == syntax.OpRepeat {
-		count *= max(expression.Min, expression.Max, 1)
+	switch expression.Op {
+	case syntax.OpRepeat:
+		parts *= max(expression.Min, expression.Max, 1)
+	case syntax.OpLiteral:
+		parts = len(expression.Rune)
+	default:
+		parts++
 	}
-	return min(count, maxProgram+1)
+	return min(parts, maxProgram+1)
 }
 
 func (i identity) matches(who Identity) bool {

@@ -19,6 +19,7 @@ package trust
 import (
 	"context"
 	"encoding/base64"
+	"net/http"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,6 +28,9 @@ import (
 
 // Guarded is guarded, which tests break on purpose.
 func Guarded(parse func() (int, error)) (int, error) { return guarded(parse) }
+
+// Responders is the connection to OCSP responders that verification uses.
+func Responders(through http.RoundTripper) http.RoundTripper { return responders{through} }
 
 // Wait returns when no attempt to get the root is under way.
 func (p *PublicRoot) Wait() {

@@ -61,7 +61,7 @@ func rules() []rule {
 		{path: "pkg/sign"},
 		{path: "pkg/format", ours: with("pkg/limit")},
 		{path: "pkg/store", ours: with("pkg/flight")},
-		{path: "pkg/credentials", ours: with("pkg/reference", "pkg/registry", "pkg/trust"), cluster: true},
+		{path: "pkg/credentials", ours: with("pkg/limit", "pkg/reference", "pkg/registry", "pkg/trust"), cluster: true},
 		{path: "pkg/bridge", ours: with("pkg/flight", "pkg/registry", "pkg/trust", "pkg/format", "pkg/store")},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},
 		// The command line knows a cluster only as far as pkg/credentials does.
