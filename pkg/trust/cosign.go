@@ -160,7 +160,7 @@ const (
 	// maxProgram bounds the program that an expression is compiled to, in
 	// instructions, and in the ranges of characters that these have. An expression of
 	// maxExpression characters without repetitions stays below.
-	maxProgram, maxRanges = 1100, 10_000
+	maxProgram, maxRanges = 1100, 3000
 	// maxIdentityValue bounds an issuer and a subject in a certificate, in bytes, and
 	// maxSubjects the subjects. Certificates for signatures have one.
 	maxIdentityValue, maxSubjects = 1 << 10, 4

@@ -166,7 +166,7 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 const (
 	// maxTrustPolicy bounds the document, in bytes, and maxTrustPolicyValues in JSON
 	// values.
-	maxTrustPolicy, maxTrustPolicyValues = 64 << 10, 5000
+	maxTrustPolicy, maxTrustPolicyValues = 64 << 10, 2500
 	// maxStatements and maxTrustedIdentities bound the statements and the identities of
 	// each.
 	maxStatements, maxTrustedIdentities = 100, 100
@@ -355,7 +355,9 @@ func (j *notationJudge) verify(ctx context.Context, n *notationSignature, status
 	if err != nil {
 		return nil, err
 	}
-	by, err := verifier.NewWithOptions(j.method.policy, j.method.certificates, nil, verifier.VerifierOptions{
+	// Each verifier validates its policy again. The other statements do not matter here.
+	policy := &trustpolicy.Document{Version: j.method.policy.Version, TrustPolicies: []trustpolicy.TrustPolicy{*j.statement}}
+	by, err := verifier.NewWithOptions(policy, j.method.certificates, nil, verifier.VerifierOptions{
 		RevocationCodeSigningValidator: signing, RevocationTimestampingValidator: stamping,
 	})
 	if err != nil {
