@@ -814,10 +814,17 @@ func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
 			s.waitFailed("app", v1alpha1.ReasonInvalidSpec, "too complex", "still published")
 		}, []func(*scene){keys, content}},
 		"by a timeout that leaves no time": {func(s *scene) {
+			// No answer of the registry comes within the timeout.
+			s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+				select {
+				case <-r.Context().Done():
+				case <-time.After(100 * time.Millisecond):
+				}
+				return false
+			})
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
 				obj.Spec.Timeout = &metav1.Duration{Duration: time.Millisecond}
 			})
-			s.reconciled("app")
 		}, []func(*scene){keys, content}},
 		"by deleting the policy that it follows": {func(s *scene) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.OwnerReferences = nil })
