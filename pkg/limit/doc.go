@@ -20,6 +20,9 @@ limitations under the License.
 // hundreds once they are decoded. So a document is walked before it is decoded,
 // and refused where it has more values than what it is meant for needs.
 //
+// Keys alone bound no time: one verification with a large RSA key takes minutes. So
+// the keys in a document are checked before it is decoded.
+//
 // It knows neither registries nor formats: what is read, and how much of it, is
 // up to who reads.
 package limit
