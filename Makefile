@@ -170,6 +170,7 @@ generate: $(CONTROLLER_GEN) ## Generate the deep-copy functions of the API types
 .PHONY: manifests
 manifests: $(CONTROLLER_GEN) ## Generate the CustomResourceDefinitions.
 	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
+	$(GO) run ./hack/crd-limits config/crd/bases
 
 .PHONY: docs
 docs: api-docs cli-docs ## Generate all generated documentation.

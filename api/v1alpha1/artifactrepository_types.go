@@ -35,6 +35,14 @@ const MaxHistory = 10
 // MaxWithdrawn is how many withdrawn files a status remembers.
 const MaxWithdrawn = 10
 
+// MaxRequestBytes is the length of the longest reconcile request that a status
+// repeats. For a longer one it keeps the hash.
+const MaxRequestBytes = 256
+
+// MaxSettingsBytes is how many bytes of content settings a status repeats: more
+// than a spec that the schema accepts can have. For more it keeps the hash.
+const MaxSettingsBytes = 128 << 10
+
 // ArtifactRepositorySpec says which image to publish, how to reach it, whom to
 // trust, and how to read it.
 //
@@ -52,6 +60,7 @@ type ArtifactRepositorySpec struct {
 	// checked, at most 8760h. Unset: the interval of the ImageRepository that the
 	// image comes from, else 10m.
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"
 	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="interval must be at most 8760h, which is a year"
 	// +optional
@@ -60,6 +69,7 @@ type ArtifactRepositorySpec struct {
 	// Timeout bounds one attempt: resolve, verify, fetch and store. From 1ms to
 	// less than 1h. Unset: 60s.
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) < duration('1h')",message="timeout must be at least 1ms and less than 1h"
 	// +optional
@@ -90,6 +100,7 @@ type ArtifactRepositorySpec struct {
 	// Tag is the tag to publish; it is looked at again each interval, because
 	// tags move. With image only.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`
 	// +optional
 	Tag string `json:"tag,omitempty"`
@@ -97,6 +108,7 @@ type ArtifactRepositorySpec struct {
 	// Digest is the manifest to publish. Beside policy or imagePolicyRef it is
 	// the pin: exactly this is published, whatever the policy picks.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:Pattern=`^sha256:[a-f0-9]{64}$`
 	// +optional
 	Digest string `json:"digest,omitempty"`
@@ -157,6 +169,7 @@ type ArtifactRepositorySpec struct {
 	// Platform picks the manifest of an image index, as os/architecture or
 	// os/architecture/variant. Unset: linux/amd64.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`
 	// +optional
 	Platform string `json:"platform,omitempty"`
@@ -168,7 +181,8 @@ type ArtifactRepositorySpec struct {
 	LayerSelector *sourcev1.OCILayerSelector `json:"layerSelector,omitempty"`
 
 	// Ignore are patterns of files to leave out, in the format of .sourceignore
-	// (which is that of .gitignore). As on OCIRepository.
+	// (which is that of .gitignore), at most 16384 characters. As on OCIRepository.
+	// +kubebuilder:validation:MaxLength=16384
 	// +optional
 	Ignore *string `json:"ignore,omitempty"`
 }
@@ -278,6 +292,11 @@ type Recipe struct {
 	// Ignore are the patterns that were asked for.
 	// +optional
 	Ignore *string `json:"ignore,omitempty"`
+	// SettingsHash stands for format, platform, layerSelector and ignore where they
+	// take more than 128 KiB, as in a spec that was stored before they had limits. The
+	// same bytes can be made again only while the spec has settings of this hash.
+	// +optional
+	SettingsHash string `json:"settingsHash,omitempty"`
 	// ArchiveVersion is the version of the archive format.
 	// +optional
 	ArchiveVersion int `json:"archiveVersion,omitempty"`
@@ -289,7 +308,8 @@ type Recipe struct {
 
 // ObservedRequests are values of the annotation
 // reconcile.fluxcd.io/requestedAt that were seen on objects beside the
-// ArtifactRepository itself.
+// ArtifactRepository itself. For a value of more than 256 bytes its hash is kept,
+// as in lastHandledReconcileAt.
 type ObservedRequests struct {
 	// ImagePolicy is the value seen on the ImagePolicy.
 	// +optional

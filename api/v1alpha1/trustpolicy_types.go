@@ -55,6 +55,7 @@ type TrustPolicySpec struct {
 	// NamespaceSelector selects the namespaces that the policy governs by their
 	// labels. As everywhere in Kubernetes, {} selects every namespace.
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))",message="in matchExpressions, the operators In and NotIn need values, Exists and DoesNotExist must have none, and there are no others"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || self.matchLabels.all(key, size(key) <= 317)",message="in matchLabels, a key must have at most 317 characters: a prefix of 253, a slash and a name of 63"
 	// +required
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
 
