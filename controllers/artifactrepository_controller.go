@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -226,6 +227,8 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) error {
 	objects := imageObjects{client: r.Client, live: r.Live, labelKeys: r.LabelKeys, fieldManager: r.FieldManager}
 	permission := r.Rules.permission(obj, *around)
+	ctx, stop := context.WithTimeout(ctx, writeTimeout)
+	defer stop()
 	var err error
 	switch {
 	case permission.Choice == choiceOff || obj.Spec.Policy == nil:
@@ -448,7 +451,8 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 }
 
 // conclude records what an attempt made, publishes the record and says what
-// happened: bytes, record, ExternalArtifact, in this order.
+// happened: bytes, record, ExternalArtifact, in this order. A withdrawal waits for
+// none of these writes.
 func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) error {
 	before := obj.DeepCopy()
 	r.acknowledge(obj, around)
@@ -459,27 +463,30 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	if err != nil {
 		return err
 	}
-	base, err := r.recordRejection(ctx, before, obj, *a)
-	if err != nil {
-		return err
-	}
-	cleared := base
-	if base, err = r.recordAhead(ctx, base, obj); err != nil {
-		if cleared != before {
-			// What was rejected does not wait for what is to take its place.
-			err = errors.Join(err, r.deliver(ctx, cleared, external, a.plan, true))
+	base, delivered := before, error(nil)
+	switch {
+	case before.Status.Artifact != nil && obj.Status.Artifact == nil:
+		if base, delivered, err = r.withdraw(ctx, before, obj, external, a.plan); err != nil {
+			return errors.Join(err, delivered)
 		}
-		return err
-	}
-	recorded := base != before
-	if err := r.deliver(ctx, obj, external, a.plan, recorded); err != nil {
-		if apierrors.IsConflict(err) || isGone(err) {
-			if cleared != before && obj.Status.Artifact == nil {
-				r.Events.concluded(ctx, before, obj, around, *a) // the record says no longer what there is to tell
-			}
+	case withheld(obj, external, *a):
+		a.hidden = true
+		mark(obj, *a)
+	default:
+		if base, err = r.recordNews(ctx, before, obj, external, *a); err != nil {
 			return err
 		}
-		a.err, a.hidden = undelivered(err), a.hidden || external == nil
+		delivered = r.deliver(ctx, obj, external, a.plan, base != before)
+	}
+	obj.ResourceVersion = base.ResourceVersion
+	if delivered != nil {
+		if apierrors.IsConflict(delivered) || isGone(delivered) {
+			if base != before && obj.Status.Artifact == nil {
+				r.Events.concluded(ctx, before, obj, around, *a) // the record says no longer what there is to tell
+			}
+			return delivered
+		}
+		a.err, a.hidden = undelivered(delivered), a.hidden || external == nil
 		mark(obj, *a)
 	}
 	if err := r.patchStatus(ctx, base, obj); err != nil {
@@ -529,31 +536,72 @@ func undelivered(err error) error {
 	}
 }
 
-// recordRejection takes out of the record what must not stay published, before
-// anything else becomes of the attempt. Where something new takes its place, all
-// replicas learn from that, and from nothing else, that it was not just
-// replaced, and is not to be kept for the retention. It returns what the next
-// patch starts from.
-func (r *ArtifactRepositoryReconciler) recordRejection(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, a attempt) (*v1alpha1.ArtifactRepository, error) {
-	named, made := before.Status.Artifact, obj.Status.Artifact
-	if named == nil || a.plan.Action == Withdraw {
-		return before, nil
+// withdraw takes what base names away from consumers and out of the record. obj is
+// what base becomes. Neither write waits for the other: delivered is the error of the
+// first, and err that of the second. cleared is the record after it.
+func (r *ArtifactRepositoryReconciler) withdraw(ctx context.Context, base, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, plan Plan) (cleared *v1alpha1.ArtifactRepository, delivered, err error) {
+	// Another replica may lead by now, and have published what the rules accept.
+	if err := r.publisher().confirm(ctx, base); err != nil {
+		return nil, nil, err
 	}
-	cleared := obj.DeepCopy()
-	if made != nil {
-		if !a.rejected() || named.Path == made.Path {
-			return before, nil
-		}
-		cleared = before.DeepCopy()
-		clearPublished(&cleared.Status)
-		conditions.Delete(cleared, v1alpha1.ArtifactInStorageCondition)
-		markProgress(cleared, made.Revision)
+	var delivering sync.WaitGroup
+	delivering.Go(func() { delivered = r.deliver(ctx, obj, external, plan, true) })
+	cleared, err = r.clear(ctx, base)
+	delivering.Wait()
+	return cleared, delivered, err
+}
+
+// clear takes what is published out of the record by a patch that only removes, and
+// returns the record after it. The patch is refused if the record names another
+// artifact by now.
+func (r *ArtifactRepositoryReconciler) clear(ctx context.Context, base *v1alpha1.ArtifactRepository) (*v1alpha1.ArtifactRepository, error) {
+	named := base.Status.Artifact
+	if named == nil {
+		return base, nil
 	}
-	if err := r.patchStatus(ctx, before, cleared); err != nil {
+	cleared := base.DeepCopy()
+	operations := []operation{
+		{Op: "test", Path: "/status/artifact/revision", Value: named.Revision},
+		{Op: "test", Path: "/status/artifact/digest", Value: named.Digest},
+	}
+	for _, field := range clearPublished(&cleared.Status) {
+		operations = append(operations, operation{Op: "remove", Path: "/status/" + field})
+	}
+	// This adds less than what is removed.
+	operations = append(operations, operation{Op: "add", Path: "/status/withdrawn", Value: cleared.Status.Withdrawn})
+	if err := patchRemoval(ctx, r.Client, cleared, operations...); err != nil {
 		return nil, err
 	}
-	obj.ResourceVersion = cleared.ResourceVersion
+	r.attention.overwrote(client.ObjectKeyFromObject(base), base.ResourceVersion)
 	return cleared, nil
+}
+
+// recordNews writes a new artifact into the record. Where it takes the place of a
+// rejected one, that is taken out before: all replicas learn from this, and from nothing
+// else, that it was not just replaced, and is not to be kept for the retention. What
+// was rejected goes without a replacement if these writes fail or take long. It
+// returns what the next patch starts from.
+func (r *ArtifactRepositoryReconciler) recordNews(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) (*v1alpha1.ArtifactRepository, error) {
+	if !a.rejected() || before.Status.Artifact == nil || before.Status.Artifact.Path == obj.Status.Artifact.Path {
+		return r.recordAhead(ctx, before, obj)
+	}
+	inTime, stop := context.WithTimeout(ctx, replacementTime)
+	defer stop()
+	base := before
+	cleared, err := r.clear(inTime, before)
+	if err == nil {
+		base, obj.ResourceVersion = cleared, cleared.ResourceVersion
+		var ahead *v1alpha1.ArtifactRepository
+		if ahead, err = r.recordAhead(inTime, cleared, obj); err == nil {
+			return ahead, nil
+		}
+	}
+	withdrawn := base.DeepCopy()
+	clearPublished(&withdrawn.Status)
+	conditions.Delete(withdrawn, v1alpha1.ArtifactInStorageCondition)
+	markProgress(withdrawn, obj.Status.Artifact.Revision)
+	_, delivered, unrecorded := r.withdraw(ctx, base, withdrawn, external, a.plan)
+	return nil, errors.Join(err, delivered, unrecorded)
 }
 
 // recordAhead writes a new artifact into the record before anybody can see it,
@@ -626,11 +674,7 @@ func (r *ArtifactRepositoryReconciler) patchStatus(ctx context.Context, base, ob
 		return nil
 	}
 	status := obj.Status.DeepCopy()
-	err := r.Client.Status().Patch(ctx, obj, guarded(base))
-	if apierrors.IsConflict(err) && base.Status.Artifact != nil && status.Artifact == nil {
-		err = withdrawal{status: status, of: base.Status.Artifact}.insist(ctx, r.Client, obj, err)
-	}
-	if err != nil {
+	if err := r.Client.Status().Patch(ctx, obj, guarded(base)); err != nil {
 		return err
 	}
 	if obj.ResourceVersion != base.ResourceVersion {
@@ -666,11 +710,13 @@ func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.Arti
 // finalizer: nobody judges it any more, so it must not stay. Whoever deleted the
 // object and asked for its dependents to be orphaned keeps the ExternalArtifact.
 func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1.ArtifactRepository) (ctrl.Result, error) {
-	if obj.Status.Artifact == nil || controllerutil.ContainsFinalizer(obj, metav1.FinalizerOrphanDependents) {
+	if controllerutil.ContainsFinalizer(obj, metav1.FinalizerOrphanDependents) {
 		return ctrl.Result{}, nil
 	}
+	ctx, stop := context.WithTimeout(ctx, writeTimeout)
+	defer stop()
 	external, err := get(ctx, r.Client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
-	if err != nil {
+	if err != nil || external == nil && obj.Status.Artifact == nil {
 		return ctrl.Result{}, err
 	}
 	before := obj.DeepCopy()
@@ -678,9 +724,8 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	if external, err = r.external(ctx, before, obj, external); err != nil {
 		return ctrl.Result{}, err
 	}
-	if err = r.deliver(ctx, obj, external, Plan{Action: Withdraw}, false); err == nil {
-		err = r.patchStatus(ctx, before, obj)
-	}
+	_, delivered, err := r.withdraw(ctx, before, obj, external, Plan{Action: Withdraw})
+	err = errors.Join(delivered, err)
 	switch {
 	case isGone(err):
 		return ctrl.Result{}, nil

@@ -69,13 +69,11 @@ func (p publisher) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository
 	if err != nil {
 		return err
 	}
-	if obj.Status.Artifact == nil && metav1.IsControlledBy(external, obj) {
-		// What is withdrawn does not wait for labels and references. What an owner
-		// that is gone has left is adopted first, so that everybody sees why it goes.
-		if err := p.patchStatus(ctx, external, obj); err != nil {
+	if obj.Status.Artifact == nil {
+		// What is withdrawn waits for no other write: it goes first, and then is said why.
+		if err := p.empty(ctx, external); err != nil {
 			return err
 		}
-		return p.patchMeta(ctx, external, obj)
 	}
 	if err := p.patchMeta(ctx, external, obj); err != nil {
 		return err
@@ -96,12 +94,15 @@ func (p publisher) patchStatus(ctx context.Context, external *sourcev1.ExternalA
 	if !p.writeStatus(external, obj) {
 		return nil
 	}
-	status := external.Status.DeepCopy()
-	err := p.client.Status().Patch(ctx, external, guarded(before))
-	if apierrors.IsConflict(err) && obj.Status.Artifact == nil {
-		return withdrawal{status: status}.insist(ctx, p.client, external, err)
+	return p.client.Status().Patch(ctx, external, guarded(before))
+}
+
+// empty takes the artifact out of an ExternalArtifact, whichever it is.
+func (p publisher) empty(ctx context.Context, external *sourcev1.ExternalArtifact) error {
+	if external.Status.Artifact == nil {
+		return nil
 	}
-	return err
+	return patchRemoval(ctx, p.client, external, operation{Op: "remove", Path: "/status/artifact"})
 }
 
 // claim returns the ExternalArtifact to write to: the one that was seen, a new
@@ -133,12 +134,17 @@ func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, 
 	return seen.DeepCopy(), nil
 }
 
-// withdraw deletes the ExternalArtifact, if it is ours.
+// withdraw empties and deletes the ExternalArtifact, if it is ours: a finalizer, which
+// others may add, keeps the object, but not what is in it.
 func (p publisher) withdraw(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
-	if seen == nil || !ownedBy(seen, obj) || seen.DeletionTimestamp != nil {
+	if seen == nil || !ownedBy(seen, obj) {
 		return nil
 	}
-	return client.IgnoreNotFound(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID}))
+	err := client.IgnoreNotFound(p.empty(ctx, seen.DeepCopy()))
+	if seen.DeletionTimestamp == nil {
+		err = errors.Join(err, client.IgnoreNotFound(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
+	}
+	return err
 }
 
 // matches tells whether an ExternalArtifact says what the record says.
@@ -197,6 +203,14 @@ func ownedBy(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactReposito
 		(source.Namespace == "" || source.Namespace == obj.Namespace) && groupOf(source.APIVersion) == kind.Group
 }
 
+// withheld tells whether an ExternalArtifact stays without an artifact although the
+// record names one. A withdrawal may have reached only the ExternalArtifact, so it is filled
+// again when today's rules accept the artifact, and never by repair alone.
+func withheld(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) bool {
+	empty := external == nil || ownedBy(external, obj) && external.Status.Artifact == nil
+	return empty && obj.Status.Artifact != nil && !a.accepted()
+}
+
 // nameConflict says that an object of a kind stands where ours has to be.
 func nameConflict(kind, name string) error {
 	return fault.Waitf(v1alpha1.ReasonNameConflict,
@@ -213,37 +227,23 @@ func withoutController(refs []metav1.OwnerReference) []metav1.OwnerReference {
 	return kept
 }
 
-// withdrawal is a status that names an artifact no longer. It is written even if
-// the object is edited all the time: whoever may annotate it could delay for
-// ever a patch that holds only for the version that was read.
-type withdrawal struct {
-	status any
-	// of is the artifact that is withdrawn, where no other may be.
-	of *meta.Artifact
+// operation is one of a JSON patch (RFC 6902).
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value,omitempty"`
 }
 
-// insist writes it to the object with the UID, whatever version that has now,
-// after a guarded patch was a conflict. That stays the error when the object is
-// another one, or names another artifact.
-func (w withdrawal) insist(ctx context.Context, c client.Client, obj client.Object, conflict error) error {
-	type operation struct {
-		Op    string `json:"op"`
-		Path  string `json:"path"`
-		Value any    `json:"value"`
-	}
-	operations := []operation{{"test", "/metadata/uid", obj.GetUID()}}
-	if w.of != nil {
-		operations = append(operations,
-			operation{"test", "/status/artifact/revision", w.of.Revision}, operation{"test", "/status/artifact/digest", w.of.Digest})
-	}
-	patch, err := json.Marshal(append(operations, operation{"add", "/status", w.status})) // RFC 6902: add replaces
+// patchRemoval takes fields out of the status of the object with this UID. The object
+// gets smaller by it, so that its size cannot refuse the patch. It names no version:
+// somebody who edits the object all the time could delay for ever a patch that holds
+// only for the version that was read.
+func patchRemoval(ctx context.Context, c client.Client, obj client.Object, operations ...operation) error {
+	patch, err := json.Marshal(append([]operation{{Op: "test", Path: "/metadata/uid", Value: obj.GetUID()}}, operations...))
 	if err != nil {
 		return err
 	}
-	if err := c.Status().Patch(ctx, obj, client.RawPatch(types.JSONPatchType, patch)); !apierrors.IsInvalid(err) {
-		return err
-	}
-	return conflict
+	return c.Status().Patch(ctx, obj, client.RawPatch(types.JSONPatchType, patch))
 }
 
 // guarded is a merge patch that fails when the object has changed since before was read.

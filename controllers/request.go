@@ -18,8 +18,11 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -106,6 +109,10 @@ func sameRegistry(one, other string) bool {
 
 // recordedRequest asks for what the record says, byte for byte.
 func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, plan Plan, asked demands) (bridge.Request, error) {
+	content, err := r.recordedContent(obj)
+	if err != nil {
+		return bridge.Request{}, err
+	}
 	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
 	if err != nil {
 		return bridge.Request{}, err
@@ -116,7 +123,7 @@ func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj 
 		Repository: repository,
 		Tag:        plan.Tag,
 		Digest:     plan.Digest,
-		Content:    r.settings(*obj.Status.Record),
+		Content:    content,
 		Verifier:   asked.verifier(repository),
 		Terms:      asked.terms,
 	}, nil
@@ -127,6 +134,21 @@ func (r *ArtifactRepositoryReconciler) content(obj *v1alpha1.ArtifactRepository)
 	return r.settings(v1alpha1.Recipe{
 		Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
 	})
+}
+
+// recordedContent returns how the published artifact became content. Of settings that
+// are recorded as a hash only, those of the spec are taken if they have it.
+func (r *ArtifactRepositoryReconciler) recordedContent(obj *v1alpha1.ArtifactRepository) (format.Options, error) {
+	recipe := obj.Status.Record
+	if recipe.SettingsHash == "" {
+		return r.settings(*recipe), nil
+	}
+	content := r.content(obj)
+	if format.ContentHash(content) != recipe.SettingsHash {
+		return content, fault.Waitf(v1alpha1.ReasonStorageOperationFailed,
+			"the content settings of %s are recorded as a hash only, because they take more than %d KiB, and the spec has other ones now", recipe.Digest, v1alpha1.MaxSettingsBytes>>10)
+	}
+	return content, nil
 }
 
 // settings returns how an artifact becomes content: the platform's limits, and
@@ -165,6 +187,16 @@ func latestPublication(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
 	return obj.Status.History[0]
 }
 
+// tokenOf returns the reconcile request on an object as a status repeats it: the hash
+// of one that is too long. It is empty where there is none.
+func tokenOf(obj metav1.Object) string {
+	token := obj.GetAnnotations()[meta.ReconcileRequestAnnotation]
+	if len(token) <= v1alpha1.MaxRequestBytes {
+		return token
+	}
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(token)))
+}
+
 // requested tells whether somebody asked for a reconcile since the last one. On
 // an object that was never reconciled nothing is older than the request.
 func requested(obj *v1alpha1.ArtifactRepository, around Surroundings) bool {
@@ -178,7 +210,7 @@ func requested(obj *v1alpha1.ArtifactRepository, around Surroundings) bool {
 // newToken returns the request that was made since the last reconcile on the
 // ArtifactRepository or on its ExternalArtifact; empty when there is none.
 func newToken(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
-	token, asked := obj.Annotations[meta.ReconcileRequestAnnotation], requests(around).ExternalArtifact
+	token, asked := tokenOf(obj), requests(around).ExternalArtifact
 	switch {
 	case obj.Status.ObservedGeneration < 1:
 		return ""
@@ -193,7 +225,7 @@ func newToken(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
 
 // acknowledge writes into the status which requests were seen.
 func (r *ArtifactRepositoryReconciler) acknowledge(obj *v1alpha1.ArtifactRepository, around Surroundings) {
-	if token, ok := meta.ReconcileAnnotationValue(obj.Annotations); ok {
+	if token := tokenOf(obj); token != "" {
 		obj.Status.SetLastHandledReconcileRequest(token)
 	}
 	now, seen := requests(around), observedRequests(obj)
@@ -212,10 +244,10 @@ func (r *ArtifactRepositoryReconciler) acknowledge(obj *v1alpha1.ArtifactReposit
 func requests(around Surroundings) v1alpha1.ObservedRequests {
 	var now v1alpha1.ObservedRequests
 	if around.Policy != nil {
-		now.ImagePolicy = around.Policy.Annotations[meta.ReconcileRequestAnnotation]
+		now.ImagePolicy = tokenOf(around.Policy)
 	}
 	if around.External != nil {
-		now.ExternalArtifact = around.External.Annotations[meta.ReconcileRequestAnnotation]
+		now.ExternalArtifact = tokenOf(around.External)
 	}
 	return now
 }

@@ -81,6 +81,12 @@ func (a attempt) verifiedAnew() bool {
 	return ok
 }
 
+// accepted tells whether the rules of today accept what is recorded: they were those
+// that accepted it before, or it was judged by them now.
+func (a attempt) accepted() bool {
+	return a.judgement == nil || a.verifiedAnew() || a.judgement.err == nil && a.judgement.wait == 0
+}
+
 // record writes what an attempt made into the status: artifact, recipe and
 // history. What was withdrawn is taken out of it; the history stays.
 func record(obj *v1alpha1.ArtifactRepository, a attempt) {
@@ -127,28 +133,57 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		status.TrustWarnings = a.met.warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
 		size = made.Bytes
 	}
-	status.Record = &v1alpha1.Recipe{
-		Image:          made.Image.Repository,
-		Digest:         made.Image.Digest.String(),
-		Format:         a.settings.Format,
-		Platform:       a.settings.Platform,
-		LayerSelector:  a.settings.LayerSelector,
-		Ignore:         a.settings.Ignore,
+	recipe := recipeOf(a.settings, made.Content)
+	recipe.Image, recipe.Digest, recipe.Size = made.Image.Repository, made.Image.Digest.String(), size
+	status.Record = &recipe
+}
+
+// recipeOf records content settings, or their hash where they take too many bytes for a
+// status.
+func recipeOf(settings format.Options, hash string) v1alpha1.Recipe {
+	bytes := len(settings.Format) + len(settings.Platform)
+	if settings.LayerSelector != nil {
+		bytes += len(settings.LayerSelector.MediaType) + len(settings.LayerSelector.Operation)
+	}
+	if settings.Ignore != nil {
+		bytes += len(*settings.Ignore)
+	}
+	if bytes > v1alpha1.MaxSettingsBytes {
+		return v1alpha1.Recipe{SettingsHash: hash, ArchiveVersion: format.ArchiveVersion}
+	}
+	return v1alpha1.Recipe{
+		Format:         settings.Format,
+		Platform:       settings.Platform,
+		LayerSelector:  settings.LayerSelector,
+		Ignore:         settings.Ignore,
 		ArchiveVersion: format.ArchiveVersion,
-		Size:           size,
 	}
 }
 
 // clearPublished takes what is published out of the record, where it is noted that
 // it was withdrawn: a replica that sees only what took its place could not tell that
-// from what was replaced. The history stays.
-func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) {
+// from what was replaced. The history stays. It returns the names of the fields that
+// are empty now and were not.
+func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) (removed []string) {
+	for _, field := range []struct {
+		name string
+		set  bool
+	}{
+		{"artifact", status.Artifact != nil}, {"record", status.Record != nil}, {"format", status.Format != ""},
+		{"observedContent", status.ObservedContent != ""}, {"observedTrust", status.ObservedTrust != ""},
+		{"trustWarnings", len(status.TrustWarnings) > 0},
+	} {
+		if field.set {
+			removed = append(removed, field.name)
+		}
+	}
 	if digest, ok := fileDigest(status.Artifact); ok {
 		status.Withdrawn = append([]string{digest}, status.Withdrawn...)
 		status.Withdrawn = status.Withdrawn[:min(len(status.Withdrawn), v1alpha1.MaxWithdrawn)]
 	}
 	status.Artifact, status.Record, status.Format = nil, nil, ""
 	status.ObservedContent, status.ObservedTrust, status.TrustWarnings = "", "", nil
+	return removed
 }
 
 // fileDigest returns the digest of an artifact's file, by which it is named. That
@@ -308,6 +343,10 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 		artifact.Revision, obj.Status.Record.Image, obj.Status.Format, since(artifact.LastUpdateTime))
 	if a.plan.Note != "" {
 		message += "; " + a.plan.Note
+	}
+	if obj.Status.Record.SettingsHash != "" {
+		message += fmt.Sprintf("; the content settings (ignore, layerSelector, format, platform) take more than %d KiB, so only their hash is recorded:"+
+			" lost bytes cannot be made again after the settings change; shorten them", v1alpha1.MaxSettingsBytes>>10)
 	}
 	return message + unenforced(obj)
 }

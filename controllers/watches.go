@@ -322,7 +322,7 @@ func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.O
 		return nil
 	}
 	external := obj.(*sourcev1.ExternalArtifact)
-	token := external.Annotations[meta.ReconcileRequestAnnotation]
+	token := tokenOf(external)
 	asked := token != "" && token != observedRequests(repository).ExternalArtifact
 	if !asked && r.stillThere(ctx, key, external.UID) && r.publisher().matches(inTheWordsOf(repository, external), repository) {
 		return nil

@@ -1,0 +1,347 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// interference is what becomes of a write instead: an answer, or nil to let it pass.
+type interference func(r *http.Request, body string) (*http.Response, error)
+
+// interfering is a way to the API server on which writes fail.
+type interfering struct {
+	http.RoundTripper
+
+	with *atomic.Pointer[interference]
+}
+
+// RoundTrip implements http.RoundTripper.
+func (i interfering) RoundTrip(r *http.Request) (*http.Response, error) {
+	if interfere := i.with.Load(); interfere != nil && r.Method == http.MethodPatch {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		if answer, err := (*interfere)(r, string(body)); answer != nil || err != nil {
+			return answer, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return i.RoundTripper.RoundTrip(r)
+}
+
+// interferedScene makes a scene in whose writes interfere, once it is set, interferes.
+func interferedScene(t *testing.T) (s *scene, interfere func(interference)) {
+	t.Helper()
+	s = newScene(t)
+	var with atomic.Pointer[interference]
+	s.transport = func(next http.RoundTripper) http.RoundTripper { return interfering{next, &with} }
+	return s, func(i interference) {
+		if i == nil {
+			with.Store(nil)
+			return
+		}
+		with.Store(&i)
+	}
+}
+
+// tooLarge is the answer of an API server to a write that it cannot store.
+func tooLarge(r *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusRequestEntityTooLarge, Request: r, Header: http.Header{"Content-Type": {"text/plain"}},
+		Body: io.NopCloser(strings.NewReader("etcdserver: request is too large")),
+	}, nil
+}
+
+// never answers a request.
+func never(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+const (
+	recordPath   = "/artifactrepositories/app/status"
+	externalPath = "/externalartifacts/app/status"
+)
+
+// fill makes an object as large as the API server stores it, with labels.
+func fill[T any, P object[T]](s *scene, name string) {
+	s.Helper()
+	var err error
+	for size := 1_500_000; size > 1_300_000; size -= 2_000 {
+		obj := read[T, P](s, name)
+		labels := map[string]string{}
+		for i := range size / 320 {
+			labels[fmt.Sprintf("%s.%05d/%s", strings.Repeat("a", 240), i, strings.Repeat("b", 60))] = "c"
+		}
+		obj.SetLabels(labels)
+		obj.SetManagedFields([]metav1.ManagedFieldsEntry{{}}) // else they repeat all labels
+		if err = s.client.Update(s.Context(), obj); err == nil {
+			return
+		}
+	}
+	NewWithT(s).Expect(err).NotTo(HaveOccurred(), "no size was accepted")
+}
+
+// A withdrawal takes away what is published, in two patches that only remove. No other
+// write stops it, and neither of them stops the other.
+func TestAWithdrawalWaitsForNoOtherWrite(t *testing.T) {
+	refuses := func(path string, answer func(*http.Request) (*http.Response, error)) interference {
+		return func(r *http.Request, _ string) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, path) {
+				return answer(r)
+			}
+			return nil, nil //nolint:nilnil // the write passes
+		}
+	}
+	var once atomic.Bool
+	for name, c := range map[string]struct {
+		interference interference
+		// recorded and delivered tell which of the two patches comes to pass.
+		recorded, delivered bool
+	}{
+		"the objects are as large as they can be": {nil, true, true},
+		"the record is refused once": {func(r *http.Request, body string) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, recordPath) && once.CompareAndSwap(false, true) {
+				return tooLarge(r)
+			}
+			return nil, nil //nolint:nilnil // the write passes
+		}, true, true},
+		"the record is refused for ever":                     {refuses(recordPath, tooLarge), false, true},
+		"the record is never answered":                       {refuses(recordPath, never), false, true},
+		"the ExternalArtifact is refused for ever":           {refuses(externalPath, tooLarge), true, false},
+		"the ExternalArtifact is never answered":             {refuses(externalPath, never), true, false},
+		"the labels of the ExternalArtifact are not written": {refuses("/externalartifacts/app", tooLarge), true, true},
+		"all other writes are refused": {func(r *http.Request, body string) (*http.Response, error) {
+			if strings.Contains(body, `"op":"remove"`) {
+				return nil, nil //nolint:nilnil // the write passes
+			}
+			return tooLarge(r)
+		}, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, interfere := interferedScene(t)
+			s.start()
+			s.publishes("app", "1.0.0")
+			fill[v1alpha1.ArtifactRepository](s, "app")
+			fill[sourcev1.ExternalArtifact](s, "app")
+			if c.interference != nil {
+				interfere(c.interference)
+			}
+
+			s.govern("policy", listing("ghcr.io/org/**"))
+
+			NewWithT(t).Eventually(func(g Gomega) {
+				if c.delivered {
+					g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact).To(BeNil(), "consumers find no artifact")
+				}
+				if c.recorded {
+					g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil(), "the record names no artifact")
+				}
+			}).WithTimeout(deadline / 3).WithPolling(poll).Should(Succeed())
+			if c.recorded && c.delivered {
+				return
+			}
+			NewWithT(t).Consistently(func(g Gomega) {
+				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact == nil).To(Equal(c.delivered))
+			}).WithTimeout(2 * time.Second).WithPolling(poll).Should(Succeed())
+
+			// Labels are for whoever wrote them to remove.
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Labels = nil })
+			edit(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.Labels = nil })
+			interfere(nil)
+			s.withdrawn("app", "is not allowed")
+		})
+	}
+}
+
+// An ExternalArtifact is empty although the record names an artifact after half a
+// withdrawal. A verdict fills it again, and never repair alone.
+func TestHalfAWithdrawalIsNotTakenBackByRepair(t *testing.T) {
+	for name, remove := range map[string]func(*scene){
+		"it is empty": func(*scene) {},
+		"it is gone": func(s *scene) {
+			remove[sourcev1.ExternalArtifact](s, "app")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, interfere := interferedScene(t)
+			s.start()
+			signer := newSigner(t)
+			s.platformKeys("release", signer)
+			s.govern("policy", signedBy("release"))
+			s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1.0.0\n"})
+			s.sign("app:1.0.0", signer)
+			s.imageRepository("app")
+			s.imagePolicy("app", annotated)
+			s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+			published := s.waitPublished("app", "1.0.0@").Status.Artifact
+
+			interfere(func(r *http.Request, _ string) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, recordPath) {
+					return tooLarge(r)
+				}
+				return nil, nil //nolint:nilnil // the write passes
+			})
+			s.platformKeys("release", newSigner(t))
+			s.eventually(func(g Gomega) {
+				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact).To(BeNil())
+			})
+			s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return true
+			})
+			asked := func() int { return s.registry.Count("", "/v2/") }
+			s.registry.Forget()
+			s.eventually(func(g Gomega) { g.Expect(asked()).To(BeNumerically(">", 2)) })
+			interfere(nil)
+			remove(s)
+
+			s.reconciled("app")
+			NewWithT(t).Consistently(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).NotTo(BeNil(), "nobody knows yet")
+				external := &sourcev1.ExternalArtifact{}
+				err := s.client.Get(t.Context(), client.ObjectKey{Namespace: s.namespace, Name: "app"}, external)
+				g.Expect(client.IgnoreNotFound(err)).To(Succeed())
+				g.Expect(external.Status.Artifact).To(BeNil(), "repair filled it")
+			}).WithTimeout(2 * time.Second).WithPolling(poll).Should(Succeed())
+			NewWithT(t).Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).NotTo(ContainSubstring("still published"))
+
+			s.platformKeys("release", signer)
+			s.registry.Answer(nil)
+			s.reconciled("app")
+			NewWithT(t).Expect(s.waitPublished("app", "1.0.0@").Status.Artifact.Digest).To(Equal(published.Digest))
+		})
+	}
+}
+
+// A finalizer keeps an object, and not what is published by it.
+func TestOptingOutEmptiesAnExternalArtifactThatIsHeld(t *testing.T) {
+	s := startScene(t)
+	s.picked("app", "1.0.0")
+	s.artifactRepository("app")
+	s.waitPublished("app", "1.0.0@")
+	edit(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.Finalizers = []string{"example.com/hold"} })
+	s.labels(nil)
+	s.eventually(func(g Gomega) {
+		external := get[sourcev1.ExternalArtifact](g, s, "app")
+		g.Expect(external.DeletionTimestamp).NotTo(BeNil())
+		g.Expect(external.Status.Artifact).To(BeNil())
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
+	})
+	edit(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.Finalizers = nil })
+}
+
+// A reconcile request of any length is handled once, and repeated in no status.
+func TestALongRequestIsKeptAsItsHash(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.publishes("app", "1.0.0")
+	token := strings.Repeat("t", 200_000)
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { request(obj, token) })
+	edit(s, "app", func(obj *imagev1.ImagePolicy) { request(obj, token) })
+	edit(s, "app", func(obj *sourcev1.ExternalArtifact) { request(obj, token) })
+	hash := "sha256:" + sha256Of(token)
+	s.eventually(func(g Gomega) {
+		status := get[v1alpha1.ArtifactRepository](g, s, "app").Status
+		g.Expect(status.LastHandledReconcileAt).To(Equal(hash))
+		g.Expect(status.ObservedRequests).To(Equal(&v1alpha1.ObservedRequests{ImagePolicy: hash, ExternalArtifact: hash}))
+	})
+	s.waitPublished("app", "1.0.0@")
+	s.registry.Forget()
+	g.Consistently(s.registry.Requests).WithTimeout(time.Second).WithPolling(poll).Should(BeEmpty(), "it is handled once")
+	s.registry.Forget()
+	edit(s, "app", func(obj *sourcev1.ExternalArtifact) { request(obj, token+"t") })
+	s.eventually(func(g Gomega) { g.Expect(s.registry.Requests()).NotTo(BeEmpty(), "another one is another request") })
+}
+
+// unlimited has the API server store an ignore of any length, as before it had a
+// limit, while do runs.
+func (s *scene) unlimited(do func()) {
+	s.Helper()
+	g := NewWithT(s)
+	const path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/ignore/maxLength"
+	crd := &unstructured.Unstructured{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	crd.SetName("artifactrepositories." + v1alpha1.Group)
+	patch := func(text string) {
+		g.Expect(s.client.Patch(context.WithoutCancel(s.Context()), crd, client.RawPatch(types.JSONPatchType, []byte(text)))).To(Succeed())
+	}
+	probe := func() error {
+		ignore := strings.Repeat("a", 20_000)
+		obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "probe"}}
+		obj.Spec.ImagePolicyRef, obj.Spec.Ignore = &meta.LocalObjectReference{Name: "probe"}, &ignore
+		return s.client.Create(s.Context(), obj, client.DryRunAll)
+	}
+	patch(`[{"op": "remove", "path": "` + path + `"}]`)
+	g.Eventually(probe).WithTimeout(deadline).WithPolling(poll).Should(Succeed())
+	do()
+	patch(`[{"op": "add", "path": "` + path + `", "value": 16384}]`)
+	g.Eventually(func() bool { return apierrors.IsInvalid(probe()) }).WithTimeout(deadline).WithPolling(poll).Should(BeTrue())
+}
+
+// A spec that was stored before it had limits is published, rebuilt and withdrawn.
+func TestSettingsThatWereStoredBeforeTheyHadALimit(t *testing.T) {
+	s, g := newScene(t), NewWithT(t)
+	s.picked("app", "1.0.0")
+	ignore := "*.md\n" + strings.Repeat("# "+strings.Repeat("a", 97)+"\n", 14_000)
+	s.unlimited(func() {
+		s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = &ignore })
+	})
+	s.start()
+	external := s.waitPublished("app", "1.0.0")
+	obj := s.record("app")
+	g.Expect(obj.Status.Record.Ignore).To(BeNil())
+	g.Expect(obj.Status.Record.SettingsHash).To(Equal(obj.Status.ObservedContent))
+	g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).To(ContainSubstring("only their hash is recorded"))
+
+	g.Expect(os.Remove(s.file(external.Status.Artifact))).To(Succeed())
+	s.reconciled("app")
+	s.expectServed(external.Status.Artifact)
+
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = true })
+	s.eventually(func(g Gomega) {
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+	})
+	s.govern("policy", listing("ghcr.io/org/**"))
+	s.withdrawn("app", "is not allowed")
+}
