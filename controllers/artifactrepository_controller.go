@@ -464,8 +464,9 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		return err
 	}
 	base, delivered := before, error(nil)
+	withdrawn := before.Status.Artifact != nil && obj.Status.Artifact == nil
 	switch {
-	case before.Status.Artifact != nil && obj.Status.Artifact == nil:
+	case withdrawn:
 		if base, delivered, err = r.withdraw(ctx, before, obj, external, a.plan); err != nil {
 			return errors.Join(err, delivered)
 		}
@@ -479,15 +480,21 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		delivered = r.deliver(ctx, obj, external, a.plan, base != before)
 	}
 	obj.ResourceVersion = base.ResourceVersion
-	if delivered != nil {
-		if apierrors.IsConflict(delivered) || isGone(delivered) {
-			if base != before && obj.Status.Artifact == nil {
-				r.Events.concluded(ctx, before, obj, around, *a) // the record says no longer what there is to tell
-			}
-			return delivered
+	if delivered != nil && !apierrors.IsConflict(delivered) && !isGone(delivered) {
+		why := a.err
+		if !withdrawn {
+			why = nil
 		}
-		a.err, a.hidden = undelivered(delivered), a.hidden || external == nil
+		a.err, a.hidden = undelivered(why, delivered), a.hidden || external == nil
 		mark(obj, *a)
+		delivered = nil
+	}
+	if withdrawn {
+		// The record says no longer what there is to tell, whatever becomes of the rest.
+		r.Events.concluded(ctx, before, obj, around, *a)
+	}
+	if delivered != nil {
+		return delivered
 	}
 	if err := r.patchStatus(ctx, base, obj); err != nil {
 		return err
@@ -496,7 +503,9 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		r.Metrics.publications.Inc()
 	}
 	r.observeArrival(obj, around, a.err)
-	r.Events.concluded(ctx, before, obj, around, *a)
+	if !withdrawn {
+		r.Events.concluded(ctx, before, obj, around, *a)
+	}
 	return nil
 }
 
@@ -523,8 +532,12 @@ func (r *ArtifactRepositoryReconciler) observeArrival(obj *v1alpha1.ArtifactRepo
 }
 
 // undelivered says why the ExternalArtifact could not be made to say what the
-// record says: somebody else's has the name, or the API server refused the write.
-func undelivered(err error) error {
+// record says: somebody else's has the name, or the API server refused the write. why
+// is the reason of a withdrawal, which says more.
+func undelivered(why, err error) error {
+	if failure := fault.Of(why, ""); failure != nil && failure.Reason != "" {
+		return fault.Retryf(failure.Reason, "%w; the ExternalArtifact could not be written: %w", why, err)
+	}
 	var known *fault.Error
 	switch {
 	case errors.As(err, &known):
@@ -540,8 +553,9 @@ func undelivered(err error) error {
 // what base becomes. Neither write waits for the other: delivered is the error of the
 // first, and err that of the second. cleared is the record after it.
 func (r *ArtifactRepositoryReconciler) withdraw(ctx context.Context, base, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, plan Plan) (cleared *v1alpha1.ArtifactRepository, delivered, err error) {
-	// Another replica may lead by now, and have published what the rules accept.
-	if err := r.publisher().confirm(ctx, base); err != nil {
+	// Another replica may lead by now, and have published what the rules accept. What
+	// an object has left that is gone is nobody else's.
+	if err := r.publisher().confirm(ctx, base); err != nil && !isGone(err) {
 		return nil, nil, err
 	}
 	var delivering sync.WaitGroup
@@ -567,8 +581,8 @@ func (r *ArtifactRepositoryReconciler) clear(ctx context.Context, base *v1alpha1
 	for _, field := range clearPublished(&cleared.Status) {
 		operations = append(operations, operation{Op: "remove", Path: "/status/" + field})
 	}
-	// This adds less than what is removed.
-	operations = append(operations, operation{Op: "add", Path: "/status/withdrawn", Value: cleared.Status.Withdrawn})
+	// This adds less than what is removed. Conditions that say that it is published go, too.
+	operations = append(operations, operation{Op: "add", Path: "/status/withdrawn", Value: cleared.Status.Withdrawn}, noConditions())
 	if err := patchRemoval(ctx, r.Client, cleared, operations...); err != nil {
 		return nil, err
 	}

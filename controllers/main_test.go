@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -69,8 +70,15 @@ func (s *apiServer) start(ctx context.Context) error {
 	return s.err
 }
 
+// sharedServer is the variable by which the workers of a fuzz test, which are processes
+// of their own, find the API server of the process that started them.
+const sharedServer = "IMAGE_SOURCE_CONTROLLER_TEST_KUBECONFIG"
+
 func (s *apiServer) launch(ctx context.Context) error {
 	var err error
+	if shared := os.Getenv(sharedServer); shared != "" {
+		return s.connect(shared)
+	}
 	s.controlPlane, err = controlplane.Start(ctx, controlplane.Options{
 		APIServerOnly: true,
 		CRDPaths:      []string{filepath.Join("..", "config", "crd", "bases")},
@@ -79,7 +87,17 @@ func (s *apiServer) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.config = s.controlPlane.RESTConfig()
+	if err := os.Setenv(sharedServer, s.controlPlane.Kubeconfig()); err != nil {
+		return err
+	}
+	return s.connect(s.controlPlane.Kubeconfig())
+}
+
+func (s *apiServer) connect(kubeconfig string) (err error) {
+	if s.config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+		return err
+	}
+	s.config.QPS = -1 // tests wait for the server, not for themselves
 	s.client, err = client.NewWithWatch(s.config, client.Options{Scheme: scheme()})
 	return err
 }

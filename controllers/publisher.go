@@ -102,7 +102,7 @@ func (p publisher) empty(ctx context.Context, external *sourcev1.ExternalArtifac
 	if external.Status.Artifact == nil {
 		return nil
 	}
-	return patchRemoval(ctx, p.client, external, operation{Op: "remove", Path: "/status/artifact"})
+	return patchRemoval(ctx, p.client, external, operation{Op: "remove", Path: "/status/artifact"}, noConditions())
 }
 
 // claim returns the ExternalArtifact to write to: the one that was seen, a new
@@ -232,6 +232,11 @@ type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value,omitempty"`
+}
+
+// noConditions empties the conditions of a status, whether it has some or not.
+func noConditions() operation {
+	return operation{Op: "add", Path: "/status/conditions", Value: []metav1.Condition{}}
 }
 
 // patchRemoval takes fields out of the status of the object with this UID. The object

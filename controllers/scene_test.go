@@ -372,6 +372,12 @@ func (j *journal) String() string {
 	return j.lines.String()
 }
 
+func (j *journal) forget() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines.Reset()
+}
+
 // tell prints what a person needs who finds a test failed.
 func (s *scene) tell() {
 	ctx := context.WithoutCancel(s.Context())

@@ -41,7 +41,7 @@ const MaxRequestBytes = 256
 
 // MaxSettingsBytes is how many bytes of content settings a status repeats: more
 // than a spec that the schema accepts can have. For more it keeps the hash.
-const MaxSettingsBytes = 128 << 10
+const MaxSettingsBytes = 72 << 10
 
 // ArtifactRepositorySpec says which image to publish, how to reach it, whom to
 // trust, and how to read it.
@@ -108,7 +108,7 @@ type ArtifactRepositorySpec struct {
 	// Digest is the manifest to publish. Beside policy or imagePolicyRef it is
 	// the pin: exactly this is published, whatever the policy picks.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^sha256:[a-f0-9]{64}$`
 	// +optional
 	Digest string `json:"digest,omitempty"`
@@ -293,7 +293,7 @@ type Recipe struct {
 	// +optional
 	Ignore *string `json:"ignore,omitempty"`
 	// SettingsHash stands for format, platform, layerSelector and ignore where they
-	// take more than 128 KiB, as in a spec that was stored before they had limits. The
+	// take more than 72 KiB, as in a spec that was stored before they had limits. The
 	// same bytes can be made again only while the spec has settings of this hash.
 	// +optional
 	SettingsHash string `json:"settingsHash,omitempty"`

@@ -239,7 +239,7 @@ func TestTheServerRefuses(t *testing.T) {
 		"a tag of nothing":                     {spec: `{image: ghcr.io/org/app, tag: ""}`, words: []string{"spec.tag"}},
 		"a tag that starts with a dot":         {spec: `{image: ghcr.io/org/app, tag: ".1"}`, words: []string{"spec.tag", "should match"}},
 		"a tag that is a path":                 {spec: `{image: ghcr.io/org/app, tag: "../1"}`, words: []string{"spec.tag", "should match"}},
-		"a tag of 129 characters":              {spec: `{image: ghcr.io/org/app, tag: ` + strings.Repeat("a", 129) + `}`, words: []string{"spec.tag", "should match"}},
+		"a tag of 129 characters":              {spec: `{image: ghcr.io/org/app, tag: ` + strings.Repeat("a", 129) + `}`, words: []string{"spec.tag", "may not be more than 128"}},
 		"a digest of nothing":                  {spec: `{image: ghcr.io/org/app, digest: ""}`, words: []string{"spec.digest"}},
 		"a digest without its algorithm":       {spec: `{image: ghcr.io/org/app, digest: ` + strings.Repeat("a", 64) + `}`, words: []string{"spec.digest", "should match"}},
 		"a digest that is cut":                 {spec: `{image: ghcr.io/org/app, digest: "sha256:abc"}`, words: []string{"spec.digest", "should match"}},
