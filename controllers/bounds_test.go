@@ -18,6 +18,8 @@ package controllers
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -47,4 +49,28 @@ func TestStrangersCannotHaveAnObjectLookedAtAllTheTime(t *testing.T) {
 	if got := len(poked); got != 2 {
 		t.Errorf("two objects were asked for %d times", got)
 	}
+}
+
+func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
+	const values, size = 200, 200_000
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	var told said
+	before := heap()
+	for i := range values {
+		if !told.first("uid", warning{Value: strings.Repeat("v", size) + fmt.Sprint(i)}) {
+			t.Fatalf("the warning about value %d was not given", i)
+		}
+	}
+	if told.first("uid", warning{Value: strings.Repeat("v", size) + "0"}) {
+		t.Error("a warning is given twice")
+	}
+	if grown := heap() - min(before, heap()); grown > values*size/4 {
+		t.Errorf("the warnings about %d values of %d bytes keep %d bytes", values, size, grown)
+	}
+	runtime.KeepAlive(&told)
 }

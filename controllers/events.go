@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync"
@@ -266,10 +267,12 @@ type said struct {
 	warnings map[saidKey]struct{}
 }
 
+// saidKey identifies a warning. It holds the hash of the value, which can be as long as
+// an annotation: a tenant who edits one could fill the memory with them.
 type saidKey struct {
 	uid   types.UID
 	place place
-	value string
+	value [sha256.Size]byte
 }
 
 const maxSaid = 10_000
@@ -279,7 +282,7 @@ const maxSaid = 10_000
 func (s *said) first(uid types.UID, warning warning) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := saidKey{uid: uid, place: warning.Place, value: warning.Value}
+	key := saidKey{uid: uid, place: warning.Place, value: sha256.Sum256([]byte(warning.Value))}
 	if _, ok := s.warnings[key]; ok {
 		return false
 	}
