@@ -462,7 +462,7 @@ func TestAnArtifactRepositoryThatIsMadeAgainAdoptsWhatItLeft(t *testing.T) {
 }
 
 // Consumers can tell why what they use goes: somebody new owns it.
-func TestWhatAnOwnerLeftIsAdoptedBeforeItIsTakenAway(t *testing.T) {
+func TestWhatAnOwnerLeftIsTakenAwayAndAdopted(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.artifactRepository("app")
 	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
@@ -492,7 +492,9 @@ func TestWhatAnOwnerLeftIsAdoptedBeforeItIsTakenAway(t *testing.T) {
 				continue
 			}
 			g.Expect(external.UID).To(Equal(before.UID))
-			g.Expect(external.OwnerReferences).To(Equal(controlledBy("app", s.record("app").UID)))
+			s.eventually(func(g Gomega) {
+				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").OwnerReferences).To(Equal(controlledBy("app", s.record("app").UID)))
+			})
 			return
 		case <-timeout:
 			t.Fatal("what the former owner published is still there")

@@ -406,11 +406,20 @@ func (p *platform) namespace(ctx context.Context, images v1alpha1.ImagePattern) 
 	if err := p.client.Create(ctx, namespace); err != nil {
 		return "", err
 	}
-	policy := &v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: namespace.Name}, Spec: v1alpha1.TrustPolicySpec{
+	labels := map[string]string{sceneLabel: "fuzz"}
+	policy := &v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: namespace.Name, Labels: labels}, Spec: v1alpha1.TrustPolicySpec{
 		NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace.Name}},
 		Images:            []v1alpha1.ImagePattern{images},
 	}}
 	return namespace.Name, p.client.Create(ctx, policy)
+}
+
+// ownPolicies is a reader that finds no TrustPolicies of other tests.
+type ownPolicies struct{ client.Reader }
+
+// List implements client.Reader.
+func (r ownPolicies) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	return r.Reader.List(ctx, list, append(options, client.MatchingLabels{sceneLabel: "fuzz"})...)
 }
 
 // assemble makes the reconciler, which reads from the API server itself: what a test
@@ -445,7 +454,7 @@ func (p *platform) assemble(f *testing.F) error {
 		Client: p.client, Live: p.client, Rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
 		Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client}),
 		Bridge: bridge.New(replica, time.Now), Store: replica,
-		Trust:        &controllers.Trust{Client: p.client, Secrets: p.client, Live: p.client, Namespace: metav1.NamespaceSystem},
+		Trust:        &controllers.Trust{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client, Namespace: metav1.NamespaceSystem},
 		Content:      format.Options{Limits: limits},
 		FieldManager: fieldManager, Backoff: helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),
 		Events: &controllers.Events{Recorder: &record.FakeRecorder{}, Metrics: helper.NewMetrics(mgr, fluxmetrics.NewRecorder())}, Metrics: ours,
