@@ -225,6 +225,9 @@ func pathless(err error) error {
 
 // readLocal packs a folder or file as a push would, and unpacks that.
 func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions) error {
+	if err := checkFinished(ctx, path); err != nil {
+		return err
+	}
 	folder, remove, err := (&push{app: a, path: path}).folder()
 	if err != nil {
 		return err

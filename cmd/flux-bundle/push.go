@@ -307,6 +307,9 @@ func (p *push) given() (map[string]string, error) {
 
 // pack packs the folder and checks what was packed.
 func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error) {
+	if err := checkFinished(ctx, p.path); err != nil {
+		return nil, err
+	}
 	folder, remove, err := p.folder()
 	if err != nil {
 		return nil, err
@@ -335,8 +338,8 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 	return packed, v.validate(ctx, packed.Path)
 }
 
-// packOptions leave out what patterns match, and what a pull into the folder left
-// there that was killed.
+// packOptions leave out what patterns match, and the stage of a pull that starts
+// while the folder is read.
 func (a *app) packOptions(patterns []string) format.PackOptions {
 	all := append([]string{stagePrefix + "*/"}, patterns...)
 	return format.PackOptions{Ignore: strings.Join(all, "\n"), Limits: a.flags.limits}

@@ -141,16 +141,46 @@ func TestNamesOfLinksDoNothingToATerminal(t *testing.T) {
 	g.Expect(run.err).NotTo(Or(ContainSubstring("\x1b"), ContainSubstring("\n::")))
 }
 
-func TestWhatAKilledPullLeftIsNotPushed(t *testing.T) {
-	g := NewWithT(t)
-	dir := manifests(t)
-	clean := must(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")
-	_, err := newStage(dir) // and nobody closes it
-	g.Expect(err).NotTo(HaveOccurred())
-	_, err = newStage(filepath.Join(dir, "app"))
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(must(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")).To(Equal(clean))
-	must(t, "diff", dir, manifests(t))
+// TestAFolderThatAPullLeftUnfinishedIsNotPushed pushes a folder with the stage of a
+// pull that was killed: in it, below it, or above it and about to write to it.
+func TestAFolderThatAPullLeftUnfinishedIsNotPushed(t *testing.T) {
+	for name, c := range map[string]struct {
+		pulled, pushed string
+		// unpacked is a file of the artifact that the pull did not come to.
+		unpacked string
+		refused  bool
+	}{
+		"the folder":                             {"", "", "", true},
+		"a folder below":                         {"app", "", "", true},
+		"a folder above":                         {"", "app", "app/config.yaml", true},
+		"a file beside":                          {"", "app/config.yaml", "app/config.yaml", true},
+		"a folder above that does not write":     {"", "app", "other/a.yaml", false},
+		"a file that the artifact does not have": {"", "app/config.yaml", "app/other.yaml", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := manifests(t)
+			s, err := newStage(filepath.Join(dir, c.pulled)) // and nobody closes it
+			g.Expect(err).NotTo(HaveOccurred())
+			if c.unpacked != "" {
+				write(t, filepath.Join(dir, c.pulled, s.name, freshFolder), map[string]string{c.unpacked: "new"})
+			}
+			args := []string{"-f", filepath.Join(dir, c.pushed), "-t", "example.com/org/app:v1", "--dry-run"}
+			run := flux(t, args...)
+			if !c.refused {
+				g.Expect(run.code).To(Equal(exitOK), run.err)
+				return
+			}
+			g.Expect(run.code).To(Equal(exitFailure), run.err)
+			expectOneError(g, run, s.name+`" belongs to a pull that was killed or still runs`, "pull again with --force")
+			run = flux(t, "diff", filepath.Join(dir, c.pushed), manifests(t))
+			g.Expect(run.code).To(Equal(exitTrouble), run.err)
+			expectOneError(g, run, s.name)
+
+			g.Expect(os.RemoveAll(filepath.Join(dir, c.pulled, s.name))).To(Succeed())
+			must(t, args...)
+		})
+	}
 }
 
 // TestTheKeyThatSignsIsNotPushed pushes the folder that the key pair was made in,

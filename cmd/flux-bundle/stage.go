@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,6 +32,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // stage is a folder in the folder that is written to. Everything is unpacked
@@ -39,10 +41,12 @@ type stage struct {
 	// target is the folder that is written to, and nothing is outside of it.
 	target *os.Root
 	// name of the stage in the target; what is unpacked is in its folder new, what
-	// is overwritten goes to its folder old.
+	// is overwritten stays in its folder old until all is done.
 	name string
 	// fresh is the folder new.
 	fresh *os.Root
+	// allowed are the permissions that the umask leaves.
+	allowed fs.FileMode
 	// made are folders that were made for the target, innermost first.
 	made []string
 	done bool
@@ -57,6 +61,63 @@ const (
 	freshFolder = "new"
 	oldFolder   = "old"
 )
+
+// stagesIn returns the paths of the stages in a folder. No folder has none.
+func stagesIn(folder string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var stages []string
+	for _, entry := range entries {
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), stagePrefix) {
+			stages = append(stages, filepath.Join(folder, entry.Name()))
+		}
+	}
+	return stages, nil
+}
+
+// unfinished says what the stage of a pull means that did not come to its end.
+const unfinished = "%q belongs to a pull that was killed or still runs: what it writes to may be of two versions, and the files of before are in its folder old; " +
+	"pull again with --force, and remove it when nothing in it is needed"
+
+// checkFinished refuses a file or folder that a pull has not written to its end. A
+// push of that would look as if the missing files were deleted.
+func checkFinished(ctx context.Context, dir string) error {
+	whole, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if whole, err = filepath.EvalSymlinks(whole); err != nil {
+		return err
+	}
+	// A pull into a folder above may have come as far as here.
+	for folder := range upwardsFrom(filepath.Dir(whole)) {
+		stages, _ := stagesIn(folder) // nothing can be pulled into a folder that cannot be read
+		inside, err := filepath.Rel(folder, whole)
+		if err != nil {
+			return err
+		}
+		for _, stage := range stages {
+			if !isMissing(filepath.Join(stage, freshFolder, inside)) {
+				return fmt.Errorf(unfinished, stage)
+			}
+		}
+	}
+	return filepath.WalkDir(whole, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil || !d.IsDir():
+			return nil // the push tells what it cannot read
+		case strings.HasPrefix(d.Name(), stagePrefix):
+			return fmt.Errorf(unfinished, name)
+		case d.Name() == ".git":
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
 
 // newStage opens the folder to write to, and makes it where it is not there. The
 // caller closes the stage.
@@ -101,12 +162,17 @@ func (s *stage) open(dir string) (err error) {
 	if s.target, err = os.OpenRoot(dir); err != nil {
 		return err
 	}
-	for _, folder := range []string{s.name, path.Join(s.name, freshFolder), path.Join(s.name, oldFolder)} {
-		if err := s.target.Mkdir(folder, 0o700); err != nil {
-			return err
-		}
+	fresh, old := path.Join(s.name, freshFolder), path.Join(s.name, oldFolder)
+	// Nobody else gets past the stage: the permissions of new only show the umask.
+	if err := cmp.Or(s.target.Mkdir(s.name, 0o700), s.target.Mkdir(fresh, 0o777), s.target.Mkdir(old, 0o700)); err != nil {
+		return err
 	}
-	s.fresh, err = s.target.OpenRoot(path.Join(s.name, freshFolder))
+	info, err := s.target.Lstat(fresh)
+	if err != nil {
+		return err
+	}
+	s.allowed = info.Mode().Perm()
+	s.fresh, err = s.target.OpenRoot(fresh)
 	return err
 }
 
@@ -217,7 +283,7 @@ func (s *stage) other(t *tree) (found string, err error) {
 		switch {
 		case err != nil:
 			return fs.SkipDir // what cannot be read is not ours
-		case name == s.name:
+		case d.IsDir() && path.Dir(name) == "." && strings.HasPrefix(name, stagePrefix):
 			return fs.SkipDir
 		case d.IsDir() || ours[name]:
 			return nil
@@ -228,8 +294,10 @@ func (s *stage) other(t *tree) (found string, err error) {
 	return found, err
 }
 
-// carryOut moves files into the target. Whatever fails is undone; what cannot be
-// moved back stays in the stage, which the error names.
+// carryOut moves files into the target. At every moment each file that was there is
+// there, with what it had or with what it gets, so that a process that is killed
+// loses nothing. Whatever fails is undone; what cannot be moved back stays in the
+// stage, which the error names.
 func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 	var undo []func() error
 	defer func() {
@@ -244,22 +312,19 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 			err = fmt.Errorf("%w; the files that could not be moved back are in %q", err, filepath.Join(s.target.Name(), s.name, oldFolder))
 		}
 	}()
+	for _, file := range p.overwritten {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.keep(file); err != nil {
+			return err
+		}
+	}
 	for _, folder := range p.folders {
 		if err := s.target.Mkdir(folder, 0o700); err != nil {
 			return err
 		}
 		undo = append(undo, func() error { return s.target.Remove(folder) })
-	}
-	for i, file := range p.overwritten {
-		kept := path.Join(s.name, oldFolder, fmt.Sprint(i))
-		if err := s.target.Rename(file, kept); err != nil {
-			return err
-		}
-		undo = append(undo, func() error {
-			err := s.target.Rename(kept, file)
-			s.stays = s.stays || err != nil
-			return err
-		})
 	}
 	for _, file := range slices.Concat(p.added, p.overwritten) {
 		if err := ctx.Err(); err != nil { // before the file is moved: what has no undo must not happen
@@ -268,13 +333,60 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 		if err := s.target.Rename(path.Join(s.name, freshFolder, file), file); err != nil {
 			return err
 		}
-		undo = append(undo, func() error { return s.target.Remove(file) })
+		undo = append(undo, func() error { return s.moveBack(file) })
 	}
 	// Last, and innermost first: one may forbid to write.
 	for _, folder := range slices.Backward(p.folders) {
-		if err := s.target.Chmod(folder, p.permissions[folder]); err != nil {
+		if err := s.target.Chmod(folder, p.permissions[folder]&s.allowed|0o700); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keep has a file of the target in the folder old as well: as a link or, where the
+// file system has none, as a copy.
+func (s *stage) keep(file string) error {
+	kept := path.Join(s.name, oldFolder, file)
+	if err := s.target.MkdirAll(path.Dir(kept), 0o700); err != nil {
+		return err
+	}
+	if s.target.Link(file, kept) == nil {
+		return nil
+	}
+	info, err := s.target.Lstat(file)
+	switch {
+	case err != nil:
+		return err
+	case info.Mode()&fs.ModeSymlink != 0:
+		leads, err := s.target.Readlink(file)
+		if err != nil {
+			return err
+		}
+		return s.target.Symlink(leads, kept)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%q is a file in the artifact, but no regular file in %q: remove it first", file, s.target.Name())
+	}
+	from, err := s.target.Open(file)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := s.target.OpenFile(kept, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
+}
+
+// moveBack undoes that a file was moved into the target.
+func (s *stage) moveBack(file string) error {
+	kept := path.Join(s.name, oldFolder, file)
+	if _, err := s.target.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
+		return s.target.Remove(file)
+	}
+	err := s.target.Rename(kept, file)
+	s.stays = s.stays || err != nil
+	return err
 }

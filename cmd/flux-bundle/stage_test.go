@@ -75,17 +75,18 @@ func (e *ending) Err() error {
 	return nil
 }
 
-// meddling is a context that ends when it is first looked at, and then does
-// something else as well.
-type meddling struct {
+// watching is a context that calls look whenever it is looked at, with how often it
+// was.
+type watching struct {
 	context.Context
 
-	meddle func()
+	looked int
+	look   func(looked int) error
 }
 
-func (m *meddling) Err() error {
-	m.meddle()
-	return context.Canceled
+func (w *watching) Err() error {
+	w.looked++
+	return w.look(w.looked)
 }
 
 // TestWhatCannotBeMovedBackIsKept has somebody make a folder where a file was
@@ -103,23 +104,72 @@ func TestWhatCannotBeMovedBackIsKept(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 
 	theirs := map[string]string{"a.yaml/theirs": "their own"}
-	err = s.carryOut(&meddling{t.Context(), func() { write(t, dir, theirs) }}, p)
+	err = s.carryOut(&watching{Context: t.Context(), look: func(looked int) error {
+		if looked < 4 { // two to keep, one to overwrite
+			return nil
+		}
+		g.Expect(os.Remove(filepath.Join(dir, "a.yaml"))).To(Succeed())
+		write(t, dir, theirs)
+		return context.Canceled
+	}}, p)
 	g.Expect(err).To(MatchError(context.Canceled))
 	old := filepath.Join(dir, s.name, oldFolder)
 	g.Expect(err).To(MatchError(ContainSubstring(old)))
 	s.close()
-	g.Expect(treeOf(t, old)).To(HaveKeyWithValue("0", "old a"))
+	g.Expect(treeOf(t, old)).To(HaveKeyWithValue("a.yaml", "old a"))
 	left := treeOf(t, dir)
 	g.Expect(left).To(And(HaveKeyWithValue("z.yaml", "old z"), HaveKeyWithValue("a.yaml/theirs", "their own")))
+}
+
+// TestEachFileIsOldOrNewAtEveryMoment looks at the folder before each file that is
+// kept or moved.
+func TestEachFileIsOldOrNewAtEveryMoment(t *testing.T) {
+	g := NewWithT(t)
+	old := map[string]string{"a.yaml": "old a", "app/b.yaml": "old b", "link.yaml": "outside", "mine.yaml": "mine"}
+	dir := folder(t, old)
+	outside := filepath.Join(folder(t, map[string]string{"a": "outside"}), "a")
+	g.Expect(os.Remove(filepath.Join(dir, "link.yaml"))).To(Succeed())
+	g.Expect(os.Symlink(outside, filepath.Join(dir, "link.yaml"))).To(Succeed())
+	names := []string{"a.yaml", "app/b.yaml", "link.yaml", "new/c.yaml"}
+	var headers []tar.Header
+	for _, name := range names {
+		headers = append(headers, tar.Header{Name: name})
+	}
+	s, err := newStage(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	packed := filepath.Join(t.TempDir(), "layer")
+	g.Expect(os.WriteFile(packed, archived(t, headers...), 0o600)).To(Succeed())
+	pulled, err := readTree(t.Context(), packed, s.fresh)
+	g.Expect(err).NotTo(HaveOccurred())
+	p, err := s.plan(t.Context(), pulled)
+	g.Expect(err).NotTo(HaveOccurred())
+	w := &watching{Context: t.Context(), look: func(int) error {
+		seen := treeOf(t, dir)
+		for name, content := range old {
+			g.Expect(seen[name]).To(Or(Equal(content), Equal(name)), name)
+		}
+		g.Expect(seen["new/c.yaml"]).To(Or(BeEmpty(), Equal("new/c.yaml")))
+		return nil
+	}}
+	g.Expect(s.carryOut(w, p)).To(Succeed())
+	g.Expect(w.looked).To(Equal(len(p.overwritten)*2 + len(p.added)))
+	s.close()
+	want := map[string]string{"mine.yaml": "mine"}
+	for _, name := range names {
+		want[name] = name
+	}
+	g.Expect(treeOf(t, dir)).To(Equal(want))
+	g.Expect(os.ReadFile(outside)).To(BeEquivalentTo("outside"))
 }
 
 // TestAMoveThatIsInterruptedIsUndone holds that nothing is moved any more once
 // somebody has ended the work, and that what was moved before is moved back.
 func TestAMoveThatIsInterruptedIsUndone(t *testing.T) {
 	for name, moved := range map[string]int{
-		"before the first file": 0,
-		"after the first file":  1,
-		"before the last file":  3,
+		"before the first file is kept":  0,
+		"before the first file is moved": 2,
+		"after the first file":           3,
+		"before the last file":           5,
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
