@@ -151,10 +151,13 @@ type shownFile struct {
 	Size       int64  `json:"size"`
 	SHA256     string `json:"sha256"`
 	Executable bool   `json:"executable,omitempty"`
+	// RunBy names the program that obeys the file by itself once it is pulled.
+	RunBy string `json:"runBy,omitempty"`
 }
 
 func shownOf(f treeFile) shownFile {
-	return shownFile{Path: f.path, Copy: f.copy, Size: f.size, SHA256: f.digest, Executable: f.executable()}
+	h, _ := hazardOf(f.path)
+	return shownFile{Path: f.path, Copy: f.copy, Size: f.size, SHA256: f.digest, Executable: f.executable(), RunBy: h.by}
 }
 
 type omission struct {
@@ -406,6 +409,9 @@ func (i *inspection) filesText(p *page) {
 		mark := ""
 		if f.Executable {
 			mark = "*"
+		}
+		if f.RunBy != "" {
+			mark += ", which " + f.RunBy + " obeys by itself"
 		}
 		p.linef("  %9s  %s%s", bytesText(f.Size), f.Path, mark)
 	}

@@ -35,7 +35,14 @@ const pullLong = `pull writes what image-source-controller would publish of an a
 that it is. What the controller leaves out is left out, and what it refuses is refused.
 
 Nothing is ever written outside of the folder, and when anything goes wrong the folder is as it was. Files that are there already are overwritten after a
-question, or with --force; other files are left alone. With --key and the other flags of verify, nothing is pulled that does not verify.
+question, or with --force; other files are left alone. With --key and the other flags of verify, nothing is pulled that does not verify. Permissions are those
+of the artifact as far as the umask allows them.
+
+An artifact with a path that git takes for a repository is refused: .git in any spelling, and HEAD, objects and refs side by side. Files that a program obeys
+by itself, such as .envrc, .gitattributes, .github/ or .vscode/, are named before anything is written, and are written after a question, or with --force.
+
+A pull that is killed loses nothing: each file has its old or its new content. It leaves a folder .flux-bundle-* with the old files behind, which the next pull
+names. Until somebody removes it, push and diff refuse the folder.
 
 The digest reference of what was pulled is printed, always as it is: unlike that of other verbs, -o names the folder.`
 
@@ -73,7 +80,7 @@ func newPull(a *app) *cobra.Command {
 	content.bind(cmd)
 	demand.bind(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
-	cmd.Flags().BoolVar(&force, "force", false, "overwrite files without a question")
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite files, and write those that programs obey by themselves, without a question")
 	if err := cmd.MarkFlagDirname("output"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
 	}
@@ -102,12 +109,24 @@ func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
 		if err != nil {
 			return err
 		}
+		unpacking := unpacking{name: from.baseName(), options: o.content}
+		listed, err := unpackContent(ctx, reading.Content, unpacking)
+		if err != nil {
+			return err
+		}
+		if err := a.warnOfStages(o.dir); err != nil {
+			return err
+		}
 		stage, err := newStage(o.dir)
 		if err != nil {
 			return err
 		}
 		defer stage.close()
-		pulled, err := unpackContent(ctx, reading.Content, unpacking{name: from.baseName(), options: o.content, into: stage.fresh})
+		if err := a.vet(ctx, stage, listed, o.force); err != nil {
+			return err
+		}
+		unpacking.into = stage.fresh
+		pulled, err := unpackContent(ctx, reading.Content, unpacking)
 		if err != nil {
 			return err
 		}
@@ -128,7 +147,8 @@ type unpacking struct {
 	// name is that of a file which is copied as it is.
 	name    string
 	options format.Options
-	into    *os.Root
+	// into is where files are written to; nil: they are only listed.
+	into *os.Root
 }
 
 // unpackContent writes content as consumers get it: the files of a tree, or the
@@ -144,6 +164,31 @@ func unpackContent(ctx context.Context, content *format.Content, u unpacking) (*
 	}
 }
 
+// warnOfStages names what other pulls have left in a folder.
+func (a *app) warnOfStages(dir string) error {
+	stages, err := stagesIn(dir)
+	for _, stage := range stages {
+		a.warnf("%s", printable(fmt.Sprintf(unfinished, stage)))
+	}
+	return err
+}
+
+// vet judges the names of what is about to be written: some are refused, and those
+// of files that programs obey by themselves are told, before a question.
+func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error {
+	if err := cmp.Or(listed.checkNames(), listed.checkRepositories(s.target)); err != nil {
+		return err
+	}
+	found := hazards(listed)
+	for _, h := range found {
+		a.warnf("%s", printable(fmt.Sprintf("%q is obeyed by %s without a question", h.path, h.by)))
+	}
+	if len(found) == 0 || force {
+		return nil
+	}
+	return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(found), "path"), found[0].path), "write"})
+}
+
 // place moves what was unpacked to where it belongs, after a question where that
 // overwrites anything.
 func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) error {
@@ -152,8 +197,8 @@ func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) 
 		return err
 	}
 	if n := len(plan.overwritten); n > 0 && !o.force {
-		question := fmt.Sprintf("%q has other content in %d of %s, such as %q", o.dir, n, counted(len(pulled.files), "file"), plan.overwritten[0])
-		if err := a.confirm(ctx, question); err != nil {
+		fact := fmt.Sprintf("%q has other content in %d of %s, such as %q", o.dir, n, counted(len(pulled.files), "file"), plan.overwritten[0])
+		if err := a.confirm(ctx, question{fact, "overwrite"}); err != nil {
 			return err
 		}
 	}
@@ -166,12 +211,15 @@ func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) 
 	return nil
 }
 
-// confirm asks a person whether to overwrite. Without one it refuses.
-func (a *app) confirm(ctx context.Context, question string) error {
+// question is a fact about some files, and a verb for what to do with them.
+type question struct{ fact, verb string }
+
+// confirm asks a person. Without one it refuses.
+func (a *app) confirm(ctx context.Context, q question) error {
 	if !isTerminal(a.in) {
-		return fmt.Errorf("%s: give --force to overwrite them", question)
+		return fmt.Errorf("%s: give --force to %s them", q.fact, q.verb)
 	}
-	fmt.Fprintf(a.err, "%s. Overwrite them? [y/N] ", printable(question))
+	fmt.Fprintf(a.err, "%s. %s them? [y/N] ", printable(q.fact), strings.ToUpper(q.verb[:1])+q.verb[1:])
 	said, err := await(ctx, func() (string, error) {
 		line, err := bufio.NewReader(a.in).ReadString('\n') // no answer is no
 		if err != nil {

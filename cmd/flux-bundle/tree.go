@@ -100,7 +100,8 @@ const implied fs.FileMode = 0o750
 // readTree lists a published archive, which pkg/format has checked: its size,
 // its names, and that it holds nothing but files and folders, and links in a
 // chart, which Helm does not follow. With into it is unpacked there, as consumers
-// unpack it: nothing is written outside, or over anything.
+// unpack it: nothing is written outside, or over anything. The umask holds for files;
+// folders are for this user alone.
 func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error) {
 	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
 	if err != nil {
@@ -117,7 +118,7 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 		switch {
 		case errors.Is(err, io.EOF):
 			slices.SortFunc(t.files, func(a, b treeFile) int { return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.copy, b.copy)) })
-			return t, t.finish(into)
+			return t, nil
 		case err != nil:
 			return nil, fmt.Errorf("cannot unpack what is published: %w", err)
 		}
@@ -156,7 +157,8 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 		if err := into.MkdirAll(path.Dir(stored), 0o700); err != nil {
 			return err
 		}
-		file, err := into.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		// The system takes away what the umask does.
+		file, err := into.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 		if err != nil {
 			return err
 		}
@@ -169,23 +171,6 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 	}
 	taken.size, taken.digest = size, hex.EncodeToString(sum.Sum(nil))
 	t.files = append(t.files, taken)
-	if into == nil {
-		return nil
-	}
-	return into.Chmod(stored, mode)
-}
-
-// finish sets the permissions of folders, when nothing is written to them any
-// more.
-func (t *tree) finish(into *os.Root) error {
-	if into == nil {
-		return nil
-	}
-	for name, mode := range t.folders {
-		if err := into.Chmod(name, mode); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
