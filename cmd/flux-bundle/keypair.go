@@ -19,10 +19,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -77,11 +78,8 @@ func (a *app) generateKeyPair(ctx context.Context, prefix string) error {
 		return err
 	}
 	const secret, anybody = 0o600, 0o644
-	if err := create(private, pair.Private, secret); err != nil {
+	if err := create(newFile{private, pair.Private, secret}, newFile{public, pair.Public, anybody}); err != nil {
 		return err
-	}
-	if err := create(public, pair.Public, anybody); err != nil {
-		return errors.Join(err, os.Remove(private))
 	}
 	a.statusf("%s holds the private key: keep it secret, and its password", private)
 	a.statusf("%s holds the public key: it verifies what the other signs", public)
@@ -107,12 +105,64 @@ func (a *app) newPassword(ctx context.Context, private string) ([]byte, error) {
 	return password, nil
 }
 
-// create writes a file that must not exist.
-func create(path string, content []byte, mode os.FileMode) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // the person who runs the command names it
-	if err != nil {
-		return err
+// newFile is a file to create.
+type newFile struct {
+	path    string
+	content []byte
+	mode    os.FileMode
+}
+
+// create writes files that must not exist: all of them, or on an error none. Each
+// gets its name only when all are on the disk, so that a process that is killed
+// leaves no part of one.
+func create(files ...newFile) (err error) {
+	var made []string
+	defer func() {
+		if err != nil {
+			for _, path := range made {
+				err = errors.Join(err, os.Remove(path))
+			}
+		}
+	}()
+	written := make([]string, len(files))
+	for i, f := range files {
+		if written[i], err = f.write(); err != nil {
+			return err
+		}
+		defer os.Remove(written[i]) // after a rename it is gone already
 	}
-	_, err = io.Copy(file, bytes.NewReader(content))
-	return errors.Join(err, file.Close())
+	for i, f := range files {
+		if err := claim(written[i], f.path); err != nil {
+			return err
+		}
+		made = append(made, f.path)
+	}
+	return nil
+}
+
+// write puts the file on the disk, beside its place, and returns its path there.
+func (f newFile) write() (path string, err error) {
+	folder, name := filepath.Split(f.path)
+	path = filepath.Join(folder, "."+name+"-"+rand.Text())
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode) //nolint:gosec // the person who runs the command names it
+	if err != nil {
+		return "", fmt.Errorf("cannot write %s: %w", f.path, pathless(err))
+	}
+	_, err = file.Write(f.content)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("cannot write %s: %w", f.path, pathless(err)), os.Remove(path))
+	}
+	return path, nil
+}
+
+// claim gives a file a name that must not be taken. A file system without links
+// cannot tell by itself whether it is.
+func claim(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	if _, err := os.Lstat(to); err == nil {
+		return fmt.Errorf("%s exists and is not overwritten", to)
+	}
+	return os.Rename(from, to)
 }
