@@ -142,7 +142,7 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
 	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses and that kustomizations build")
 	fs.BoolVar(&p.remoteBases, "remote-bases", false, "build kustomizations that fetch bases over the network, too")
-	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest")
+	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest, or gets one from another push at the same time")
 	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")
 	p.output.bind(cmd)
 	for _, err := range []error{

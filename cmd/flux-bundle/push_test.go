@@ -558,6 +558,73 @@ func TestATagThatMustNotMove(t *testing.T) {
 	must(t, "-f", dir, "-t", ref)
 }
 
+// TestATagThatAnotherPushMovesAtTheSameTime has somebody else move or remove a tag
+// as soon as it is set.
+func TestATagThatAnotherPushMovesAtTheSameTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		meddle func(t *testing.T, r *publish.InProcess)
+		word   string
+	}{
+		"moves it": {func(t *testing.T, r *publish.InProcess) {
+			t.Helper()
+			_, err := r.Shelf().Flux(t.Context(), "org/app:v1", publish.Files{"other.yaml": "a: 1\n"})
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		}, "another push moved it at the same time"},
+		"removes it": {func(t *testing.T, r *publish.InProcess) {
+			t.Helper()
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://"+r.Host()+"/v2/org/app/manifests/v1", http.NoBody)
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+			response, err := r.Shelf().Transport.RoundTrip(request)
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+			NewWithT(t).Expect(response.StatusCode).To(Equal(http.StatusAccepted))
+			_ = response.Body.Close()
+		}, "somebody removed it at the same time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			ref := r.Host() + "/org/app:v1"
+			set := false
+			r.Answer(func(_ http.ResponseWriter, request *http.Request) bool {
+				tag := strings.HasSuffix(request.URL.Path, "/manifests/v1")
+				if tag && set && request.Method == http.MethodHead {
+					c.meddle(t, r)
+				}
+				set = set || tag && request.Method == http.MethodPut
+				return false
+			})
+			run := flux(t, "-f", manifests(t), "-t", ref, "--immutable")
+			g.Expect(run.code).To(Equal(exitFailure), run.err)
+			g.Expect(run.out).To(BeEmpty())
+			g.Expect(run.err).To(MatchRegexp("(?m)^error: " + ref + " was set to sha256:.*" + c.word + ".*not under all of its tags$"))
+		})
+	}
+}
+
+// TestOnlyOneOfTwoPushesSetsATagThatMustNotMove starts two pushes of different
+// content at once.
+func TestOnlyOneOfTwoPushesSetsATagThatMustNotMove(t *testing.T) {
+	r := serve(t)
+	for round := range 8 {
+		g := NewWithT(t)
+		ref := fmt.Sprintf("%s/org/app:v%d", r.Host(), round)
+		ends := make(chan result, 2)
+		for side := range 2 {
+			dir := folder(t, map[string]string{"a.yaml": fmt.Sprintf("a: %d\n", side)})
+			go func() { ends <- flux(t, "-f", dir, "-t", ref, "--immutable") }()
+		}
+		one, other := <-ends, <-ends
+		g.Expect([]int{one.code, other.code}).To(ConsistOf(exitOK, exitFailure), one.err+other.err)
+		winner := one
+		if other.code == exitOK {
+			winner = other
+		}
+		digest, err := r.Shelf().Digest(t.Context(), fmt.Sprintf("org/app:v%d", round))
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(digest).To(HaveSuffix(strings.TrimSpace(after(winner.out, "@"))))
+	}
+}
+
 // TestATagThatOnlyWhoMayPushCanMiss pushes to registries that answer 403 in place
 // of 404 for a tag that is not there, as those do that make a repository with its
 // first push.

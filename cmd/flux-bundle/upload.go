@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -50,6 +51,9 @@ type upload struct {
 	log string
 	// immutable refuses to move a tag.
 	immutable bool
+	// settled is when the tags of another push that began before ours were set are
+	// expected to be set as well.
+	settled time.Time
 	// lenders are repositories that the layer was brought to, by their registry:
 	// others of the same registry can have it from there.
 	lenders map[string]name.Repository
@@ -83,6 +87,7 @@ func (u *upload) run(ctx context.Context, tags []name.Tag) error {
 		{u.push, "no tag was set"},
 		{u.sign, "it is pushed, but not signed, and no tag was set"},
 		{u.tag, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
+		{u.readBack, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
 	} {
 		for _, d := range all {
 			if err := step.do(ctx, d); err != nil {
@@ -141,6 +146,42 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 	if !u.immutable {
 		return nil
 	}
+	return u.eachTag(ctx, d, func(tag name.Tag, found v1.Hash) error {
+		if found != (v1.Hash{}) && found != u.artifact.manifest.digest {
+			return fmt.Errorf("%s exists as %s, and --immutable forbids to move it to %s", tag.Name(), found, u.artifact.manifest.digest)
+		}
+		return nil
+	})
+}
+
+// readBack fails where a tag that must not move was moved by another push that
+// looked at the same time as this one. A registry cannot set a tag under the
+// condition that nobody else has.
+func (u *upload) readBack(ctx context.Context, d *destination) error {
+	if !u.immutable {
+		return nil
+	}
+	select {
+	case <-time.After(time.Until(u.settled)):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return u.eachTag(ctx, d, func(tag name.Tag, found v1.Hash) error {
+		ours := u.artifact.manifest.digest
+		switch found {
+		case ours:
+			return nil
+		case v1.Hash{}:
+			return fmt.Errorf("%s was set to %s, but is gone: somebody removed it at the same time", tag.Name(), ours)
+		default:
+			return fmt.Errorf("%s was set to %s, but is %s now: another push moved it at the same time, which --immutable cannot prevent", tag.Name(), ours, found)
+		}
+	})
+}
+
+// eachTag calls visit with each tag and its digest, which is empty where there is
+// no such tag.
+func (u *upload) eachTag(ctx context.Context, d *destination, visit func(tag name.Tag, found v1.Hash) error) error {
 	look, err := d.look(ctx)
 	if err != nil {
 		return d.failed("push to "+d.name.Name(), err)
@@ -149,13 +190,15 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 		found, err := remote.Head(tag, look...)
 		switch {
 		case isAnswer(err, http.StatusNotFound):
+			found = &v1.Descriptor{}
 		case isAnswer(err, http.StatusForbidden):
 			return fmt.Errorf("cannot tell whether %s exists, which --immutable depends on: the registry answers 403 Forbidden; "+
 				"see that this account may read there, or leave --immutable out", tag.Name())
 		case err != nil:
 			return d.failed("look for "+tag.Name(), err)
-		case found.Digest != u.artifact.manifest.digest:
-			return fmt.Errorf("%s exists as %s, and --immutable forbids to move it to %s", tag.Name(), found.Digest, u.artifact.manifest.digest)
+		}
+		if err := visit(tag, found.Digest); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -255,11 +298,22 @@ func (u *upload) isSigned(ctx context.Context, d *destination) bool {
 	return err == nil && slices.ContainsFunc(verified.Rulings(), func(r trust.Ruling) bool { return r.Signer.Format != trust.Legacy })
 }
 
+// minSettling is how long a push has at least to set its tags after it has looked
+// at them, before another one reads back.
+const minSettling = 500 * time.Millisecond
+
 // tag sets the tags, once more with a look at those that must not move.
 func (u *upload) tag(ctx context.Context, d *destination) error {
+	began := time.Now()
 	if err := u.guard(ctx, d); err != nil {
 		return err
 	}
+	// Another push is given three times as long as this one takes.
+	defer func() {
+		if settled := time.Now().Add(max(minSettling, 3*time.Since(began))); settled.After(u.settled) {
+			u.settled = settled
+		}
+	}()
 	for _, tag := range d.tags {
 		if err := d.pusher.Push(ctx, tag, u.artifact.manifest); err != nil {
 			return d.failed("set the tag "+tag.Name(), err)
