@@ -165,14 +165,14 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 			dir := t.TempDir()
 			run := flux(t, "pull", ref, "-o", dir)
 			g.Expect(run.code).To(Equal(exitFailure), run.err)
-			g.Expect(run.err).To(And(MatchRegexp(`(?m)^warning: ".*" is obeyed by .+ without a question$`), MatchRegexp(`(?m)^error: the artifact has 1 path that .*--force`)))
+			g.Expect(run.err).To(And(MatchRegexp(`(?m)^warning: ".*" takes effect by itself: .+ obeys it$`), MatchRegexp(`(?m)^error: the artifact has 1 path that .*--force`)))
 			g.Expect(treeOf(t, dir)).To(BeEmpty())
 
 			run = flux(t, "pull", ref, "-o", dir, "--force")
 			g.Expect(run.code).To(Equal(exitOK), run.err)
 			h, found := hazardOf(name)
 			g.Expect(found).To(BeTrue())
-			g.Expect(run.err).To(ContainSubstring(printable(fmt.Sprintf("%q", h.path)) + " is obeyed by " + h.by))
+			g.Expect(run.err).To(ContainSubstring(printable(fmt.Sprintf("%q", h.path)) + " takes effect by itself: " + h.by + " obeys it"))
 			g.Expect(treeOf(t, dir)).To(HaveKey(name))
 
 			var shown inspection

@@ -40,6 +40,8 @@ import (
 const inspectLong = `inspect shows an artifact as image-source-controller sees it: its digest, format, media types, annotations and signatures, the files that would be
 published with their sizes, and what would be left out or refused, and why. It reads every format that the controller reads.
 
+Files that a program obeys by itself once they are pulled, such as .envrc or those in .github/, are marked; in -o json by runBy.
+
 Signatures are listed with what they say about themselves. Nothing of that is verified: flux bundle verify does.
 
 What the controller would refuse is shown as far as it can be read, with the reason, and the exit code is 1.`

@@ -37,7 +37,7 @@ func newGenerateKeyPair(a *app) *cobra.Command {
 		Aliases: []string{"keygen"},
 		Short:   "Make a key pair to sign with",
 		Long: `Makes a key pair as cosign does: cosign.key, encrypted with a password, and cosign.pub. The password is asked for on a terminal, or
-read from COSIGN_PASSWORD. Files that exist are never overwritten.
+read from COSIGN_PASSWORD. Files that exist are never overwritten, and on an error neither file is there.
 
 cosign.key signs, here with --sign-key or with cosign itself: keep it where nobody else reads it. cosign.pub verifies: put it into the
 Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.`,

@@ -181,7 +181,7 @@ func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error
 	}
 	found := hazards(listed)
 	for _, h := range found {
-		a.warnf("%s", printable(fmt.Sprintf("%q is obeyed by %s without a question", h.path, h.by)))
+		a.warnf("%s", printable(fmt.Sprintf("%q takes effect by itself: %s obeys it", h.path, h.by)))
 	}
 	if len(found) == 0 || force {
 		return nil

@@ -63,7 +63,12 @@ Annotations come from git where the folder is in a repository: source, revision 
 SOURCE_DATE_EPOCH replaces that time. A folder with changes that are not committed gets neither revision nor time, and nor does one of
 which a file is packed that git ignores.
 
-The order: upload by digest, sign, and only then set the tags. What is already there is not uploaded again, nor signed again by
+A folder that a killed or running pull writes to is refused: files of a version may be missing there.
+
+The order: upload by digest, sign, and only then set the tags. With --immutable, each tag is looked at before and again some time after
+it is set, at least half a second: of two pushes at once, the one whose digest does not stay fails. Registries cannot set a tag under a
+condition, so a push without --immutable, or one that is much slower to set the tag than this one, can still move it afterwards; a digest
+never moves. What is already there is not uploaded again, nor signed again by
 the same key, but with --tlog: then each push adds a signature, because nobody can tell from here whether the log has one.
 
 Standard output has the reference with the digest and nothing else.`
