@@ -63,6 +63,7 @@ const diffExample = `  # show what a push of a folder would change
 func newDiff(a *app) *cobra.Command {
 	var content contentFlags
 	var out output
+	var follow bool
 	cmd := &cobra.Command{
 		Use:     "diff A B",
 		Short:   "Compare what would be published of two artifacts or folders",
@@ -81,12 +82,13 @@ func newDiff(a *app) *cobra.Command {
 			if err := cmp.Or(out.check(), content.check(), a.checkSides(args)); err != nil {
 				return trouble(err)
 			}
-			return trouble(a.diff(cmd.Context(), [2]string(args), content, out))
+			return trouble(a.diff(cmd.Context(), [2]string(args), content, out, follow))
 		},
 	}
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return trouble(readable(cmd, err)) })
 	content.bind(cmd)
 	out.bind(cmd)
+	cmd.Flags().BoolVar(&follow, followFlag, false, followUsage)
 	return cmd
 }
 
@@ -102,11 +104,11 @@ func trouble(err error) error {
 	return &exitError{code: exitTrouble, err: err}
 }
 
-func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, out output) error {
+func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, out output, follow bool) error {
 	return inScratch(func(scratch string) error {
 		var sides [2]*side
 		for i, text := range names {
-			s, err := a.newSide(ctx, text, sideOptions{content: content, scratch: filepath.Join(scratch, fmt.Sprint(i))})
+			s, err := a.newSide(ctx, text, sideOptions{content: content, follow: follow, scratch: filepath.Join(scratch, fmt.Sprint(i))})
 			if err != nil {
 				return fmt.Errorf("%s: %w", text, err)
 			}
@@ -153,6 +155,8 @@ type sideShown struct {
 // sideOptions say how a side is read.
 type sideOptions struct {
 	content contentFlags
+	// follow lets a folder or file be behind a symbolic link.
+	follow bool
 	// scratch is a folder for this side alone, which is not there yet.
 	scratch string
 }
@@ -225,20 +229,15 @@ func pathless(err error) error {
 
 // readLocal packs a folder or file as a push would, and unpacks that.
 func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions) error {
-	if err := checkFinished(ctx, path); err != nil {
-		return err
-	}
-	folder, remove, err := (&push{app: a, path: path}).folder()
+	from, err := openLocal(path, o.follow)
 	if err != nil {
+		return pathless(err)
+	}
+	defer from.close()
+	if err := checkFinished(ctx, filepath.Join(from.folder, from.file)); err != nil {
 		return err
 	}
-	defer remove()
-	from, err := os.OpenRoot(folder)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	packed, err := format.Pack(ctx, from, o.scratch, a.packOptions(o.content.ignorePaths))
+	packed, err := format.Pack(ctx, from.root, o.scratch, a.packOptions(o.content.ignorePaths))
 	if err != nil {
 		return err
 	}
@@ -306,7 +305,7 @@ const (
 
 func compare(a, b *side) *comparison {
 	c := &comparison{A: a.shown, B: b.shown, Changes: []change{}, from: a, to: b}
-	before, after := byPlace(a.tree), byPlace(b.tree)
+	before, after := byPath(a.tree), byPath(b.tree)
 	for at, old := range before {
 		switch now, ok := after[at]; {
 		case !ok:
@@ -325,16 +324,16 @@ func compare(a, b *side) *comparison {
 	return c
 }
 
-// place is where a file is in a tree.
-type place struct {
+// treePath is where a file is in a tree.
+type treePath struct {
 	path string
 	copy int
 }
 
-func byPlace(t *tree) map[place]shownFile {
-	files := map[place]shownFile{}
+func byPath(t *tree) map[treePath]shownFile {
+	files := map[treePath]shownFile{}
 	for _, f := range t.files {
-		files[place{f.path, f.copy}] = shownOf(f)
+		files[treePath{f.path, f.copy}] = shownOf(f)
 	}
 	return files
 }

@@ -17,18 +17,15 @@ limitations under the License.
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/image-source/image-source-controller/pkg/git"
 )
 
 // facts are what is known about where a folder comes from. A fact that is not
@@ -40,140 +37,61 @@ type facts struct {
 	revision string
 	// committed is the time of the commit.
 	committed time.Time
-	// dirty tells that what is packed is not what was committed: then neither the
+	// change tells that what is packed is not what was committed: then neither the
 	// revision nor the time is about it.
-	dirty bool
+	change *difference
 }
 
-// gather asks git about the folder of a path, and about the files of it that are
-// packed. The git command is asked rather than a library, because only it reads
-// every repository that it wrote: linked working trees, other ref formats, filters,
-// and who may be trusted.
-// It returns no facts where there is no repository.
-func gather(ctx context.Context, path string, packed []string) (facts, error) {
-	folder, err := folderOf(path)
-	if err != nil || !isInRepository(folder) {
-		return facts{}, err
+// gather reads where a folder or file comes from, and compares what was packed of
+// it with the commit. Nothing of the repository is run: no git command, which
+// would obey the configuration of the repository.
+// It returns no facts where there is no repository, and with an error those that
+// are known all the same.
+func gather(ctx context.Context, from *local, archive string) (facts, error) {
+	repository, err := git.Find(from.folder)
+	if errors.Is(err, git.ErrNone) {
+		return facts{}, nil
 	}
-	g := git{ctx, folder}
-	if _, err := g.ask("rev-parse", "--git-dir"); err != nil {
-		return facts{}, err // there is no git, or it does not trust the repository
-	}
-	status, err := g.ask("status", "--porcelain", "--untracked-files=all", "--", path2spec(path))
 	if err != nil {
 		return facts{}, err
 	}
-	tracked, err := g.tracks(packed)
+	defer repository.Close()
+	found, err := factsOf(ctx, repository, from, archive)
 	if err != nil {
-		return facts{}, err
+		err = fmt.Errorf("cannot read the repository %s: %w", repository.Worktree(), err)
 	}
-	// A new repository has no commit.
-	commit, err := g.ask("rev-parse", "--quiet", "--verify", "HEAD")
-	found := facts{dirty: status != "" || !tracked || err != nil}
-	if address, err := g.ask("config", "--get", "remote.origin.url"); err == nil {
-		found.source = withoutPassword(address)
-	}
-	if found.dirty {
-		return found, nil
-	}
-	found.revision = g.name() + algorithmOf(commit) + ":" + commit
-	seconds, err := g.ask("show", "--no-patch", "--no-show-signature", "--format=%ct", "HEAD")
-	if err != nil {
-		return facts{}, err
-	}
-	found.committed, err = epoch(seconds)
 	return found, err
 }
 
-// git is the git command in a folder.
-type git struct {
-	ctx    context.Context //nolint:containedctx // it lives for one call of gather
-	folder string
-}
-
-// ask returns what git says. The monitor that the configuration of a repository
-// may name, a program of anybody's, is not run.
-func (g git) ask(args ...string) (string, error) {
-	command := exec.CommandContext(g.ctx, "git", append([]string{"-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull}, args...)...) //nolint:gosec // all arguments are ours but a path after --
-	command.Dir = g.folder
-	command.WaitDelay = time.Second // what git started may hold on to its output
-	command.Env = append(os.Environ(), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0")
-	var said bytes.Buffer
-	command.Stderr = &said
-	out, err := command.Output()
-	if _, ok := errors.AsType[*exec.ExitError](err); ok {
-		return "", fmt.Errorf("git %s: %s", args[0], oneLine(said.String()))
+func factsOf(ctx context.Context, repository *git.Repository, from *local, archive string) (facts, error) {
+	found := facts{source: withoutPassword(repository.Origin())}
+	id, branch, err := repository.Head()
+	if errors.Is(err, git.ErrNoCommit) {
+		found.change = &difference{}
+		return found, nil
 	}
-	return strings.TrimSuffix(string(out), "\n"), err
-}
-
-// tracks tells whether git knows all of some files: its status says nothing of
-// those that it is told to ignore, which are packed nevertheless.
-func (g git) tracks(files []string) (bool, error) {
-	listed, err := g.ask("ls-files", "-z", "--recurse-submodules", "--", ".")
 	if err != nil {
-		return false, err
+		return found, err
 	}
-	known := map[string]bool{}
-	for file := range strings.SplitSeq(listed, "\x00") {
-		known[file] = true
-	}
-	return !slices.ContainsFunc(files, func(file string) bool { return !known[file] }), nil
-}
-
-// name returns the branch or the tag that is checked out, and @; nothing when
-// there is none.
-func (g git) name() string {
-	if branch, err := g.ask("symbolic-ref", "--quiet", "--short", "HEAD"); err == nil {
-		return branch + "@"
-	}
-	if tag, err := g.ask("describe", "--tags", "--exact-match", "HEAD"); err == nil {
-		return tag + "@"
-	}
-	return ""
-}
-
-func algorithmOf(commit string) string {
-	const sha256Digits = 64
-	if len(commit) == sha256Digits {
-		return "sha256"
-	}
-	return "sha1"
-}
-
-// folderOf returns the folder of a path that may be a file.
-func folderOf(path string) (string, error) {
-	info, err := os.Stat(path)
+	commit, err := repository.Commit(ctx, id)
 	if err != nil {
-		return "", err
+		return found, err
 	}
-	if info.IsDir() {
-		return path, nil
+	found.change, err = differs(ctx, repository, from, packedOf{archive: archive, commit: id, tree: commit.Tree})
+	if err != nil || found.change != nil {
+		return found, err
 	}
-	return filepath.Dir(path), nil
-}
-
-// path2spec names the path within its folder.
-func path2spec(path string) string {
-	if info, err := os.Stat(path); err == nil && !info.IsDir() {
-		return ":(literal)" + filepath.Base(path)
-	}
-	return "."
-}
-
-// isInRepository spares folders outside of a repository the question, and the
-// need for git.
-func isInRepository(folder string) bool {
-	folder, err := filepath.Abs(folder)
-	if err != nil {
-		return false
-	}
-	for folder := range upwardsFrom(folder) {
-		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {
-			return true
+	if branch == "" {
+		if branch, err = repository.Tag(ctx, id); err != nil {
+			return found, err
 		}
 	}
-	return false
+	if branch != "" {
+		branch += "@"
+	}
+	found.revision = branch + id.Algorithm() + ":" + id.String()
+	found.committed, err = writable(commit.Time)
+	return found, err
 }
 
 // withoutPassword drops what logs in from the address of a repository, because CI
@@ -223,9 +141,13 @@ func epoch(text string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	date := time.Unix(seconds, 0).UTC()
+	return writable(time.Unix(seconds, 0).UTC())
+}
+
+// writable refuses a time that RFC 3339 cannot express.
+func writable(date time.Time) (time.Time, error) {
 	if date.Year() < 0 || date.Year() > 9999 {
-		return time.Time{}, fmt.Errorf("%s is in no year that can be written", text)
+		return time.Time{}, fmt.Errorf("%d seconds since 1970 are in no year that can be written", date.Unix())
 	}
 	return date, nil
 }

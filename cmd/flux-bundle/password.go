@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -37,8 +38,8 @@ const maxKeyBytes = 64 << 10
 // openKey reads the private key of a file, and the password from the environment
 // or from the person at the terminal. It is never taken from the arguments, which
 // everybody on a machine can see.
-func (a *app) openKey(ctx context.Context, path string) (*sign.Key, error) {
-	text, err := readKeyFile(path)
+func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key, error) {
+	text, err := readKeyFile(path, follow)
 	if err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, pathless(err))
 	}
@@ -56,18 +57,28 @@ func (a *app) openKey(ctx context.Context, path string) (*sign.Key, error) {
 	return key, nil
 }
 
-func readKeyFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+func readKeyFile(path string, follow bool) ([]byte, error) {
+	from, err := locate(path, follow)
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case info.IsDir():
-		return nil, errors.New("it is a folder, expected a file with a private key")
-	case info.Size() > maxKeyBytes:
-		return nil, fmt.Errorf("it has %d bytes, more than the %d of any private key", info.Size(), maxKeyBytes)
+	file, err := from.openFile()
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(path) //nolint:gosec // the person who runs the command names it
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, errors.New("it is a folder, expected a file with a private key")
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxKeyBytes+1))
+	if err == nil && len(text) > maxKeyBytes {
+		err = fmt.Errorf("it has more than %d bytes, as no private key has", maxKeyBytes)
+	}
+	return text, err
 }
 
 // password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.

@@ -59,9 +59,13 @@ image-source-controller serves that layer as it is.
 What is checked first: every YAML file parses, and every kustomization builds, without network and without access to files outside of the
 folder. Of what is packed, that is: a file that is left out is missing there, too. Templates of Helm charts are not checked.
 
-Annotations come from git where the folder is in a repository: source, revision (branch@sha1:commit) and created, the time of the commit.
-SOURCE_DATE_EPOCH replaces that time. A folder with changes that are not committed gets neither revision nor time, and nor does one of
-which a file is packed that git ignores.
+Annotations come from the git repository that the folder is in: source, revision (branch@sha1:commit) and created, the time of the commit.
+SOURCE_DATE_EPOCH replaces that time. Every packed file is compared with the commit, and without git: no program that the repository
+configures can run. If a file differs, is new or is gone, the artifact gets neither revision nor time; this includes files that git
+ignores and files that git converts (Git LFS, line endings, filters).
+
+A path within a repository or below the working directory must not lead through a symbolic link: the author of a pull request could
+let it lead to other files of the machine. Name the folder that is meant, or give --follow-symlinks.
 
 A folder that a killed or running pull writes to is refused: files of a version may be missing there.
 
@@ -87,6 +91,7 @@ type push struct {
 	annotations []string
 	source      string
 	revision    string
+	follow      bool
 	noValidate  bool
 	remoteBases bool
 	immutable   bool
@@ -145,6 +150,7 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.StringArrayVarP(&p.annotations, "annotation", "a", nil, "annotation as `key=value`; may be repeated; an empty value removes one that comes from git")
 	fs.StringVar(&p.source, "source", "", "`address` of the source (default: the address of git's remote origin)")
 	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
+	fs.BoolVar(&p.follow, followFlag, false, followUsage)
 	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses and that kustomizations build")
 	fs.BoolVar(&p.remoteBases, "remote-bases", false, "build kustomizations that fetch bases over the network, too")
 	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest, or gets one from another push at the same time")
@@ -196,7 +202,7 @@ func (p *push) run(ctx context.Context) error {
 	}
 	var key *sign.Key
 	if p.key != "" {
-		if key, err = p.app.openKey(ctx, p.key); err != nil {
+		if key, err = p.app.openKey(ctx, p.key, p.follow); err != nil {
 			return err
 		}
 	}
@@ -205,11 +211,16 @@ func (p *push) run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	packed, err := p.pack(ctx, scratch)
+	from, err := openLocal(p.path, p.follow)
+	if err != nil {
+		return p.unopened(err)
+	}
+	defer from.close()
+	packed, err := p.pack(ctx, from, scratch)
 	if err != nil {
 		return err
 	}
-	made, err := newArtifact(packed, p.annotate(ctx, packed.Files, given))
+	made, err := newArtifact(packed, p.annotate(ctx, from, packed.Path, given))
 	if err != nil {
 		return err
 	}
@@ -235,10 +246,20 @@ func (p *push) check() error {
 	case p.key == "" && (p.legacy || p.tlog):
 		return errors.New("--legacy-signature and --tlog say how to sign, but there is no --sign-key to sign with")
 	}
-	if _, err := os.Stat(p.path); err != nil {
-		return fmt.Errorf("--path %s: %w", p.path, pathless(err))
+	// What is not there is told before a password is asked for.
+	from, err := locate(p.path, p.follow)
+	if err == nil {
+		_, err = from.stat()
+	}
+	if err != nil {
+		return p.unopened(err)
 	}
 	return cmp.Or(p.output.check(), p.checkLog(), checkPatterns(p.ignore))
+}
+
+// unopened says that what --path names cannot be opened.
+func (p *push) unopened(err error) error {
+	return fmt.Errorf("--path %s: %w", p.path, pathless(err))
 }
 
 // references reads the tags to push to.
@@ -259,15 +280,19 @@ func (p *push) references() ([]name.Tag, error) {
 	return tags, nil
 }
 
-// annotate returns the annotations of an artifact of files: from git, then those
+// annotate returns the annotations of an archive: from its repository, then those
 // that are given, the more specific last.
-func (p *push) annotate(ctx context.Context, files []string, given map[string]string) map[string]string {
-	known, err := gather(ctx, p.path, files)
+func (p *push) annotate(ctx context.Context, from *local, archive string, given map[string]string) map[string]string {
+	known, err := gather(ctx, from, archive)
 	if err != nil {
-		p.app.warnf("source, revision and time are not known: %s", oneLine(err.Error()))
+		unknown := "source, revision and time"
+		if known.source != "" {
+			unknown = "revision and time"
+		}
+		p.app.warnf("%s are not known: %s", unknown, oneLine(err.Error()))
 	}
-	if known.dirty && p.revision == "" {
-		p.app.warnf("%s has changes that are not committed, so the artifact names no revision; commit them, or say --revision", p.path)
+	if known.change != nil && p.revision == "" {
+		p.app.warnf("%s", p.whyNoRevision(known.change))
 	}
 	annotations := map[string]string{sourceAnnotation: known.source, revisionAnnotation: known.revision}
 	if !known.committed.IsZero() {
@@ -276,6 +301,18 @@ func (p *push) annotate(ctx context.Context, files []string, given map[string]st
 	maps.Copy(annotations, given)
 	maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
 	return annotations
+}
+
+func (p *push) whyNoRevision(d *difference) string {
+	switch {
+	case d.file == "":
+		return fmt.Sprintf("%s has changes that are not committed, so the artifact names no revision; commit them, or say --revision", p.path)
+	case d.converted == "":
+		return fmt.Sprintf("%s has changes that are not committed, in %s, so the artifact names no revision; commit them, or say --revision", p.path, fault.Quote(d.file))
+	default:
+		return fmt.Sprintf("%s cannot be compared with the commit, because of %s: %s, and no filter of a repository is run here; so the artifact names no revision; say --revision",
+			p.path, fault.Quote(d.file), d.converted)
+	}
 }
 
 // given reads the annotations of the environment and of the flags. Those with an
@@ -311,21 +348,11 @@ func (p *push) given() (map[string]string, error) {
 }
 
 // pack packs the folder and checks what was packed.
-func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error) {
-	if err := checkFinished(ctx, p.path); err != nil {
+func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.Packed, error) {
+	if err := checkFinished(ctx, filepath.Join(from.folder, from.file)); err != nil {
 		return nil, err
 	}
-	folder, remove, err := p.folder()
-	if err != nil {
-		return nil, err
-	}
-	defer remove()
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	packed, err := format.Pack(ctx, root, scratch, p.app.packOptions(p.ignore))
+	packed, err := format.Pack(ctx, from.root, scratch, p.app.packOptions(p.ignore))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.path, err)
 	}
@@ -337,7 +364,7 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 		return packed, nil
 	}
 	v := &validation{app: p.app, shown: p.path, remoteBases: p.remoteBases}
-	if folder != p.path {
+	if from.file != "" {
 		v.shown = filepath.Dir(p.path)
 	}
 	return packed, v.validate(ctx, packed.Path)
@@ -348,48 +375,6 @@ func (p *push) pack(ctx context.Context, scratch string) (*format.Packed, error)
 func (a *app) packOptions(patterns []string) format.PackOptions {
 	all := append([]string{stagePrefix + "*/"}, patterns...)
 	return format.PackOptions{Ignore: strings.Join(all, "\n"), Limits: a.flags.limits}
-}
-
-// folder returns the folder to pack: a file goes into one of its own.
-func (p *push) folder() (path string, remove func(), err error) {
-	info, err := os.Stat(p.path)
-	if err != nil {
-		return "", nil, fmt.Errorf("--path %s: %w", p.path, pathless(err))
-	}
-	if info.IsDir() {
-		return p.path, func() {}, nil
-	}
-	if !info.Mode().IsRegular() {
-		return "", nil, fmt.Errorf("--path: %s is neither a folder nor a file", p.path)
-	}
-	own, err := os.MkdirTemp("", programName+"-")
-	if err != nil {
-		return "", nil, err
-	}
-	remove = func() { _ = os.RemoveAll(own) } // the system removes what is left
-	if err := copyFile(filepath.Join(own, filepath.Base(p.path)), p.path); err != nil {
-		remove()
-		return "", nil, err
-	}
-	return own, remove, nil
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from) //nolint:gosec // the person who runs the command names it
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o600) //nolint:gosec // a file in a folder of our own
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }
 
 func (p *push) print(tags []name.Tag, made *artifact) error {

@@ -1,0 +1,255 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// followFlag allows what locate refuses.
+const followFlag = "follow-symlinks"
+
+const followUsage = "follow symbolic links in paths within a repository or below the working directory"
+
+// place is where a path leads: to elements below a folder, each of which is opened
+// by itself and is no symbolic link. The author of a pull request can put a link
+// into a repository that leads out of it.
+type place struct {
+	folder string
+	below  []string
+}
+
+// locate finds the part of a path in which links are not trusted: what is in the
+// outermost repository around it, and what is below the working directory. With
+// follow it is empty.
+func locate(path string, follow bool) (place, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return place{}, err
+	}
+	if follow {
+		return place{folder: absolute}, nil
+	}
+	trusted := absolute
+	if start, err := startOf(path); err != nil {
+		return place{}, err
+	} else if start != "" {
+		trusted = start
+	}
+	for folder := range upwardsFrom(trusted) {
+		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {
+			trusted = folder
+		}
+	}
+	p := place{folder: trusted}
+	if rest, err := filepath.Rel(trusted, absolute); err != nil {
+		return place{}, err
+	} else if rest != "." {
+		p.below = strings.Split(rest, string(filepath.Separator))
+	}
+	return p, nil
+}
+
+// startOf returns the folder in which the names of a path begin: the working
+// directory, or one above it. It is empty for an absolute path to elsewhere.
+func startOf(path string) (string, error) {
+	working, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	rest := filepath.Clean(path)
+	if filepath.IsAbs(rest) {
+		if rest, err = filepath.Rel(working, rest); err != nil || !filepath.IsLocal(rest) || filepath.Dir(working) == working {
+			return "", nil //nolint:nilerr // it is on another volume
+		}
+	}
+	for rest == ".." || strings.HasPrefix(rest, ".."+string(filepath.Separator)) {
+		rest = strings.TrimPrefix(strings.TrimPrefix(rest, ".."), string(filepath.Separator))
+		working = filepath.Dir(working)
+	}
+	return working, nil
+}
+
+// up returns the folder of a place that is below another one, and the name in it.
+func (p place) up() (place, string) {
+	last := len(p.below) - 1
+	return place{p.folder, p.below[:last]}, p.below[last]
+}
+
+// stat says what is there.
+func (p place) stat() (os.FileInfo, error) {
+	if len(p.below) == 0 {
+		return os.Stat(p.folder)
+	}
+	folder, name := p.up()
+	root, err := folder.openFolder()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.Lstat(name)
+}
+
+// openFolder opens a folder.
+func (p place) openFolder() (*os.Root, error) {
+	root, err := os.OpenRoot(p.folder)
+	for i, element := range p.below {
+		if err != nil {
+			return nil, err
+		}
+		var next *os.Root
+		if err = p.refuseLink(root, i); err == nil {
+			next, err = openOnce(root, element, (*os.Root).OpenRoot, func(r *os.Root) (os.FileInfo, error) { return r.Stat(".") })
+		}
+		err = errors.Join(err, root.Close())
+		root = next
+	}
+	return root, err
+}
+
+// openFile opens a file to read it.
+func (p place) openFile() (*os.File, error) {
+	if len(p.below) == 0 {
+		return os.Open(p.folder)
+	}
+	folder, name := p.up()
+	root, err := folder.openFolder()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := p.refuseLink(root, len(p.below)-1); err != nil {
+		return nil, err
+	}
+	return openOnce(root, name, (*os.Root).Open, (*os.File).Stat)
+}
+
+func (p place) refuseLink(root *os.Root, i int) error {
+	if info, err := root.Lstat(p.below[i]); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		return err
+	}
+	return fmt.Errorf("%s is a symbolic link, and the author of a change can lead it anywhere: name the path that is meant, or allow links with --%s",
+		fault.Quote(filepath.Join(append([]string{p.folder}, p.below[:i+1]...)...)), followFlag)
+}
+
+// openOnce opens what a name is now, and not what a link leads to that takes its
+// place meanwhile.
+func openOnce[T io.Closer](root *os.Root, name string, open func(*os.Root, string) (T, error), stat func(T) (os.FileInfo, error)) (opened T, err error) {
+	var none T
+	before, err := root.Lstat(name)
+	if err != nil {
+		return none, err
+	}
+	if opened, err = open(root, name); err != nil {
+		return none, err
+	}
+	after, err := stat(opened)
+	if err == nil && !os.SameFile(before, after) {
+		err = errors.New("it changes while it is opened")
+	}
+	if err != nil {
+		return none, errors.Join(err, opened.Close())
+	}
+	return opened, nil
+}
+
+// local is a folder or a file to pack.
+type local struct {
+	// root is the folder; a file is alone in one of its own.
+	root *os.Root
+	// folder is the real path of the folder, or of that of the file.
+	folder string
+	// name is the name that the file was given by, and file the real one, which
+	// differs where a link leads to it. Both are empty for a folder.
+	name, file string
+	// own is the folder to remove.
+	own string
+}
+
+// openLocal opens what --path names. A file is copied.
+func openLocal(path string, follow bool) (*local, error) {
+	p, err := locate(path, follow)
+	if err != nil {
+		return nil, err
+	}
+	info, err := p.stat()
+	if err != nil {
+		return nil, err
+	}
+	l := &local{}
+	whole := filepath.Join(append([]string{p.folder}, p.below...)...)
+	switch mode := info.Mode(); {
+	case mode.IsDir(), mode&os.ModeSymlink != 0:
+		if l.root, err = p.openFolder(); err == nil {
+			l.folder, err = filepath.EvalSymlinks(whole)
+		}
+	case mode.IsRegular():
+		if whole, err = filepath.EvalSymlinks(whole); err == nil {
+			l.folder, l.file = filepath.Split(whole)
+			l.name = filepath.Base(path)
+			err = l.copy(p)
+		}
+	default:
+		err = errors.New("it is neither a folder nor a file")
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// copy puts the file into a folder of its own.
+func (l *local) copy(from place) (err error) {
+	if l.own, err = os.MkdirTemp("", programName+"-"); err != nil {
+		return err
+	}
+	if l.root, err = os.OpenRoot(l.own); err != nil {
+		return err
+	}
+	in, err := from.openFile()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := l.root.OpenFile(l.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+func (l *local) close() {
+	if l.root != nil {
+		_ = l.root.Close() // nothing was written by it but a copy
+	}
+	if l.own != "" {
+		_ = os.RemoveAll(l.own) // the system removes what is left
+	}
+}
