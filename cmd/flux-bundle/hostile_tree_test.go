@@ -119,6 +119,23 @@ func TestNoProgramOfATreeRuns(t *testing.T) {
 	}
 }
 
+// TestNoProgramGetsThePassword has a credential helper write down its environment.
+func TestNoProgramGetsThePassword(t *testing.T) {
+	g := NewWithT(t)
+	key, _ := keyPair(t, "secret")
+	trap := filepath.Join(t.TempDir(), "environment")
+	programs := folder(t, map[string]string{"docker-credential-trap": "#!/bin/sh\nenv >" + trap + "\necho credentials not found in native keychain\nexit 1\n"})
+	g.Expect(os.Chmod(filepath.Join(programs, "docker-credential-trap"), 0o700)).To(Succeed())
+	t.Setenv("DOCKER_CONFIG", folder(t, map[string]string{"config.json": `{"credHelpers":{"127.0.0.1:1":"trap"}}`}))
+	t.Setenv("PATH", programs+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	said, err := command(t, t.TempDir(), "-f", manifests(t), "-t", "127.0.0.1:1/org/app:v1", "-s", key, "--no-validate")
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(said).To(ContainSubstring("connection refused"), "the password opens the key")
+	environment, err := os.ReadFile(trap)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(string(environment)).To(And(ContainSubstring("PATH="), Not(ContainSubstring(passwordVariable))))
+}
+
 // TestNothingHidesAChange has git say that nothing changed.
 func TestNothingHidesAChange(t *testing.T) {
 	const file = "app/config.yaml"

@@ -32,6 +32,20 @@ import (
 // passwordVariable is where cosign looks for the password of a key.
 const passwordVariable = "COSIGN_PASSWORD"
 
+// takePassword removes the password from the environment of this process: programs
+// that it starts, such as credential helpers, inherit the rest. The function that it
+// returns still finds the password.
+func takePassword(lookupEnv func(string) (string, bool)) func(string) (string, bool) {
+	password, found := lookupEnv(passwordVariable)
+	_ = os.Unsetenv(passwordVariable) // the name is a valid one
+	return func(name string) (string, bool) {
+		if name == passwordVariable {
+			return password, found
+		}
+		return lookupEnv(name)
+	}
+}
+
 // maxKeyBytes bounds the file of a key.
 const maxKeyBytes = 64 << 10
 
