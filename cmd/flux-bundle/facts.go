@@ -24,6 +24,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/image-source/image-source-controller/pkg/git"
 )
@@ -97,8 +98,12 @@ func factsOf(ctx context.Context, repository *git.Repository, from *local, archi
 // withoutPassword drops what logs in from the address of a repository, because CI
 // jobs clone with a token in it: all in front of the host, and the query. Git takes
 // characters there that no URL may have, so they go before anything is parsed. What
-// is no URL even then is not published at all.
+// is no URL even then is not published at all, nor is a text that no address is.
 func withoutPassword(address string) string {
+	const longest = 2048
+	if len(address) > longest || strings.ContainsFunc(address, unicode.IsControl) {
+		return ""
+	}
 	scheme, rest, found := strings.Cut(address, "://")
 	if !found {
 		return address // git@host:path, or a path

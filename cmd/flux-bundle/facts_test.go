@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/crane"
@@ -199,14 +200,16 @@ func TestAddressesLosePasswords(t *testing.T) {
 		"/srv/git/app.git":                     "/srv/git/app.git",
 		"file:///srv/git/app.git":              "file:///srv/git/app.git",
 		// What git takes in a password, and url.Parse does not.
-		"https://ci:100%sure@example.com/a.git":   "https://example.com/a.git",
-		"https://ci:a b@example.com:8443/a.git":   "https://example.com:8443/a.git",
-		"https://ci:p@ss@example.com/a.git":       "https://example.com/a.git",
-		"https://ci:a?b#c@example.com/a.git":      "https://example.com/a.git",
-		"https://100%sure@example.com":            "https://example.com",
-		"ssh://git:100%sure@example.com/a.git":    "ssh://git@example.com/a.git",
-		"https://ci:a/b@example.com/a.git":        "",
-		"https://ci:a\x1b[31m@example.com/a%.git": "",
+		"https://ci:100%sure@example.com/a.git":        "https://example.com/a.git",
+		"https://ci:a b@example.com:8443/a.git":        "https://example.com:8443/a.git",
+		"https://ci:p@ss@example.com/a.git":            "https://example.com/a.git",
+		"https://ci:a?b#c@example.com/a.git":           "https://example.com/a.git",
+		"https://100%sure@example.com":                 "https://example.com",
+		"ssh://git:100%sure@example.com/a.git":         "ssh://git@example.com/a.git",
+		"https://ci:a/b@example.com/a.git":             "",
+		"https://ci:a\x1b[31m@example.com/a%.git":      "",
+		"git@example.com:a\n::b":                       "",
+		"git@example.com:" + strings.Repeat("a", 4096): "",
 		// Tokens elsewhere.
 		"https://example.com/a.git?private_token=t": "https://example.com/a.git",
 		"https://example.com/a.git#t":               "https://example.com/a.git",

@@ -339,8 +339,11 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	link("app", "inside")
 	link("nowhere", "dangling")
 	link(key, "cosign.key")
+	link(filepath.Join(home, "docker"), "app/deploy")
 	plain := folder(t, nil) // a tree without a repository
 	g.Expect(os.Symlink(filepath.Join(home, "docker"), filepath.Join(plain, "deploy"))).To(Succeed())
+	away := folder(t, nil)
+	g.Expect(os.Symlink(filepath.Join(dir, "app"), filepath.Join(away, "app"))).To(Succeed())
 
 	const says = "is a symbolic link"
 	push := func(path string, more ...string) []string {
@@ -350,18 +353,19 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 		in   string
 		args []string
 	}{
-		"a folder":                              {dir, push("deploy")},
-		"a folder, from somewhere else":         {plain, push(filepath.Join(dir, "deploy"))},
-		"a folder, by an absolute path":         {dir, push(filepath.Join(dir, "deploy"))},
-		"a folder, with a slash at the end":     {dir, push("./deploy/")},
-		"a folder, from one beside it":          {filepath.Join(dir, "app"), push("../deploy")},
-		"a folder in the middle":                {dir, push("middle/docker")},
-		"a file":                                {dir, push("file.json")},
-		"a file below a link":                   {dir, push("deploy/config.json")},
-		"a folder of the same repository":       {dir, push("inside")},
-		"the working directory itself":          {filepath.Join(dir, "deploy"), push(".")},
-		"nothing":                               {dir, push("dangling")},
-		"a tree without a repository":           {plain, push("deploy")},
+		"a folder":                                 {dir, push("deploy")},
+		"a folder, from somewhere else":            {plain, push(filepath.Join(dir, "deploy"))},
+		"a folder, by an absolute path":            {dir, push(filepath.Join(dir, "deploy"))},
+		"a folder, with a slash at the end":        {dir, push("./deploy/")},
+		"a folder, from one beside it":             {filepath.Join(dir, "app"), push("../deploy")},
+		"a folder in the middle":                   {dir, push("middle/docker")},
+		"a file":                                   {dir, push("file.json")},
+		"a file below a link":                      {dir, push("deploy/config.json")},
+		"a folder of the same repository":          {dir, push("inside")},
+		"the working directory itself":             {filepath.Join(dir, "deploy"), push(".")},
+		"nothing":                                  {dir, push("dangling")},
+		"a tree without a repository":              {plain, push("deploy")},
+		"a folder behind a link to the repository": {plain, push(filepath.Join(away, "app/deploy"))},
 		"the key":                               {dir, push("app", "-s", "cosign.key")},
 		"a side of diff":                        {dir, []string{"diff", "./app", "./deploy"}},
 		"a side of diff, by a name and a slash": {dir, []string{"diff", "./deploy/", "./app"}},

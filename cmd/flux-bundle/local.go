@@ -33,46 +33,50 @@ const followFlag = "follow-symlinks"
 const followUsage = "follow symbolic links in paths within a repository or below the working directory"
 
 // place is where a path leads: to elements below a folder, each of which is opened
-// by itself and is no symbolic link. The author of a pull request can put a link
-// into a repository that leads out of it.
+// by itself and is no symbolic link.
 type place struct {
 	folder string
 	below  []string
 }
 
-// locate finds the part of a path in which links are not trusted: what is in the
-// outermost repository around it, and what is below the working directory. With
-// follow it is empty.
+// locate finds where a path leads. It refuses a link that the author of a pull
+// request may have made: one in a repository, or one that the path names itself,
+// below the working directory. With follow it refuses nothing.
 func locate(path string, follow bool) (place, error) {
 	absolute, err := filepath.Abs(path)
+	if err != nil || follow {
+		return place{folder: absolute}, err
+	}
+	start, err := startOf(path)
+	if err == nil {
+		err = refuseLinks(absolute, start)
+	}
 	if err != nil {
 		return place{}, err
 	}
-	if follow {
-		return place{folder: absolute}, nil
+	whole, err := filepath.EvalSymlinks(absolute)
+	if err != nil {
+		// To open it tells why. A pipe in /dev/fd is opened, and has no path.
+		return place{folder: absolute}, nil //nolint:nilerr // see above
 	}
-	trusted := absolute
-	if start, err := startOf(path); err != nil {
-		return place{}, err
-	} else if start != "" {
-		trusted = start
-	}
-	for folder := range upwardsFrom(trusted) {
-		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {
+	trusted := whole
+	for folder := range upwardsFrom(whole) {
+		if folder == start || isWorktree(folder) {
 			trusted = folder
 		}
 	}
 	p := place{folder: trusted}
-	if rest, err := filepath.Rel(trusted, absolute); err != nil {
+	if rest, err := filepath.Rel(trusted, whole); err != nil {
 		return place{}, err
 	} else if rest != "." {
-		p.below = strings.Split(rest, string(filepath.Separator))
+		p.below = elements(rest)
 	}
 	return p, nil
 }
 
-// startOf returns the folder in which the names of a path begin: the working
-// directory, or one above it. It is empty for an absolute path to elsewhere.
+// startOf returns the real path of the folder in which the names of a path begin:
+// the working directory, or one above it. It is empty for an absolute path to
+// elsewhere, and where that folder holds all files of the machine.
 func startOf(path string) (string, error) {
 	working, err := os.Getwd()
 	if err != nil {
@@ -80,16 +84,75 @@ func startOf(path string) (string, error) {
 	}
 	rest := filepath.Clean(path)
 	if filepath.IsAbs(rest) {
-		if rest, err = filepath.Rel(working, rest); err != nil || !filepath.IsLocal(rest) || filepath.Dir(working) == working {
+		if rest, err = filepath.Rel(working, rest); err != nil || !filepath.IsLocal(rest) {
 			return "", nil //nolint:nilerr // it is on another volume
 		}
 	}
-	for rest == ".." || strings.HasPrefix(rest, ".."+string(filepath.Separator)) {
-		rest = strings.TrimPrefix(strings.TrimPrefix(rest, ".."), string(filepath.Separator))
+	for _, element := range elements(rest) {
+		if element != ".." {
+			break
+		}
 		working = filepath.Dir(working)
+	}
+	if working, err = filepath.EvalSymlinks(working); err != nil || filepath.Dir(working) == working {
+		return "", err
 	}
 	return working, nil
 }
+
+// maxLinks is how many links a path may lead through.
+const maxLinks = 255
+
+// refuseLinks refuses a path through a link in a folder of a repository, or in one
+// below start.
+func refuseLinks(absolute, start string) error {
+	root := filepath.VolumeName(absolute) + string(filepath.Separator)
+	at, rest := root, elements(strings.TrimPrefix(absolute, root))
+	for links := 0; len(rest) > 0; rest = rest[1:] {
+		next := filepath.Join(at, rest[0])
+		info, err := os.Lstat(next)
+		if err != nil {
+			return nil //nolint:nilerr // to open it tells why
+		}
+		if info.Mode()&os.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		if isStrange(at, start) {
+			return fmt.Errorf("%s is a symbolic link, and the author of a change can lead it anywhere: name the path that is meant, or allow links with --%s",
+				fault.Quote(next), followFlag)
+		}
+		if links++; links > maxLinks {
+			return errors.New("it leads through too many symbolic links")
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return err
+		}
+		if filepath.IsAbs(target) {
+			at, target = root, strings.TrimPrefix(target, root)
+		}
+		rest = append(rest[:1:1], append(elements(target), rest[1:]...)...)
+	}
+	return nil
+}
+
+// isStrange tells whether the author of a change may have made what is in a folder.
+func isStrange(folder, start string) bool {
+	for above := range upwardsFrom(folder) {
+		if above == start || isWorktree(above) {
+			return true
+		}
+	}
+	return false
+}
+
+func isWorktree(folder string) bool {
+	_, err := os.Lstat(filepath.Join(folder, ".git"))
+	return err == nil
+}
+
+func elements(path string) []string { return strings.Split(path, string(filepath.Separator)) }
 
 // up returns the folder of a place that is below another one, and the name in it.
 func (p place) up() (place, string) {
@@ -114,15 +177,12 @@ func (p place) stat() (os.FileInfo, error) {
 // openFolder opens a folder.
 func (p place) openFolder() (*os.Root, error) {
 	root, err := os.OpenRoot(p.folder)
-	for i, element := range p.below {
+	for _, element := range p.below {
 		if err != nil {
 			return nil, err
 		}
-		var next *os.Root
-		if err = p.refuseLink(root, i); err == nil {
-			next, err = openOnce(root, element, (*os.Root).OpenRoot, func(r *os.Root) (os.FileInfo, error) { return r.Stat(".") })
-		}
-		err = errors.Join(err, root.Close())
+		next, wrong := openOnce(root, element, (*os.Root).OpenRoot, func(r *os.Root) (os.FileInfo, error) { return r.Stat(".") })
+		err = errors.Join(wrong, root.Close())
 		root = next
 	}
 	return root, err
@@ -139,18 +199,7 @@ func (p place) openFile() (*os.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	if err := p.refuseLink(root, len(p.below)-1); err != nil {
-		return nil, err
-	}
 	return openOnce(root, name, (*os.Root).Open, (*os.File).Stat)
-}
-
-func (p place) refuseLink(root *os.Root, i int) error {
-	if info, err := root.Lstat(p.below[i]); err != nil || info.Mode()&os.ModeSymlink == 0 {
-		return err
-	}
-	return fmt.Errorf("%s is a symbolic link, and the author of a change can lead it anywhere: name the path that is meant, or allow links with --%s",
-		fault.Quote(filepath.Join(append([]string{p.folder}, p.below[:i+1]...)...)), followFlag)
 }
 
 // openOnce opens what a name is now, and not what a link leads to that takes its
@@ -200,7 +249,7 @@ func openLocal(path string, follow bool) (*local, error) {
 	l := &local{}
 	whole := filepath.Join(append([]string{p.folder}, p.below...)...)
 	switch mode := info.Mode(); {
-	case mode.IsDir(), mode&os.ModeSymlink != 0:
+	case mode.IsDir():
 		if l.root, err = p.openFolder(); err == nil {
 			l.folder, err = filepath.EvalSymlinks(whole)
 		}

@@ -38,6 +38,9 @@ const (
 	// maxLooseTags bounds the tags that have a file each.
 	maxLooseTags = 100_000
 
+	// maxName is the longest name of a reference, in bytes.
+	maxName = 1024
+
 	tags = "refs/tags/"
 )
 
@@ -84,7 +87,7 @@ func isReference(name string) bool {
 			return false
 		}
 	}
-	return strings.HasPrefix(name, "refs/") && !strings.HasSuffix(name, ".") &&
+	return len(name) <= maxName && strings.HasPrefix(name, "refs/") && !strings.HasSuffix(name, ".") &&
 		!strings.Contains(name, "..") && !strings.Contains(name, "@{") &&
 		!strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c == '\x7f' || strings.ContainsRune(`~^:?*[\`, c) })
 }
