@@ -59,10 +59,20 @@ func confineCalls(t testing.TB) {
 // secret is in a file beside the tree, which no link may lead to.
 const secret = "not-for-the-registry"
 
-// pushConfined runs a dry run of push in this process.
+// pushConfined runs a dry run of push with all of its work in this process.
 func pushConfined(t *testing.T, args ...string) result {
 	t.Helper()
-	return environment{passwordVariable: "secret"}.flux(t, append(args, "-t", "example.com/org/app:v1", "--dry-run", "-o", "json", "--no-validate")...)
+	var out, said bytes.Buffer
+	a := &app{cancel: func() {}, streams: streams{in: strings.NewReader(""), out: &out, err: &said, lookupEnv: func(string) (string, bool) { return "", false }}}
+	defer func() { a.cancel() }()
+	root := newRoot(a)
+	root.SetArgs(append(args, "-t", "example.com/org/app:v1", "--dry-run", "-o", "json", "--no-validate"))
+	executed, err := root.ExecuteContextC(t.Context())
+	code := exitOK
+	if err != nil {
+		code = a.fail(executed.Context(), err)
+	}
+	return result{code, out.String(), said.String()}
 }
 
 // FuzzPushOfATree pushes trees with all that a stranger can put into one, and with
