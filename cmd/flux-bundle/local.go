@@ -69,7 +69,7 @@ func locate(path string, follow bool) (place, error) {
 	if rest, err := filepath.Rel(trusted, whole); err != nil {
 		return place{}, err
 	} else if rest != "." {
-		p.below = elements(rest)
+		p.below = pathElements(rest)
 	}
 	return p, nil
 }
@@ -88,7 +88,7 @@ func startOf(path string) (string, error) {
 			return "", nil //nolint:nilerr // it is on another volume
 		}
 	}
-	for _, element := range elements(rest) {
+	for _, element := range pathElements(rest) {
 		if element != ".." {
 			break
 		}
@@ -107,7 +107,7 @@ const maxLinks = 255
 // below start.
 func refuseLinks(absolute, start string) error {
 	root := filepath.VolumeName(absolute) + string(filepath.Separator)
-	at, rest := root, elements(strings.TrimPrefix(absolute, root))
+	at, rest := root, pathElements(strings.TrimPrefix(absolute, root))
 	for links := 0; len(rest) > 0; rest = rest[1:] {
 		next := filepath.Join(at, rest[0])
 		info, err := os.Lstat(next)
@@ -132,7 +132,7 @@ func refuseLinks(absolute, start string) error {
 		if filepath.IsAbs(target) {
 			at, target = root, strings.TrimPrefix(target, root)
 		}
-		rest = append(rest[:1:1], append(elements(target), rest[1:]...)...)
+		rest = append(rest[:1:1], append(pathElements(target), rest[1:]...)...)
 	}
 	return nil
 }
@@ -152,7 +152,7 @@ func isWorktree(folder string) bool {
 	return err == nil
 }
 
-func elements(path string) []string { return strings.Split(path, string(filepath.Separator)) }
+func pathElements(path string) []string { return strings.Split(path, string(filepath.Separator)) }
 
 // up returns the folder of a place that is below another one, and the name in it.
 func (p place) up() (place, string) {
