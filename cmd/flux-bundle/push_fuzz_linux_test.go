@@ -78,7 +78,7 @@ func pushConfined(t *testing.T, args ...string) result {
 // FuzzPushOfATree pushes trees with all that a stranger can put into one, and with
 // the repository of a stranger around it.
 func FuzzPushOfATree(f *testing.F) {
-	for _, tree := range hostileTrees() {
+	for _, tree := range plantedTrees() {
 		for way := range ways() {
 			f.Add(byte(way), tree)
 		}
@@ -190,8 +190,8 @@ func looseObject(kind, body string) (entry, id string) {
 	return "f.git/objects/" + id[:2] + "/" + id[2:] + "\n" + file.String(), id
 }
 
-// hostileTrees are the seeds.
-func hostileTrees() []string {
+// plantedTrees are the seeds.
+func plantedTrees() []string {
 	const (
 		program  = "/bin/sh -c 'echo >ran'"
 		manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n"
