@@ -100,17 +100,24 @@ func (r *Repository) Tree(ctx context.Context, id ID) ([]Entry, error) {
 		return nil, err
 	}
 	var entries []Entry
+	seen := map[string]bool{}
 	for len(rest) > 0 {
 		head, behind, found := bytes.Cut(rest, []byte{0})
 		mode, name, _ := strings.Cut(string(head), " ")
 		number, err := strconv.ParseInt(mode, 8, 32)
-		if !found || err != nil || name == "" || strings.Contains(name, "/") || len(behind) < len(id) {
+		if !found || err != nil || len(behind) < len(id) || !isName(name) || seen[name] {
 			return nil, fmt.Errorf("tree %s: %w", id, errCorrupt)
 		}
 		entries = append(entries, Entry{Name: name, Mode: modeOf(number), ID: ID(behind[:len(id)])})
+		seen[name] = true
 		rest = behind[len(id):]
 	}
 	return entries, nil
+}
+
+// isName tells whether git takes a name of a tree for that of a file or folder.
+func isName(name string) bool {
+	return name != "" && name != "." && name != ".." && !strings.EqualFold(name, ".git") && !strings.Contains(name, "/")
 }
 
 // modeOf drops the permissions that old versions of git wrote into trees.

@@ -233,6 +233,16 @@ func loose(t *testing.T, dir, name, announced string, content []byte) {
 	g.Expect(os.WriteFile(path, file.Bytes(), 0o644)).To(Succeed())
 }
 
+// commitTree commits a tree that git would not make.
+func commitTree(t *testing.T, dir, body string) {
+	t.Helper()
+	sum := ID(make([]byte, 20)).hash("tree", int64(len(body)))
+	sum.Write([]byte(body))
+	name := ID(sum.Sum(nil)).String()
+	loose(t, dir, name, fmt.Sprintf("tree %d", len(body)), []byte(body))
+	run(t, dir, "update-ref", "refs/heads/main", run(t, dir, "commit-tree", "-m", "one", name))
+}
+
 func TestRepositoriesThatAreRefused(t *testing.T) {
 	good := repository(t)
 	put := func(t *testing.T, dir, name, text string) {
@@ -254,6 +264,26 @@ func TestRepositoriesThatAreRefused(t *testing.T) {
 		"a tree with the content of another": {func(t *testing.T, dir string) {
 			t.Helper()
 			loose(t, dir, run(t, dir, "rev-parse", "HEAD^{tree}"), "tree 0", nil)
+		}, "it is corrupt"},
+		"a tree with a way up": {func(t *testing.T, dir string) {
+			t.Helper()
+			commitTree(t, dir, "40000 ..\x00"+strings.Repeat("x", 20))
+		}, "it is corrupt"},
+		"a tree with a repository": {func(t *testing.T, dir string) {
+			t.Helper()
+			commitTree(t, dir, "40000 .GIT\x00"+strings.Repeat("x", 20))
+		}, "it is corrupt"},
+		"a tree with a path": {func(t *testing.T, dir string) {
+			t.Helper()
+			commitTree(t, dir, "100644 a/b\x00"+strings.Repeat("x", 20))
+		}, "it is corrupt"},
+		"a tree with a name that is there twice": {func(t *testing.T, dir string) {
+			t.Helper()
+			commitTree(t, dir, "120000 a\x00"+strings.Repeat("x", 20)+"120000 a\x00"+strings.Repeat("y", 20))
+		}, "it is corrupt"},
+		"a tree that is cut off": {func(t *testing.T, dir string) {
+			t.Helper()
+			commitTree(t, dir, "100644 a\x00x")
 		}, "it is corrupt"},
 		"an object that announces more than it has": {func(t *testing.T, dir string) {
 			t.Helper()
