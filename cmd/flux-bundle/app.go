@@ -64,6 +64,8 @@ type app struct {
 	registries *registry.Client
 	// cancel ends the time that --timeout gives.
 	cancel context.CancelFunc
+	// check checks packed files.
+	check func(ctx context.Context, job checkJob, tell func(message)) error
 }
 
 // globalFlags are the flags that every verb has.
@@ -216,6 +218,9 @@ func (a *app) statusf(format string, args ...any) {
 
 // isTerminal tells whether a person is behind a stream.
 func isTerminal(stream any) bool {
+	if guarded, ok := stream.(*guard); ok {
+		stream = guarded.to
+	}
 	file, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }

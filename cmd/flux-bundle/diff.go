@@ -430,6 +430,9 @@ func (c *comparison) encode(ctx context.Context, out output, w io.Writer) error 
 
 // text prints the comparison for a person, and for patch(1).
 func (c *comparison) text(ctx context.Context, w io.Writer, p paint) error {
+	if p.terminal {
+		w = unguarded(w) // p escapes the text and adds the colours
+	}
 	for _, change := range c.Changes {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -88,7 +88,7 @@ func TestFilesThatGitIgnoresAreNotCommitted(t *testing.T) {
 	got, said := environment{}.annotationsFor(t, "-f", dir)
 	g.Expect(got).To(revision, said)
 
-	write(t, dir, map[string]string{"app/secret.yaml": "a: 1\n"})
+	write(t, dir, map[string]string{"app/secret.yaml": strings.ReplaceAll(configMap, "name: ", "name: secret-")})
 	for _, path := range []string{dir, filepath.Join(dir, "app"), filepath.Join(dir, "app/secret.yaml")} {
 		got, said = environment{}.annotationsFor(t, "-f", path)
 		g.Expect(got).To(And(HaveLen(1), HaveKey(sourceAnnotation)), path)

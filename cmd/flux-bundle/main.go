@@ -18,17 +18,37 @@ package main
 
 import (
 	"context"
+	"log"
 	"os"
 	"os/signal"
 	"slices"
 	"syscall"
+
+	"github.com/sirupsen/logrus"
 )
 
 // version is set when a release is built.
 var version = "dev"
 
-func main() {
-	os.Exit(execute(streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}, os.Args[1:]))
+func main() { os.Exit(start(os.Args[1:])) }
+
+// start runs the command with the streams and the environment of this process, and
+// returns the exit code.
+func start(args []string) int {
+	s := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}
+	silence(s)
+	return execute(s, args)
+}
+
+// silence keeps libraries from printing what they like: their logs pass the same
+// guard as all else, and what they write to the standard streams by themselves is
+// dropped.
+func silence(s streams) {
+	log.SetOutput(&guard{to: s.err})
+	logrus.SetOutput(&guard{to: s.err})
+	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+		os.Stdout, os.Stderr = null, null
+	}
 }
 
 // execute runs the command until a signal ends it in order: what it has written

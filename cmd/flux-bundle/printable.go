@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"unicode"
@@ -29,9 +30,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What stands in an artifact was written by somebody else, and a terminal obeys
-// what it is shown: nothing of it is printed that could be a command to one, or
-// that makes text look like other text.
+// What stands in an artifact was written by somebody else, and terminals and CI
+// services obey what they are shown: nothing of it is printed that could be a
+// command to one, or that makes text look like other text.
 
 // isPlain tells whether a character does nothing to a terminal but show itself.
 func isPlain(r rune) bool {
@@ -87,11 +88,12 @@ func encodeWith(result any, long func(rune) string) ([]byte, error) {
 	if isHarmless(body.Bytes()) {
 		return body.Bytes(), nil
 	}
-	// What is not plain stands in strings only.
+	// What is not plain, and the middle of a command, stands in strings only.
 	var out bytes.Buffer
+	var commands commandFinder
 	for _, r := range body.String() {
 		switch {
-		case r == '\n' || isPlain(r):
+		case (r == '\n' || isPlain(r)) && !commands.completedBy(r):
 			out.WriteRune(r)
 		case r <= 0xffff:
 			fmt.Fprintf(&out, `\u%04x`, r)
@@ -103,16 +105,86 @@ func encodeWith(result any, long func(rune) string) ([]byte, error) {
 }
 
 func isHarmless(body []byte) bool {
-	return bytes.IndexFunc(body, func(r rune) bool { return r != '\n' && !isPlain(r) }) < 0
+	var commands commandFinder
+	return bytes.IndexFunc(body, func(r rune) bool { return r != '\n' && !isPlain(r) || commands.completedBy(r) }) < 0
 }
 
 // encodeYAML encodes a result as YAML. What YAML would print as it is although a
-// terminal might obey it, or would refuse, is printed as JSON, which YAML
-// includes but for the escapes of characters that take more than 16 bits.
+// terminal or a CI service might obey it, or would refuse, is printed as JSON, which
+// YAML includes but for the escapes of characters that take more than 16 bits.
 func encodeYAML(result any) ([]byte, error) {
 	body, err := yaml.Marshal(result)
 	if err == nil && isHarmless(body) {
 		return body, nil
 	}
 	return encodeWith(result, func(r rune) string { return fmt.Sprintf(`\U%08x`, r) })
+}
+
+// commandFinder finds in text what a CI service obeys that reads it: "::" at the
+// start of a line, after spaces too, and "##[" or "##name[" anywhere. See
+// https://docs.github.com/actions/reference/workflow-commands-for-github-actions and
+// https://learn.microsoft.com/azure/devops/pipelines/scripts/logging-commands.
+type commandFinder struct {
+	// inLine tells that the line has more than spaces.
+	inLine bool
+	// colon tells that the line begins with a colon, and that this was the last
+	// character.
+	colon bool
+	// hashes counts the last characters up to two; letters may follow two.
+	hashes int
+}
+
+// completedBy takes the next character of the text and tells whether a command
+// would begin with it.
+func (f *commandFinder) completedBy(r rune) bool {
+	found := f.colon && r == ':' || f.hashes == 2 && r == '['
+	f.colon = !f.inLine && r == ':'
+	f.inLine = r != '\n' && (f.inLine || !unicode.IsSpace(r))
+	switch {
+	case r == '#':
+		f.hashes = min(f.hashes+1, 2)
+	case f.hashes < 2 || !unicode.IsLetter(r):
+		f.hashes = 0
+	}
+	return found
+}
+
+// guard is the way of all that the command prints, whatever wrote it: a terminal
+// or a CI service that shows it obeys nothing in it. Lines and tabs pass.
+type guard struct {
+	to       io.Writer
+	commands commandFinder
+	// rest is the beginning of a character.
+	rest []byte
+}
+
+// Write writes text with escapes in place of what something would obey.
+func (g *guard) Write(p []byte) (int, error) {
+	text := append(g.rest, p...)
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 && utf8.FullRune(text) {
+		r, size := utf8.DecodeRune(text)
+		switch shown := r == '\n' || r == '\t' || r == '\r' && bytes.HasPrefix(text, []byte("\r\n")) || isPlain(r); {
+		case g.commands.completedBy(r):
+			out = fmt.Appendf(out, `\x%02x`, r)
+		case shown:
+			out = append(out, text[:size]...)
+		default:
+			out = append(out, printable(string(text[:size]))...)
+		}
+		text = text[size:]
+	}
+	g.rest = text
+	if _, err := g.to.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// unguarded returns what is behind a guard, for what draws on a terminal.
+func unguarded(w io.Writer) io.Writer {
+	if s, guarded := w.(*guard); guarded {
+		return s.to
+	}
+	return w
 }

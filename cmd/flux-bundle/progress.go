@@ -82,7 +82,7 @@ func (p *progress) start() io.Writer {
 		throttle = 100 * time.Millisecond
 	)
 	p.bar = progressbar.NewOptions64(p.size,
-		progressbar.OptionSetWriter(p.app.err),
+		progressbar.OptionSetWriter(unguarded(p.app.err)),
 		progressbar.OptionSetDescription(p.doing()+" "+p.what),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionUseIECUnits(true),

@@ -98,8 +98,8 @@ func TestPullOverwritesOnlyWhenItMay(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)
 	first, second := r.Host()+"/org/app:v1", r.Host()+"/org/app:v2"
-	must(t, "-f", folder(t, map[string]string{"a.yaml": "a: 1\n", "b.yaml": "b: 1\n", "old.yaml": "c: 1\n"}), "-t", first)
-	must(t, "-f", folder(t, map[string]string{"a.yaml": "a: 2\n", "b.yaml": "b: 1\n", "new/d.yaml": "d: 1\n"}), "-t", second)
+	must(t, "-f", folder(t, map[string]string{"a.yaml": "a: 1\n", "b.yaml": "b: 1\n", "old.yaml": "c: 1\n"}), "-t", first, "--no-validate")
+	must(t, "-f", folder(t, map[string]string{"a.yaml": "a: 2\n", "b.yaml": "b: 1\n", "new/d.yaml": "d: 1\n"}), "-t", second, "--no-validate")
 	dir := t.TempDir()
 	must(t, "pull", first, "-o", dir)
 	must(t, "pull", first, "-o", dir)

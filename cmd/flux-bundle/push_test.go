@@ -471,6 +471,59 @@ func TestBadInput(t *testing.T) {
 			files: map[string]string{"kustomization.yaml": "resources:\n- a.yaml\n", "a.yaml": "a: 1\n"}, args: []string{"-t", ref},
 			words: []string{"kustomization.yaml:2: kustomize cannot build it: accumulating resources: 'a.yaml': missing Resource metadata"},
 		},
+		"a component with an unknown field": {
+			files: map[string]string{"kustomization.yaml": "kind: Component\nresourcez: []\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:2: ", `unknown field "resourcez"`},
+		},
+		"an unknown field beside a remote base": {
+			files: map[string]string{"kustomization.yaml": "resources:\n- https://127.0.0.1:1/a.yaml\nresourcez: []\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:3: ", `unknown field "resourcez"`},
+		},
+		"a kustomization of another version": {
+			files: map[string]string{"kustomization.yaml": "apiVersion: v1\nkind: Kustomization\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:", "apiVersion for Kustomization should be"},
+		},
+		"a Helm chart of a repository": {
+			files: map[string]string{"kustomization.yaml": "helmCharts:\n- name: a\n  repo: https://127.0.0.1:1/\n"}, args: []string{"-t", ref},
+			words: []string{"kustomization.yaml:1: ", "helmCharts are not supported"},
+		},
+		"a Helm chart in the old way": {
+			files: map[string]string{"kustomization.yaml": "helmChartInflationGenerator:\n- chartName: a\n  chartRepoUrl: https://127.0.0.1:1/\n"}, args: []string{"-t", ref},
+			words: []string{"kustomization.yaml:", "helmCharts are not supported"},
+		},
+		"a document without kind": {
+			files: map[string]string{"a/a.yaml": configMap + "---\napiVersion: v1\nmetadata: {name: a}\n"}, args: []string{"-t", ref}, words: []string{"a/a.yaml:6: this is no Kubernetes object: it has no kind"},
+		},
+		"a document that is a list": {
+			files: map[string]string{"a.yaml": "- a\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:1: this is no Kubernetes object"},
+		},
+		"an object without name": {
+			files: map[string]string{"a.yml": "\napiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: a}\n"}, args: []string{"-t", ref}, words: []string{"a.yml:2: this object has no metadata.name"},
+		},
+		"an object without name in a list": {
+			files: map[string]string{"a.yaml": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {}}\n"}, args: []string{"-t", ref}, words: []string{"kustomize cannot build it: ", "missing metadata.name"},
+		},
+		"an object without apiVersion": {
+			files: map[string]string{"a.yaml": "kind: ConfigMap\nmetadata: {name: a}\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:1: this object has no apiVersion"},
+		},
+		"an object without apiVersion in a kustomization": {
+			files: map[string]string{"kustomization.yaml": "resources: [a.yaml]\n", "a.yaml": "kind: ConfigMap\nmetadata: {name: a}\n"}, args: []string{"-t", ref}, words: []string{"kustomization.yaml:", "has no apiVersion"},
+		},
+		"a tag that Kubernetes does not have": {
+			files: map[string]string{"a.yaml": configMap + "data:\n  a: !Ref b\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:6: the tag ", "!Ref"},
+		},
+		"a file in UTF-16": {
+			files: map[string]string{"a.yaml": "\xff\xfea\x00:\x00 \x001\x00\n\x00"}, args: []string{"-t", ref}, words: []string{"a.yaml:1: it is encoded in UTF-16"},
+		},
+		"a number that JSON does not have": {
+			files: map[string]string{"a.yaml": configMap + "data: {a: .nan}\n"}, args: []string{"-t", ref}, words: []string{"kustomize cannot build it: ", "NaN"},
+		},
+		"an object of two files": {
+			files: map[string]string{"a.yaml": configMap, "x/b.yaml": configMap}, args: []string{"-t", ref}, words: []string{"may not add resource with an already registered id: ConfigMap"},
+		},
+		"an object of a file and of a kustomization": {
+			files: map[string]string{"a.yaml": configMap, "x/b.yaml": configMap, "x/kustomization.yaml": "resources: [b.yaml]\n"}, args: []string{"-t", ref}, words: []string{"more than one file or folder in it makes ConfigMap"},
+		},
+		"a folder with a component, which nobody can deploy": {
+			files: map[string]string{"a.yaml": configMap, "x/kustomization.yaml": "kind: Component\nnamePrefix: a-\n"}, args: []string{"-t", ref}, words: []string{"expected kind != 'Component'"},
+		},
 		"a kustomization that is no YAML": {
 			files: map[string]string{"Kustomization": "a: [\n"}, args: []string{"-t", ref}, words: []string{"Kustomization:2: "},
 		},
@@ -677,6 +730,21 @@ func TestWhatIsNotChecked(t *testing.T) {
 		"a component by itself": {
 			files: map[string]string{"kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n- patch: |-\n    - op: remove\n      path: /spec\n  target: {kind: Deployment, name: a}\n"},
 		},
+		"values beside a kustomization": {
+			files: map[string]string{
+				"kustomization.yaml": "resources: [a.yaml]\nconfigMapGenerator:\n- {name: b, files: [values.yaml]}\n",
+				"a.yaml":             configMap, "values.yaml": "a: 1\n", "more/values.yaml": "a: !Ref b\n",
+			},
+		},
+		"folders that are deployed apart": {
+			files: map[string]string{
+				"a/app.yaml": configMap, "b/app.yaml": configMap, "c/kustomization.yaml": "resources: [app.yaml]\n", "c/app.yaml": configMap,
+				"charts/app/Chart.yaml": "name: app\n", "charts/app/values.yaml": "a: 1\n", "README.md": "# All\n",
+			},
+		},
+		"documents that are empty, and lists": {
+			files: map[string]string{"a.yaml": "# nothing\n---\n---\n" + configMap + "---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n"},
+		},
 		"an address that is a text": {
 			files: map[string]string{
 				"kustomization.yaml": "resources: [a.yaml]\ncommonAnnotations: {docs: https://127.0.0.1:1/}\nconfigMapGenerator:\n- name: b\n  literals: [url=https://127.0.0.1:1/]\n",
@@ -736,6 +804,9 @@ func TestShellCompletion(t *testing.T) {
 func TestHelpHasAnExampleForEachVerb(t *testing.T) {
 	g := NewWithT(t)
 	for _, verb := range verbs(&app{}) {
+		if verb.Name() == checkVerb {
+			continue // this program alone runs it
+		}
 		g.Expect(verb.Example).To(ContainSubstring("flux bundle "+verb.Name()), "help of %s", verb.Name())
 		g.Expect(verb.Short).NotTo(BeEmpty())
 		g.Expect(must(t, verb.Name(), "--help")).To(ContainSubstring("flux bundle " + verb.Name()))

@@ -24,7 +24,9 @@ import (
 
 // run is the command: it carries out args and returns the exit code.
 func run(ctx context.Context, s streams, args []string) int {
+	s.out, s.err = &guard{to: s.out}, &guard{to: s.err}
 	a := &app{streams: s, cancel: func() {}}
+	a.check = a.checkApart
 	root := newRoot(a) //nolint:contextcheck // the verbs get theirs when they are executed
 	root.SetArgs(args)
 	executed, err := root.ExecuteContextC(ctx)
@@ -71,6 +73,7 @@ func verbs(a *app) []*cobra.Command {
 		newVerify(a),
 		newDiff(a),
 		newDocs(),
+		newCheck(a),
 	}
 }
 

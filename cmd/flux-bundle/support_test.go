@@ -36,6 +36,9 @@ import (
 // arguments.
 const childVariable = "FLUX_BUNDLE_TEST_CHILD"
 
+// programVariable turns the binary of the tests into the program as it is shipped.
+const programVariable = "FLUX_BUNDLE_TEST_PROGRAM"
+
 // child runs the command and says how much memory it needed at most.
 func child(args []string) int {
 	code := execute(streams{in: strings.NewReader(""), out: io.Discard, err: os.Stderr, lookupEnv: os.LookupEnv}, args)
@@ -53,8 +56,12 @@ func child(args []string) int {
 }
 
 // TestMain gives every test an empty home: no credentials, no settings of git.
-// A test may run the binary again as the command itself.
+// A test may run the binary again as the command itself, and the command does so to
+// check what it has packed.
 func TestMain(m *testing.M) {
+	if _, found := os.LookupEnv(programVariable); found || len(os.Args) > 1 && os.Args[1] == checkVerb {
+		os.Exit(start(os.Args[1:]))
+	}
 	if args, found := os.LookupEnv(childVariable); found {
 		os.Exit(child(strings.Split(args, "\n")))
 	}

@@ -1,0 +1,268 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/image-source/image-source-controller/pkg/fault"
+)
+
+// Packed files are checked in a process of its own. kustomize fetches what a file
+// tells it to, runs git, and ends its process at some files. The process has no
+// network, no program to start, no secret, and bounds of time and memory.
+
+// checkVerb is the verb of the process. It is no part of the interface.
+const checkVerb = "check-packed"
+
+// checkJob says what to check.
+type checkJob struct {
+	// folder with the packed files and nothing else.
+	folder string
+	// remoteBases tells that the files are trusted to use the network and git.
+	remoteBases bool
+}
+
+// The bounds of the process. kustomize-controller has 1 GiB by default.
+const (
+	maxCheckMemory = 2 << 30
+	maxCheckStack  = 64 << 20
+	// maxCheckLine bounds a line of its output in bytes.
+	maxCheckLine = 64 << 10
+	// checkGrace is for how long its pipes stay open when it has ended.
+	checkGrace = 5 * time.Second
+)
+
+// checkApart checks packed files in a process of its own and returns a *finding
+// where one is found.
+func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var end message
+	var said checkLog
+	command := exec.CommandContext(ctx, self, checkVerb, fmt.Sprintf("--remote-bases=%t", job.remoteBases))
+	command.Dir = job.folder
+	command.Env = a.checkEnvironment(job)
+	command.WaitDelay = checkGrace
+	command.Stdout = &lines{each: func(line []byte) {
+		var m message
+		if json.Unmarshal(line, &m) != nil {
+			return
+		}
+		if m.Finding != nil || m.Done {
+			end = m
+		}
+		tell(m)
+	}}
+	command.Stderr = &lines{each: said.add}
+	setApart(command)
+	// Its end of the pipe closes with this process, however that ends.
+	alive, err := command.StdinPipe()
+	if err != nil {
+		return err
+	}
+	defer alive.Close()
+	err = command.Run()
+	for _, line := range said.lines {
+		a.warnf("kustomize: %s", line)
+	}
+	switch {
+	case end.Finding != nil:
+		return end.Finding
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case end.Done && err == nil:
+		return nil
+	case said.crash != "":
+		return fmt.Errorf("kustomize ended with %q", said.crash)
+	default:
+		return fmt.Errorf("the process that checks it ended early: %w", err)
+	}
+}
+
+// checkEnvironment returns the environment of the process: empty or, for trusted
+// files, with what git and TLS need. The password of a key is never in it.
+func (a *app) checkEnvironment(job checkJob) []string {
+	environment := []string{}
+	if !job.remoteBases {
+		return environment
+	}
+	for _, name := range []string{
+		"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME", "SSH_AUTH_SOCK", "SSH_ASKPASS",
+		"GIT_ASKPASS", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_TERMINAL_PROMPT",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"APPDATA", "LOCALAPPDATA", "PATHEXT", "TEMP", "TMP", "USERPROFILE", // of Windows
+	} {
+		if value, set := a.lookupEnv(name); set {
+			environment = append(environment, name+"="+value)
+		}
+	}
+	return environment
+}
+
+// checkLog keeps what the process says on standard error.
+type checkLog struct {
+	// lines, without repetitions and with a bound.
+	lines []string
+	// crash is why the Go runtime ended the process.
+	crash string
+	// ended tells that the rest is about the crash.
+	ended bool
+}
+
+func (l *checkLog) add(text []byte) {
+	const most = 10
+	line := oneLine(string(text))
+	for _, start := range []string{"fatal error: ", "panic: "} {
+		if words, found := strings.CutPrefix(line, start); found && l.crash == "" {
+			l.crash, l.ended = fault.Words(words), true
+		}
+	}
+	l.ended = l.ended || strings.HasPrefix(line, "runtime: ")
+	if !l.ended && line != "" && len(l.lines) < most && !slices.Contains(l.lines, line) {
+		l.lines = append(l.lines, line)
+	}
+}
+
+// lines is a writer that hands on one line after the other, of which it keeps
+// maxCheckLine bytes.
+type lines struct {
+	each func(line []byte)
+	rest []byte
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	for text := p; len(text) > 0; {
+		line, after, ended := bytes.Cut(text, []byte("\n"))
+		l.rest = append(l.rest, line[:min(len(line), maxCheckLine-len(l.rest))]...)
+		if ended {
+			l.each(l.rest)
+			l.rest = l.rest[:0]
+		}
+		text = after
+	}
+	return len(p), nil
+}
+
+// newCheck returns the verb of the process that checks packed files. It is for
+// this program alone.
+func newCheck(a *app) *cobra.Command {
+	var remoteBases bool
+	cmd := &cobra.Command{
+		Use:    checkVerb,
+		Short:  "Check packed files for push",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		// No registry is used.
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.serveCheck(cmd.Context(), remoteBases) },
+	}
+	cmd.Flags().BoolVar(&remoteBases, "remote-bases", false, "the files are trusted")
+	return cmd
+}
+
+// serveCheck checks the packed files in the working directory and writes one
+// message on each line.
+func (a *app) serveCheck(ctx context.Context, remoteBases bool) error {
+	debug.SetMaxStack(maxCheckStack)
+	debug.SetMemoryLimit(maxCheckMemory * 3 / 4) // the collector's bound, below that of the system
+	boundMemory(maxCheckMemory)
+	log.SetFlags(0)
+	encoder := json.NewEncoder(unguarded(a.out))
+	if file, ok := unguarded(a.err).(*os.File); ok {
+		os.Stdout, os.Stderr = file, file // kustomize writes to them, and messages are alone on standard output
+	}
+	if !remoteBases {
+		isolate()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, a.in) // it ends with the process that started this one
+		endApart()
+		cancel()
+	}()
+	root, err := os.OpenRoot(".")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	end := message{Done: true}
+	_, err = await(ctx, func() (struct{}, error) {
+		tell := func(m message) { _ = encoder.Encode(m) } // nobody reads what cannot be written
+		if remoteBases {
+			return struct{}{}, checkTrusted(ctx, ".", root.FS(), tell)
+		}
+		return struct{}{}, checkTree(ctx, root.FS(), tell)
+	})
+	if found, ok := errors.AsType[*finding](err); ok {
+		end, err = message{Finding: found}, nil
+	}
+	return errors.Join(err, encoder.Encode(end))
+}
+
+// isolate takes the network and other programs from this process, for ever: not
+// what this or that file may name, but every way out.
+func isolate() {
+	http.DefaultTransport = noNetwork{} //nolint:forbidigo // kustomize offers no other way to set its transport
+	denySystemCalls()
+}
+
+// noNetwork is a transport that sends nothing.
+type noNetwork struct{}
+
+const refused = "the network is not used in here"
+
+func (noNetwork) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New(refused) }
+
+// noGit begins the error of kustomize where the search path has no git.
+const noGit = "no 'git' program on path"
+
+// wanted finds in such an error what kustomize would fetch.
+var wanted = regexp.MustCompile(`Get "([^"]*)": ` + refused + `|accumulating resources from '([^']*)'`)
+
+// remoteIn tells whether an error of kustomize is that it needs the network or git,
+// and for what. kustomize keeps no more than the words of an error.
+func remoteIn(err error) (what string, needed bool) {
+	text := err.Error()
+	if !strings.Contains(text, refused) && !strings.Contains(text, noGit) {
+		return "", false
+	}
+	if found := wanted.FindStringSubmatch(text); found != nil {
+		return cmp.Or(found[1], found[2]), true
+	}
+	return "a remote base", true
+}
