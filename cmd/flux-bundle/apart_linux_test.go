@@ -241,7 +241,7 @@ func TestTreesThatEndKustomizeAreErrors(t *testing.T) {
 		"an alias of what it is in, in a patch": {
 			map[string]string{"kustomization.yaml": "resources: [a.yaml]\npatches:\n- patch: |-\n    " + strings.ReplaceAll(cycle, "\n", "\n    "), "a.yaml": configMap}, "stack overflow",
 		},
-		"more aliases than there is memory": {map[string]string{"kustomization.yaml": "resources: [a]\n", "a": bomb}, "cannot allocate memory"},
+		"more aliases than there is memory": {map[string]string{"kustomization.yaml": "resources: [a]\n", "a": bomb}, "memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -56,8 +56,13 @@ What is left out: what .sourceignore files say or, without one, what Flux leaves
 sign with and a .sourceignore that is no regular file are errors. The same files give the same layer on every machine, and
 image-source-controller serves that layer as it is.
 
-What is checked first: every YAML file parses, and every kustomization builds, without network and without access to files outside of the
-folder. Of what is packed, that is: a file that is left out is missing there, too. Templates of Helm charts are not checked.
+The packed files are checked first: every YAML file parses, every kustomization builds, and in a folder without a kustomization every
+document is a Kubernetes object, as kustomize-controller demands it. A file that is left out is missing in the check, too. Templates of
+Helm charts are not checked. The check runs in a process of its own, which sees the packed files only, has no network, starts no program
+and gets no secret; so a folder of somebody else can be checked.
+
+With --remote-bases, kustomize fetches over the network and runs git, with the rights of whoever runs the command. Trust the folder in
+full before you use it: never use it for an untrusted pull request.
 
 Annotations come from the git repository that the folder is in: source, revision (branch@sha1:commit) and created, the time of the commit.
 SOURCE_DATE_EPOCH replaces that time. Every packed file is compared with the commit, and without git: no program that the repository
@@ -151,8 +156,8 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.StringVar(&p.source, "source", "", "`address` of the source (default: the address of git's remote origin)")
 	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
 	fs.BoolVar(&p.follow, followFlag, false, followUsage)
-	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses and that kustomizations build")
-	fs.BoolVar(&p.remoteBases, "remote-bases", false, "build kustomizations that fetch bases over the network, too")
+	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses, that kustomizations build and that objects are complete")
+	fs.BoolVar(&p.remoteBases, "remote-bases", false, "let kustomizations use the network and run git; only for a folder that is trusted in full")
 	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest, or gets one from another push at the same time")
 	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")
 	p.output.bind(cmd)
