@@ -39,9 +39,9 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// Packed files are checked in a process of its own. kustomize fetches what a file
-// tells it to, runs git, and ends its process at some files. The process has no
-// network, no program to start, no secret, and bounds of time and memory.
+// Packed files are checked in a process of its own: kustomize fetches every address
+// in a file, runs git, and crashes on some files. The process has no network, no
+// program to start and no secret, and its time and memory are bounded.
 
 // checkVerb is the verb of the process. It is no part of the interface.
 const checkVerb = "check-packed"
@@ -73,7 +73,7 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 	}
 	var end message
 	var said checkLog
-	command := exec.CommandContext(ctx, self, checkVerb, fmt.Sprintf("--remote-bases=%t", job.remoteBases))
+	command := exec.CommandContext(ctx, self, checkVerb, fmt.Sprintf("--remote-bases=%t", job.remoteBases)) //nolint:gosec // this program itself
 	command.Dir = job.folder
 	command.Env = a.checkEnvironment(job)
 	command.WaitDelay = checkGrace
@@ -114,7 +114,7 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 }
 
 // checkEnvironment returns the environment of the process: empty or, for trusted
-// files, with what git and TLS need. The password of a key is never in it.
+// files, the variables that git and TLS need. The password of a key is never in it.
 func (a *app) checkEnvironment(job checkJob) []string {
 	environment := []string{}
 	if !job.remoteBases {
@@ -234,8 +234,8 @@ func (a *app) serveCheck(ctx context.Context, remoteBases bool) error {
 	return errors.Join(err, encoder.Encode(end))
 }
 
-// isolate takes the network and other programs from this process, for ever: not
-// what this or that file may name, but every way out.
+// isolate takes the network and other programs from this process, for ever. It
+// closes the ways out, because a list of fields with addresses is never complete.
 func isolate() {
 	http.DefaultTransport = noNetwork{} //nolint:forbidigo // kustomize offers no other way to set its transport
 	denySystemCalls()

@@ -208,12 +208,13 @@ func (a *app) getenv(name string) string {
 
 // warnf says something on standard error that stops nothing.
 func (a *app) warnf(format string, args ...any) {
-	fmt.Fprintf(a.err, "warning: "+format+"\n", args...)
+	a.statusf("warning: "+format, args...)
 }
 
-// statusf tells on standard error what was done.
+// statusf tells on standard error, and on one line, what was done. Its arguments
+// may come from anywhere.
 func (a *app) statusf(format string, args ...any) {
-	fmt.Fprintf(a.err, format+"\n", args...)
+	fmt.Fprintln(a.err, printable(fmt.Sprintf(format, args...)))
 }
 
 // isTerminal tells whether a person is behind a stream.

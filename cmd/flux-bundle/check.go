@@ -46,7 +46,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// finding is what is wrong with the packed files, and where.
+// finding is an error in the packed files, with its place.
 type finding struct {
 	// File that is wrong, as it is named in the archive.
 	File string `json:"file"`
@@ -66,7 +66,7 @@ type message struct {
 	// At is the file or folder that is checked from now on.
 	At string `json:"at,omitempty"`
 	// Unbuilt is a kustomization that cannot be built without the network. Its words
-	// are what it would fetch.
+	// are an address that it would fetch.
 	Unbuilt *finding `json:"unbuilt,omitempty"`
 	// Finding ends the check.
 	Finding *finding `json:"finding,omitempty"`
