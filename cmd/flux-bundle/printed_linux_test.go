@@ -36,7 +36,7 @@ import (
 // orders are texts that a terminal or a CI service would obey.
 const orders = "x\x1b[2J\x1b]0;title\a\r\n::error::injected\n \u00a0::add-mask::x\n##[error]x ##vso[task.setvariable variable=a]b\u202egnp\u2066\u009b31m"
 
-var command = regexp.MustCompile(`(?m)^\s*::|##\pL*\[`)
+var ciCommand = regexp.MustCompile(`(?m)^\s*::|##\pL*\[`)
 
 // expectNoOrders fails where a run printed what something would obey.
 func expectNoOrders(g *WithT, run result) {
@@ -46,7 +46,7 @@ func expectNoOrders(g *WithT, run result) {
 		for _, r := range text {
 			g.Expect(r == '\n' || r == '\t' || isPlain(r)).To(BeTrue(), "%q in %q", r, text)
 		}
-		g.Expect(command.FindString(text)).To(BeEmpty(), text)
+		g.Expect(ciCommand.FindString(text)).To(BeEmpty(), text)
 	}
 }
 

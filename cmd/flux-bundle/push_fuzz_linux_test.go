@@ -19,9 +19,11 @@ package main
 import (
 	"bytes"
 	"compress/zlib"
+	"context"
 	"crypto/sha1" //nolint:gosec // the names of objects are made with it
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -65,8 +67,12 @@ func pushConfined(t *testing.T, args ...string) result {
 	var out, said bytes.Buffer
 	a := &app{cancel: func() {}, streams: streams{in: strings.NewReader(""), out: &out, err: &said, lookupEnv: func(string) (string, bool) { return "", false }}}
 	defer func() { a.cancel() }()
+	// The command starts a process for this.
+	a.check = func(ctx context.Context, job checkJob, tell func(message)) error {
+		return checkTree(ctx, os.DirFS(job.folder), tell)
+	}
 	root := newRoot(a)
-	root.SetArgs(append(args, "-t", "example.com/org/app:v1", "--dry-run", "-o", "json", "--no-validate"))
+	root.SetArgs(append(args, "-t", "example.com/org/app:v1", "--dry-run", "-o", "json"))
 	executed, err := root.ExecuteContextC(t.Context())
 	code := exitOK
 	if err != nil {
@@ -85,6 +91,9 @@ func FuzzPushOfATree(f *testing.F) {
 	}
 	folder := confinable(f)
 	if folder != "" {
+		// As in the process that checks packed files.
+		http.DefaultTransport = noNetwork{} //nolint:forbidigo // kustomize offers no other way to set its transport
+		f.Setenv("PATH", "")
 		confine(f, folder)
 		confineCalls(f)
 	}
