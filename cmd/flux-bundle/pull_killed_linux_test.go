@@ -96,7 +96,7 @@ func TestAKilledPullLosesNothing(t *testing.T) {
 	r := serve(t)
 	is := folder(t, versionOf(2))
 	ref := r.Host() + "/org/app:v2"
-	must(t, "-f", is, "-t", ref)
+	must(t, "-f", is, "-t", ref, "--no-validate")
 	push := func(dir string) result {
 		return flux(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run", "--no-validate")
 	}
