@@ -237,6 +237,11 @@ func seeds(f *testing.F) (all []specimen) {
 	}
 	with(func(*specimen) {})
 	with(func(s *specimen) { s.Spec.Image = standIn + "/refused/app" })
+	for _, name := range []string{"", "a/b", ".."} {
+		with(func(s *specimen) {
+			s.Spec.Image, s.Spec.Tag, s.Spec.ImagePolicyRef = "", "", &meta.LocalObjectReference{Name: name}
+		})
+	}
 	for _, name := range []string{"/allowed/../refused/app", "/allowed/./app", "/allowed//app", "/allowed/app/", "/allowed/app:1", "/allowed/%2e%2e/refused/app", "/allowed/app@sha256:a"} {
 		with(func(s *specimen) { s.Spec.Image = standIn + name })
 	}

@@ -22,6 +22,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -167,13 +168,18 @@ func policyName(obj *v1alpha1.ArtifactRepository) string {
 	}
 }
 
-// get reads an object; one that does not exist is nil.
+// get reads an object; one that does not exist is nil. So is one with a name that no
+// object can have: a request for it is an error and not NotFound, and an error keeps
+// published what is to be withdrawn.
 func get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
+	var none T
+	if key.Name == "" || len(path.IsValidPathSegmentName(key.Name)) > 0 || len(path.IsValidPathSegmentName(key.Namespace)) > 0 {
+		return none, nil
+	}
 	err := c.Get(ctx, key, obj)
 	if err == nil {
 		return obj, nil
 	}
-	var none T
 	return none, client.IgnoreNotFound(err)
 }
 
