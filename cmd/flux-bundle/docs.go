@@ -42,7 +42,7 @@ func newDocs() *cobra.Command {
 
 // writeDocs replaces the pages in a folder by those of a command and all below it.
 func writeDocs(root *cobra.Command, dir string) error {
-	stale, err := filepath.Glob(filepath.Join(dir, "*.md"))
+	stale, err := filepath.Glob(filepath.Join(dir, strings.ReplaceAll(root.CommandPath(), " ", "_")+"*.md"))
 	if err != nil {
 		return err
 	}
