@@ -164,8 +164,10 @@ func tripOf(ctx context.Context) *trip {
 	return t
 }
 
-// arrive notes where a connection leads.
+// arrive notes where a connection leads. A request that is sent again arrives again,
+// maybe elsewhere: only the last connection is the one that answered.
 func (t *trip) arrive(connection net.Conn) {
+	t.at = netip.Addr{}
 	if end, err := netip.ParseAddrPort(connection.RemoteAddr().String()); err == nil && scopeOf(end.Addr()) != public {
 		t.at = plain(end.Addr())
 	}

@@ -18,6 +18,9 @@ package registry
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
 	"strings"
 	"testing"
@@ -239,3 +242,40 @@ func TestALinkThatNobodyUsesIsForgotten(t *testing.T) {
 	_, ok = client.links.get(linkKey{host: "b.example.com"})
 	g.Expect(ok).To(BeTrue())
 }
+
+// A request may be given several connections, one after the other. What the last of
+// them leads to is where its answer came from.
+func TestOnlyTheConnectionThatAnswersIsTheWay(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		connections []string
+		want        netip.Addr
+	}{
+		{"private", []string{"10.0.0.1:443"}, netip.MustParseAddr("10.0.0.1")},
+		{"public after one of the registry's own that broke", []string{"10.0.0.1:443", "203.0.113.1:443"}, netip.Addr{}},
+		{"public after one that is refused", []string{"127.0.0.1:443", "203.0.113.1:443"}, netip.Addr{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			client, err := NewClient(Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			l := newLink(client, accessKey{host: "r"}, Access{})
+			way := &trip{cause: cameFrom("10.0.0.1")}
+			request := httptest.NewRequest(http.MethodGet, "https://r/", http.NoBody)
+			trace := httptrace.ContextClientTrace(l.follow(t.Context(), request, way))
+			for _, address := range tc.connections {
+				trace.GotConn(httptrace.GotConnInfo{Conn: connection{to: netip.MustParseAddrPort(address)}, Reused: true})
+			}
+			g.Expect(way.at).To(Equal(tc.want))
+		})
+	}
+}
+
+// connection is one to an address.
+type connection struct {
+	net.Conn
+	to netip.AddrPort
+}
+
+func (c connection) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.to) }
+func (connection) Close() error           { return nil }

@@ -168,17 +168,19 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 
 // follow has the way of a request noted, unless it leads to a proxy. A connection
 // that was opened for a request with more rights is closed before this one is
-// written to it; net/http then dials anew, and the dialer refuses.
+// written to it, and is no part of the way; net/http then dials anew, and the dialer
+// refuses.
 func (l *link) follow(ctx context.Context, request *http.Request, way *trip) context.Context {
 	if proxy, err := l.transport.Proxy(request); proxy != nil || err != nil {
 		return ctx
 	}
 	to := hop{host: request.URL.Hostname(), target: hostPort(request.URL), cause: way.cause}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		way.arrive(info.Conn)
-		if info.Reused && l.dialer.check(to, info.Conn.RemoteAddr().String()) != nil {
+		if l.dialer.check(to, info.Conn.RemoteAddr().String()) != nil {
 			_ = info.Conn.Close() // what is written next fails, which is all that is wanted
+			return
 		}
+		way.arrive(info.Conn)
 	}})
 }
 

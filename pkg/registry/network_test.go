@@ -452,6 +452,27 @@ func TestNothingLeadsToAProxy(t *testing.T) {
 	g.Expect(err.Error()).To(ContainSubstring("it is a proxy and no registry"))
 }
 
+// TestNoSpellingLeadsToAProxy holds that a name which net/http maps to that of a proxy
+// (UTS 46) does not lead to the private address that the proxy may be at.
+func TestNoSpellingLeadsToAProxy(t *testing.T) {
+	g := NewWithT(t)
+	var reached atomic.Int32
+	through := serveAt(t, "127.0.0.2:0", func(http.ResponseWriter, *http.Request) { reached.Add(1) })
+	t.Setenv("HTTP_PROXY", "http://proxy.example.com:"+through.port)
+	t.Setenv("NO_PROXY", "proxy.example.com,registry.example.com")
+	s := serve(t)
+	options := quick()
+	options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "proxy.example.com": "127.0.0.2"})
+	repo := newClient(t, options).Repository(repository(t, "registry.example.com:"+s.port()+"/app"), registry.Access{Insecure: true})
+	s.answerTo("/manifests/", redirect("http://elsewhere.example.net/")) // by the proxy
+	_, _ = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(reached.Load()).To(BeEquivalentTo(1))
+	s.answerTo("/manifests/", redirect("http://\uff50roxy.example.com:"+through.port+"/admin"))
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(reached.Load()).To(BeEquivalentTo(1))
+}
+
 // TestALentCredentialIsSentByNoWayOfTheCallers holds the rule of Access.Check where
 // nobody asked for it.
 func TestALentCredentialIsSentByNoWayOfTheCallers(t *testing.T) {
