@@ -59,8 +59,8 @@ type Access struct {
 	// the first message of TLS with HTTP, or refuses the connection, or a proxy does
 	// not tunnel to it. Any other failure of HTTPS, such as an untrusted
 	// certificate, stays one. For names of
-	// this host and RFC 1918 addresses the same is always allowed; see
-	// name.Registry.Scheme of go-containerregistry.
+	// this host and RFC 1918 addresses the same is allowed to an access without
+	// TLS; see name.Registry.Scheme of go-containerregistry.
 	Insecure bool
 	// Lent tells that Auth is not the caller's own but the platform's, such as the
 	// identity of this process. It goes by HTTPS only, see Check.
@@ -382,7 +382,7 @@ func plainOf(registry name.Registry, access Access) plainHTTP {
 		return never
 	case access.Insecure:
 		return intended
-	case registry.Scheme() == "http":
+	case registry.Scheme() == "http" && access.TLS == nil: // who brings certificates expects TLS
 		return implied
 	default:
 		return never

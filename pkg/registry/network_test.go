@@ -342,6 +342,22 @@ func TestARegistryThatSpokeHTTPSIsNotAskedInClear(t *testing.T) {
 	g.Expect(plain.asked()).To(BeEmpty())
 }
 
+// TestPlainHTTPIsNotImpliedForWhoBringsCertificates holds that a server in the middle,
+// which closes the port of TLS of a private registry, gets no password in clear.
+func TestPlainHTTPIsNotImpliedForWhoBringsCertificates(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.putImage(t, "app:1", "x")
+	s.demandBasic("user", password)
+	access := user("u")
+	access.TLS = newAuthority(t).trust()
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), access)
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+	g.Expect(err.Error()).To(ContainSubstring("set insecure: true"))
+	g.Expect(s.asked()).To(BeEmpty())
+}
+
 // TestAServerLeadsToNoPrivateAddressButItsOwn holds that neither further addresses
 // of a name nor an answer open what is on other addresses of this host.
 func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
