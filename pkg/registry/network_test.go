@@ -358,6 +358,22 @@ func TestPlainHTTPIsNotImpliedForWhoBringsCertificates(t *testing.T) {
 	g.Expect(s.asked()).To(BeEmpty())
 }
 
+// TestARedirectToAnotherServerTellsNothingOfTheRegistrysHTTPS holds that one false
+// answer does not keep a registry that speaks plain HTTP out until a restart.
+func TestARedirectToAnotherServerTellsNothingOfTheRegistrysHTTPS(t *testing.T) {
+	g := NewWithT(t)
+	a := newAuthority(t)
+	s, other := serve(t), serveTLS(t, a)
+	s.putImage(t, "app:1", "x")
+	s.answerTo("/v2/", redirect(other.URL+"/v2/"))
+	access := registry.Access{Insecure: true, TLS: a.trust(), Fingerprint: "a"}
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), access)
+	_, _ = repo.Resolve(t.Context(), registry.Query{Tag: "1"}) // whatever the other one says
+	s.answer(nil)
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+}
+
 // TestAServerLeadsToNoPrivateAddressButItsOwn holds that neither further addresses
 // of a name nor an answer open what is on other addresses of this host.
 func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {

@@ -213,7 +213,9 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 		return endpoint{}, err
 	}
 	defer drain(answer)
-	scheme = answer.Request.URL.Scheme // a redirect may have led from http to https
+	if to := answer.Request.URL; to.Host == s.link.host {
+		scheme = to.Scheme // a redirect may have led from http to https
+	}
 	switch answer.StatusCode {
 	case http.StatusOK:
 		return endpoint{scheme: scheme}, nil
