@@ -417,3 +417,31 @@ func TestAPingThatFailsIsAFailure(t *testing.T) {
 		})
 	}
 }
+
+// TestAHeaderIsNotKeptForItsMediaType holds that what is remembered of a manifest is
+// what its bound counts.
+func TestAHeaderIsNotKeptForItsMediaType(t *testing.T) {
+	g := NewWithT(t)
+	const manifests = 500
+	s := serve(t)
+	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) {
+		write(fmt.Sprintf(`{"name":%q}`, r.URL.Path), "Content-Type", index+"; x="+strings.Repeat("x", 60<<10))(w, r)
+	})
+	client := newClient(t, quick())
+	repo := client.Repository(repository(t, s.host()+"/app"), registry.Access{})
+	before := inUse()
+	for i := range manifests {
+		m, err := repo.Resolve(t.Context(), registry.Query{Tag: fmt.Sprint(i)})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(m.MediaType).To(BeEquivalentTo(index))
+	}
+	g.Expect(inUse()-before).To(BeNumerically("<", manifests*20<<10), "bytes of memory")
+	runtime.KeepAlive(client)
+}
+
+func inUse() int64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc) //nolint:gosec // far below
+}

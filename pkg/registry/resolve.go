@@ -277,7 +277,8 @@ func mediaType(header http.Header, body []byte) types.MediaType {
 	case err != nil, said == "application/json", said == "application/octet-stream", strings.HasPrefix(said, "text/"):
 		return bodyMediaType(body)
 	default:
-		return types.MediaType(said)
+		// A copy: the rest of the header, which may be long, is not kept in memory.
+		return types.MediaType(strings.Clone(said))
 	}
 }
 
