@@ -64,6 +64,7 @@ func (p Plan) lane() lane {
 // a lane is known to work, only a few attempts are in it, and a lane that works
 // leaves some workers to the others, because it may cease to at any time. So does
 // a namespace, which may have any number of lanes, and more attempts than a lane may.
+// A namespace that finds out nothing may begin to where others try in vain.
 type lanes struct {
 	// capacity is how many attempts may be in one lane, and share how many the
 	// sources of one namespace may have; 0 is any number.
@@ -90,6 +91,9 @@ func (p Plan) access() access {
 
 type laneState struct {
 	busy int
+	// asking has, by namespace, the attempts that began since the lane was last
+	// known to work: those that find out whether it does.
+	asking map[string]int
 	// tried and works tell what the last attempt that ended found out.
 	tried, works bool
 	// turned counts who was told to come later since the lane was last empty.
@@ -138,7 +142,7 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	defer l.mu.Unlock()
 	state := l.state(plan.lane())
 	wait := l.silence(plan.access())
-	doubtful := !state.works && (state.busy >= probes || l.crowded())
+	doubtful := !state.works && l.crowded(state, plan.Namespace)
 	switch {
 	case wait > 0 && !insist:
 		return putOff, wait
@@ -148,6 +152,9 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 		return later, state.turn()
 	}
 	state.busy++
+	if !state.works {
+		state.asking[plan.Namespace]++
+	}
 	l.busy[plan.Namespace]++
 	return admitted, 0
 }
@@ -198,7 +205,7 @@ func (l *lanes) state(way lane) *laneState {
 	state, ok := l.known[way]
 	if !ok {
 		l.tidy()
-		state = &laneState{}
+		state = &laneState{asking: map[string]int{}}
 		l.known[way] = state
 	}
 	return state
@@ -218,17 +225,27 @@ func (l *lanes) silence(who access) time.Duration {
 	return wait
 }
 
-// crowded tells whether half of what one lane may have is in lanes that are not
-// known to work: however many registries hang, workers are left to those that
-// answer.
-func (l *lanes) crowded() bool {
-	busy := 0
+// crowded tells whether enough attempts find out whether a lane works, or others
+// do: half of what one lane may have is in such lanes. However many registries hang,
+// workers are left to those that answer. A namespace without such an attempt, which
+// has not brought that about, may go as far as one namespace may.
+func (l *lanes) crowded(way *laneState, namespace string) bool {
+	here, everywhere, own := sum(way.asking), 0, 0
 	for _, state := range l.known {
-		if !state.works {
-			busy += state.busy
-		}
+		everywhere += sum(state.asking)
+		own += state.asking[namespace]
 	}
-	return l.capacity > 0 && busy >= max(probes, l.capacity/2)
+	if own == 0 {
+		return here >= max(probes+1, l.capacity/2) || full(everywhere, l.share)
+	}
+	return here >= probes || l.capacity > 0 && everywhere >= max(probes, l.capacity/2)
+}
+
+func sum(counts map[string]int) (all int) {
+	for _, count := range counts {
+		all += count
+	}
+	return all
 }
 
 // finding is what an attempt found out about the registry.
@@ -249,6 +266,9 @@ func (l *lanes) leave(plan Plan, f finding) {
 	state.turned = max(0, state.turned-1)
 	if state.busy == 0 {
 		state.turned = 0
+	}
+	if state.asking[plan.Namespace]--; state.asking[plan.Namespace] <= 0 {
+		delete(state.asking, plan.Namespace)
 	}
 	l.vacate(plan.Namespace)
 }
@@ -273,6 +293,9 @@ func (l *lanes) learn(plan Plan, f finding) {
 		return
 	}
 	state.tried, state.works = true, works
+	if works {
+		clear(state.asking)
+	}
 	if wait > 0 {
 		l.tidy() // whoever is gone does not come back to have its wait forgotten
 		l.quiet[plan.access()] = time.Now().Add(wait)

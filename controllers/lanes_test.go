@@ -112,6 +112,37 @@ func TestLanes(t *testing.T) {
 			t.Errorf("%d attempts are in lanes that nobody knows to work", busy)
 		}
 	})
+	t.Run("a namespace whose registries hang keeps no other from finding out about another", func(t *testing.T) {
+		l := &lanes{}
+		l.divide(10)
+		for _, host := range []string{"a", "b", "c", "d", "e"} {
+			for range probes {
+				l.enter(planFor(t, host+".example/app", credentials.References{Namespace: "a"}), false)
+			}
+		}
+		expectAdmission(t, l, planFor(t, "one.example/app", credentials.References{Namespace: "a"}), later)
+		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b"})
+		expectAdmission(t, l, neighbour, admitted)
+		expectAdmission(t, l, neighbour, later)
+	})
+	t.Run("a namespace that is long at a registry that answers, and says once that it does not, keeps no other from it", func(t *testing.T) {
+		l := &lanes{}
+		l.divide(10)
+		for range 3 {
+			expectAdmission(t, l, app, admitted)
+			l.learn(app, finding{heard: true})
+		}
+		l.leave(app, finding{heard: true, err: down})
+		for range probes {
+			expectAdmission(t, l, app, admitted)
+		}
+		expectAdmission(t, l, app, closed)
+		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b"})
+		expectAdmission(t, l, neighbour, admitted)
+		expectAdmission(t, l, neighbour, closed)
+		l.learn(neighbour, finding{heard: true})
+		expectAdmission(t, l, neighbour, admitted)
+	})
 	t.Run("however many lanes a namespace has, it leaves workers to the others", func(t *testing.T) {
 		l := &lanes{capacity: 3, share: 3}
 		work := func(references credentials.References) Plan {

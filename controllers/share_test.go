@@ -80,6 +80,39 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 	s.publishes("other", "1.0.0")
 }
 
+// Who waits for registries that do not answer leaves another tenant to find out
+// whether a registry of its own does.
+func TestATenantWhoseRegistriesHangKeepsNobodyFromAnother(t *testing.T) {
+	s := newScene(t)
+	hostile := publish.Serve()
+	defer hostile.Close()
+	defer hostile.CloseClientConnections()
+	defer s.stop()
+	asked := make(chan string, 100)
+	hostile.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		asked <- r.URL.Path
+		<-r.Context().Done()
+		return true
+	})
+	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
+	s.beside = []string{tenant}
+	s.start()
+	for i := range 8 {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: fmt.Sprintf("app-%d", i)},
+			Spec: v1alpha1.ArtifactRepositorySpec{
+				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
+				Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+			},
+		})
+	}
+	for range 2 { // by each of two lanes
+		NewWithT(t).Eventually(asked).WithTimeout(deadline).Should(Receive())
+	}
+
+	s.publishes("app", "1.0.0")
+}
+
 // What asks a registry for nothing does not wait for it.
 func TestADigestThatIsPublishedNeedsNoRegistry(t *testing.T) {
 	s := newScene(t)
