@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -87,8 +88,17 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 // ObserveRegistry counts a request to a registry.
 func (m *Metrics) ObserveRegistry(o registry.Observation) {
 	host := m.hosts.label(o.Host)
-	m.registryRequests.WithLabelValues(host, o.Operation, strconv.Itoa(o.Code)).Inc()
+	m.registryRequests.WithLabelValues(host, o.Operation, codeLabel(o.Code)).Inc()
 	m.registryBytes.WithLabelValues(host).Add(float64(o.Bytes))
+}
+
+// codeLabel is the value of the label code. Of codes that HTTP does not know, which a
+// registry may invent by the hundred, the class is told.
+func codeLabel(code int) string {
+	if code == 0 || http.StatusText(code) != "" {
+		return strconv.Itoa(code)
+	}
+	return strconv.Itoa(code/100) + "xx"
 }
 
 // maxHosts bounds the values of the label host, which tenants choose.

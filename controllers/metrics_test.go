@@ -21,12 +21,15 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -138,5 +141,21 @@ func TestWhatWaitsForAPersonIsNotMeasured(t *testing.T) {
 				g.Expect(now).To(Equal(before + 1))
 			})
 		})
+	}
+}
+
+// A registry chooses the status codes of its answers.
+func TestCodesThatARegistryInventsMakeFewFigures(t *testing.T) {
+	g := NewWithT(t)
+	registerer := prometheus.NewRegistry()
+	metrics, err := controllers.NewMetrics(registerer)
+	g.Expect(err).NotTo(HaveOccurred())
+	for code := range 1000 {
+		metrics.ObserveRegistry(registry.Observation{Host: "registry.example.com", Operation: "ping", Code: code})
+	}
+	families, err := registerer.Gather()
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, family := range families {
+		g.Expect(len(family.GetMetric())).To(BeNumerically("<", 100), family.GetName())
 	}
 }
