@@ -202,7 +202,19 @@ func (d *dialer) dial(ctx context.Context, network, target string) (net.Conn, er
 	checked.ControlContext = func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
 		return d.check(to, resolved)
 	}
-	return checked.DialContext(ctx, network, target)
+	connection, err := checked.DialContext(ctx, network, target)
+	if err != nil || !d.isProxy(target) {
+		return connection, err
+	}
+	// Nothing else ends the conversation with a SOCKS proxy once nobody waits for it.
+	// The connection is good for this long, and from its first use on for any time.
+	return connection, connection.SetDeadline(time.Now().Add(2 * d.timeout))
+}
+
+func (d *dialer) isProxy(target string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.proxies[target]
 }
 
 // hop is the use of a connection.

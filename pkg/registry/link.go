@@ -172,7 +172,9 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 // refuses.
 func (l *link) follow(ctx context.Context, request *http.Request, way *trip) context.Context {
 	if proxy, err := l.transport.Proxy(request); proxy != nil || err != nil {
-		return ctx
+		return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+			_ = info.Conn.SetDeadline(time.Time{}) // that of dial; a connection for which this fails is closed
+		}})
 	}
 	to := hop{host: request.URL.Hostname(), target: hostPort(request.URL), cause: way.cause}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {

@@ -18,6 +18,7 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -645,6 +646,51 @@ func TestTheEnvironmentsProxyIsUsed(t *testing.T) {
 	g.Expect(newClient(t, quick()).Repository(repository(t, "registry.example.com/app"), access).
 		Pull(t.Context(), layer, io.Discard)).To(Succeed())
 	g.Expect(through.asked()).To(Equal([]string{"registry.example.com:443"}))
+}
+
+// TestAProxyThatHangsIsGivenUp holds that a proxy keeps no connection once nobody
+// waits for it.
+func TestAProxyThatHangsIsGivenUp(t *testing.T) {
+	for _, scheme := range []string{"http", "https", "socks5"} {
+		t.Run(scheme, func(t *testing.T) {
+			g := NewWithT(t)
+			hangs, err := net.Listen("tcp", "127.0.0.1:0")
+			g.Expect(err).NotTo(HaveOccurred())
+			defer hangs.Close()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				if near, err := hangs.Accept(); err == nil {
+					_, _ = io.Copy(io.Discard, near)
+				}
+			}()
+			access := registry.Access{Proxy: &url.URL{Scheme: scheme, Host: hangs.Addr().String()}, Fingerprint: "a"}
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err = newClient(t, quick()).Repository(repository(t, "registry.example.com/app"), access).Resolve(ctx, registry.Query{Tag: "1"})
+			g.Expect(err).To(HaveOccurred())
+			g.Eventually(ended).WithTimeout(5 * time.Second).Should(BeClosed())
+		})
+	}
+}
+
+// What bounds the conversation with a proxy does not bound what comes through it.
+func TestWhatComesThroughAProxyMayTakeLong(t *testing.T) {
+	g := NewWithT(t)
+	a := newAuthority(t)
+	s := serveTLS(t, a, "registry.example.com")
+	_, layer := s.putImage(t, "app:1", "0123456789")
+	s.answerTo("/blobs/", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 10 {
+			_, _ = fmt.Fprint(w, i)
+			w.(http.Flusher).Flush()
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	access := registry.Access{TLS: a.trust(), Proxy: serveProxy(t, s.host(), nil).url(t, nil), Fingerprint: "a"}
+	repo := newClient(t, quick()).Repository(repository(t, "registry.example.com/app"), access)
+	g.Expect(repo.Pull(t.Context(), layer, io.Discard)).To(Succeed())
+	g.Expect(repo.Pull(t.Context(), layer, io.Discard)).To(Succeed())
 }
 
 func TestOptionsThatCannotBeMeantAreErrors(t *testing.T) {
