@@ -49,7 +49,8 @@ func forbiddenNetworks() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("169.254.0.0/16"),
 		netip.MustParsePrefix("fe80::/10"),
-		netip.MustParsePrefix("fd00:ec2::254/128"),  // AWS
+		netip.MustParsePrefix("fd00:ec2::/32"),      // AWS: metadata, identities of pods, DNS, time
+		netip.MustParsePrefix("fd00:42::42/128"),    // Scaleway
 		netip.MustParsePrefix("fd20:ce::254/128"),   // Google Cloud
 		netip.MustParsePrefix("168.63.129.16/32"),   // Azure
 		netip.MustParsePrefix("100.100.100.200/32"), // Alibaba Cloud

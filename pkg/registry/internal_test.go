@@ -138,6 +138,7 @@ func TestARegistryItselfMayBePrivateButNotLinkLocal(t *testing.T) {
 	for _, never := range []string{
 		"169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "::169.254.169.254",
 		"::ffff:0:169.254.169.254", "fe80::1", "fe80::1%eth0", "168.63.129.16", "64:ff9b:1::a83f:8110",
+		"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42",
 	} {
 		NewWithT(t).Expect(d.check(registry, net.JoinHostPort(never, "443"))).NotTo(Succeed(), never)
 	}
