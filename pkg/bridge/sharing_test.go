@@ -223,7 +223,7 @@ func TestAServerOfOnesOwnProvesNothingAboutTheBytesOfOthers(t *testing.T) {
 
 func TestAWayOfOnesOwnToARegistryIsBelievedForItselfOnly(t *testing.T) {
 	for name, own := range map[string]registry.Access{
-		"certificates": {TLS: &tls.Config{MinVersion: tls.VersionTLS12}, Fingerprint: "certificates"},
+		"certificates": {TLS: &tls.Config{MinVersion: tls.VersionTLS12}, Insecure: true, Fingerprint: "certificates"},
 		"plain HTTP":   {Insecure: true},
 	} {
 		t.Run(name, func(t *testing.T) {
