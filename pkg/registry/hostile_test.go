@@ -208,7 +208,8 @@ func TestHeadAndGetThatDifferAreRefused(t *testing.T) {
 
 func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
 	for _, tc := range []struct{ name, header, body, want string }{
-		{"the header, without parameters", index + "; charset=utf-8", `{"mediaType":"application/vnd.oci.image.manifest.v1+json"}`, index},
+		{"the header, without parameters", index + "; charset=utf-8", `{"schemaVersion":2}`, index},
+		{"the header for a manifest that has no type", string(types.DockerManifestSchema2), `{"schemaVersion":2,"layers":[]}`, string(types.DockerManifestSchema2)},
 		{"the body when the header is generic", "application/json", `{"schemaVersion":2,"mediaType":"` + index + `"}`, index},
 		{"the body when the header is text", "text/plain; charset=utf-8", `{"mediaType":"` + index + `"}`, index},
 		{"an index by what it has", "application/octet-stream", `{"schemaVersion":2,"manifests":[]}`, index},
@@ -229,6 +230,30 @@ func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(string(m.MediaType)).To(Equal(tc.want))
 			g.Expect(string(m.Body)).To(Equal(tc.body))
+		})
+	}
+}
+
+// TestAFalseMediaTypeIsNotRemembered holds that a false header, which no digest
+// covers, is no longer believed than it is sent.
+func TestAFalseMediaTypeIsNotRemembered(t *testing.T) {
+	image := string(types.OCIManifestSchema1)
+	for _, tc := range []struct{ name, header, body string }{
+		{"a manifest that says what it is", index, `{"schemaVersion":2,"mediaType":"` + image + `","layers":[]}`},
+		{"of another vendor", string(types.DockerManifestSchema2), `{"schemaVersion":2,"mediaType":"` + image + `","layers":[]}`},
+		{"a manifest that does not", index, `{"schemaVersion":2,"layers":[]}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			s.answerTo("/manifests/", write(tc.body, "Content-Type", tc.header))
+			_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Retry)
+			s.answerTo("/manifests/", write(tc.body, "Content-Type", image))
+			m, err := repo.Resolve(t.Context(), registry.Query{Digest: descriptorOf([]byte(tc.body)).Digest})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(string(m.MediaType)).To(Equal(image))
 		})
 	}
 }
@@ -427,7 +452,7 @@ func TestAHeaderIsNotKeptForItsMediaType(t *testing.T) {
 	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) {
 		write(fmt.Sprintf(`{"name":%q}`, r.URL.Path), "Content-Type", index+"; x="+strings.Repeat("x", 60<<10))(w, r)
 	})
-	client := newClient(t, quick())
+	client := newClient(t, registry.Options{})
 	repo := client.Repository(repository(t, s.host()+"/app"), registry.Access{})
 	before := inUse()
 	for i := range manifests {

@@ -21,6 +21,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -86,7 +87,8 @@ type tagFlight struct {
 // when the manifest is not known. Equal queries at the same time cost one.
 //
 // Errors: ImageNotFound, AuthenticationFailed and FetchFailed (retry),
-// InvalidArtifact (retry) when the bytes do not match the digest, LimitExceeded
+// InvalidArtifact (retry) when the bytes do not match the digest or what the
+// registry calls them, LimitExceeded
 // (stall) for a manifest over MaxManifest, InvalidSpec (stall) for a query that
 // names nothing.
 func (r *Repository) Resolve(ctx context.Context, q Query) (*Manifest, error) {
@@ -245,7 +247,10 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
 			"cannot %s: its bytes have the digest %s, not %s", doing, digest, want)
 	}
-	m := &Manifest{Digest: digest, MediaType: mediaType(answer.Header, body), Body: body}
+	m := &Manifest{Digest: digest, Body: body}
+	if m.MediaType, err = mediaType(answer.Header, body); err != nil {
+		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: %w", doing, err)
+	}
 	r.client.manifests.put(digestKey{access: r.access, digest: digest}, m)
 	return m, nil
 }
@@ -270,22 +275,27 @@ var acceptManifests = strings.Join([]string{
 }, ", ")
 
 // mediaType returns that of the header, unless it is one of those that servers
-// send when they do not know; then that of the body.
-func mediaType(header http.Header, body []byte) types.MediaType {
+// send when they do not know; then that of the body. No digest covers the header, so
+// one that the body contradicts is refused, and not remembered with the body.
+func mediaType(header http.Header, body []byte) (types.MediaType, error) {
+	own, claimed := bodyMediaType(body)
 	said, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	is := types.MediaType(said)
 	switch {
 	case err != nil, said == "application/json", said == "application/octet-stream", strings.HasPrefix(said, "text/"):
-		return bodyMediaType(body)
+		return own, nil
+	case claimed && is != own, own != "" && is.IsIndex() != own.IsIndex():
+		return "", fmt.Errorf("the registry calls the manifest %s, but by its content it is %s", fault.Quote(said), fault.Quote(string(own)))
 	default:
 		// A copy: the rest of the header, which may be long, is not kept in memory.
-		return types.MediaType(strings.Clone(said))
+		return types.MediaType(strings.Clone(said)), nil
 	}
 }
 
-// bodyMediaType returns the mediaType field, which OCI manifests may omit; then
-// what they have tells them apart (image-spec, manifest.md and image-index.md).
-// The lists are not decoded: whoever reads the manifest bounds that.
-func bodyMediaType(body []byte) types.MediaType {
+// bodyMediaType returns the mediaType field, and that it is there. OCI manifests may
+// omit it; then what they have tells them apart (image-spec, manifest.md and
+// image-index.md). The lists are not decoded: whoever reads the manifest bounds that.
+func bodyMediaType(body []byte) (own types.MediaType, claimed bool) {
 	var manifest struct {
 		MediaType     types.MediaType `json:"mediaType"`
 		SchemaVersion int             `json:"schemaVersion"`
@@ -294,15 +304,15 @@ func bodyMediaType(body []byte) types.MediaType {
 	}
 	switch err := json.Unmarshal(body, &manifest); {
 	case err != nil:
-		return ""
+		return "", false
 	case manifest.MediaType != "" || manifest.SchemaVersion != 2:
-		return manifest.MediaType
+		return manifest.MediaType, manifest.MediaType != ""
 	case bool(manifest.Manifests):
-		return types.OCIImageIndex
+		return types.OCIImageIndex, false
 	case bool(manifest.Layers):
-		return types.OCIManifestSchema1
+		return types.OCIManifestSchema1, false
 	default:
-		return ""
+		return "", false
 	}
 }
 
