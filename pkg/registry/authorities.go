@@ -17,30 +17,45 @@ limitations under the License.
 package registry
 
 import (
-	"errors"
+	"bytes"
+	"context"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
-// maxRevocationBytes bounds an answer of a certificate authority, which may be a
-// list of everything that it revoked.
-const maxRevocationBytes = 8 << 20
+const (
+	// maxRevocationBytes bounds an answer of a certificate authority, which may be a
+	// list of everything that it revoked.
+	maxRevocationBytes = 1 << 20
+	// maxLists is how many lists may be read at a time. Decoded, a list of small
+	// entries takes ten times its bytes, and forty on the way there.
+	maxLists = 2
+	// listBytes is what makes an answer a list: OCSP takes less.
+	listBytes = 64 << 10
+)
 
 // authorities is a connection to the servers at which certificates say that
 // their revocation can be looked up. Whoever made a certificate chose the
 // address, so it has the rules of a redirect: nothing private or on loopback
 // unless the platform lists it, no metadata service ever, and https does not
 // lead to http, which is what such servers usually speak.
-type authorities struct{ link *link }
+type authorities struct {
+	link *link
+	// lists has a place for each list that is being read.
+	lists chan struct{}
+}
 
 // Authorities returns a connection to the OCSP and CRL servers that certificates
 // name, for GET and POST without credentials. Addresses, redirects, deadlines and
-// the environment's proxy are handled as for registries; answers are bounded.
+// the environment's proxy are handled as for registries; answers are bounded. Few of
+// the long ones are handed out at a time, each until its body is closed: close it when
+// it is decoded.
 func (c *Client) Authorities() http.RoundTripper {
 	key := accessKey{plain: implied}
-	return authorities{link: c.links.getOrPut(linkKeyOf(key, Access{}), func() *link { return newLink(c, key, Access{}) })}
+	return authorities{lists: c.lists, link: c.links.getOrPut(linkKeyOf(key, Access{}), func() *link { return newLink(c, key, Access{}) })}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -57,21 +72,33 @@ func (a authorities) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.Body = &boundedBody{ReadCloser: answer.Body, left: maxRevocationBytes}
+	// Who sends slowly waits here, and keeps nobody from a place.
+	body, err := limit.ReadAll(answer.Body, maxRevocationBytes)
+	_ = answer.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	read := &longAnswer{Reader: bytes.NewReader(body), leave: func() {}}
+	if len(body) > listBytes {
+		select {
+		case a.lists <- struct{}{}:
+			read.leave = sync.OnceFunc(func() { <-a.lists })
+		case <-request.Context().Done():
+			return nil, context.Cause(request.Context())
+		}
+	}
+	answer.Body = read
 	return answer, nil
 }
 
-// boundedBody fails where it would go on for longer than it may.
-type boundedBody struct {
-	io.ReadCloser
-	left int64
+// longAnswer is the body of an answer that was read to its end, with its place.
+type longAnswer struct {
+	io.Reader
+	leave func()
 }
 
-// Read implements io.Reader.
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)])
-	if b.left -= int64(n); b.left < 0 && (err == nil || errors.Is(err, io.EOF)) {
-		return n, limit.ErrTooLong
-	}
-	return n, err
+// Close implements io.Closer.
+func (l *longAnswer) Close() error {
+	l.leave()
+	return nil
 }

@@ -18,6 +18,7 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -57,8 +59,8 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 		"another scheme":                     {target: "ldap://127.0.0.1/", options: loopback, words: "refused"},
 		"a redirect to metadata":             {options: loopback, answer: redirect("http://169.254.169.254/latest"), words: "never allowed", asked: true},
 		"a redirect to itself, for ever":     {options: loopback, answer: redirect("/"), words: "more than 5 redirects", asked: true},
-		"an answer of more than 8 MiB":       {options: loopback, answer: write(strings.Repeat("x", 8<<20+1)), words: "too long", asked: true},
-		"an answer of 8 MiB":                 {options: loopback, answer: write(strings.Repeat("x", 8<<20)), asked: true},
+		"an answer of more than 1 MiB":       {options: loopback, answer: write(strings.Repeat("x", 1<<20+1)), words: "too long", asked: true},
+		"an answer of 1 MiB":                 {options: loopback, answer: write(strings.Repeat("x", 1<<20)), asked: true},
 		"an answer that makes no progress":   {options: loopback, answer: stall, words: "no progress", asked: true},
 		"a header that does not come":        {options: loopback, answer: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, words: "timeout", asked: true},
 	} {
@@ -93,7 +95,7 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 				g.Expect(answer.Body.Close()).To(Succeed())
 			}
 			g.Expect(asked.Load()).To(Equal(tc.asked))
-			g.Expect(len(body)).To(BeNumerically("<=", 8<<20+1))
+			g.Expect(len(body)).To(BeNumerically("<=", 1<<20+1))
 			if tc.words == "" {
 				g.Expect(err).NotTo(HaveOccurred())
 				return
@@ -101,6 +103,40 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 			g.Expect(err).To(MatchError(ContainSubstring(tc.words)))
 		})
 	}
+}
+
+// TestFewListsOfAuthoritiesAreReadAtATime holds that whoever names many lists in
+// certificates does not have all of them decoded at once.
+func TestFewListsOfAuthoritiesAreReadAtATime(t *testing.T) {
+	g := NewWithT(t)
+	options := quick()
+	options.AllowedCIDRs = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	long := serveAt(t, "127.0.0.1:0", write(strings.Repeat("x", 1<<20)))
+	short := serveAt(t, "127.0.0.1:0", write("x"))
+	client := newClient(t, options)
+	get := func(from host) (io.Closer, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		t.Cleanup(cancel)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+from.port, http.NoBody)
+		g.Expect(err).NotTo(HaveOccurred())
+		answer, err := (&http.Client{Transport: client.Authorities()}).Do(request)
+		if err != nil {
+			return nil, err
+		}
+		return answer.Body, nil
+	}
+	first, err := get(long)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = get(long)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = get(long)
+	g.Expect(err).To(MatchError(context.DeadlineExceeded))
+	_, err = get(short)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(first.Close()).To(Succeed())
+	g.Expect(first.Close()).To(Succeed())
+	_, err = get(long)
+	g.Expect(err).NotTo(HaveOccurred())
 }
 
 // stall begins an answer and never ends it.

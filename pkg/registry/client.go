@@ -209,6 +209,7 @@ type Client struct {
 	fetching  flight.Group[digestKey, *Manifest]
 	proving   flight.Group[digestKey, struct{}]
 	reading   flight.Group[readKey, reply]
+	lists     chan struct{} // see authorities
 
 	unshared atomic.Uint64
 	flights  atomic.Uint64
@@ -246,6 +247,7 @@ func NewClient(options Options) (*Client, error) {
 	forget, clock := options.ForgetAfter, options.Clock
 	return &Client{
 		options:     options,
+		lists:       make(chan struct{}, maxLists),
 		environment: httpproxy.FromEnvironment().ProxyFunc(),
 		links: newCache[linkKey](cacheOptions[*link]{
 			entries: maxLinks, idle: forget, clock: clock, dropped: (*link).closeIdle,
