@@ -55,7 +55,7 @@ type authorities struct {
 // it is decoded.
 func (c *Client) Authorities() http.RoundTripper {
 	key := accessKey{plain: implied}
-	return authorities{lists: c.lists, link: c.links.getOrPut(linkKeyOf(key, Access{}), func() *link { return newLink(c, key, Access{}) })}
+	return authorities{lists: c.lists, link: c.link(key, Access{})}
 }
 
 // RoundTrip implements http.RoundTripper.

@@ -22,6 +22,9 @@ import (
 	"strings"
 )
 
+// maxChallengeBytes bounds what is remembered of a challenge.
+const maxChallengeBytes = 4 << 10
+
 // challenge is how a registry wants its clients to log in: one challenge of a
 // WWW-Authenticate header (RFC 9110 section 11.6.1).
 type challenge struct {
@@ -39,8 +42,10 @@ func challengeOf(answer *http.Response) challenge {
 		for _, c := range parseChallenges(line) {
 			switch {
 			case c.scheme == "basic":
-				return c
-			case c.scheme == "bearer" && c.realm != "":
+				return challenge{scheme: "basic"}
+			case c.scheme == "bearer" && c.realm != "" && len(c.realm)+len(c.service) <= maxChallengeBytes:
+				// Copies: the rest of the header, which may be long, is not kept in memory.
+				c = challenge{scheme: "bearer", realm: strings.Clone(c.realm), service: strings.Clone(c.service)}
 				if t := tripOf(answer.Request.Context()); t != nil {
 					c.from = t.at
 				}

@@ -245,21 +245,29 @@ func NewClient(options Options) (*Client, error) {
 	}
 	options = options.withDefaults()
 	forget, clock := options.ForgetAfter, options.Clock
-	return &Client{
+	c := &Client{
 		options:     options,
 		lists:       make(chan struct{}, maxLists),
 		environment: httpproxy.FromEnvironment().ProxyFunc(),
-		links: newCache[linkKey](cacheOptions[*link]{
-			entries: maxLinks, idle: forget, clock: clock, dropped: (*link).closeIdle,
-		}),
-		sessions: newCache[sessionKey](cacheOptions[*session]{entries: maxSessions, idle: forget, clock: clock}),
-		tags:     newCache[tagKey](cacheOptions[tagAnswer]{entries: maxTags, clock: clock}),
+		sessions:    newCache[sessionKey](cacheOptions[*session]{entries: maxSessions, idle: forget, clock: clock}),
+		tags:        newCache[tagKey](cacheOptions[tagAnswer]{entries: maxTags, clock: clock}),
 		manifests: newCache[digestKey](cacheOptions[*Manifest]{
 			entries: maxManifests, clock: clock,
 			weight: maxManifestBytes, weigh: func(m *Manifest) int64 { return int64(len(m.Body) + len(m.MediaType)) },
 		}),
 		proofs: newCache[digestKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
-	}, nil
+	}
+	c.links = newCache[linkKey](cacheOptions[*link]{entries: maxLinks, idle: forget, clock: clock, dropped: c.forget})
+	return c, nil
+}
+
+// forget ends the use of a link. Sessions by certificates or a proxy of somebody's own
+// go with it: there are many more of them, and each would keep what the link is made of.
+func (c *Client) forget(l *link) {
+	l.closeIdle()
+	if l.key.material != "" {
+		c.sessions.remove(sessionKey{host: l.key.host, fingerprint: l.key.material, plain: l.key.plain})
+	}
 }
 
 func (o Options) validate() error {
@@ -364,7 +372,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 		fingerprint: c.fingerprint(access),
 		plain:       plainOf(repo.Registry, access),
 	}
-	link := c.links.getOrPut(linkKeyOf(key, access), func() *link { return newLink(c, key, access) })
+	link := c.link(key, access)
 	session := c.sessions.getOrPut(
 		sessionKey{host: key.host, fingerprint: key.fingerprint, plain: key.plain},
 		func() *session { return newSession(c, link) })
@@ -376,6 +384,10 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 		auth = unusable{invalid}
 	}
 	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, registry: registryOf(key, access)}
+}
+
+func (c *Client) link(key accessKey, access Access) *link {
+	return c.links.getOrPut(linkKeyOf(key, access), func() *link { return newLink(c, key, access) })
 }
 
 func plainOf(registry name.Registry, access Access) plainHTTP {

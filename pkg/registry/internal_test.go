@@ -17,15 +17,22 @@ limitations under the License.
 package registry
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/netip"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	. "github.com/onsi/gomega"
 )
 
@@ -175,6 +182,16 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
+func TestALongChallengeIsNotRemembered(t *testing.T) {
+	g := NewWithT(t)
+	answer := func(challenges ...string) *http.Response {
+		return &http.Response{Header: http.Header{"Www-Authenticate": challenges}, Request: httptest.NewRequest(http.MethodGet, "/v2/", http.NoBody)}
+	}
+	long := strings.Repeat("x", maxChallengeBytes)
+	g.Expect(challengeOf(answer(`Bearer realm="https://a/`+long+`"`, `Bearer realm="https://b"`)).realm).To(Equal("https://b"))
+	g.Expect(challengeOf(answer(`Basic realm="` + long + `"`))).To(Equal(challenge{scheme: "basic"}))
+}
+
 // The end of what is repeated, wherever it falls, leaves no half of a secret.
 func TestNoPartOfASecretIsTold(t *testing.T) {
 	const known, odd = "correct horse battery", "hunter2  hunter2?\t"
@@ -280,3 +297,23 @@ type connection struct {
 
 func (c connection) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.to) }
 func (connection) Close() error           { return nil }
+
+// TestCertificatesAreKeptForFewLinks holds that a tenant who changes its certificates
+// all the time does not have all of them kept.
+func TestCertificatesAreKeptForFewLinks(t *testing.T) {
+	g := NewWithT(t)
+	client, err := NewClient(Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	repository, err := name.NewRepository("registry.example.com/app")
+	g.Expect(err).NotTo(HaveOccurred())
+	var pools []weak.Pointer[x509.CertPool]
+	for i := range 4 * maxLinks {
+		pool := x509.NewCertPool()
+		pools = append(pools, weak.Make(pool))
+		client.Repository(repository, Access{TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, Fingerprint: strconv.Itoa(i)})
+	}
+	runtime.GC()
+	kept := slices.DeleteFunc(pools, func(p weak.Pointer[x509.CertPool]) bool { return p.Value() == nil })
+	g.Expect(len(kept)).To(BeNumerically("<=", maxLinks))
+	runtime.KeepAlive(client)
+}

@@ -48,6 +48,7 @@ var errStalled = errors.New("the answer made no progress")
 // registry may use, such as to its private storage, another may not.
 type link struct {
 	client    *Client
+	key       linkKey
 	host      string // of the registry, with its port if one is named
 	plain     plainHTTP
 	transport *http.Transport
@@ -87,7 +88,7 @@ func newLink(c *Client, key accessKey, access Access) *link {
 	if access.TLS != nil {
 		trust = access.TLS.Clone()
 	}
-	return &link{client: c, host: key.host, plain: key.plain, proxySecret: proxySecret, dialer: d, transport: &http.Transport{
+	return &link{client: c, key: linkKeyOf(key, access), host: key.host, plain: key.plain, proxySecret: proxySecret, dialer: d, transport: &http.Transport{
 		Proxy:                  d.through(choose),
 		OnProxyConnectResponse: checkProxy,
 		DialContext:            d.dial,

@@ -335,6 +335,7 @@ func TestARealmThatAnswersWithoutATokenIsAnAuthenticationFailure(t *testing.T) {
 		"no JSON":             "hello",
 		"no token":            "{}",
 		"a token with a line": `{"token":"a\r\nHost: evil"}`,
+		"a token of any size": `{"token":"` + strings.Repeat("a", 16<<10+1) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t)

@@ -41,6 +41,9 @@ import (
 const (
 	// maxAnswerBytes bounds what is read of a ping, a token or an error.
 	maxAnswerBytes = 64 << 10
+	// maxTokenBytes bounds a token, which is remembered, and sent as a header: few
+	// servers take a longer one.
+	maxTokenBytes = 16 << 10
 	// tokenLife is that of a token whose realm does not say, as the token
 	// specification wants it; maxTokenLife is the longest that is believed.
 	tokenLife    = time.Minute
@@ -370,7 +373,7 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 	if t.value == "" {
 		t.value = got.AccessToken
 	}
-	if t.value == "" || strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+	if t.value == "" || len(t.value) > maxTokenBytes || strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return token{}, noToken(answer)
 	}
 	life := tokenLife
@@ -383,7 +386,7 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 
 func noToken(answer *http.Response) error {
 	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-		"login at %q failed: the answer has no token; expected JSON with a field token or access_token", answer.Request.URL.Host)
+		"login at %q failed: the answer has no token of at most %d bytes; expected JSON with a field token or access_token", answer.Request.URL.Host, maxTokenBytes)
 }
 
 // get sends a GET with a header that stays with the host it is meant for.
