@@ -44,6 +44,10 @@ const (
 	maxEntries = 1000
 )
 
+// maxLogin bounds a login, in bytes. It is sent as a header, and kept for as long as the
+// registry is used with it.
+const maxLogin = 16 << 10
+
 // static returns the login that is written in Secrets: that of the entry which
 // fits the repository best, and of equally good ones the first. Without an
 // entry that fits, the caller is anonymous.
@@ -65,9 +69,12 @@ func (r *Resolver) static(ctx context.Context, request request) (login, error) {
 	if err != nil || *config == (authn.AuthConfig{}) {
 		return login{}, err
 	}
-	return login{auth: auth, identity: []string{
-		"static", config.Username, config.Password, config.Auth, config.IdentityToken, config.RegistryToken,
-	}}, nil
+	parts := []string{config.Username, config.Password, config.Auth, config.IdentityToken, config.RegistryToken}
+	if size := len(strings.Join(parts, "")); size > maxLogin {
+		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
+			"the login for %q among the image pull secrets has %d bytes, expected at most %d", request.repository.RegistryStr(), size, maxLogin)
+	}
+	return login{auth: auth, identity: append([]string{"static"}, parts...)}, nil
 }
 
 // entries reads the Secret that is named and then those of the ServiceAccount.

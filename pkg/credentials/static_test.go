@@ -269,6 +269,10 @@ func TestAPullSecretThatIsOfNoUse(t *testing.T) {
 			objects: []client.Object{secret("regcred", corev1.SecretTypeOpaque, map[string]string{"password": password})},
 			words:   []string{`Secret "apps/regcred"`, `its type is "Opaque", expected kubernetes.io/dockerconfigjson`, "kubectl create secret docker-registry"},
 		},
+		"has a login that no registry takes": {
+			objects: []client.Object{pullSecret("regcred", map[string]authn.AuthConfig{"ghcr.io": {Username: "robot", Password: strings.Repeat(password, 1000)}})},
+			words:   []string{`"ghcr.io"`, "bytes, expected at most 16384"},
+		},
 		"has no JSON": {
 			objects: []client.Object{dockerConfig(password)},
 			words:   []string{`Secret "apps/regcred"`, ".dockerconfigjson is no valid JSON", `"auths"`},

@@ -76,14 +76,21 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	}}, nil
 }
 
-// maxCertificates bounds the certificates in a field. A handshake may try each trust
-// root of the right name.
-const maxCertificates = 500
+// maxCertificates bounds the certificates in a field: a handshake may try each trust
+// root of the right name. maxCertificateBytes bounds the field, which is kept as long as
+// the connection that it is for: the trust roots of a system take some 250 KiB.
+const (
+	maxCertificates     = 500
+	maxCertificateBytes = 384 << 10
+)
 
 // boundCertificates refuses fields with keys that are expensive to verify or to sign
 // with: crypto/tls bounds the keys that a server sends, and not those of trust roots.
 func boundCertificates(from reference, data map[string][]byte) error {
 	for _, name := range slices.Sorted(maps.Keys(data)) {
+		if size := len(data[name]); size > maxCertificateBytes {
+			return from.refuse("%s has %d bytes, expected at most %d", name, size, maxCertificateBytes)
+		}
 		if err := limit.Keys(data[name]); err != nil {
 			return from.refuse("%s holds %w", name, err)
 		}
@@ -129,6 +136,9 @@ func (r *Resolver) proxy(ctx context.Context, references References) (*url.URL, 
 	case err != nil || proxy.Hostname() == "":
 		// The cause quotes the address, in which there may be a password.
 		return nil, from.refuse("its address is no URL of a proxy; expected one such as http://proxy.example.com:3128, with the scheme http, https or socks5, and username and password in fields of their own")
+	}
+	if size := len(proxy.String()); size > maxLogin {
+		return nil, from.refuse("its address and login have %d bytes, expected at most %d", size, maxLogin)
 	}
 	return proxy, nil
 }

@@ -68,6 +68,10 @@ func TestACertificateSecretThatIsOfNoUse(t *testing.T) {
 			objects: opaque(nil),
 			words:   []string{"no CA certificate or client certificate pair", "expected ca.crt"},
 		},
+		"has too many bytes": {
+			objects: opaque(map[string]string{"ca.crt": ours.pem + strings.Repeat("# ", 192<<10)}),
+			words:   []string{"ca.crt has", "expected at most 393216"},
+		},
 		"has a certificate without its key": {
 			objects: opaque(map[string]string{"tls.crt": certificate}),
 			words:   []string{"missing private key", "tls.crt with tls.key"},
@@ -159,6 +163,7 @@ func TestAProxySecretThatIsOfNoUse(t *testing.T) {
 		"has an address that is no URL":        {objects: at("http://user:" + password + "@%zz"), words: "no URL of a proxy"},
 		"has an address without a scheme":      {objects: at("user:" + password + "@proxy.example.com:3128"), words: "http, https or socks5"},
 		"has an address with a foreign scheme": {objects: at("ftp://user:" + password + "@proxy.example.com"), words: "http, https or socks5"},
+		"has a login of any length":            {objects: []client.Object{secret("proxy", corev1.SecretTypeOpaque, map[string]string{"address": "http://proxy.example.com:3128", "username": strings.Repeat("u", 16<<10), "password": password})}, words: "expected at most 16384"},
 		"has an address without a host":        {objects: at("http://user:" + password + "@:3128"), words: "no URL of a proxy"},
 	} {
 		t.Run(name, func(t *testing.T) {
