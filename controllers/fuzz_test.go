@@ -345,6 +345,7 @@ func newPlatform(f *testing.F) *platform {
 	p := &platform{client: server.client, registry: publish.Serve(), log: &journal{}}
 	f.Cleanup(p.registry.Close)
 	must(acceptAnySpec(ctx, p.client))
+	must(install(ctx, p.client, "readable.yaml"))
 	for _, image := range []string{"allowed/app:1", "allowed/app:2", "allowed/neighbour:1", "refused/app:1", "app:1"} {
 		artifact, err := p.registry.Shelf().Flux(ctx, image, publish.Files{"app.yaml": "image: " + image + "\n"})
 		must(err)
