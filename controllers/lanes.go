@@ -74,6 +74,10 @@ type lanes struct {
 	known map[lane]*laneState
 	// busy is how many attempts the sources of a namespace have, if any.
 	busy map[string]int
+	// judging are the namespaces whose place for a judgement by the platform is taken.
+	// It is one of their share that waits for nothing else: whoever pulls for an hour
+	// must not keep published by that what the platform rejects.
+	judging map[string]bool
 	// quiet is until when a registry does not want to be asked with an access
 	// (HTTP Retry-After). Its limits are those of a credential, not of a host.
 	quiet map[access]time.Time
@@ -100,11 +104,11 @@ type laneState struct {
 	turned int
 }
 
-// divide shares workers out: a namespace leaves a quarter of them to the others,
-// and a lane leaves an eighth of them to the other lanes of its namespace.
+// divide shares workers out: a namespace leaves a quarter of them to the others. One of
+// its own is for judgements, and a lane leaves an eighth to the other lanes.
 func (l *lanes) divide(workers int) {
 	l.share = max(probes, workers-max(1, workers/4))
-	l.capacity = max(probes, l.share-max(1, workers/8))
+	l.capacity = max(probes, l.share-1-max(1, workers/8))
 }
 
 // admission is the answer to an attempt that wants to enter a lane.
@@ -142,25 +146,35 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 	defer l.mu.Unlock()
 	state := l.state(plan.lane())
 	wait := l.silence(plan.access())
-	doubtful := !state.works && l.crowded(state, plan.Namespace)
+	reserved := plan.Judges && !l.judging[plan.Namespace]
+	doubtful := !state.works && l.crowded(state, plan.Namespace, reserved)
 	switch {
 	case wait > 0 && !insist:
 		return putOff, wait
 	case doubtful && state.tried && !insist:
 		return closed, 0
-	case full(l.busy[plan.Namespace], l.share), !insist && (doubtful || full(state.busy, l.capacity)):
+	case doubtful && !insist, !reserved && (l.spent(plan.Namespace) || !insist && full(state.busy, l.capacity)):
 		return later, state.turn()
 	}
 	state.busy++
 	if !state.works {
 		state.asking[plan.Namespace]++
 	}
-	l.busy[plan.Namespace]++
+	if reserved {
+		l.judging[plan.Namespace] = true
+	} else {
+		l.busy[plan.Namespace]++
+	}
 	return admitted, 0
 }
 
 // full tells whether a lane or a namespace has as many attempts as it may.
 func full(busy, most int) bool { return most > 0 && busy >= most }
+
+// spent tells whether a namespace has as many attempts as it may, beside a judgement.
+func (l *lanes) spent(namespace string) bool {
+	return l.share > 0 && l.busy[namespace] >= l.share-1
+}
 
 // turn notes that somebody is told to come later, and says when.
 func (s *laneState) turn() time.Duration {
@@ -171,7 +185,8 @@ func (s *laneState) turn() time.Duration {
 // prepare makes the zero value ready for use.
 func (l *lanes) prepare() {
 	if l.known == nil {
-		l.known, l.busy, l.quiet = map[lane]*laneState{}, map[string]int{}, map[access]time.Time{}
+		l.known, l.quiet = map[lane]*laneState{}, map[access]time.Time{}
+		l.busy, l.judging = map[string]int{}, map[string]bool{}
 	}
 }
 
@@ -181,21 +196,21 @@ func (l *lanes) occupy(namespace string) (end func(), wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.prepare()
-	if full(l.busy[namespace], l.share) {
+	if l.spent(namespace) {
 		return nil, postponement
 	}
 	l.busy[namespace]++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.vacate(namespace)
+		drop(l.busy, namespace)
 	}, 0
 }
 
-// vacate ends the work of one attempt of a namespace.
-func (l *lanes) vacate(namespace string) {
-	if l.busy[namespace]--; l.busy[namespace] == 0 {
-		delete(l.busy, namespace)
+// drop takes one attempt of a namespace out of a count.
+func drop(busy map[string]int, namespace string) {
+	if busy[namespace]--; busy[namespace] == 0 {
+		delete(busy, namespace)
 	}
 }
 
@@ -227,18 +242,29 @@ func (l *lanes) silence(who access) time.Duration {
 
 // crowded tells whether enough attempts find out whether a lane works, or others
 // do: half of what one lane may have is in such lanes. However many registries hang,
-// workers are left to those that answer. A namespace without such an attempt, which
-// has not brought that about, may go as far as one namespace may.
-func (l *lanes) crowded(way *laneState, namespace string) bool {
-	here, everywhere, own := sum(way.asking), 0, 0
+// workers are left to those that answer. A namespace without such an attempt may go
+// as far as one namespace may, and no other takes the last of these places, nor by
+// insisting. A judgement in its reserved place waits for the lane alone.
+func (l *lanes) crowded(way *laneState, namespace string, reserved bool) bool {
+	asking := map[string]int{}
 	for _, state := range l.known {
-		everywhere += sum(state.asking)
-		own += state.asking[namespace]
+		for of, attempts := range state.asking {
+			asking[of] += attempts
+		}
 	}
-	if own == 0 {
-		return here >= max(probes+1, l.capacity/2) || full(everywhere, l.share)
+	here, everywhere := sum(way.asking), 0
+	for _, attempts := range asking {
+		if l.share > 0 {
+			attempts = min(attempts, max(1, l.share-2))
+		}
+		everywhere += attempts
 	}
-	return here >= probes || l.capacity > 0 && everywhere >= max(probes, l.capacity/2)
+	switch {
+	case asking[namespace] == 0 || reserved:
+		return here >= max(probes+1, l.capacity/2) || !reserved && l.share > 0 && everywhere >= max(probes, l.share-1)
+	default:
+		return here >= probes || l.capacity > 0 && everywhere >= max(probes, l.capacity/2)
+	}
 }
 
 func sum(counts map[string]int) (all int) {
@@ -270,7 +296,11 @@ func (l *lanes) leave(plan Plan, f finding) {
 	if state.asking[plan.Namespace]--; state.asking[plan.Namespace] <= 0 {
 		delete(state.asking, plan.Namespace)
 	}
-	l.vacate(plan.Namespace)
+	if plan.Judges && l.judging[plan.Namespace] {
+		delete(l.judging, plan.Namespace) // of several judgements, it does not matter whose place it was
+	} else {
+		drop(l.busy, plan.Namespace)
+	}
 }
 
 // learn notes what was found out about a lane that somebody is in. Any answer

@@ -55,7 +55,7 @@ func TestLanes(t *testing.T) {
 	other := planFor(t, "two.example/app", credentials.References{Namespace: "a"})
 
 	t.Run("until a registry has answered only a few attempts find out whether it does", func(t *testing.T) {
-		l := &lanes{capacity: 7}
+		l := &lanes{capacity: 8}
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, later)
@@ -100,8 +100,8 @@ func TestLanes(t *testing.T) {
 	t.Run("however many registries hang, they leave workers to those that answer", func(t *testing.T) {
 		l := &lanes{capacity: 8}
 		for _, host := range []string{"a", "b", "c", "d", "e"} {
-			for range probes {
-				l.enter(planFor(t, host+".example/app", credentials.References{Namespace: "a"}), false)
+			for _, namespace := range []string{"a", "b"} {
+				l.enter(planFor(t, host+".example/app", credentials.References{Namespace: namespace}), false)
 			}
 		}
 		busy := 0
@@ -143,8 +143,37 @@ func TestLanes(t *testing.T) {
 		l.learn(neighbour, finding{heard: true})
 		expectAdmission(t, l, neighbour, admitted)
 	})
+	t.Run("however many registries of a namespace hang, another one may try one that nobody has asked", func(t *testing.T) {
+		for _, insist := range []bool{false, true} {
+			l := &lanes{}
+			l.divide(10)
+			for i := range 10 {
+				l.enter(planFor(t, fmt.Sprintf("hangs-%d.example/app", i), credentials.References{Namespace: "a"}), insist)
+			}
+			expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "a"}), later)
+			expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "b"}), admitted)
+		}
+	})
+	t.Run("however many attempts a namespace has, the platform judges what it has published", func(t *testing.T) {
+		l := &lanes{}
+		l.divide(10)
+		for i := range 10 {
+			slow := planFor(t, fmt.Sprintf("slow-%d.example/app", i), credentials.References{Namespace: "a"})
+			l.learn(slow, finding{heard: true})
+			l.enter(slow, i%2 == 0)
+		}
+		if _, wait := l.occupy("a"); wait == 0 {
+			t.Error("more work is let in")
+		}
+		judgement := app
+		judgement.Judges = true
+		expectAdmission(t, l, judgement, admitted)
+		expectAdmission(t, l, judgement, later)
+		l.leave(judgement, finding{heard: true})
+		expectAdmission(t, l, judgement, admitted)
+	})
 	t.Run("however many lanes a namespace has, it leaves workers to the others", func(t *testing.T) {
-		l := &lanes{capacity: 3, share: 3}
+		l := &lanes{capacity: 3, share: 4}
 		work := func(references credentials.References) Plan {
 			plan := planFor(t, "one.example/app", references)
 			l.learn(plan, finding{heard: true})
@@ -178,7 +207,7 @@ func TestLanes(t *testing.T) {
 		for _, plan := range []Plan{app, other} {
 			l.learn(plan, finding{heard: true})
 		}
-		for range 7 {
+		for range 6 {
 			expectAdmission(t, l, app, admitted)
 		}
 		expectAdmission(t, l, app, later)

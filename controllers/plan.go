@@ -72,6 +72,9 @@ type Plan struct {
 	Digest v1.Hash
 	// Access names what opens the registry.
 	Access credentials.References
+	// Judges tells that what is published is judged by the rules of the platform, in the
+	// time of the platform.
+	Judges bool
 	// Note is what a person should know beside what is published.
 	Note string
 }

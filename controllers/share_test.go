@@ -33,23 +33,23 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// Lanes are many for who wants many: one registry, with and without plain HTTP, is
-// two. A namespace has one share of the workers.
-func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
-	s := newScene(t)
-	hostile := publish.Serve()
-	defer hostile.Close()
-	defer hostile.CloseClientConnections()
-	defer s.stop()
-	_, err := hostile.Shelf().Flux(t.Context(), "team/app:1", publish.Files{"app.yaml": "version: 1\n"})
-	g := NewWithT(t)
-	g.Expect(err).NotTo(HaveOccurred())
-	pulls := make(chan string, 100)
-	hostile.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+// trickling is a registry that sends a blob so slowly that it takes hours, and tells
+// of each pull.
+func trickling(t *testing.T) (registry *publish.InProcess, pulls <-chan string) {
+	t.Helper()
+	registry = publish.Serve()
+	t.Cleanup(func() {
+		registry.CloseClientConnections()
+		registry.Close()
+	})
+	_, err := registry.Shelf().Flux(t.Context(), "team/app:1", publish.Files{"app.yaml": "version: 1\n"})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	asked := make(chan string, 100)
+	registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/blobs/") {
 			return false
 		}
-		pulls <- r.URL.Path
+		asked <- r.URL.Path
 		w.WriteHeader(http.StatusOK)
 		for r.Context().Err() == nil { // a registry that says nothing at all is given up sooner
 			_, _ = w.Write([]byte{0x1f})
@@ -61,6 +61,15 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 		}
 		return true
 	})
+	return registry, asked
+}
+
+// Lanes are many for who wants many: one registry, with and without plain HTTP, is
+// two. A namespace has one share of the workers.
+func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
+	s := newScene(t)
+	hostile, pulls := trickling(t)
+	defer s.stop()
 	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
 	s.beside = []string{tenant}
 	s.start()
@@ -74,10 +83,31 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 			},
 		})
 	}
-	g.Eventually(pulls).WithTimeout(deadline).Should(Receive())
+	NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
 
 	s.publishes("app", "1.0.0")
 	s.publishes("other", "1.0.0")
+}
+
+// A judgement by the platform has a place of its own in the share of a namespace.
+func TestPullsThatTrickleKeepNothingPublishedThatThePlatformRejects(t *testing.T) {
+	s, _ := governed(t)
+	hostile, pulls := trickling(t)
+	defer s.stop()
+	s.govern("free", listing(hostile.Host()+"/**"))
+	for i := range 30 {
+		s.ofImage(fmt.Sprintf("slow-%d", i), v1alpha1.ArtifactRepositorySpec{
+			Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
+			Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+		})
+	}
+	for range 2 {
+		NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
+	}
+
+	s.platformKeys("release", newSigner(t))
+
+	s.withdrawn("app", "release")
 }
 
 // Who waits for registries that do not answer leaves another tenant to find out

@@ -45,6 +45,8 @@ type demands struct {
 	err error
 	// wait is when to read spec.verify, where the namespace has as much work as it may.
 	wait time.Duration
+	// alone tells that they are those of the platform by themselves.
+	alone bool
 }
 
 // with adds what spec.verify asks for to what the platform does.
@@ -53,7 +55,7 @@ func (d demands) with(own demands) demands {
 	if own.fingerprint != "" {
 		d.fingerprint += ownMark + own.fingerprint
 	}
-	d.err, d.wait = own.err, own.wait
+	d.err, d.wait, d.alone = own.err, own.wait, false
 	return d
 }
 
@@ -191,7 +193,7 @@ func (r *ArtifactRepositoryReconciler) demands(ctx context.Context, obj *v1alpha
 
 // platformDemands reads what the platform asks. It reads nothing of the object.
 func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, around Surroundings, repository string) demands {
-	d := demands{terms: around.trust.decide(around.Namespace, r.Rules, repository)}
+	d := demands{alone: true, terms: around.trust.decide(around.Namespace, r.Rules, repository)}
 	for _, term := range d.terms.Policies {
 		if len(term.Authorities) > 0 {
 			d.rules = append(d.rules, r.Trust.rule(ctx, around.trust.specs[term.Policy]))
@@ -330,6 +332,7 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 	if deadline, ok := ctx.Deadline(); ok {
 		plan.Timeout = max(plan.Timeout, time.Until(deadline)) // which may be that of the platform
 	}
+	plan.Judges = asked.alone
 	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
 	case later:
 		return proof, wait, nil
