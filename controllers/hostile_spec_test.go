@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,31 @@ func TestASpecVerifyIsParsedOnceForEachStateOfItsSecret(t *testing.T) {
 	obj.Namespace = "another"
 	g.Expect(own()).To(HaveOccurred())
 	g.Expect(parsed).To(Equal(4))
+}
+
+// Specs whose expressions are as costly as they may be fit into the memory of the
+// controller, however many there are.
+func TestWhatIsKeptOfSpecsFitsIntoMemory(t *testing.T) {
+	g := NewWithT(t)
+	used := func() int64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	known, before := &Trust{}, used()
+	for i := range 60 {
+		obj := publishedObject()
+		obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"}
+		for range 16 {
+			costly := fmt.Sprint(strings.Repeat("(a)", 330), i)
+			obj.Spec.Verify.MatchOIDCIdentity = append(obj.Spec.Verify.MatchOIDCIdentity, sourcev1.OIDCIdentityMatch{Issuer: costly, Subject: costly})
+		}
+		_, _, err := known.own(t.Context(), obj, func() (func(), time.Duration) { return func() {}, 0 })
+		g.Expect(err).NotTo(HaveOccurred())
+	}
+	g.Expect(used() - before).To(BeNumerically("<", 256<<20))
+	runtime.KeepAlive(known)
 }
 
 // Parsing has a place among the attempts of a namespace, or comes later.

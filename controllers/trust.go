@@ -287,8 +287,9 @@ func (t *Trust) build(ctx context.Context, demand trust.Demand) (*trust.Authorit
 	return contained(ctx, func(context.Context) (*trust.Authority, error) { return trust.NewAuthority(demand, t.Options) })
 }
 
-// maxOwn bounds the authorities of specs that are kept. Many objects share one.
-const maxOwn = 128
+// maxOwn bounds the authorities of specs that are kept. Many objects share one. With
+// expressions as costly as they may be, each takes 5 MiB.
+const maxOwn = 32
 
 // ownKey is a spec.verify with a state of its Secrets, which are of one namespace.
 type ownKey struct{ namespace, verify, secrets string }

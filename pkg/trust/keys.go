@@ -67,16 +67,24 @@ func (s *Secret) entry(name string) string {
 	return fmt.Sprintf("entry %s of %s", fault.Quote(name), s)
 }
 
-// entries returns the names of the entries with one of the suffixes, in order.
-func (s *Secret) entries(suffixes ...string) []string {
-	var names []string
+// maxEntries bounds the keys and certificates of a Secret, in entries. The API server
+// stores some 100,000 empty ones, and each that is not used is named.
+const maxEntries = 100
+
+// entries returns the names of the first entries with one of the suffixes, in order,
+// and a note where there are more.
+func (s *Secret) entries(suffixes ...string) (names, notes []string) {
 	for name := range s.Data {
 		if s.Files != nil && name != trustPolicyEntry || slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	return names
+	if more := len(names) - maxEntries; more > 0 {
+		names = slices.Clone(names[:maxEntries])
+		notes = append(notes, fmt.Sprintf("%d entries of %s are not used: at most %d are read", more, s, maxEntries))
+	}
+	return names, notes
 }
 
 // key is a public key that may have signed.
@@ -101,7 +109,8 @@ const maxKeys = 32
 // parseKeys reads every entry of a Secret that ends in .pub. Those that cannot
 // be used are named in notes, and do not hide the others.
 func parseKeys(secret *Secret) (keys []key, notes []string) {
-	for _, entry := range secret.entries(".pub") {
+	entries, notes := secret.entries(".pub")
+	for _, entry := range entries {
 		parsed, err := parseEntry(entry, secret.Data[entry])
 		if err == nil && len(keys)+len(parsed) > maxKeys {
 			err = fmt.Errorf("at most %d keys of a Secret are read", maxKeys)

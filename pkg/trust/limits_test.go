@@ -449,6 +449,29 @@ func TestDocumentsInSecretsAreBounded(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(authority.Notes()).To(ConsistOf(And(ContainSubstring("cb.crt"), ContainSubstring("at most 100 certificates"))))
 	})
+	t.Run("bytes of certificates of a Secret", func(t *testing.T) {
+		g := NewWithT(t)
+		demand := notary.demand(policy(t, "strict", nil))
+		demand.Secret.Data["ca.crt"] = append(notary.pem(), bytes.Repeat([]byte("\n"), 256<<10-len(notary.pem()))...)
+		demand.Secret.Data["cb.crt"] = notary.pem()
+		authority, err := trust.NewAuthority(demand, trust.Options{})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(authority.Notes()).To(ConsistOf(And(ContainSubstring("cb.crt"), ContainSubstring("at most 262144 bytes"))))
+	})
+	t.Run("entries of a Secret", func(t *testing.T) {
+		notation := notary.demand(policy(t, "strict", nil))
+		notation.Secret.Data["0.crt"] = notary.pem()
+		for suffix, demand := range map[string]trust.Demand{".pub": keys(map[string][]byte{"0.pub": newPair(t).pem(t)}), ".crt": notation} {
+			g := NewWithT(t)
+			for i := range 1000 {
+				demand.Secret.Data[fmt.Sprintf("empty-%d%s", i, suffix)] = nil
+			}
+			authority, err := trust.NewAuthority(demand, trust.Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(authority.Notes()).To(ContainElement(ContainSubstring("are not used: at most 100 are read")))
+			g.Expect(len(authority.Notes())).To(BeNumerically("<=", 100))
+		}
+	})
 }
 
 // TestIdentitiesInCertificatesAreBounded holds that expressions are matched with short

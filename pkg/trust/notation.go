@@ -170,8 +170,9 @@ const (
 	// maxStatements and maxTrustedIdentities bound the statements and the identities of
 	// each.
 	maxStatements, maxTrustedIdentities = 100, 100
-	// maxTrusted bounds the certificates of a Secret.
-	maxTrusted = 100
+	// maxTrusted bounds the certificates of a Secret, and maxTrustedBytes the bytes of
+	// all entries that hold them: each name in a certificate becomes a value.
+	maxTrusted, maxTrustedBytes = 100, 256 << 10
 )
 
 func boundPolicy(text []byte) error {
@@ -225,8 +226,14 @@ func printsOf(certificates []*x509.Certificate) (prints []string) {
 // parseCertificates reads every entry of a Secret that ends in .crt or .pem. Apart
 // tells that those of timestamp authorities are not for signers.
 func parseCertificates(secret *Secret, apart bool) (trusted certificates, notes []string) {
-	for _, entry := range secret.entries(".crt", ".pem") {
-		parsed, err := parseChain(secret.Data[entry])
+	entries, notes := secret.entries(".crt", ".pem")
+	size := 0
+	for _, entry := range entries {
+		var parsed []*x509.Certificate
+		err := fmt.Errorf("at most %d bytes of certificates are read of a Secret", maxTrustedBytes)
+		if size += len(secret.Data[entry]); size <= maxTrustedBytes {
+			parsed, err = parseChain(secret.Data[entry])
+		}
 		if err == nil && len(trusted.signing)+len(trusted.stamping)+len(parsed) > maxTrusted {
 			err = fmt.Errorf("at most %d certificates of a Secret are read", maxTrusted)
 		}
