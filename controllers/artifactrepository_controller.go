@@ -55,6 +55,10 @@ const conflictDelay = 200 * time.Millisecond
 // what is to take its place.
 const replacementTime = time.Second
 
+// orphanTime is what the garbage collector gets to orphan the dependents of an object
+// that is deleted, and to let it go. Its finalizer can be written by anybody.
+const orphanTime = 10 * time.Second
+
 // writeTimeout bounds the writes that end a reconcile: an API server that takes
 // a request and never answers must not keep the workers.
 const writeTimeout = 30 * time.Second
@@ -722,10 +726,11 @@ func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.Arti
 
 // retire withdraws what an object published that is deleted but held by a
 // finalizer: nobody judges it any more, so it must not stay. Whoever deleted the
-// object and asked for its dependents to be orphaned keeps the ExternalArtifact.
+// object and asked for its dependents to be orphaned keeps the ExternalArtifact, if
+// nothing else holds the object.
 func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1.ArtifactRepository) (ctrl.Result, error) {
-	if controllerutil.ContainsFinalizer(obj, metav1.FinalizerOrphanDependents) {
-		return ctrl.Result{}, nil
+	if left := time.Until(obj.DeletionTimestamp.Add(orphanTime)); left > 0 && controllerutil.ContainsFinalizer(obj, metav1.FinalizerOrphanDependents) {
+		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	ctx, stop := context.WithTimeout(ctx, writeTimeout)
 	defer stop()

@@ -899,16 +899,23 @@ func TestAnArtifactWithoutARecipeDoesNotStay(t *testing.T) {
 // Nobody judges an object that is deleted: a finalizer must not keep what it
 // published.
 func TestAFinalizerKeepsNothingPublished(t *testing.T) {
-	s, _ := governed(t)
-	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = []string{"example.com/hold"} })
-	remove[v1alpha1.ArtifactRepository](s, "app")
-	s.eventually(gone[sourcev1.ExternalArtifact](s, "app"))
-	s.eventually(func(g Gomega) {
-		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
-		g.Expect(s.stored()).To(BeEmpty())
-	})
-	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = nil })
-	s.waitPublished("app", "1.0.0@") // the annotation makes it again
+	for name, finalizers := range map[string][]string{
+		"of somebody":                        {"example.com/hold"},
+		"of the garbage collector, and more": {metav1.FinalizerOrphanDependents, "example.com/hold"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := governed(t)
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = finalizers })
+			remove[v1alpha1.ArtifactRepository](s, "app")
+			s.eventually(gone[sourcev1.ExternalArtifact](s, "app"))
+			s.eventually(func(g Gomega) {
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil())
+				g.Expect(s.stored()).To(BeEmpty())
+			})
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Finalizers = nil })
+			s.waitPublished("app", "1.0.0@") // the annotation makes it again
+		})
+	}
 }
 
 // A policy that is tightened while an image is on its way counts for that image.
