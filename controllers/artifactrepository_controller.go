@@ -267,7 +267,7 @@ func (r *ArtifactRepositoryReconciler) publishInTime(ctx context.Context, obj *v
 // publishInLane publishes unless the way to the registry is closed. Where nothing is
 // to be asked there, it does not matter.
 func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (made attempt) {
-	if r.stands(ctx, obj, around, a) {
+	if a.stored = r.stands(ctx, obj, around, a); a.stored {
 		return r.publish(ctx, obj, around, a)
 	}
 	admission, wait := r.lanes.enter(a.plan, requested(obj, around))
@@ -300,8 +300,24 @@ func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1
 		published.Content != format.ContentHash(r.content(obj)) || a.judgement != nil && a.judgement.rejected {
 		return false
 	}
-	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, r.depth(obj, around, a.plan.Interval))
+	ok, err := r.look(ctx, obj, r.depth(obj, around, a.plan.Interval))
 	return ok && err == nil
+}
+
+// look tells whether the bytes of what is published are stored. To read them to their
+// end takes a place in the share of the namespace, as a pull does: where all are taken,
+// they are read the next time.
+func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.ArtifactRepository, depth store.Depth) (stored bool, err error) {
+	if depth == store.Deep {
+		end, wait := r.lanes.occupy(obj.Namespace)
+		if wait > 0 {
+			depth = store.Shallow
+		} else {
+			defer end()
+		}
+	}
+	_, stored, err = r.Store.Check(ctx, keyOf(obj), *obj.Status.Artifact, depth)
+	return stored, err
 }
 
 // publish has the image of a plan carried to the store.
@@ -386,15 +402,14 @@ func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 // they are lost. It has time of its own: a registry that used up that of the
 // attempt must not make it unknown what is on the disk, or on other replicas.
 func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) (lost bool) {
-	published := publishedBy(obj)
-	if published == nil {
+	if publishedBy(obj) == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
 	// An attempt that failed early may not have come to the check it was to make.
 	depth := max(a.depth, r.depth(obj, around, a.plan.Interval))
-	_, ok, err := r.Store.Check(ctx, keyOf(obj), published.Artifact, depth)
+	ok, err := r.look(ctx, obj, depth)
 	a.stored = ok
 	return !ok && err == nil
 }

@@ -18,8 +18,11 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -38,6 +41,8 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -191,6 +196,41 @@ func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
 	g.Expect(r.ownDemands(t.Context(), elsewhere).wait).To(BeZero())
 	ends[0]()
 	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeZero())
+	g.Expect(r.lanes.busy[obj.Namespace]).To(Equal(r.lanes.share-2), "the place is free again")
+}
+
+// Reading what is stored has such a place, too: at a short interval, some hundred sources
+// of large artifacts would occupy all workers with it.
+func TestReadingWhatIsStoredCountsAgainstTheNamespace(t *testing.T) {
+	g := NewWithT(t)
+	root, digest, bytes := t.TempDir(), fmt.Sprintf("%x", sha256.Sum256([]byte("good"))), int64(len("good"))
+	local, err := store.Open(store.Options{Root: root, AdvertisedAddress: "artifacts.example.com", RetentionTTL: time.Minute, RetentionRecords: 2})
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(local.Close()).To(Succeed()) }()
+	r := &ArtifactRepositoryReconciler{}
+	r.Store, err = store.NewReplica(local, store.PeerOptions{Address: ":0"})
+	g.Expect(err).NotTo(HaveOccurred())
+	r.lanes.divide(4)
+
+	obj := publishedObject()
+	obj.Status.Artifact.Path = "externalartifact/apps/app/" + digest + ".tar.gz"
+	obj.Status.Artifact.Digest, obj.Status.Artifact.Size = "sha256:"+digest, &bytes
+	obj.Status.ObservedContent = format.ContentHash(r.content(obj))
+	plan, err := recordedPlan(obj, Surroundings{})
+	g.Expect(err).NotTo(HaveOccurred())
+	file := filepath.Join(root, obj.Status.Artifact.Path)
+	g.Expect(os.MkdirAll(filepath.Dir(file), 0o700)).To(Succeed())
+	g.Expect(os.WriteFile(file, []byte("harm"), 0o600)).To(Succeed()) // who reads it sees it
+	stands := func() bool { return r.stands(t.Context(), obj, Surroundings{}, attempt{plan: plan}) }
+
+	var ends []func()
+	for range r.lanes.share - 1 {
+		end, _ := r.lanes.occupy(obj.Namespace)
+		ends = append(ends, end)
+	}
+	g.Expect(stands()).To(BeTrue(), "it is not read, as all places are taken")
+	ends[0]()
+	g.Expect(stands()).To(BeFalse())
 	g.Expect(r.lanes.busy[obj.Namespace]).To(Equal(r.lanes.share-2), "the place is free again")
 }
 

@@ -52,6 +52,10 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 	if a.rejected() {
 		published = nil
 	}
+	depth := store.Shallow
+	if !a.stored { // else they were looked at just now
+		depth = r.depth(obj, around, plan.Interval)
+	}
 	opened := r.Registry.Repository(plan.Repository, access)
 	repository := watched{
 		Repository: opened,
@@ -69,7 +73,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Terms:      a.asked.terms,
 		Published:  published,
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
-		Depth:      r.depth(obj, around, plan.Interval),
+		Depth:      depth,
 	}, nil
 }
 
