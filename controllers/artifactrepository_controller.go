@@ -168,6 +168,10 @@ func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alp
 		return a
 	}
 	plan := Plan{Action: Refuse, Why: err, Namespace: obj.Namespace, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
+	if r.Rules.permission(obj, around).Choice == choiceOff {
+		plan.Action = Withdraw
+		return attempt{plan: plan, err: err}
+	}
 	a = attempt{plan: plan, err: err, judgement: judgement}
 	if a.rejected() {
 		a.err = judgement.err

@@ -36,6 +36,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
@@ -79,6 +80,20 @@ func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
 	a := r.attempt(t.Context(), publishedObject(), governedBy("other.example/**"))
 	g.Expect(a.rejected()).To(BeTrue(), "%v", a.err)
 	g.Expect(a.err).To(MatchError(ContainSubstring("no TrustPolicy that enforces lists the image")))
+}
+
+func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T) {
+	g := NewWithT(t)
+	r, obj, around := withoutClient(t), publishedObject(), governedBy("**")
+	obj.UID = "1"
+	around.Namespace.Labels = nil
+	around.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
+	around.OwnPolicy.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
+	a := r.attempt(t.Context(), obj, around)
+	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
+	g.Expect(a.plan.Action).To(Equal(Withdraw))
+	record(obj, a)
+	g.Expect(obj.Status.Artifact).To(BeNil())
 }
 
 func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
