@@ -74,20 +74,36 @@ func decodeBound(name string, document []byte, into any) error {
 
 // boundEntry bounds an entry of a log, and refuses those that tools for images do not
 // write: the decoders of some other kinds verify signatures with keys in many formats.
+// It refuses proposals, too. A log stores hashes in place of the envelope that was
+// proposed, and a decoder verifies all signatures in such an envelope with all keys.
 func boundEntry(body []byte) error {
 	if err := bound("an entry of a log", body, maxEntryValues); err != nil {
 		return err
 	}
 	var entry struct {
-		Kind string `json:"kind"`
+		Kind string         `json:"kind"`
+		Spec map[string]any `json:"spec"`
 	}
 	if err := json.Unmarshal(body, &entry); err != nil {
 		return err
+	}
+	if proposes(entry.Spec) {
+		return errors.New("an entry of a log holds the envelope that was proposed, expected its hash")
 	}
 	if !slices.Contains([]string{"hashedrekord", "dsse", "intoto"}, entry.Kind) {
 		return fmt.Errorf("an entry of a log is of the kind %s, which is not supported", fault.Quote(entry.Kind))
 	}
 	return limit.Keys(body)
+}
+
+// proposes tells whether an entry of a log has an envelope in a field from which a
+// decoder reads one: proposedContent in dsse 0.0.1, envelope in intoto 0.0.1, and the
+// payload of envelope in intoto 0.0.2. Decoders look for these names in this case.
+func proposes(spec map[string]any) bool {
+	content, _ := spec["content"].(map[string]any)
+	envelope, _ := content["envelope"].(map[string]any)
+	_, whole := content["envelope"].(string)
+	return spec["proposedContent"] != nil || whole || envelope["payload"] != nil
 }
 
 // boundCertificates bounds encoded certificates, in DER or PEM, that come with a

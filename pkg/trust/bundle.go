@@ -123,8 +123,13 @@ func boundContents(sent *protobundle.Bundle) error {
 	if err := errors.Join(boundCertificates(certificates...), boundStamps(stamps...)); err != nil {
 		return err
 	}
+	envelope := sent.GetDsseEnvelope()
+	// The specification of bundles demands one, and each is verified with each key.
+	if count := len(envelope.GetSignatures()); count > 1 {
+		return fmt.Errorf("its envelope has %d signatures, expected one", count)
+	}
 	// Nothing else is decoded of an envelope.
-	if envelope := sent.GetDsseEnvelope(); envelope.GetPayloadType() == bundle.IntotoMediaType {
+	if envelope.GetPayloadType() == bundle.IntotoMediaType {
 		return bound("the statement", envelope.GetPayload(), maxStatementValues)
 	}
 	return nil

@@ -320,6 +320,59 @@ func TestKeysInSignaturesAreBounded(t *testing.T) {
 	}
 }
 
+// TestSignaturesInsideOfSignaturesAreBounded holds that nobody can bring along thousands
+// of signatures to verify, be it with keys of their own.
+func TestSignaturesInsideOfSignaturesAreBounded(t *testing.T) {
+	by := newPair(t)
+	demand := keys(map[string][]byte{"cosign.pub": by.pem(t)})
+	envelope := `{"payload":"e30=","payloadType":"x","signatures":[{"sig":"MAYCAQECAQE="}]}`
+	bundled := func(change func(*protobundle.Bundle)) func(*testing.T, *image) {
+		return func(t *testing.T, i *image) {
+			t.Helper()
+			bundle, _ := enveloped(t, newPair(t), statement(t, i.digest, signPredicate))
+			bundle.VerificationMaterial = &protobundle.VerificationMaterial{Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}}}
+			change(bundle)
+			i.attachBundle(t, encoded(t, bundle))
+		}
+	}
+	t.Run("an envelope with two signatures", func(t *testing.T) {
+		i := push(t, serve(t, true), "app")
+		bundled(func(b *protobundle.Bundle) {
+			e := b.GetDsseEnvelope()
+			e.Signatures = append(e.GetSignatures(), e.GetSignatures()...)
+		})(t, i)
+		_, err := i.verify(t, demand)
+		expectDenied(NewWithT(t), err, trust.Rejected, "that cannot be read", "its envelope has 2 signatures")
+	})
+	for name, spec := range map[string]any{
+		"dsse 0.0.1":   map[string]any{"proposedContent": map[string]any{"envelope": envelope, "verifiers": [][]byte{by.pem(t)}}},
+		"intoto 0.0.1": map[string]any{"content": map[string]any{"envelope": envelope}, "publicKey": by.pem(t)},
+		"intoto 0.0.2": map[string]any{"content": map[string]any{"envelope": json.RawMessage(envelope)}},
+	} {
+		kind, version, _ := strings.Cut(name, " ")
+		body, err := json.Marshal(map[string]any{"apiVersion": version, "kind": kind, "spec": spec})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		for form, attach := range map[string]func(*testing.T, *image){
+			"a bundle": bundled(func(b *protobundle.Bundle) {
+				b.VerificationMaterial.TlogEntries = []*protorekor.TransparencyLogEntry{{CanonicalizedBody: body}}
+			}),
+			"a legacy signature": func(t *testing.T, i *image) {
+				t.Helper()
+				text, err := json.Marshal(map[string]any{"Payload": map[string]any{"body": body}})
+				NewWithT(t).Expect(err).NotTo(HaveOccurred())
+				i.attachAnnotated(t, map[string]string{"dev.sigstore.cosign/bundle": string(text)})
+			},
+		} {
+			t.Run("an envelope in an entry of "+name+" in "+form, func(t *testing.T) {
+				i := push(t, serve(t, true), name)
+				attach(t, i)
+				_, err := i.verify(t, demand)
+				expectDenied(NewWithT(t), err, trust.Rejected, "that cannot be read", "the envelope that was proposed")
+			})
+		}
+	}
+}
+
 // recose changes what is not signed of a COSE envelope.
 func recose(t *testing.T, envelope []byte, change func(gocose.UnprotectedHeader)) []byte {
 	t.Helper()
