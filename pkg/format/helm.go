@@ -19,6 +19,7 @@ package format
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"path"
 	"slices"
@@ -216,8 +217,8 @@ func readChartVersion(body []byte) (string, error) {
 	if len(body) > maxChartYAMLBytes {
 		return "", fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's %s has %d bytes, more than the %d that are read", chartYAML, len(body), maxChartYAMLBytes)
 	}
-	if countAny(body, objectMarks) > maxObjectMarks {
-		return "", fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's %s has more than the %d values that are read", chartYAML, maxObjectMarks)
+	if err := checkYAML(body); err != nil {
+		return "", fmt.Errorf("the chart's %s: %w", chartYAML, err)
 	}
 	var metadata struct {
 		Name    string `json:"name"`

@@ -321,6 +321,10 @@ func TestWhatOnlyWeRefuseOfAChart(t *testing.T) {
 			[]file{chartYAML, {name: "b/Chart.yaml", body: "version: 9.9.9\nname: other\n"}}, v1alpha1.ReasonInvalidArtifact, "two files"},
 		"a Chart.yaml of more than 1 MiB": {
 			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "#" + strings.Repeat("x", 1<<20)}}, v1alpha1.ReasonLimitExceeded, "1048576"},
+		"a Chart.yaml of very many directives": {
+			[]file{{name: "app/Chart.yaml", body: directives(20_000) + "---\n" + chartYAML.body}}, v1alpha1.ReasonLimitExceeded, "more than the 16 %TAG directives"},
+		"a Chart.yaml in UTF-16": {
+			[]file{{name: "app/Chart.yaml", body: "\xff\xfe" + strings.Join(strings.Split(chartYAML.body, ""), "\x00") + "\x00"}}, v1alpha1.ReasonInvalidArtifact, "has a NUL byte"},
 		"a Chart.yaml of very many values": {
 			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "\nkeywords: [" + strings.Repeat("a,", 200_000) + "a]"}}, v1alpha1.ReasonLimitExceeded, "more than the 100000 values"},
 	} {
@@ -342,4 +346,13 @@ func TestAChartOfAnotherDigestAlgorithmKeepsItsBytes(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(content.Digest).To(Equal(want))
 	g.Expect(os.ReadFile(content.Path)).To(Equal(body))
+}
+
+// directives are some lines, each of which a parser of YAML compares with all others.
+func directives(count int) string {
+	var lines strings.Builder
+	for i := range count {
+		fmt.Fprintf(&lines, "%%TAG !%d! x\n", i)
+	}
+	return lines.String()
 }

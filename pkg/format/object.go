@@ -42,6 +42,9 @@ const (
 	// every value of a YAML document follows one of objectMarks.
 	maxObjectMarks = 100_000
 	objectMarks    = "\n,:-?[{"
+	// maxTagDirectives bounds the directives of a YAML file, each of which a parser
+	// compares with each other one.
+	maxTagDirectives = 16
 	// maxObjectsBytes and maxObjectsMarks bound the objects of an artifact together.
 	maxObjectsBytes = 16 << 20
 	maxObjectsMarks = 500_000
@@ -132,16 +135,13 @@ func (r *objects) parsed(body []byte) ([]object, error) {
 
 // count bounds what parsing costs.
 func (r *objects) count(body []byte) error {
-	if err := checkMarks(body); err != nil {
+	if err := checkYAML(body); err != nil {
 		return err
 	}
 	r.bytes += len(body)
 	r.marks += countAny(body, objectMarks)
 	if r.bytes > maxObjectsBytes || r.marks > maxObjectsMarks {
 		return tooLarge("%s has objects of more than %d bytes or %d values together, the most that are read", r.artifact, maxObjectsBytes, maxObjectsMarks)
-	}
-	if flaw := checkText(body); flaw != "" {
-		return invalid("the object is not YAML: it %s", flaw)
 	}
 	return nil
 }
@@ -204,7 +204,7 @@ func checkPlain(n *yaml.Node) error {
 // parseObject reads what identifies the one object of a YAML or JSON document,
 // which readObject has bounded. The name may be missing.
 func parseObject(body []byte) (object, error) {
-	if err := checkMarks(body); err != nil {
+	if err := checkYAML(body); err != nil {
 		return object{}, err
 	}
 	roots, err := documents(body)
@@ -235,9 +235,17 @@ func identify(root *yaml.Node) (object, error) {
 	return o, nil
 }
 
-func checkMarks(body []byte) error {
+// checkYAML refuses a text that is no YAML to all readers, or expensive to parse. It
+// comes before a parser, which no context stops.
+func checkYAML(body []byte) error {
+	if flaw := checkText(body); flaw != "" {
+		return invalid("the text is not YAML: it %s", flaw)
+	}
 	if countAny(body, objectMarks) > maxObjectMarks {
-		return tooLarge("the object has more than the %d values that are read", maxObjectMarks)
+		return tooLarge("the YAML has more than the %d values that are read", maxObjectMarks)
+	}
+	if bytes.Count(body, []byte("%TAG")) > maxTagDirectives {
+		return tooLarge("the YAML has more than the %d %%TAG directives that are read", maxTagDirectives)
 	}
 	return nil
 }

@@ -217,6 +217,7 @@ func TestATektonBundleThatBreaksItsContractIsRefused(t *testing.T) {
 		"an object larger than any":              {[]v1.Descriptor{raw(task, taskYAML+strings.Repeat("#", 1<<20))}, exceeded, "more than the 1048576 bytes"},
 		"a tar with an object larger than any":   {[]v1.Descriptor{gzip(task, taskYAML+strings.Repeat("#", 1<<20))}, exceeded, "more than the 1048576 bytes"},
 		"an object of too many values":           {[]v1.Descriptor{raw(task, taskYAML+"x: ["+strings.Repeat("a,", 100_000)+"]\n")}, exceeded, "more than the 100000 values"},
+		"an object of too many directives":       {[]v1.Descriptor{raw(task, strings.Repeat("%TAG !a! b\n", 17)+"---\n"+taskYAML)}, exceeded, "more than the 16 %TAG directives"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			content, err := format.Convert(t.Context(), ofImage(t, b, tc.layers...), b, format.Options{Image: image}, t.TempDir())
