@@ -158,17 +158,29 @@ func (r *objects) manifest(root *yaml.Node) (object, error) {
 	if err := checkKeys(root); err != nil {
 		return object{}, err
 	}
-	if group, _ := o.groupVersion(); !slices.Contains(r.groups, group) {
+	if _, err := o.plainKind(); err != nil {
+		return object{}, err
+	}
+	group, version := o.groupVersion()
+	if problems := validation.IsDNS1035Label(version); len(problems) > 0 {
+		return object{}, invalid("the object has the apiVersion %s, which is none of Kubernetes", fault.Quote(o.apiVersion))
+	}
+	if !slices.Contains(r.groups, group) {
 		return object{}, invalid("%s has the object %s; only objects of the group %s belong into one: publish others as files", r.artifact, o, strings.Join(r.groups, " or "))
 	}
 	return o, nil
 }
 
 // checkKeys refuses what is, or could be taken for, a list of objects, and keys
-// that decoders without regard to case take for others.
+// that decoders without regard to case take for others. It refuses keys that the
+// substitution of variables changes, too: kustomize-controller substitutes in the
+// text of an object, in which each key at the top begins a line.
 func checkKeys(root *yaml.Node) error {
 	for i := 0; i < len(root.Content); i += 2 {
 		key := root.Content[i].Value
+		if strings.ContainsFunc(key, func(r rune) bool { return (r < 'a' || 'z' < r) && (r < 'A' || 'Z' < r) && (r < '0' || '9' < r) }) {
+			return invalid("the object has the key %s, expected letters and digits only", fault.Quote(key))
+		}
 		if strings.EqualFold(key, "items") {
 			return invalid("the object has the key %s, by which it is taken for a list of objects; push each object on its own", fault.Quote(key))
 		}
@@ -330,13 +342,21 @@ func (o object) String() string {
 	return fault.Words(o.apiVersion) + " " + fault.Words(o.kind) + " " + fault.Quote(o.name)
 }
 
-// fileName returns the name of a file for the object, which kustomize takes for
-// a manifest whether it is YAML or JSON.
-func (o object) fileName() (string, error) {
-	// Kinds are DNS labels but for their capitals.
+// plainKind returns the kind in lower case. Kinds are DNS labels but for their capitals.
+func (o object) plainKind() (string, error) {
 	kind := strings.ToLower(o.kind)
 	if problems := validation.IsDNS1035Label(kind); len(problems) > 0 {
 		return "", invalid("the object has the kind %s, which is no kind of Kubernetes", fault.Quote(o.kind))
+	}
+	return kind, nil
+}
+
+// fileName returns the name of a file for the object, which kustomize takes for
+// a manifest whether it is YAML or JSON.
+func (o object) fileName() (string, error) {
+	kind, err := o.plainKind()
+	if err != nil {
+		return "", err
 	}
 	if problems := validation.IsDNS1123Subdomain(o.name); len(problems) > 0 {
 		return "", invalid("the %s has the name %s, which no object can have", o.kind, fault.Quote(o.name))
