@@ -53,6 +53,11 @@ const (
 	// each of them: a timestamp holds certificates, too.
 	maxStamps     = 4
 	maxStampBytes = 16 << 10
+	// maxHeaderValues bounds the protected header of a JWS, in JSON values, maxHeaders
+	// that of a COSE, and the headers that it calls critical. Decoders look for each
+	// header among these.
+	maxHeaderValues = 500
+	maxHeaders      = 100
 	// maxCOSE bounds an envelope that is not JSON, in bytes: each may become a
 	// value.
 	maxCOSE = 512 << 10
@@ -228,12 +233,15 @@ func partsOfJWS(envelope []byte) (parts envelopeParts, err error) {
 	if err := decodeBound("the envelope", envelope, &sent); err != nil {
 		return parts, err
 	}
-	for name, encoded := range map[string]string{"the payload": sent.Payload, "the protected header": sent.Protected} {
-		part, err := base64.RawURLEncoding.DecodeString(encoded)
+	for _, one := range []struct {
+		name, encoded string
+		values        int
+	}{{"the payload", sent.Payload, maxSignatureValues}, {"the protected header", sent.Protected, maxHeaderValues}} {
+		part, err := base64.RawURLEncoding.DecodeString(one.encoded)
 		if err != nil {
-			return parts, fmt.Errorf("%s is not base64: %w", name, err)
+			return parts, fmt.Errorf("%s is not base64: %w", one.name, err)
 		}
-		if err := bound(name, part, maxSignatureValues); err != nil {
+		if err := bound(one.name, part, one.values); err != nil {
 			return parts, err
 		}
 	}
@@ -247,6 +255,10 @@ func partsOfCOSE(envelope []byte) (parts envelopeParts, err error) {
 	var sent cose.Sign1Message
 	if err := sent.UnmarshalCBOR(envelope); err != nil {
 		return parts, err
+	}
+	critical, _ := sent.Headers.Protected[cose.HeaderLabelCritical].([]any)
+	if count := max(len(critical), len(sent.Headers.Protected)); count > maxHeaders {
+		return parts, fmt.Errorf("the envelope has %d protected or critical headers, expected at most %d", count, maxHeaders)
 	}
 	chain, _ := sent.Headers.Unprotected[cose.HeaderLabelX5Chain].([]any)
 	for _, one := range chain {

@@ -32,6 +32,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -280,24 +281,48 @@ func TestKeysInSignaturesAreBounded(t *testing.T) {
 		}, tooLarge},
 		"a COSE": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
 			t.Helper()
-			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers gocose.UnprotectedHeader) {
-				headers[gocose.HeaderLabelX5Chain] = []any{huge}
+			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers *gocose.Headers) {
+				headers.Unprotected[gocose.HeaderLabelX5Chain] = []any{huge}
 			}), cose.MediaTypeEnvelope)
 		}, tooLarge},
 		"the timestamp of a COSE": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
 			t.Helper()
-			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers gocose.UnprotectedHeader) {
-				headers["io.cncf.notary.timestampSignature"] = huge
+			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers *gocose.Headers) {
+				headers.Unprotected["io.cncf.notary.timestampSignature"] = huge
 			}), cose.MediaTypeEnvelope)
 		}, tooLarge},
+		"a JWS of many headers": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
+			t.Helper()
+			var envelope map[string]any
+			g := NewWithT(t)
+			g.Expect(json.Unmarshal(notary.sign(t, notationOptions{target: i.descriptor}), &envelope)).To(Succeed())
+			envelope["protected"] = base64.RawURLEncoding.EncodeToString([]byte(`{"crit":["a"` + strings.Repeat(`,"a"`, 500) + `]}`))
+			text, err := json.Marshal(envelope)
+			g.Expect(err).NotTo(HaveOccurred())
+			i.attachNotation(t, text, "")
+		}, "the protected header has more than the 500 JSON values"},
+		"a COSE of many headers": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
+			t.Helper()
+			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers *gocose.Headers) {
+				for label := range int64(101) {
+					headers.Protected[1000+label] = label
+				}
+			}), cose.MediaTypeEnvelope)
+		}, "protected or critical headers, expected at most 100"},
+		"a COSE with critical headers over and over": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
+			t.Helper()
+			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers *gocose.Headers) {
+				headers.Protected[gocose.HeaderLabelCritical] = slices.Repeat(headers.Protected[gocose.HeaderLabelCritical].([]any), 101)
+			}), cose.MediaTypeEnvelope)
+		}, "protected or critical headers, expected at most 100"},
 		"a chain of 17 certificates": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
 			t.Helper()
-			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers gocose.UnprotectedHeader) {
-				chain := headers[gocose.HeaderLabelX5Chain].([]any)
+			i.attachNotation(t, recose(t, notary.sign(t, notationOptions{target: i.descriptor, mediaType: cose.MediaTypeEnvelope}), func(headers *gocose.Headers) {
+				chain := headers.Unprotected[gocose.HeaderLabelX5Chain].([]any)
 				for len(chain) < 17 {
 					chain = append(chain, notary.root.Raw)
 				}
-				headers[gocose.HeaderLabelX5Chain] = chain
+				headers.Unprotected[gocose.HeaderLabelX5Chain] = chain
 			}), cose.MediaTypeEnvelope)
 		}, "17 certificates, expected at most 16"},
 		"the timestamp of a JWS": {notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
@@ -373,14 +398,14 @@ func TestSignaturesInsideOfSignaturesAreBounded(t *testing.T) {
 	}
 }
 
-// recose changes what is not signed of a COSE envelope.
-func recose(t *testing.T, envelope []byte, change func(gocose.UnprotectedHeader)) []byte {
+// recose changes the headers of a COSE envelope.
+func recose(t *testing.T, envelope []byte, change func(*gocose.Headers)) []byte {
 	t.Helper()
 	g := NewWithT(t)
 	var message gocose.Sign1Message
 	g.Expect(message.UnmarshalCBOR(envelope)).To(Succeed())
-	change(message.Headers.Unprotected)
-	message.Headers.RawUnprotected = nil
+	change(&message.Headers)
+	message.Headers.RawProtected, message.Headers.RawUnprotected = nil, nil
 	text, err := message.MarshalCBOR()
 	g.Expect(err).NotTo(HaveOccurred())
 	return text
