@@ -45,6 +45,10 @@ const (
 	// maxEntryValues bounds an entry of a log, in JSON values: one with ten signatures
 	// stays below. The decoder verifies each signature in an entry with each key in it.
 	maxEntryValues = 100
+	// maxCheckpoint bounds the checkpoint of a log that comes with an entry, in bytes:
+	// one with the signatures of 50 witnesses stays below. A checkpoint is public, and
+	// whoever repeats its good signature has each of them verified.
+	maxCheckpoint = 16 << 10
 	// maxCertificates bounds the certificates that come with one signature, and
 	// maxCertificateBytes their size together.
 	maxCertificates     = 16

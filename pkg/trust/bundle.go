@@ -112,6 +112,9 @@ func boundContents(sent *protobundle.Bundle) error {
 		if err := boundEntry(entry.GetCanonicalizedBody()); err != nil {
 			return err
 		}
+		if size := len(entry.GetInclusionProof().GetCheckpoint().GetEnvelope()); size > maxCheckpoint {
+			return fmt.Errorf("an entry of a log comes with a checkpoint of %d bytes, expected at most %d", size, maxCheckpoint)
+		}
 	}
 	var certificates, stamps [][]byte
 	for _, one := range append(material.GetX509CertificateChain().GetCertificates(), material.GetCertificate()) {

@@ -369,6 +369,17 @@ func TestSignaturesInsideOfSignaturesAreBounded(t *testing.T) {
 		_, err := i.verify(t, demand)
 		expectDenied(NewWithT(t), err, trust.Rejected, "that cannot be read", "its envelope has 2 signatures")
 	})
+	t.Run("a checkpoint with very many signatures", func(t *testing.T) {
+		i := push(t, serve(t, true), "app")
+		bundled(func(b *protobundle.Bundle) {
+			b.VerificationMaterial.TlogEntries = []*protorekor.TransparencyLogEntry{{
+				CanonicalizedBody: []byte(`{"kind":"dsse"}`),
+				InclusionProof:    &protorekor.InclusionProof{Checkpoint: &protorekor.Checkpoint{Envelope: "log\n\n" + strings.Repeat("— log MDAwMDA=\n", 1000)}},
+			}}
+		})(t, i)
+		_, err := i.verify(t, demand)
+		expectDenied(NewWithT(t), err, trust.Rejected, "that cannot be read", "a checkpoint of", "expected at most 16384")
+	})
 	for name, spec := range map[string]any{
 		"dsse 0.0.1":   map[string]any{"proposedContent": map[string]any{"envelope": envelope, "verifiers": [][]byte{by.pem(t)}}},
 		"intoto 0.0.1": map[string]any{"content": map[string]any{"envelope": envelope}, "publicKey": by.pem(t)},
