@@ -131,7 +131,7 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 		"a header of a JWS": {func(t *testing.T, i *image) {
 			t.Helper()
 			i.attachNotation(t, []byte(`{"payload":"e30","protected":"`+signedPart+`"}`), jws.MediaTypeEnvelope)
-		}, "the protected header has more than the 20000"},
+		}, "the protected header has more than the 500"},
 		"a COSE that is large": {func(t *testing.T, i *image) {
 			t.Helper()
 			i.attachNotation(t, make([]byte, 1<<20), cose.MediaTypeEnvelope)
