@@ -59,6 +59,13 @@ func (f files) Read(ctx context.Context, in Input) (*Content, error) {
 
 func publishParts(ctx context.Context, in Input, parts []part) (*Content, error) {
 	if len(parts) > 1 {
+		layers := make([]v1.Descriptor, len(parts))
+		for i, p := range parts {
+			layers[i] = p.desc
+		}
+		if err := in.fetch(ctx, layers); err != nil {
+			return nil, err
+		}
 		return assemble(ctx, in, parts)
 	}
 	archived, err := parts[0].isArchive(ctx, in)

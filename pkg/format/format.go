@@ -222,6 +222,22 @@ func (in Input) open(ctx context.Context, desc v1.Descriptor) (*os.File, error) 
 	return f, nil
 }
 
+// fetch has several blobs pulled before one of them is read, which costs far more.
+// An artifact whose last blob is missing, or has another size than its manifest
+// says, would be read up to that blob in each attempt.
+func (in Input) fetch(ctx context.Context, layers []v1.Descriptor) error {
+	for i, desc := range layers {
+		file, err := in.open(ctx, desc)
+		if err != nil {
+			return inLayer(i, layers, err)
+		}
+		if err := file.Close(); err != nil {
+			return disk("close a blob", err)
+		}
+	}
+	return nil
+}
+
 // find returns the row of the table that the manifest matches, nil when none
 // does. What is pinned as files may have any type: ORAS lets people choose one.
 func find(m *Manifest, pinned string) *row {

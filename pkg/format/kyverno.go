@@ -116,6 +116,9 @@ func (k kyverno) readPolicies(ctx context.Context, in Input) (*Content, error) {
 	if len(layers) == 0 {
 		return nil, invalid("the Kyverno artifact has no policy: no layer has the type %s", kyvernoPolicy)
 	}
+	if err := in.fetch(ctx, layers); err != nil {
+		return nil, err
+	}
 	c, err := newCollection(in, k.objects())
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ func (t tekton) Read(ctx context.Context, in Input) (*Content, error) {
 	if len(layers) > maxTektonLayers {
 		return nil, invalid("the Tekton bundle has %d layers; Tekton takes at most %d: split the bundle", len(layers), maxTektonLayers)
 	}
+	if err := in.fetch(ctx, layers); err != nil {
+		return nil, err
+	}
 	c, err := newCollection(in, objects{artifact: "the Tekton bundle", groups: []string{"tekton.dev"}})
 	if err != nil {
 		return nil, err
