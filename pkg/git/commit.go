@@ -38,32 +38,29 @@ func (r *Repository) Commit(ctx context.Context, id ID) (Commit, error) {
 	if err != nil {
 		return Commit{}, err
 	}
-	h := header(body)
-	tree, err := parseID(h["tree"])
+	tree, err := parseID(field(body, "tree"))
 	if err != nil {
 		return Commit{}, fmt.Errorf("commit %s: %w", id, err)
 	}
-	seconds, err := stamp(h["committer"])
+	seconds, err := stamp(field(body, "committer"))
 	if err != nil {
 		return Commit{}, fmt.Errorf("commit %s has no time: %w", id, err)
 	}
 	return Commit{tree, time.Unix(seconds, 0).UTC()}, nil
 }
 
-// header reads the fields of a commit or tag, the first of each name.
-func header(body []byte) map[string]string {
-	fields := map[string]string{}
+// field reads the first field of a name of a commit or tag.
+func field(body []byte, name string) string {
 	for line := range bytes.Lines(body) {
-		text := strings.TrimSuffix(string(line), "\n")
-		if text == "" {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if len(line) == 0 {
 			break // the message follows
 		}
-		name, value, _ := strings.Cut(text, " ")
-		if _, known := fields[name]; !known {
-			fields[name] = value
+		if key, value, _ := bytes.Cut(line, []byte(" ")); string(key) == name {
+			return string(value)
 		}
 	}
-	return fields
+	return ""
 }
 
 // stamp reads the time behind a name and an address.
@@ -104,7 +101,7 @@ func (r *Repository) Tree(ctx context.Context, id ID) ([]Entry, error) {
 	for len(rest) > 0 {
 		head, behind, found := bytes.Cut(rest, []byte{0})
 		mode, name, _ := strings.Cut(string(head), " ")
-		number, err := strconv.ParseInt(mode, 8, 32)
+		number, err := strconv.ParseUint(mode, 8, 31)
 		if !found || err != nil || len(behind) < len(id) || !isName(name) || seen[name] {
 			return nil, fmt.Errorf("tree %s: %w", id, errCorrupt)
 		}
@@ -121,7 +118,7 @@ func isName(name string) bool {
 }
 
 // modeOf drops the permissions that old versions of git wrote into trees.
-func modeOf(number int64) Mode {
+func modeOf(number uint64) Mode {
 	const kind = 0o170000
 	if mode := Mode(number) & kind; mode != ModeFile&kind {
 		return mode

@@ -281,6 +281,10 @@ func TestRepositoriesThatAreRefused(t *testing.T) {
 			t.Helper()
 			commitTree(t, dir, "120000 a\x00"+strings.Repeat("x", 20)+"120000 a\x00"+strings.Repeat("y", 20))
 		}, "it is corrupt"},
+		"a tree with a mode that has a sign": {func(t *testing.T, dir string) {
+			t.Helper()
+			commitTree(t, dir, "-140000 a\x00"+strings.Repeat("x", 20))
+		}, "it is corrupt"},
 		"a tree that is cut off": {func(t *testing.T, dir string) {
 			t.Helper()
 			commitTree(t, dir, "100644 a\x00x")

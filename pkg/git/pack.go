@@ -81,11 +81,23 @@ func (p *pack) close() {
 	}
 }
 
-// openPacks opens the indexes of all packs.
-func (r *Repository) openPacks() error {
+func (r *Repository) closePacks() {
+	for _, p := range r.packs {
+		p.close()
+	}
+	r.packs = nil
+}
+
+// openPacks opens the indexes of all packs, or of none.
+func (r *Repository) openPacks() (err error) {
 	if r.listed {
 		return nil
 	}
+	defer func() {
+		if err != nil {
+			r.closePacks()
+		}
+	}()
 	folder, err := r.common.Open("objects/pack")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -223,15 +223,14 @@ func (r *Repository) leadsTo(ctx context.Context, tag, commit ID) (made int64, e
 		if o.kind != "tag" {
 			break
 		}
-		h := header(o.body)
 		if made == 0 {
 			// It may have been made by nobody at no time.
 			made = 1
-			if seconds, err := stamp(h["tagger"]); err == nil {
+			if seconds, err := stamp(field(o.body, "tagger")); err == nil {
 				made = max(made, seconds)
 			}
 		}
-		if tag, err = parseID(h["object"]); err != nil {
+		if tag, err = parseID(field(o.body, "object")); err != nil {
 			return 0, err
 		}
 	}

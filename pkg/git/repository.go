@@ -204,9 +204,7 @@ func (r *Repository) open(own, common string) (err error) {
 
 // Close closes the files of the repository.
 func (r *Repository) Close() {
-	for _, p := range r.packs {
-		p.close()
-	}
+	r.closePacks()
 	for _, root := range []*os.Root{r.own, r.common} {
 		if root != nil {
 			_ = root.Close() // nothing was written
