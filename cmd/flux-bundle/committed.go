@@ -33,11 +33,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fluxcd/pkg/sourceignore"
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/git"
 )
 
@@ -55,15 +55,17 @@ func (d *difference) Error() string { return d.file }
 
 // packedOf is what was packed, and the commit that it may be of.
 type packedOf struct {
-	archive string
-	commit  git.ID
-	tree    git.ID
+	*format.Packed
+	commit git.ID
+	tree   git.ID
 }
 
 // packedFile is a file to compare with the commit.
 type packedFile struct {
 	id         git.ID
 	executable bool
+	// ruling tells that it is a .sourceignore file that is not packed.
+	ruling bool
 }
 
 // comparing compares packed files with the tree of a commit.
@@ -76,11 +78,14 @@ type comparing struct {
 	// What is found in the commit is removed.
 	files   map[string]packedFile
 	folders map[string]bool
+	// ignored are the files that patterns left out, sorted.
+	ignored []string
 }
 
 // differs compares what was packed with a commit: contents, names and executable
-// bits. The index of git and its settings have no say, and nor has what is not
-// packed, but for .sourceignore files, which decide about that.
+// bits. The index of git and its settings have no say, and nor has what patterns
+// left out, but for the .sourceignore files that they are from. Files are compared as
+// they were when they were packed: the folder may have changed since.
 func differs(ctx context.Context, r *git.Repository, from *local, p packedOf) (*difference, error) {
 	top, err := filepath.EvalSymlinks(r.Worktree())
 	if err != nil {
@@ -90,18 +95,13 @@ func differs(ctx context.Context, r *git.Repository, from *local, p packedOf) (*
 	if err != nil {
 		return nil, err
 	}
-	c := &comparing{ctx: ctx, from: from, prefix: filepath.ToSlash(prefix), files: map[string]packedFile{}, folders: map[string]bool{}}
-	if err := c.readArchive(p.archive, p.commit); err != nil {
+	c := &comparing{ctx: ctx, from: from, prefix: filepath.ToSlash(prefix), files: map[string]packedFile{}, folders: map[string]bool{}, ignored: p.Ignored}
+	if err := c.readArchive(p.Path, p.commit); err != nil {
 		return nil, err
 	}
-	if from.file == "" {
-		if err := c.readIgnoreFiles(p.commit); err != nil {
-			return nil, err
-		}
-	}
-	tree, found, err := c.descend(r, p.tree)
-	if err == nil && found {
-		err = c.compare(r, tree, ".")
+	err = c.addIgnoreFiles(p.IgnoreFiles, p.commit)
+	if err == nil {
+		err = c.compareWith(r, p.tree)
 	}
 	if err == nil && len(c.files) > 0 {
 		err = &difference{file: slices.Min(slices.Collect(maps.Keys(c.files)))}
@@ -143,29 +143,27 @@ func (c *comparing) readArchive(archive string, commit git.ID) error {
 	}
 }
 
-// readIgnoreFiles hashes the .sourceignore files that are not packed.
-func (c *comparing) readIgnoreFiles(commit git.ID) error {
-	return fs.WalkDir(c.from.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+// addIgnoreFiles adds the .sourceignore files that are not packed. One that is packed
+// must be the one that decided.
+func (c *comparing) addIgnoreFiles(bodies map[string][]byte, commit git.ID) error {
+	for name, body := range bodies {
+		sum := commit.BlobHash(int64(len(body)))
+		sum.Write(body)
+		decided := packedFile{id: git.ID(sum.Sum(nil)), ruling: true}
+		file, packed := c.files[name]
+		switch {
+		case packed && file.id != decided.id, !packed && !c.isIgnored(name):
+			return &difference{file: name}
+		case !packed:
+			c.files[name] = decided
 		}
-		if d.IsDir() && d.Name() == ".git" {
-			return fs.SkipDir
-		}
-		if _, packed := c.files[name]; packed || d.Name() != sourceignore.IgnoreFile || !d.Type().IsRegular() {
-			return nil
-		}
-		file, err := c.from.root.Open(name)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		info, err := file.Stat()
-		if err != nil {
-			return err
-		}
-		return c.take(name, info, file, commit)
-	})
+	}
+	return nil
+}
+
+func (c *comparing) isIgnored(name string) bool {
+	_, ignored := slices.BinarySearch(c.ignored, name)
+	return ignored
 }
 
 func (c *comparing) take(name string, info fs.FileInfo, content io.Reader, commit git.ID) error {
@@ -173,11 +171,20 @@ func (c *comparing) take(name string, info fs.FileInfo, content io.Reader, commi
 	if _, err := io.Copy(sum, &untilDone{c.ctx, content}); err != nil {
 		return err
 	}
-	c.files[name] = packedFile{git.ID(sum.Sum(nil)), info.Mode()&0o111 != 0}
+	c.files[name] = packedFile{id: git.ID(sum.Sum(nil)), executable: info.Mode()&0o111 != 0}
 	for folder := path.Dir(name); !c.folders[folder]; folder = path.Dir(folder) {
 		c.folders[folder] = true
 	}
 	return nil
+}
+
+// compareWith compares the folder with its tree in that of the commit.
+func (c *comparing) compareWith(r *git.Repository, tree git.ID) error {
+	tree, found, err := c.descend(r, tree)
+	if err != nil || !found {
+		return err
+	}
+	return c.compare(r, tree, ".")
 }
 
 // descend finds the tree of the folder in that of the commit.
@@ -217,15 +224,17 @@ func (c *comparing) compare(r *git.Repository, tree git.ID, folder string) error
 			err = c.compareFile(r, e, name, file)
 		case c.from.file != "":
 		case e.Mode == git.ModeTree:
-			if err = c.mustBe(name, fs.ModeDir); err == nil {
-				err = c.compare(r, e.ID, name)
+			// A tree may have more folders than anybody can visit, and a disk has not.
+			if info, wrong := c.from.root.Lstat(name); wrong != nil || !info.IsDir() {
+				return &difference{file: name}
 			}
+			err = c.compare(r, e.ID, name)
 		case e.Mode == git.ModeCommit:
 			if c.folders[name] {
 				err = c.compareSubmodule(e.ID, name)
 			}
-		case e.Mode != git.ModeLink: // which is never packed
-			err = c.mustBe(name, 0)
+		case e.Mode != git.ModeLink && !c.isIgnored(name): // a link is never packed
+			return &difference{file: name}
 		}
 		if err != nil {
 			return err
@@ -234,19 +243,10 @@ func (c *comparing) compare(r *git.Repository, tree git.ID, folder string) error
 	return nil
 }
 
-// mustBe is a difference unless the folder has what the commit has, even if it was
-// not packed: what is gone would have been.
-func (c *comparing) mustBe(name string, kind fs.FileMode) error {
-	if info, err := c.from.root.Lstat(name); err != nil || info.Mode().Type() != kind {
-		return &difference{file: name}
-	}
-	return nil
-}
-
 func (c *comparing) compareFile(r *git.Repository, e git.Entry, name string, file packedFile) error {
 	isFile := e.Mode == git.ModeFile || e.Mode == git.ModeExecutable
-	// Windows has no executable bit.
-	sameMode := file.executable == (e.Mode == git.ModeExecutable) || runtime.GOOS == "windows"
+	// Windows has no executable bit, and patterns need none.
+	sameMode := file.ruling || file.executable == (e.Mode == git.ModeExecutable) || runtime.GOOS == "windows"
 	switch {
 	case isFile && file.id == e.ID && sameMode:
 		return nil

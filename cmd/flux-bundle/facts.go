@@ -26,6 +26,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/git"
 )
 
@@ -48,7 +49,7 @@ type facts struct {
 // would obey the configuration of the repository.
 // It returns no facts where there is no repository, and with an error those that
 // are known all the same.
-func gather(ctx context.Context, from *local, archive string) (facts, error) {
+func gather(ctx context.Context, from *local, packed *format.Packed) (facts, error) {
 	repository, err := git.Find(from.folder)
 	if errors.Is(err, git.ErrNone) {
 		return facts{}, nil
@@ -57,14 +58,14 @@ func gather(ctx context.Context, from *local, archive string) (facts, error) {
 		return facts{}, err
 	}
 	defer repository.Close()
-	found, err := factsOf(ctx, repository, from, archive)
+	found, err := factsOf(ctx, repository, from, packed)
 	if err != nil {
 		err = fmt.Errorf("cannot read the repository %s: %w", repository.Worktree(), err)
 	}
 	return found, err
 }
 
-func factsOf(ctx context.Context, repository *git.Repository, from *local, archive string) (facts, error) {
+func factsOf(ctx context.Context, repository *git.Repository, from *local, packed *format.Packed) (facts, error) {
 	found := facts{source: withoutPassword(repository.Origin())}
 	id, branch, err := repository.Head()
 	if errors.Is(err, git.ErrNoCommit) {
@@ -78,7 +79,7 @@ func factsOf(ctx context.Context, repository *git.Repository, from *local, archi
 	if err != nil {
 		return found, err
 	}
-	found.change, err = differs(ctx, repository, from, packedOf{archive: archive, commit: id, tree: commit.Tree})
+	found.change, err = differs(ctx, repository, from, packedOf{packed, id, commit.Tree})
 	if err != nil || found.change != nil {
 		return found, err
 	}

@@ -27,6 +27,8 @@ import (
 
 	. "github.com/onsi/gomega"
 	gomegatypes "github.com/onsi/gomega/types"
+
+	"github.com/image-source/image-source-controller/pkg/format"
 )
 
 // command runs the command in a process of its own, with a password in its
@@ -213,6 +215,68 @@ func TestNothingHidesAChange(t *testing.T) {
 			g.Expect(got).To(And(HaveKey(sourceAnnotation), Not(HaveKey(revisionAnnotation)), Not(HaveKey(createdAnnotation))), said)
 		})
 	}
+}
+
+// TestAFolderThatChangesMeanwhileIsNoCommit has the folder as it was committed again
+// before what was packed is compared with the commit.
+func TestAFolderThatChangesMeanwhileIsNoCommit(t *testing.T) {
+	const file, rules = "app/more.yaml", ".sourceignore"
+	for name, packed := range map[string]func(t *testing.T, dir string){
+		"a file is away": func(t *testing.T, dir string) {
+			t.Helper()
+			NewWithT(t).Expect(os.Remove(filepath.Join(dir, file))).To(Succeed())
+		},
+		"a folder is away": func(t *testing.T, dir string) {
+			t.Helper()
+			NewWithT(t).Expect(os.RemoveAll(filepath.Join(dir, "app"))).To(Succeed())
+		},
+		"a file is a link": func(t *testing.T, dir string) {
+			t.Helper()
+			NewWithT(t).Expect(os.Remove(filepath.Join(dir, file))).To(Succeed())
+			NewWithT(t).Expect(os.Symlink("config.yaml", filepath.Join(dir, file))).To(Succeed())
+		},
+		"other patterns leave a file out": func(t *testing.T, dir string) {
+			t.Helper()
+			write(t, dir, map[string]string{rules: "/other\n" + rules + "\n" + file + "\n"})
+		},
+		"patterns in a folder leave a file out, and themselves": func(t *testing.T, dir string) {
+			t.Helper()
+			write(t, dir, map[string]string{"app/" + rules: rules + "\nmore.yaml\n"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := repository(t)
+			write(t, dir, map[string]string{file: "a: 1\n", rules: "/other\n" + rules + "\n"})
+			ask(t, dir, "add", ".")
+			ask(t, dir, "commit", "--quiet", "--message=two")
+			g.Expect(factsWhen(t, dir, func() {}).revision).NotTo(BeEmpty())
+			found := factsWhen(t, dir, func() { packed(t, dir) }, func() {
+				ask(t, dir, "clean", "--quiet", "--force")
+				ask(t, dir, "reset", "--quiet", "--hard")
+			})
+			g.Expect(found.revision).To(BeEmpty())
+			g.Expect(found.change).NotTo(BeNil())
+		})
+	}
+}
+
+// factsWhen packs a folder and compares it with its commit, with a step before each.
+func factsWhen(t *testing.T, dir string, steps ...func()) facts {
+	t.Helper()
+	g := NewWithT(t)
+	steps[0]()
+	from, err := openLocal(dir, false)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer from.close()
+	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), format.PackOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, step := range steps[1:] {
+		step()
+	}
+	found, err := gather(t.Context(), from, packed)
+	g.Expect(err).NotTo(HaveOccurred())
+	return found
 }
 
 // TestTheEnvironmentOfGitHasNoSay sets what moves a repository for git.

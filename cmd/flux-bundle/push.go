@@ -225,7 +225,7 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := newArtifact(packed, p.annotate(ctx, from, packed.Path, given))
+	made, err := newArtifact(packed, p.annotate(ctx, from, packed, given))
 	if err != nil {
 		return err
 	}
@@ -285,10 +285,10 @@ func (p *push) references() ([]name.Tag, error) {
 	return tags, nil
 }
 
-// annotate returns the annotations of an archive: from its repository, then those
+// annotate returns the annotations of what was packed: from its repository, then those
 // that are given, the more specific last.
-func (p *push) annotate(ctx context.Context, from *local, archive string, given map[string]string) map[string]string {
-	known, err := gather(ctx, from, archive)
+func (p *push) annotate(ctx context.Context, from *local, packed *format.Packed, given map[string]string) map[string]string {
+	known, err := gather(ctx, from, packed)
 	if err != nil {
 		unknown := "source, revision and time"
 		if known.source != "" {

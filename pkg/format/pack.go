@@ -29,6 +29,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fluxcd/pkg/sourceignore"
@@ -71,6 +72,11 @@ type Packed struct {
 	FileBytes int64
 	// SkippedLinks are the symbolic links that were left out.
 	SkippedLinks []string
+	// Ignored are the files that patterns left out, sorted, and IgnoreFiles are the
+	// contents of the .sourceignore files that the patterns are from, by their path.
+	// The folder may have changed since.
+	Ignored     []string
+	IgnoreFiles map[string][]byte
 }
 
 // Pack writes the files of a folder as an archive into scratch, which the
@@ -89,7 +95,7 @@ type Packed struct {
 // key or something that is no file, LimitExceeded (stall), StorageOperationFailed
 // (retry).
 func Pack(ctx context.Context, from *os.Root, scratch string, o PackOptions) (*Packed, error) {
-	p := &packing{ctx: ctx, from: from, limits: o.Limits.withDefaults(), packed: &Packed{}}
+	p := &packing{ctx: ctx, from: from, limits: o.Limits.withDefaults(), packed: &Packed{IgnoreFiles: map[string][]byte{}}}
 	p.tree = newTree(p.limits)
 	if err := p.collect(o.Ignore); err != nil {
 		return nil, err
@@ -97,6 +103,7 @@ func Pack(ctx context.Context, from *os.Root, scratch string, o PackOptions) (*P
 	if err := p.settle(); err != nil {
 		return nil, err
 	}
+	slices.Sort(p.packed.Ignored)
 	return p.packed, p.write(scratch)
 }
 
@@ -107,8 +114,6 @@ type packing struct {
 	limits Limits
 	tree   *tree
 	packed *Packed
-	// ignored is how many files the patterns matched.
-	ignored int
 }
 
 // collect adds to the tree what no pattern matches.
@@ -140,11 +145,14 @@ func (p *packing) collect(ignore string) error {
 	}
 	more := sourceignore.NewMatcher(sourceignore.ReadPatterns(bytes.NewReader(text), nil))
 	return p.walk(func(name string, d fs.DirEntry) error {
+		if _, known := p.packed.IgnoreFiles[name]; path.Base(name) == sourceignore.IgnoreFile && !known {
+			return reading(name, errChanged)
+		}
 		elements := strings.Split(name, "/")
 		for _, m := range []gitignore.Matcher{flux, more} {
 			if m.Match(elements, d.IsDir()) {
 				if !d.IsDir() {
-					p.ignored++
+					p.packed.Ignored = append(p.packed.Ignored, name)
 				}
 				return nil
 			}
@@ -200,13 +208,22 @@ func (p *packing) walk(visit func(name string, d fs.DirEntry) error) error {
 	})
 }
 
+// note adds a .sourceignore file to the rules. It is read once: all that is decided
+// by it is decided by the same patterns.
 func (p *packing) note(rules *ignoreRules, name string) error {
-	file, err := p.from.Open(name)
-	if err != nil {
-		return reading(name, err)
+	body, known := p.packed.IgnoreFiles[name]
+	if !known {
+		file, err := p.from.Open(name)
+		if err != nil {
+			return reading(name, err)
+		}
+		defer file.Close()
+		if body, err = io.ReadAll(io.LimitReader(&source{p.ctx, file}, maxIgnoreBytes+1)); err != nil {
+			return reading(name, err)
+		}
+		p.packed.IgnoreFiles[name] = body
 	}
-	defer file.Close()
-	return rules.note(entry{path: name}, &source{p.ctx, file})
+	return rules.note(entry{path: name}, bytes.NewReader(body))
 }
 
 func (p *packing) add(name string, d fs.DirEntry) error {
@@ -258,13 +275,13 @@ func (p *packing) settle() error {
 			before++
 			if n.dropped {
 				delete(p.tree.nodes, key)
-				p.ignored++
+				p.packed.Ignored = append(p.packed.Ignored, n.path)
 			}
 		}
 		switch {
-		case files == 0 && p.ignored+len(p.packed.SkippedLinks) > 0:
+		case files == 0 && len(p.packed.Ignored)+len(p.packed.SkippedLinks) > 0:
 			return invalid("the folder has no file to pack: all %d are left out by %s or by Flux's defaults, or are symbolic links",
-				p.ignored+len(p.packed.SkippedLinks), sourceignore.IgnoreFile)
+				len(p.packed.Ignored)+len(p.packed.SkippedLinks), sourceignore.IgnoreFile)
 		case files == 0:
 			return invalid("the folder has no file")
 		case files == before:
