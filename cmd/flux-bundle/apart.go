@@ -73,13 +73,15 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 	}
 	var end message
 	var said checkLog
+	var unread error
 	command := exec.CommandContext(ctx, self, checkVerb, fmt.Sprintf("--remote-bases=%t", job.remoteBases)) //nolint:gosec // this program itself
 	command.Dir = job.folder
 	command.Env = a.checkEnvironment(job)
 	command.WaitDelay = checkGrace
 	command.Stdout = &lines{each: func(line []byte) {
 		var m message
-		if json.Unmarshal(line, &m) != nil {
+		if err := json.Unmarshal(line, &m); err != nil {
+			unread = err // a message that nobody hears may be why not to push
 			return
 		}
 		if m.Finding != nil || m.Done {
@@ -104,6 +106,8 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 		return end.Finding
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case unread != nil:
+		return fmt.Errorf("a message of the process that checks it cannot be read: %w", unread)
 	case end.Done && err == nil:
 		return nil
 	case said.crash != "":

@@ -252,6 +252,27 @@ func TestTreesThatEndKustomizeAreErrors(t *testing.T) {
 	}
 }
 
+// TestNoMessageOfTheCheckIsLost has messages of more than a line may have.
+func TestNoMessageOfTheCheckIsLost(t *testing.T) {
+	long := strings.Repeat("x", 2*maxCheckLine)
+	for name, c := range map[string]struct {
+		text, says string
+		code       int
+	}{
+		"an address":              {"resources: ['https://example.com/" + long + "']\n", "warning: ", exitOK},
+		"a resource that is away": {"resources: ['" + long + "']\n", "error: ", exitFailure},
+		"a patch that is away":    {"resources: [a.yaml]\npatches: [{path: '" + long + "'}]\n", "error: ", exitFailure},
+		"a field":                 {"resources: [a.yaml]\n" + long + ": 1\n", "error: ", exitFailure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			run := ship(t, nil, "-f", folder(t, map[string]string{"kustomization.yaml": c.text, "a.yaml": configMap}), "-t", "127.0.0.1:1/org/app:v1", "--dry-run")
+			g.Expect(run.code).To(Equal(c.code), run.err)
+			g.Expect(run.err).To(And(ContainSubstring(c.says), ContainSubstring("kustomization.yaml"), Not(ContainSubstring("%!"))))
+		})
+	}
+}
+
 func TestTheCheckGetsNoEnvironment(t *testing.T) {
 	g := NewWithT(t)
 	a := &app{streams: streams{lookupEnv: func(name string) (string, bool) { return "value of " + name, true }}}

@@ -66,7 +66,7 @@ type message struct {
 	// At is the file or folder that is checked from now on.
 	At string `json:"at,omitempty"`
 	// Unbuilt is a kustomization that cannot be built without the network. Its words
-	// are an address that it would fetch.
+	// are an address that it would fetch, in quotes.
 	Unbuilt *finding `json:"unbuilt,omitempty"`
 	// Finding ends the check.
 	Finding *finding `json:"finding,omitempty"`
@@ -407,7 +407,7 @@ func (c *check) kustomization(file string) (kustomization, error) {
 		if entry.Value == "" || c.exists(local) || remoteBase.MatchString(entry.Value) {
 			continue
 		}
-		missing := &finding{File: file, Line: entry.Line, Words: strconv.Quote(entry.Value), Missing: local}
+		missing := &finding{File: file, Line: entry.Line, Words: fault.Quote(entry.Value), Missing: local}
 		if path.IsAbs(entry.Value) {
 			missing.Missing = entry.Value
 		}
@@ -448,7 +448,9 @@ func (c *check) kustomize(files filesys.FileSystem, folder string) ([]string, er
 		if object.GetApiVersion() == "" {
 			return nil, fmt.Errorf("%s %q has no apiVersion, and is not applied", object.GetKind(), object.GetName())
 		}
-		made = append(made, object.CurId().String())
+		id := object.CurId()
+		id.Namespace = id.EffectiveNamespace() // no namespace is the same one as default
+		made = append(made, id.String())
 	}
 	_, err = objects.AsYaml()
 	return made, err
@@ -518,7 +520,7 @@ func (c *check) buildGenerated(folder string, resources []string) ([]string, err
 func (c *check) isUnbuilt(file string, err error) bool {
 	what, needed := remoteIn(err)
 	if needed {
-		c.tell(message{Unbuilt: &finding{File: file, Words: what}})
+		c.tell(message{Unbuilt: &finding{File: file, Words: fault.Quote(what)}})
 	}
 	return needed
 }

@@ -521,6 +521,15 @@ func TestBadInput(t *testing.T) {
 		"an object of a file and of a kustomization": {
 			files: map[string]string{"a.yaml": configMap, "x/b.yaml": configMap, "x/kustomization.yaml": "resources: [b.yaml]\n"}, args: []string{"-t", ref}, words: []string{"more than one file or folder in it makes ConfigMap"},
 		},
+		"an object of a file and of a kustomization, once with the default namespace": {
+			files: map[string]string{"a.yaml": configMap, "x/b.yaml": configMap, "x/kustomization.yaml": "namespace: default\nresources: [b.yaml]\n"}, args: []string{"-t", ref}, words: []string{"more than one file or folder in it makes ConfigMap"},
+		},
+		"an object of no namespace, once with one": {
+			files: map[string]string{
+				"a.yaml":   "apiVersion: v1\nkind: Namespace\nmetadata: {name: app, namespace: a}\n",
+				"x/b.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: app}\n", "x/kustomization.yaml": "resources: [b.yaml]\n",
+			}, args: []string{"-t", ref}, words: []string{"more than one file or folder in it makes Namespace"},
+		},
 		"a folder with a component, which nobody can deploy": {
 			files: map[string]string{"a.yaml": configMap, "x/kustomization.yaml": "kind: Component\nnamePrefix: a-\n"}, args: []string{"-t", ref}, words: []string{"expected kind != 'Component'"},
 		},

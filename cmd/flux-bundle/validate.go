@@ -24,8 +24,6 @@ import (
 	"path/filepath"
 
 	fluxtar "github.com/fluxcd/pkg/tar"
-
-	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // validation checks what was packed, not the folder that it was packed of: a
@@ -55,7 +53,7 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 			at = m.At
 		case m.Unbuilt != nil:
 			v.app.warnf("%s is not built, because it needs %s from the network; --remote-bases allows that, for a folder that you trust in full",
-				v.show(m.Unbuilt.File), fault.Quote(m.Unbuilt.Words))
+				v.show(m.Unbuilt.File), m.Unbuilt.Words)
 		}
 	})
 	found, isFinding := errors.AsType[*finding](err)
