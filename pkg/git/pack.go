@@ -31,6 +31,7 @@ import (
 	"path"
 	"sort"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -98,7 +99,7 @@ func (r *Repository) openPacks() (err error) {
 			r.closePacks()
 		}
 	}()
-	folder, err := r.common.Open("objects/pack")
+	folder, err := r.common.OpenFile("objects/pack", os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would hold it up
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -174,10 +174,12 @@ func below(folder, path string) string {
 }
 
 func (r *Repository) open(own, common string) (err error) {
-	if r.own, err = os.OpenRoot(own); err != nil {
+	// A pipe in the place of a folder would hold up who opens it: it has no ".".
+	const itself = string(filepath.Separator) + "."
+	if r.own, err = os.OpenRoot(own + itself); err != nil {
 		return err
 	}
-	if r.common, err = os.OpenRoot(common); err != nil {
+	if r.common, err = os.OpenRoot(common + itself); err != nil {
 		return err
 	}
 	text, err := readSmall(r.common, "config", maxConfigBytes)
