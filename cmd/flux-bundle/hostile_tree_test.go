@@ -451,6 +451,22 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	}
 }
 
+// TestNoErrorTellsOfFilesOutside has a link to a folder outside. The words of an
+// error must not depend on its files.
+func TestNoErrorTellsOfFilesOutside(t *testing.T) {
+	g := NewWithT(t)
+	outside := folder(t, map[string]string{"there": "x"})
+	said := map[string]string{}
+	for _, name := range []string{"there", "away"} {
+		dir := folder(t, map[string]string{"kustomization.yaml": "resources: [link/" + name + "]\n"})
+		g.Expect(os.Symlink(outside, filepath.Join(dir, "link"))).To(Succeed())
+		run := flux(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")
+		g.Expect(run.code).To(Equal(exitFailure))
+		_, said[name], _ = strings.Cut(run.err, "link/"+name)
+	}
+	g.Expect(said["there"]).To(And(ContainSubstring("is not there"), Equal(said["away"])))
+}
+
 // TestPathsWithoutALinkInTheTreeAreFollowed leads to a repository by a link.
 func TestPathsWithoutALinkInTheTreeAreFollowed(t *testing.T) {
 	g := NewWithT(t)

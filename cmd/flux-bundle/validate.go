@@ -100,7 +100,13 @@ func (v *validation) whyMissing(name string) string {
 	if !filepath.IsLocal(filepath.FromSlash(name)) {
 		return "is outside of the folder that is pushed, where nobody who deploys it can read it"
 	}
-	switch info, err := os.Lstat(v.show(name)); {
+	// A link in the folder must not let its author learn what else this machine has.
+	root, err := os.OpenRoot(v.shown)
+	if err != nil {
+		return "is not there"
+	}
+	defer root.Close()
+	switch info, err := root.Lstat(filepath.FromSlash(name)); {
 	case err != nil:
 		return "is not there"
 	case info.IsDir():
