@@ -64,37 +64,78 @@ func canonicalPath(name string) string {
 	return strings.Join(all, "/")
 }
 
+// shortName are the names that Windows gives to files beside their own, such as
+// GITHUB~1 to .github.
+var shortName = regexp.MustCompile(`^[^.]{1,6}~[0-9]+(\.[^.]{0,3})?$`)
+
 // isPlainOnWindows tells whether Windows reads an element of a path as it is: as no
-// device, and without a stream or an end to cut off.
+// device, as no second name of another file, and without a stream or an end to cut off.
 func isPlainOnWindows(element string) bool {
-	return filepath.IsLocal(element) && !strings.Contains(element, ":") && strings.TrimRight(element, ". ") == element
+	return filepath.IsLocal(element) && !strings.Contains(element, ":") && strings.TrimRight(element, ". ") == element && !shortName.MatchString(element)
 }
 
 // runner names the program that obeys a file of that name, or one in a folder of
-// that name, as soon as somebody enters, opens, checks out or pushes the folder
-// that it is in; empty: none is known. Files that run when they are asked for, such
-// as a Makefile or a script, are not among them.
+// that name, as soon as somebody logs in, enters, opens, checks out or pushes the
+// folder that it is in; empty: none is known. Files that run when they are asked for,
+// such as a Makefile or a script, are not among them.
 func runner(element string) string {
-	switch canonical(element) {
-	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml":
+	const tool, editor = "a shell or another tool of the user", "an editor"
+	name := canonical(element)
+	switch name {
+	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".githooks", ".pre-commit-config.yaml", ".pre-commit-config.yml":
 		return "git"
-	case ".github", ".gitlab", ".gitlab-ci.yml", ".gitea", ".forgejo", ".circleci", ".buildkite", ".tekton", ".travis.yml", ".drone.yml",
-		".woodpecker", ".woodpecker.yml", ".woodpecker.yaml", "azure-pipelines.yml", "bitbucket-pipelines.yml", "jenkinsfile":
+	case ".hg", ".hgsub", ".jj", ".svn", ".bzr":
+		return "a version control system"
+	case ".github", ".gitlab", ".gitlab-ci.yml", ".gitea", ".forgejo", ".circleci", "circle.yml", ".buildkite", ".tekton", ".travis.yml", ".drone.yml",
+		".woodpecker", ".woodpecker.yml", ".woodpecker.yaml", "azure-pipelines.yml", "azure-pipelines.yaml", ".azure-pipelines", ".azuredevops",
+		"bitbucket-pipelines.yml", "jenkinsfile", "appveyor.yml", ".appveyor.yml", ".cirrus.yml", ".cirrus.star", ".builds", ".build.yml", ".semaphore",
+		".gitpod.yml", ".teamcity", ".harness", ".prow.yaml", ".zuul.yaml", ".zuul.d", "zuul.yaml", "zuul.d", "screwdriver.yaml", "codefresh.yml", ".codefresh",
+		"wercker.yml", "cloudbuild.yaml", "cloudbuild.yml", "cloudbuild.json", "buildspec.yml", "buildspec.yaml", ".packit.yaml", ".mergify.yml",
+		"renovate.json", "renovate.json5", "netlify.toml", "vercel.json":
 		return "a CI service"
-	case ".envrc", ".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".profile", ".xprofile", ".zshenv", ".zshrc", ".zprofile",
-		".zlogin", ".config", ".local", ".ssh", ".kube", ".docker", ".aws", ".gnupg", ".gdbinit", ".mise.toml", "mise.toml", ".tool-versions":
-		return "a shell or another tool of the user"
-	case ".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs", ".cargo", ".bazelrc":
+	case ".profile", ".xprofile", ".xsession", ".login", ".logout", ".tmux.conf", ".tmux", ".pam_environment", ".environment", ".autoenv", ".autoenv.zsh",
+		".config", ".local", ".ssh", ".kube", ".docker", ".aws", ".azure", ".gnupg", ".gdbinit", ".lldbinit", ".rprofile", ".renviron",
+		".mise", ".mise.toml", ".mise.local.toml", "mise.toml", "mise.local.toml", ".tool-versions", ".terraform.d", ".oh-my-zsh":
+		return tool
+	case ".pnpmfile.cjs", ".pnp.cjs", ".pnp.loader.mjs", ".yarn", ".cargo", ".rustup", ".bundle", ".gem", ".gradle", ".mvn", ".m2", ".sbt", ".pip", ".nuget",
+		".nix-profile", ".nix-defexpr":
 		return "a package manager"
-	case ".vscode", ".idea", ".fleet", ".zed", ".devcontainer", ".devcontainer.json", ".vimrc", ".exrc", ".nvimrc", ".nvim.lua",
-		".dir-locals.el", ".cursor", ".claude", ".mcp.json":
-		return "an editor"
+	case ".vscode", ".idea", ".fleet", ".zed", ".vs", ".nova", ".helix", ".theia", ".devcontainer", ".devcontainer.json", ".vim", ".nvim", "_vimrc", "_gvimrc", "_exrc",
+		".nvim.lua", ".emacs", ".emacs.d", ".emacs.el", ".dir-locals.el", ".dir-locals-2.el", ".ycm_extra_conf.py",
+		".cursor", ".cursorrules", ".windsurf", ".windsurfrules", ".clinerules", ".roo", ".continue", ".kiro", ".junie", ".gemini", ".codex", ".opencode",
+		".aider.conf.yml", ".claude", ".claude.json", ".mcp.json", "claude.md", "claude.local.md", "agents.md", "gemini.md":
+		return editor
+	case "launchagents", "launchdaemons", "start menu", "autorun.inf", "desktop.ini":
+		return "the desktop"
+	}
+	switch {
+	case isGit(element), strings.HasPrefix(strings.TrimPrefix(name, "."), "lefthook"):
+		return "git"
+	case strings.HasPrefix(name, ".bash"), strings.HasPrefix(name, ".zsh"), strings.HasPrefix(name, ".zlog"), strings.HasPrefix(name, ".zprofile"),
+		strings.HasPrefix(name, ".env"), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name):
+		return tool
 	default:
 		return ""
 	}
 }
 
-// hazard is a file or folder that a program obeys by itself.
+// settingsFile are names that many programs give to settings, which often run code,
+// such as .kshrc, .npmrc or .eslintrc.js.
+var settingsFile = regexp.MustCompile(`^\..*rc(\.[a-z0-9]+)?$`)
+
+// isHidden tells whether a name is one that settings of programs have by custom,
+// other than names that only say what is left out or kept.
+func isHidden(element string) bool {
+	switch name := canonical(element); name {
+	case ".gitignore", ".gitkeep", ".keep", ".sourceignore", ".helmignore", ".krmignore", ".dockerignore", ".editorconfig":
+		return false
+	default:
+		return strings.HasPrefix(name, ".")
+	}
+}
+
+// hazard is a file or folder that a program obeys by itself. Where by is empty, it is
+// hidden, and no such program is known.
 type hazard struct{ path, by string }
 
 // hazardOf returns the part of a path that a program obeys by itself, if any.
@@ -103,8 +144,11 @@ func hazardOf(name string) (h hazard, found bool) {
 		if by := runner(element); by != "" {
 			return hazard{name[:end], by}, true
 		}
+		if !found && isHidden(element) {
+			h, found = hazard{path: name[:end]}, true
+		}
 	}
-	return hazard{}, false
+	return h, found
 }
 
 // hazards returns what programs obey by themselves in a tree, once each.

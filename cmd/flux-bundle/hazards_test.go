@@ -27,6 +27,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -156,6 +157,9 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		".envrc", "sub/.ENVRC", ".github/workflows/ci.yaml", ".gitattributes", ".gitmodules", ".vscode/tasks.json", ".idea/a.xml",
 		".devcontainer/devcontainer.json", ".husky/pre-commit", ".pre-commit-config.yaml", ".gitlab-ci.yml", ".bashrc", "home/.profile",
 		".ssh/authorized_keys", ".npmrc", ".gitconfig", ".config/git/config", ".v\u200dscode/tasks.json", ".envrc.", "Jenkinsfile",
+		".bash_aliases", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
+		".eslintrc.js", ".mvn/extensions.xml", ".cirrus.yml", "azure-pipelines.yaml", "cloudbuild.yaml", "lefthook-local.toml", "AGENTS.md", ".cursorrules",
+		"Library/LaunchAgents/a.plist", "Documents/PowerShell/Profile.ps1", ".unknown/.bashrc",
 	}
 	for _, name := range named {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
@@ -189,6 +193,20 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 	}
 }
 
+// TestOtherHiddenFilesAreNamed pulls files that some program may obey.
+func TestOtherHiddenFilesAreNamed(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	names := []string{".unknown/a", "b/.other", ".sourceignore", ".gitignore", ".helmignore", "c/.gitkeep", "d.e"}
+	var headers []tar.Header
+	for _, name := range names {
+		headers = append(headers, tar.Header{Name: name, Mode: 0o644})
+	}
+	run := flux(t, "pull", pushLayer(t, r, "org/app:v1", layerOf(t, headers...)), "-o", t.TempDir())
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	g.Expect(regexp.MustCompile(`(?m)^warning: (".*") is hidden`).FindAllString(run.err, -1)).To(ConsistOf(`warning: ".unknown" is hidden`, `warning: "b/.other" is hidden`))
+}
+
 // TestPermissionsFollowTheUmask pulls files with all permissions there are.
 func TestPermissionsFollowTheUmask(t *testing.T) {
 	g := NewWithT(t)
@@ -218,8 +236,10 @@ func TestPermissionsFollowTheUmask(t *testing.T) {
 
 func TestNamesThatWindowsReadsAsOthers(t *testing.T) {
 	g := NewWithT(t)
-	for _, name := range []string{"a:b", "a.", "a ", "a. .", ".."} {
+	for _, name := range []string{"a:b", "a.", "a ", "a. .", "..", "GITHUB~1", "envrc~12", "a~1.yml"} {
 		g.Expect(isPlainOnWindows(name)).To(BeFalse(), name)
 	}
-	g.Expect(isPlainOnWindows(".a b.yaml")).To(BeTrue())
+	for _, name := range []string{".a b.yaml", "a~", "a~b", "longer-than-six~1", "a~1.yaml"} {
+		g.Expect(isPlainOnWindows(name)).To(BeTrue(), name)
+	}
 }

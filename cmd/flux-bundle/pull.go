@@ -39,7 +39,8 @@ question, or with --force; other files are left alone. With --key and the other 
 of the artifact as far as the umask allows them.
 
 An artifact with a path that git takes for a repository is refused: .git in any spelling, and HEAD, objects and refs side by side. Files that a program obeys
-by itself, such as .envrc, .gitattributes, .github/ or .vscode/, are named before anything is written, and are written after a question, or with --force.
+by itself, such as .envrc, .gitattributes, .github/ or .vscode/, are named before anything is written, and are written after a question, or with --force. Other
+hidden files are named only.
 
 A pull that is killed loses nothing: each file has its old or its new content. It leaves a folder .flux-bundle-* with the old files behind, which the next pull
 names. Until somebody removes it, push and diff refuse the folder.
@@ -179,14 +180,19 @@ func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error
 	if err := cmp.Or(listed.checkNames(), listed.checkRepositories(s.target)); err != nil {
 		return err
 	}
-	found := hazards(listed)
-	for _, h := range found {
+	var obeyed []hazard
+	for _, h := range hazards(listed) {
+		if h.by == "" {
+			a.warnf("%s", printable(fmt.Sprintf("%q is hidden: if it is meant for a program, that may obey it by itself", h.path)))
+			continue
+		}
 		a.warnf("%s", printable(fmt.Sprintf("%q takes effect by itself: %s obeys it", h.path, h.by)))
+		obeyed = append(obeyed, h)
 	}
-	if len(found) == 0 || force {
+	if len(obeyed) == 0 || force {
 		return nil
 	}
-	return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(found), "path"), found[0].path), "write"})
+	return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(obeyed), "path"), obeyed[0].path), "write"})
 }
 
 // place moves what was unpacked to where it belongs, after a question where that
