@@ -125,7 +125,7 @@ func publishChart(ctx context.Context, in Input, desc v1.Descriptor) (*Content, 
 // checkChart reads all of a chart with the eyes of Helm's loader, but without
 // holding it, and returns its version.
 func checkChart(ctx context.Context, l *layer) (version string, err error) {
-	var c chart
+	c := chart{limits: l.limits, folders: map[string]bool{}}
 	if err := l.walk(ctx, c.take); err != nil {
 		return "", err
 	}
@@ -143,6 +143,13 @@ func checkChart(ctx context.Context, l *layer) (version string, err error) {
 // writes a dependency twice that charts/ has as a folder and as an archive
 // (https://github.com/helm/helm/issues/5774).
 type chart struct {
+	limits Limits
+	// files is how many there are, and folders those that they lie in: Helm makes
+	// none, but whoever unpacks a chart does.
+	files   int
+	folders map[string]bool
+	// pathBytes is the length of all paths.
+	pathBytes int64
 	// bytes of all files.
 	bytes int64
 	// metadata is the content of Chart.yaml.
@@ -154,8 +161,8 @@ type chart struct {
 
 // take checks a file of the chart.
 func (c *chart) take(e entry, content io.Reader) error {
-	if e.folder {
-		return nil
+	if err := c.index(e); err != nil || e.folder {
+		return err
 	}
 	inside, err := insideChart(e.name)
 	c.layout = cmp.Or(c.layout, err)
@@ -179,6 +186,22 @@ func (c *chart) take(e entry, content io.Reader) error {
 		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the files of the chart have %d bytes or more together, and Helm loads less than that; leave files out with .helmignore", maxChartBytes)
 	}
 	return nil
+}
+
+// index counts a file or folder, and the folders that it lies in.
+func (c *chart) index(e entry) error {
+	folder := e.path
+	if !e.folder {
+		c.files++
+		c.pathBytes += int64(len(e.path))
+		folder = path.Dir(e.path)
+	}
+	// The name may be a small part of a large PAX header, which it would keep.
+	for folder = strings.Clone(folder); folder != "." && !c.folders[folder]; folder = path.Dir(folder) {
+		c.folders[folder] = true
+		c.pathBytes += int64(len(folder))
+	}
+	return c.limits.checkIndex(c.files+len(c.folders), c.pathBytes)
 }
 
 // countingReader counts what is read, and ends one byte behind the limit.

@@ -320,6 +320,10 @@ func TestAChartGetsNothingPastThePatterns(t *testing.T) {
 }
 
 func TestWhatOnlyWeRefuseOfAChart(t *testing.T) {
+	deep := []file{chartYAML}
+	for i := range 2000 {
+		deep = append(deep, file{name: fmt.Sprintf("app/%d/%sb", i, strings.Repeat("a/", 60))})
+	}
 	for name, tc := range map[string]struct {
 		files  []file
 		reason string
@@ -335,6 +339,7 @@ func TestWhatOnlyWeRefuseOfAChart(t *testing.T) {
 			[]file{{name: "app/Chart.yaml", body: "\xff\xfe" + strings.Join(strings.Split(chartYAML.body, ""), "\x00") + "\x00"}}, v1alpha1.ReasonInvalidArtifact, "has a NUL byte"},
 		"a Chart.yaml of very many values": {
 			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "\nkeywords: [" + strings.Repeat("a,", 200_000) + "a]"}}, v1alpha1.ReasonLimitExceeded, "more than the 100000 values"},
+		"few files in very many folders": {deep, v1alpha1.ReasonLimitExceeded, "more than 100000 files and folders"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := blobs(t.TempDir())
