@@ -32,9 +32,9 @@ import (
 )
 
 // canonical returns the name that file systems may read an element of a path as.
-// Some ignore case, the form of a character, and characters that nobody sees (HFS+,
-// APFS, ext4 with casefold, ZFS); Windows cuts off dots and spaces at the end, and
-// the name of a stream behind a colon.
+// Some ignore case, by upper case letters, lower case letters or both, the form of a
+// character, and characters that nobody sees (HFS+, APFS, ext4 with casefold, ZFS);
+// Windows cuts off dots and spaces at the end, and the name of a stream behind a colon.
 func canonical(element string) string {
 	visible := strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
@@ -42,7 +42,7 @@ func canonical(element string) string {
 		}
 		return r
 	}, element)
-	name, _, _ := strings.Cut(cases.Fold().String(norm.NFKC.String(visible)), ":")
+	name, _, _ := strings.Cut(cases.Fold().String(strings.ToLower(strings.ToUpper(norm.NFKC.String(visible)))), ":")
 	return strings.TrimRight(name, ". ")
 }
 

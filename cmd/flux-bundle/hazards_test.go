@@ -86,6 +86,7 @@ func TestNoPathOfAnArtifactIsARepositoryOfGit(t *testing.T) {
 		"git~1/hooks/post-checkout", "GIT~2/hooks/post-checkout", ".git./hooks/post-checkout", ".git /hooks/post-checkout", ".git . ./hooks/post-checkout",
 		".git::$INDEX_ALLOCATION/hooks/post-checkout", ".git:x/hooks/post-checkout", ".g\u200cit/hooks/post-checkout", ".git\ufeff/hooks/post-checkout",
 		"\u202e.git/hooks/post-checkout", ".g\u00adit/hooks/post-checkout", ".gi\u034ft/hooks/post-checkout", "．ｇｉｔ/hooks/post-checkout", ".gi\ufe0ft/config",
+		".gıt/hooks/post-checkout", ".gİt/config",
 		`.git\hooks\post-checkout`, ".flux-bundle-AAAAAAAAAAAA/new/a.yaml", ".Flux-Bundle-x",
 	} {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
