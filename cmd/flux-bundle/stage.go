@@ -312,6 +312,11 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 			err = fmt.Errorf("%w; the files that could not be moved back are in %q", err, filepath.Join(s.target.Name(), s.name, oldFolder))
 		}
 	}()
+	for _, file := range p.added { // nobody was asked about a file that is newer than the plan
+		if _, err := s.target.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			return cmp.Or(err, fmt.Errorf("%q was made in %q by somebody else meanwhile", file, s.target.Name()))
+		}
+	}
 	for _, file := range p.overwritten {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -121,6 +121,27 @@ func TestWhatCannotBeMovedBackIsKept(t *testing.T) {
 	g.Expect(left).To(And(HaveKeyWithValue("z.yaml", "old z"), HaveKeyWithValue("a.yaml/theirs", "their own")))
 }
 
+// TestAFileThatIsNewerThanThePlanStays has somebody make a file while another one
+// thinks about the question.
+func TestAFileThatIsNewerThanThePlanStays(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	s, err := newStage(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	packed := filepath.Join(t.TempDir(), "layer")
+	g.Expect(os.WriteFile(packed, archived(t, tar.Header{Name: "a.yaml"}, tar.Header{Name: "b.yaml"}), 0o600)).To(Succeed())
+	pulled, err := readTree(t.Context(), packed, s.fresh)
+	g.Expect(err).NotTo(HaveOccurred())
+	p, err := s.plan(t.Context(), pulled)
+	g.Expect(err).NotTo(HaveOccurred())
+	theirs := map[string]string{"b.yaml": "their own"}
+	write(t, dir, theirs)
+
+	g.Expect(s.carryOut(t.Context(), p)).To(MatchError(ContainSubstring(`"b.yaml" was made`)))
+	s.close()
+	g.Expect(treeOf(t, dir)).To(Equal(theirs))
+}
+
 // TestEachFileIsOldOrNewAtEveryMoment looks at the folder before each file that is
 // kept or moved.
 func TestEachFileIsOldOrNewAtEveryMoment(t *testing.T) {
