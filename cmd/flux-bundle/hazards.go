@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -94,7 +95,7 @@ func runner(element string) string {
 		"renovate.json", "renovate.json5", "netlify.toml", "vercel.json":
 		return "a CI service"
 	case ".profile", ".xprofile", ".xsession", ".login", ".logout", ".tmux.conf", ".tmux", ".pam_environment", ".environment", ".autoenv", ".autoenv.zsh",
-		".config", ".local", ".ssh", ".kube", ".docker", ".aws", ".azure", ".gnupg", ".gdbinit", ".lldbinit", ".rprofile", ".renviron",
+		".config", ".local", ".cache", ".ssh", ".kube", ".docker", ".aws", ".azure", ".gnupg", ".gdbinit", ".lldbinit", ".rprofile", ".renviron",
 		".mise", ".mise.toml", ".mise.local.toml", "mise.toml", "mise.local.toml", ".tool-versions", ".terraform.d", ".oh-my-zsh":
 		return tool
 	case ".pnpmfile.cjs", ".pnp.cjs", ".pnp.loader.mjs", ".yarn", ".cargo", ".rustup", ".bundle", ".gem", ".gradle", ".mvn", ".m2", ".sbt", ".pip", ".nuget",
@@ -162,6 +163,39 @@ func hazards(t *tree) []hazard {
 		}
 	}
 	return all
+}
+
+// onPath returns the folders below a target in which a shell looks for programs, and
+// in which a tree has one. The target itself is what somebody has asked for.
+func (t *tree) onPath(target string, searched []string) []hazard {
+	var all []hazard
+	for _, folder := range searched {
+		inside, err := filepath.Rel(realPath(target), realPath(folder))
+		if err != nil || inside == "." || !filepath.IsLocal(inside) {
+			continue
+		}
+		inside = filepath.ToSlash(inside)
+		if slices.ContainsFunc(t.files, func(f treeFile) bool {
+			return f.executable() && canonicalPath(path.Dir(f.path)) == canonicalPath(inside)
+		}) {
+			all = append(all, hazard{inside, "a shell that has the folder in PATH"})
+		}
+	}
+	return all
+}
+
+// realPath returns an absolute path without symbolic links, as far as it exists.
+func realPath(name string) string {
+	whole, err := filepath.Abs(name)
+	if err != nil {
+		return name
+	}
+	for folder := range upwardsFrom(whole) {
+		if known, err := filepath.EvalSymlinks(folder); err == nil {
+			return filepath.Join(known, strings.TrimPrefix(whole, folder))
+		}
+	}
+	return whole
 }
 
 // elements yields the elements of a path, and where each ends.

@@ -158,7 +158,7 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		".envrc", "sub/.ENVRC", ".github/workflows/ci.yaml", ".gitattributes", ".gitmodules", ".vscode/tasks.json", ".idea/a.xml",
 		".devcontainer/devcontainer.json", ".husky/pre-commit", ".pre-commit-config.yaml", ".gitlab-ci.yml", ".bashrc", "home/.profile",
 		".ssh/authorized_keys", ".npmrc", ".gitconfig", ".config/git/config", ".v\u200dscode/tasks.json", ".envrc.", "Jenkinsfile",
-		".bash_aliases", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
+		".bash_aliases", ".cache/a", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
 		".eslintrc.js", ".mvn/extensions.xml", ".cirrus.yml", "azure-pipelines.yaml", "cloudbuild.yaml", "lefthook-local.toml", "AGENTS.md", ".cursorrules",
 		"Library/LaunchAgents/a.plist", "Documents/PowerShell/Profile.ps1", ".unknown/.bashrc",
 	}
@@ -190,6 +190,41 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 				}
 			}
 			g.Expect(must(t, "inspect", ref)).To(ContainSubstring(", which " + h.by + " obeys by itself"))
+		})
+	}
+}
+
+// TestProgramsThatAShellFindsAreNamed pulls programs into a home whose folders of
+// programs a shell searches.
+func TestProgramsThatAShellFindsAreNamed(t *testing.T) {
+	r := serve(t)
+	ref := pushLayer(t, r, "org/app:v1", layerOf(t, tar.Header{Name: "go/bin/kubectl", Mode: 0o755}, tar.Header{Name: "docs/a.md", Mode: 0o644}))
+	home := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	NewWithT(t).Expect(os.Symlink(home, link)).To(Succeed())
+	for name, c := range map[string]struct {
+		searched string
+		named    bool
+	}{
+		"the folder":                {filepath.Join(home, "go", "bin"), true},
+		"among others":              {strings.Join([]string{"/usr/bin", filepath.Join(home, "go", "bin")}, string(filepath.ListSeparator)), true},
+		"by a link":                 {filepath.Join(link, "go", "bin"), true},
+		"a folder without programs": {filepath.Join(home, "docs"), false},
+		"the target":                {home, false},
+		"elsewhere":                 {"/usr/bin", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			run := environment{"PATH": c.searched}.flux(t, "pull", ref, "-o", home)
+			if c.named {
+				g.Expect(run.code).To(Equal(exitFailure), run.err)
+				g.Expect(run.err).To(ContainSubstring(`warning: "go/bin" takes effect by itself: a shell that has the folder in PATH obeys it`))
+				g.Expect(treeOf(t, home)).To(BeEmpty())
+				return
+			}
+			g.Expect(run.code).To(Equal(exitOK), run.err)
+			g.Expect(os.RemoveAll(filepath.Join(home, "go"))).To(Succeed())
+			g.Expect(os.RemoveAll(filepath.Join(home, "docs"))).To(Succeed())
 		})
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,8 +40,8 @@ question, or with --force; other files are left alone. With --key and the other 
 of the artifact as far as the umask allows them.
 
 An artifact with a path that git takes for a repository is refused: .git in any spelling, and HEAD, objects and refs side by side. Files that a program obeys
-by itself, such as .envrc, .gitattributes, .github/ or .vscode/, are named before anything is written, and are written after a question, or with --force. Other
-hidden files are named only.
+by itself, such as .envrc, .gitattributes, .github/ or .vscode/, and programs in a folder that PATH has, are named before anything is written, and are written
+after a question, or with --force. Other hidden files are named only.
 
 A pull that is killed loses nothing: each file has its old or its new content. It leaves a folder .flux-bundle-* with the old files behind, which the next pull
 names. Until somebody removes it, push and diff refuse the folder.
@@ -181,7 +182,7 @@ func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error
 		return err
 	}
 	var obeyed []hazard
-	for _, h := range hazards(listed) {
+	for _, h := range append(hazards(listed), listed.onPath(s.target.Name(), filepath.SplitList(a.getenv("PATH")))...) {
 		if h.by == "" {
 			a.warnf("%s", printable(fmt.Sprintf("%q is hidden: if it is meant for a program, that may obey it by itself", h.path)))
 			continue
