@@ -128,7 +128,7 @@ var settingsFile = regexp.MustCompile(`^\..*rc(\.[a-z0-9]+)?$`)
 // other than names that only say what is left out or kept.
 func isHidden(element string) bool {
 	switch name := canonical(element); name {
-	case ".gitignore", ".gitkeep", ".keep", ".sourceignore", ".helmignore", ".krmignore", ".dockerignore", ".editorconfig":
+	case ".gitignore", ".gitkeep", ".keep", ".sourceignore", ".helmignore", ".krmignore", ".dockerignore", ".editorconfig", ".imgpkg":
 		return false
 	default:
 		return strings.HasPrefix(name, ".")

@@ -47,10 +47,7 @@ func locate(path string, follow bool) (place, error) {
 	if err != nil || follow {
 		return place{folder: absolute}, err
 	}
-	start, err := startOf(path)
-	if err == nil {
-		err = refuseLinks(absolute, start)
-	}
+	start, err := refuseStrange(path)
 	if err != nil {
 		return place{}, err
 	}
@@ -72,6 +69,19 @@ func locate(path string, follow bool) (place, error) {
 		p.below = pathElements(rest)
 	}
 	return p, nil
+}
+
+// refuseStrange refuses a path through a link that the author of a pull request may
+// have made, and returns where its names begin.
+func refuseStrange(path string) (start string, err error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if start, err = startOf(path); err != nil {
+		return "", err
+	}
+	return start, refuseLinks(absolute, start)
 }
 
 // startOf returns the real path of the folder in which the names of a path begin:

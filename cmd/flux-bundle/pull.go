@@ -35,7 +35,8 @@ import (
 const pullLong = `pull writes what image-source-controller would publish of an artifact into a folder: the same files with the same permissions, or the chart as the one file
 that it is. What the controller leaves out is left out, and what it refuses is refused.
 
-Nothing is ever written outside of the folder, and when anything goes wrong the folder is as it was. Files that are there already are overwritten after a
+Nothing is ever written outside of the folder, and when anything goes wrong the folder is as it was. Within a repository, or below the working directory, the path
+of the folder leads through no symbolic link, unless --follow-symlinks is given: the author of a change could let it lead elsewhere. Files that are there already are overwritten after a
 question, or with --force; other files are left alone. With --key and the other flags of verify, nothing is pulled that does not verify. Permissions are those
 of the artifact as far as the umask allows them.
 
@@ -61,7 +62,7 @@ func newPull(a *app) *cobra.Command {
 	var content contentFlags
 	var demand demandFlags
 	var dir string
-	var force bool
+	var force, follow bool
 	cmd := &cobra.Command{
 		Use:               "pull REFERENCE",
 		Short:             "Write what would be published of an artifact into a folder",
@@ -76,6 +77,11 @@ func newPull(a *app) *cobra.Command {
 			if err := cmp.Or(checkFolder(dir), content.check(), demand.check()); err != nil {
 				return err
 			}
+			if !follow {
+				if _, err := refuseStrange(dir); err != nil {
+					return fmt.Errorf("cannot write to %q: %w", dir, err)
+				}
+			}
 			return a.pull(cmd.Context(), args[0], pullOptions{content: content.options(a.flags.limits), demand: demand, dir: dir, force: force})
 		},
 	}
@@ -83,6 +89,7 @@ func newPull(a *app) *cobra.Command {
 	demand.bind(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite files, and write those that programs obey by themselves, without a question")
+	cmd.Flags().BoolVar(&follow, followFlag, false, followUsage)
 	if err := cmd.MarkFlagDirname("output"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
 	}

@@ -151,6 +151,32 @@ func TestNothingIsWrittenOutsideOfTheFolder(t *testing.T) {
 	}
 }
 
+// TestAPullFollowsNoLinkOfATree pulls in a tree whose author has made the folder of
+// the pull a link to elsewhere.
+func TestAPullFollowsNoLinkOfATree(t *testing.T) {
+	ref := pushLayer(t, serve(t), "org/app:v1", archived(t, tar.Header{Name: "authorized_keys"}))
+	for name, c := range map[string]struct{ link, output string }{
+		"the folder":           {"deploy", "deploy"},
+		"by its whole path":    {"deploy", "{tree}/deploy"},
+		"a folder that it has": {"deploy", "deploy/made/for/it"},
+		"a folder above":       {"a", "./a/deploy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			tree, outside := t.TempDir(), t.TempDir()
+			g.Expect(os.Symlink(outside, filepath.Join(tree, c.link))).To(Succeed())
+			t.Chdir(tree)
+			args := []string{"pull", ref, "-o", strings.ReplaceAll(c.output, "{tree}", tree), "--force"}
+			run := flux(t, args...)
+			g.Expect(run.code).To(Equal(exitFailure))
+			expectOneError(g, run, "is a symbolic link", "--follow-symlinks")
+			g.Expect(modes(t, outside)).To(BeEmpty())
+			must(t, append(args, "--follow-symlinks")...)
+			g.Expect(modes(t, outside)).NotTo(BeEmpty())
+		})
+	}
+}
+
 func TestAPullThatFailsLeavesTheFolderAsItWas(t *testing.T) {
 	r := serve(t)
 	pushLayer(t, r, "org/app:v1", archived(t, tar.Header{Name: "app/a.yaml"}, tar.Header{Name: "b.yaml"}))
