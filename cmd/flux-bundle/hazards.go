@@ -113,7 +113,7 @@ func runner(element string) string {
 	case isGit(element), strings.HasPrefix(strings.TrimPrefix(name, "."), "lefthook"):
 		return "git"
 	case strings.HasPrefix(name, ".bash"), strings.HasPrefix(name, ".zsh"), strings.HasPrefix(name, ".zlog"), strings.HasPrefix(name, ".zprofile"),
-		strings.HasPrefix(name, ".env"), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name):
+		name == ".env", strings.HasPrefix(name, ".env."), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name):
 		return tool
 	default:
 		return ""

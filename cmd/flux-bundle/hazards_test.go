@@ -158,7 +158,7 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		".envrc", "sub/.ENVRC", ".github/workflows/ci.yaml", ".gitattributes", ".gitmodules", ".vscode/tasks.json", ".idea/a.xml",
 		".devcontainer/devcontainer.json", ".husky/pre-commit", ".pre-commit-config.yaml", ".gitlab-ci.yml", ".bashrc", "home/.profile",
 		".ssh/authorized_keys", ".npmrc", ".gitconfig", ".config/git/config", ".v\u200dscode/tasks.json", ".envrc.", "Jenkinsfile",
-		".bash_aliases", ".cache/a", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
+		".bash_aliases", ".cache/a", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".env.local", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
 		".eslintrc.js", ".mvn/extensions.xml", ".cirrus.yml", "azure-pipelines.yaml", "cloudbuild.yaml", "lefthook-local.toml", "AGENTS.md", ".cursorrules",
 		"Library/LaunchAgents/a.plist", "Documents/PowerShell/Profile.ps1", ".unknown/.bashrc",
 	}
