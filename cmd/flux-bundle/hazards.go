@@ -80,7 +80,7 @@ func isPlainOnWindows(element string) bool {
 // folder that it is in; empty: none is known. Files that run when they are asked for,
 // such as a Makefile or a script, are not among them.
 func runner(element string) string {
-	const tool, editor = "a shell or another tool of the user", "an editor"
+	const tool = "a shell or another tool of the user"
 	name := canonical(element)
 	switch name {
 	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".githooks", ".pre-commit-config.yaml", ".pre-commit-config.yml":
@@ -105,7 +105,7 @@ func runner(element string) string {
 		".nvim.lua", ".emacs", ".emacs.d", ".emacs.el", ".dir-locals.el", ".dir-locals-2.el", ".ycm_extra_conf.py",
 		".cursor", ".cursorrules", ".windsurf", ".windsurfrules", ".clinerules", ".roo", ".continue", ".kiro", ".junie", ".gemini", ".codex", ".opencode",
 		".aider.conf.yml", ".claude", ".claude.json", ".mcp.json", "claude.md", "claude.local.md", "agents.md", "gemini.md":
-		return editor
+		return "an editor"
 	case "launchagents", "launchdaemons", "start menu", "autorun.inf", "desktop.ini":
 		return "the desktop"
 	}
