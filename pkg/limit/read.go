@@ -24,13 +24,14 @@ import (
 // ErrTooLong is a stream that is longer than what may be read of it.
 var ErrTooLong = errors.New("it is too long")
 
-// ReadAll reads a stream to its end, which must come within most bytes.
+// ReadAll reads a stream to its end, which must come within most bytes. With an
+// error it returns the bytes before it, at most most of them.
 //
 // Errors: ErrTooLong, and those of the stream.
 func ReadAll(from io.Reader, most int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(from, most+1))
 	if err == nil && int64(len(text)) > most {
-		return nil, ErrTooLong
+		return text[:most], ErrTooLong
 	}
 	return text, err
 }

@@ -165,9 +165,8 @@ func TestAMovedTagCostsAHeadAndAGetByDigest(t *testing.T) {
 
 func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
-		"because it answers 405":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) },
-		"because it gives no digest":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) },
-		"because its digest is no hash": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Docker-Content-Digest", "sha256:zz") },
+		"because it answers 405": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) },
+		"because it answers 501": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotImplemented) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -179,7 +178,8 @@ func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
 				}
 				return r.Method == http.MethodHead
 			})
-			repo := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			now := time.Now()
+			repo := newClient(t, registry.Options{Clock: func() time.Time { return now }, ForgetAfter: time.Hour}).Repository(repository(t, s.host()+"/app"), registry.Access{})
 			resolve := func() v1.Hash {
 				m, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 				g.Expect(err).NotTo(HaveOccurred())
@@ -192,13 +192,27 @@ func TestARegistryWithoutHeadIsAskedByGet(t *testing.T) {
 			g.Expect(s.asked()).To(Equal([]string{"HEAD /v2/app/manifests/1", "GET /v2/app/manifests/1"}))
 			g.Expect(resolve()).To(Equal(digest))
 			g.Expect(s.asked()).To(Equal([]string{"GET /v2/app/manifests/1"}), "it remembers that HEAD does not help")
+
+			now = now.Add(time.Hour)
+			s.answer(nil)
+			s.asked()
+			g.Expect(resolve()).To(Equal(digest))
+			g.Expect(s.asked()).To(ContainElement("HEAD /v2/app/manifests/1"), "HEAD is tried again")
+			g.Expect(resolve()).To(Equal(digest))
+			g.Expect(s.asked()).To(Equal([]string{"HEAD /v2/app/manifests/1"}))
 		})
 	}
 }
 
 func TestAnAnswerToHeadThatMayBeAnAccidentIsNotRemembered(t *testing.T) {
-	for _, status := range []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound} {
-		t.Run(http.StatusText(status), func(t *testing.T) {
+	for name, accident := range map[string]http.HandlerFunc{
+		"400":                      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) },
+		"403":                      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
+		"404":                      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+		"a page":                   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") },
+		"a digest that is no hash": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Docker-Content-Digest", "sha256:zz") },
+	} {
+		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			s := serve(t)
 			digest, _ := s.putImage(t, "app:1", "x")
@@ -212,7 +226,7 @@ func TestAnAnswerToHeadThatMayBeAnAccidentIsNotRemembered(t *testing.T) {
 			s.asked()
 			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.Method == http.MethodHead {
-					w.WriteHeader(status)
+					accident(w, r)
 				}
 				return r.Method == http.MethodHead
 			})

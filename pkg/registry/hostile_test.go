@@ -215,7 +215,6 @@ func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
 		{"an index by what it has", "application/octet-stream", `{"schemaVersion":2,"manifests":[]}`, index},
 		{"a manifest by what it has", "", `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},
 		{"nothing for schema 1", "", `{"schemaVersion":1,"layers":[]}`, ""},
-		{"nothing for what is no manifest", "", `hello`, ""},
 		{"nothing for lists that are none", "", `{"schemaVersion":2,"manifests":null,"layers":{}}`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -256,6 +255,56 @@ func TestAFalseMediaTypeIsNotRemembered(t *testing.T) {
 			g.Expect(string(m.MediaType)).To(Equal(image))
 		})
 	}
+}
+
+// TestAnAnswerThatNobodyVouchesForIsARetry answers a tag once with bytes that no digest
+// covers, as a proxy or a failing registry does. The tag is then resolved as before.
+func TestAnAnswerThatNobodyVouchesForIsARetry(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"a page":            write("<html>be right back</html>", "Content-Type", "text/html"),
+		"an empty body":     write(""),
+		"an empty object":   write("{}", "Content-Type", "application/json"),
+		"an error text":     write(`{"errors":[{"code":"UNAVAILABLE"}]}`, "Content-Type", index),
+		"JSON that is cut":  write(`{"schemaVersion":2,"layers":[`, "Content-Type", index),
+		"null":              write("null", "Content-Type", index),
+		"a list":            write("[]", "Content-Type", index),
+		"an unknown digest": write("hello", "Docker-Content-Digest", "blake3:"+strings.Repeat("0", 64)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			digest, _ := s.putImage(t, "app:1", "x")
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			resolve := func() error {
+				m, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				if err == nil {
+					g.Expect(m.Digest).To(Equal(digest))
+				}
+				return err
+			}
+			for range 2 { // a tag that is not known, and then one that is
+				s.answerTo("/manifests/", answer)
+				expectFault(t, resolve(), v1alpha1.ReasonFetchFailed, fault.Retry)
+				_, err := do(t.Context(), t, repo, "manifests/1")
+				expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+				s.answer(nil)
+				g.Expect(resolve()).To(Succeed())
+			}
+			s.asked()
+			g.Expect(resolve()).To(Succeed())
+			g.Expect(s.asked()).To(Equal([]string{"HEAD /v2/app/manifests/1"}), "a GET counts as a pull")
+		})
+	}
+}
+
+func TestBytesWhoseDigestTheRegistryNamesAreVouchedFor(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.answerTo("/manifests/", write("hello", "Docker-Content-Digest", descriptorOf([]byte("hello")).Digest.String()))
+	m, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(string(m.Body)).To(Equal("hello"))
+	g.Expect(m.MediaType).To(BeEmpty())
 }
 
 // TestAManifestIsNotDecodedToTellWhatItIs holds that a manifest of many small
@@ -450,7 +499,7 @@ func TestAHeaderIsNotKeptForItsMediaType(t *testing.T) {
 	const manifests = 500
 	s := serve(t)
 	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) {
-		write(fmt.Sprintf(`{"name":%q}`, r.URL.Path), "Content-Type", index+"; x="+strings.Repeat("x", 60<<10))(w, r)
+		write(fmt.Sprintf(`{"schemaVersion":2,"manifests":[],"name":%q}`, r.URL.Path), "Content-Type", index+"; x="+strings.Repeat("x", 60<<10))(w, r)
 	})
 	client := newClient(t, registry.Options{})
 	repo := client.Repository(repository(t, s.host()+"/app"), registry.Access{})

@@ -43,6 +43,8 @@ type reply struct {
 	code   int
 	header http.Header
 	body   []byte
+	// cut is the end of a body that is longer than what is read; nil for all others.
+	cut error
 }
 
 // Do sends a GET for what has no method of its own here, such as the list of
@@ -55,7 +57,10 @@ type reply struct {
 // The answer is one that says what there is: 200, whose body has at most
 // MaxManifest bytes, or one of those by which registries say that there is no
 // such thing or no such list, 400, 404, 405 and 406, whose body is empty: its
-// text could hold anything. It was read to its end, and need not be closed.
+// text could hold anything. It was read to its end, and need not be closed. A list
+// of referrers that is longer is cut, and its body ends with LimitExceeded. A
+// manifest has the digest that was asked for or that the registry names; under a
+// tag without such a name it is at least a manifest.
 //
 // Errors: those of Resolve, for every other answer and for none; LimitExceeded
 // for one that is too long.
@@ -78,9 +83,22 @@ func (r *Repository) Do(request *http.Request) (*http.Response, error) {
 	}
 	return &http.Response{
 		StatusCode: answer.code, Header: answer.header.Clone(), Request: request,
-		Body: io.NopCloser(bytes.NewReader(answer.body)), ContentLength: int64(len(answer.body)),
+		Body: io.NopCloser(answer.content()), ContentLength: int64(len(answer.body)),
 	}, nil
 }
+
+func (r reply) content() io.Reader {
+	if r.cut == nil {
+		return bytes.NewReader(r.body)
+	}
+	return io.MultiReader(bytes.NewReader(r.body), broken{r.cut})
+}
+
+// broken is a reader that fails.
+type broken struct{ err error }
+
+// Read implements io.Reader.
+func (b broken) Read([]byte) (int, error) { return 0, b.err }
 
 // doing says what the request does, and refuses those that are not for
 // something in the repository.
@@ -111,8 +129,15 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 		return reply{}, newAnswerError(answer, r.client.options.Clock())
 	}
 	got.body, err = limit.ReadAll(answer.Body, MaxManifest)
-	if errors.Is(err, limit.ErrTooLong) {
+	switch {
+	case errors.Is(err, limit.ErrTooLong) && key.kind == "referrers":
+		got.cut = tooLarge(doing)
+		return got, nil
+	case errors.Is(err, limit.ErrTooLong):
 		return reply{}, tooLarge(doing)
+	case err == nil && key.kind == "manifests":
+		want, _ := v1.NewHash(key.ref) // a tag has no digest
+		_, err = vouched(doing, got, want)
 	}
 	return got, err
 }

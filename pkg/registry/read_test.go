@@ -18,6 +18,7 @@ package registry_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -116,7 +117,9 @@ func TestAnAnswerThatSaysNothingIsAFailure(t *testing.T) {
 func TestManifestsAreAskedForInEveryTypeThatIsRead(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t)
-	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("Accept")) })
+	s.answerTo("/manifests/", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"accepted":%q}`, r.Header.Get("Accept"))
+	})
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "manifests/1", http.NoBody)
 	g.Expect(err).NotTo(HaveOccurred())
 	answer, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Do(request)

@@ -74,7 +74,9 @@ type tagKey struct {
 type tagAnswer struct {
 	digest v1.Hash
 	asked  time.Time
-	noHead bool // the registry never answers HEAD in a way that helps
+	// noHead is until when the registry is not asked by HEAD, because it does not
+	// support that.
+	noHead time.Time
 }
 
 type tagFlight struct {
@@ -144,8 +146,11 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 	answer := tagAnswer{asked: r.client.options.Clock(), noHead: known.noHead}
 	var found *Manifest
 	var err error
-	if ok && !known.noHead {
-		found, answer.noHead, err = r.byHead(ctx, key.tag)
+	if ok && !known.noHead.After(answer.asked) {
+		var useless bool
+		if found, useless, err = r.byHead(ctx, key.tag); useless {
+			answer.noHead = answer.asked.Add(r.client.options.ForgetAfter)
+		}
 	}
 	if found == nil && err == nil {
 		found, err = r.fetch(ctx, key.tag, v1.Hash{})
@@ -159,7 +164,8 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 }
 
 // byHead resolves a tag by HEAD. It finds nothing, without an error, when the
-// registry does not say what is needed that way; useless tells that it never will.
+// registry does not say what is needed that way; useless tells that it says HEAD
+// is not supported.
 func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, useless bool, err error) {
 	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
 	if unanswered(err) {
@@ -171,7 +177,7 @@ func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, u
 	drain(head)
 	digest, err := v1.NewHash(head.Header.Get(digestHeader))
 	if err != nil || digest.Algorithm != "sha256" {
-		return nil, true, nil //nolint:nilerr // GET finds out what HEAD does not tell
+		return nil, false, nil //nolint:nilerr // GET finds out what HEAD does not tell
 	}
 	found, err = r.manifest(ctx, digest)
 	return found, false, err
@@ -236,16 +242,9 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	if err != nil {
 		return nil, r.failure(doing, err)
 	}
-	digest, _, err := v1.SHA256(bytes.NewReader(body))
+	digest, err := vouched(doing, reply{header: answer.Header, body: body}, want)
 	if err != nil {
 		return nil, r.failure(doing, err)
-	}
-	if want == (v1.Hash{}) {
-		want = promised(answer.Header, digest)
-	}
-	if digest != want {
-		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
-			"cannot %s: its bytes have the digest %s, not %s", doing, digest, want)
 	}
 	m := &Manifest{Digest: digest, Body: body}
 	if m.MediaType, err = mediaType(answer.Header, body); err != nil {
@@ -259,12 +258,41 @@ func tooLarge(doing string) error {
 	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "cannot %s: it is larger than %d bytes", doing, MaxManifest)
 }
 
-// promised returns the digest that an answer claims for itself, or the given
-// one when it makes no claim that can be checked.
-func promised(header http.Header, computed v1.Hash) v1.Hash {
+// vouched returns the digest of a manifest. The manifest must have the wanted digest
+// or, without one, the digest that the registry names. If the registry names none,
+// the body must at least be a manifest: proxies and failing registries answer 200
+// with pages and error texts, which say nothing about the tag.
+//
+// Errors: InvalidArtifact and FetchFailed (retry).
+func vouched(doing string, got reply, want v1.Hash) (v1.Hash, error) {
+	digest, _, err := v1.SHA256(bytes.NewReader(got.body))
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	if want == (v1.Hash{}) {
+		want = promised(got.header)
+	}
+	switch {
+	case want == digest, want == v1.Hash{} && isManifest(got.body):
+		return digest, nil
+	case want == v1.Hash{}:
+		return v1.Hash{}, &fault.Error{
+			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
+			Err: fmt.Errorf("cannot %s: the answer is %d bytes of type %s without a digest, expected a manifest; "+
+				"a proxy or a failing registry may have sent it", doing, len(got.body), fault.Quote(got.header.Get("Content-Type"))),
+		}
+	default:
+		return v1.Hash{}, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
+			"cannot %s: its bytes have the digest %s, not %s", doing, digest, want)
+	}
+}
+
+// promised returns the sha256 digest that an answer claims for itself; the zero
+// hash if it makes no such claim.
+func promised(header http.Header) v1.Hash {
 	claim, err := v1.NewHash(header.Get(digestHeader))
-	if err != nil || claim.Algorithm != computed.Algorithm {
-		return computed
+	if err != nil || claim.Algorithm != "sha256" {
+		return v1.Hash{}
 	}
 	return claim
 }
@@ -296,12 +324,7 @@ func mediaType(header http.Header, body []byte) (types.MediaType, error) {
 // omit it; then what they have tells them apart (image-spec, manifest.md and
 // image-index.md). The lists are not decoded: whoever reads the manifest bounds that.
 func bodyMediaType(body []byte) (own types.MediaType, claimed bool) {
-	var manifest struct {
-		MediaType     types.MediaType `json:"mediaType"`
-		SchemaVersion int             `json:"schemaVersion"`
-		Manifests     present         `json:"manifests"`
-		Layers        present         `json:"layers"`
-	}
+	var manifest shape
 	switch err := json.Unmarshal(body, &manifest); {
 	case err != nil:
 		return "", false
@@ -314,6 +337,22 @@ func bodyMediaType(body []byte) (own types.MediaType, claimed bool) {
 	default:
 		return "", false
 	}
+}
+
+// isManifest tells whether a body is a manifest of any kind, also of one that is
+// not supported.
+func isManifest(body []byte) bool {
+	var manifest shape
+	return json.Unmarshal(body, &manifest) == nil &&
+		(manifest.MediaType != "" || manifest.SchemaVersion != 0 || bool(manifest.Manifests) || bool(manifest.Layers))
+}
+
+// shape is what tells kinds of manifests apart.
+type shape struct {
+	MediaType     types.MediaType `json:"mediaType"`
+	SchemaVersion int             `json:"schemaVersion"`
+	Manifests     present         `json:"manifests"`
+	Layers        present         `json:"layers"`
 }
 
 // present tells that a list is there, whatever is in it.
