@@ -174,9 +174,31 @@ func exceeds(err error) bool {
 
 // manifest is what is read of the manifest of a signature.
 type manifest struct {
-	ArtifactType string          `json:"artifactType"`
-	Config       v1.Descriptor   `json:"config"`
-	Layers       []v1.Descriptor `json:"layers"`
+	ArtifactType string `json:"artifactType"`
+	Config       struct {
+		MediaType string `json:"mediaType"`
+	} `json:"config"`
+	Layers layers `json:"layers"`
+}
+
+// layers are the layers of a manifest. A descriptor that cannot be decoded is empty,
+// so that it hides no other.
+type layers []v1.Descriptor
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *layers) UnmarshalJSON(text []byte) error {
+	var all []json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return err
+	}
+	for _, one := range all {
+		var descriptor v1.Descriptor
+		if json.Unmarshal(one, &descriptor) != nil {
+			descriptor = v1.Descriptor{}
+		}
+		*l = append(*l, descriptor)
+	}
+	return nil
 }
 
 func (m *manifest) decode(body []byte) error {

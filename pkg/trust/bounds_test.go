@@ -74,8 +74,8 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 	}{
 		"pages of empty descriptors": {pages(`{"manifests":[`, "{}"), "more than the 5000 manifests"},
 		"pages of numbers":           {pages(`{"manifests":[`, "0"), "more than the 5000 manifests"},
-		"pages of annotations":       {pages(`{"manifests":[{"annotations":{`, `"":""`), "more than the"},
-		"pages of something else":    {pages(`{"other":[`, "0"), "more than the 200000 JSON values"},
+		"pages of annotations":       {pages(`{"manifests":[{"annotations":{`, `"":""`), "not an image index"},
+		"pages of something else":    {pages(`{"other":[`, "0"), "not an image index"},
 		"a fallback tag": {func(t *testing.T, i *image) {
 			t.Helper()
 			i.server.answer(func(w http.ResponseWriter, r *http.Request) bool {
@@ -195,9 +195,12 @@ func TestListsOfManyReferrers(t *testing.T) {
 		"thousands on one page":            {[][]v1.Descriptor{append(others(4999), good)}, ""},
 		"thousands on several pages":       {[][]v1.Descriptor{others(2500), append(others(2499), good)}, ""},
 		"too many on one page":             {[][]v1.Descriptor{append(others(5000), good)}, "more than the 5000 manifests that are read"},
-		"too many on several pages":        {[][]v1.Descriptor{others(3000), append(others(2000), good)}, "has 5001 manifests so far, more than the 5000 that are read"},
+		"too many on several pages":        {[][]v1.Descriptor{others(3000), append(others(2000), good)}, "too long: it has more than the 5000 manifests"},
 		"too many behind the one we need":  {[][]v1.Descriptor{{good}, others(5000)}, ""},
-		"annotations of very many letters": {[][]v1.Descriptor{long(3 << 20), append(long(2<<20), good)}, "more than the 4194304 that are read"},
+		"too many behind it on its page":   {[][]v1.Descriptor{append([]v1.Descriptor{good}, others(5000)...)}, ""},
+		"a page that is longer than read":  {[][]v1.Descriptor{append([]v1.Descriptor{good}, long(5<<20)...)}, ""},
+		"a long page without it":           {[][]v1.Descriptor{append(long(5<<20), good)}, "larger than 4194304 bytes"},
+		"annotations of very many letters": {[][]v1.Descriptor{long(3 << 20), append(long(2<<20), good)}, "too long: it has more than the 4194304 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

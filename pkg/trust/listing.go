@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,16 +26,13 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
-	// maxListed bounds how many referrers are read, those of all pages together.
+	// maxListed bounds the referrers that are read, on all pages together.
 	maxListed = 5000
-	// maxListedBytes and maxListedValues bound what their list may cost: forty
-	// JSON values for each, where cosign needs twenty.
-	maxListedBytes  = maxEnvelope
-	maxListedValues = 40 * maxListed
+	// maxListedBytes bounds the size of all pages together.
+	maxListedBytes = maxEnvelope
 )
 
 // referrer is what is read of the descriptor of a referrer.
@@ -46,48 +44,112 @@ type referrer struct {
 	Annotations struct {
 		Predicate string `json:"dev.sigstore.bundle.predicateType"`
 	} `json:"annotations"`
+	// malformed says why the descriptor cannot be decoded. It is then empty otherwise.
+	malformed string
 }
 
-// listing is a list of referrers, whose limits hold for all its pages together:
-// whoever runs a registry says how many there are.
+// listing is a list of referrers. Its limits hold for all pages together, because
+// anybody with push access can make the list long.
 type listing struct {
-	name          string // as errors call it
-	found         []referrer
-	bytes, values int
+	name  string // as errors call it
+	found []referrer
+	bytes int
 }
 
-// errNoIndex is a page that is no image index.
+// errNoIndex is a page that is not an image index.
 var errNoIndex = errors.New("it is not an image index")
 
-// add reads a page. Nothing of a page is kept that exceeds a limit.
+// add reads a page. It keeps every descriptor in front of a limit or of the end of
+// a broken page, because junk must not hide a signature.
 func (l *listing) add(page []byte) error {
-	if l.bytes += len(page); l.bytes > maxListedBytes {
-		return l.exceeded(l.bytes, "bytes", maxListedBytes)
+	cut := l.bytes+len(page) > maxListedBytes
+	if cut {
+		page = page[:maxListedBytes-l.bytes]
 	}
-	limits := limit.JSON{Values: maxListedValues, Elements: maxListed, Lists: []string{"manifests"}}
-	outline, err := limits.Scan(l.name, page)
-	if exceeds(err) {
+	l.bytes += len(page)
+	is, err := l.decode(json.NewDecoder(bytes.NewReader(page)))
+	switch {
+	case exceeds(err):
 		return err
-	}
-	if err != nil {
+	case cut:
+		return l.exceeded(maxListedBytes, "bytes")
+	case err != nil:
 		return fmt.Errorf("%w: %s", errNoIndex, fault.Words(err.Error()))
+	case !is:
+		return errNoIndex
+	default:
+		return nil
 	}
-	if count := len(l.found) + outline.Lengths["manifests"]; count > maxListed {
-		return l.exceeded(count, "manifests", maxListed)
-	}
-	if l.values += outline.Values; l.values > maxListedValues {
-		return l.exceeded(l.values, "JSON values", maxListedValues)
-	}
-	var index struct {
-		Manifests []referrer `json:"manifests"`
-	}
-	if err := json.Unmarshal(page, &index); err != nil {
-		return fmt.Errorf("%w: %s", errNoIndex, fault.Words(err.Error()))
-	}
-	l.found = append(l.found, index.Manifests...)
-	return nil
 }
 
-func (l *listing) exceeded(found int, what string, most int) error {
-	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "%s has %d %s so far, more than the %d that are read", l.name, found, what, most)
+// decode reads the descriptors of an index one by one. It tells whether the
+// document has a list of them.
+func (l *listing) decode(decoder *json.Decoder) (is bool, err error) {
+	if err := expect(decoder, '{'); err != nil {
+		return false, err
+	}
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return is, err
+		}
+		if key != "manifests" {
+			if err := decoder.Decode(&ignored{}); err != nil {
+				return is, err
+			}
+			continue
+		}
+		is = true
+		if err := l.descriptors(decoder); err != nil {
+			return is, err
+		}
+	}
+	return is, expect(decoder, '}')
+}
+
+func (l *listing) descriptors(decoder *json.Decoder) error {
+	switch t, err := decoder.Token(); {
+	case err != nil:
+		return err
+	case t == nil: // what Go writes for an empty list
+		return nil
+	case t != json.Delim('['):
+		return errors.New("manifests is not a list")
+	}
+	for decoder.More() {
+		if len(l.found) == maxListed {
+			return l.exceeded(maxListed, "manifests")
+		}
+		var text json.RawMessage
+		if err := decoder.Decode(&text); err != nil {
+			return err
+		}
+		var one referrer
+		if err := json.Unmarshal(text, &one); err != nil {
+			one = referrer{malformed: "an entry of " + l.name + " that cannot be read: " + fault.Words(err.Error())}
+		}
+		l.found = append(l.found, one)
+	}
+	return expect(decoder, ']')
+}
+
+func (l *listing) exceeded(most int, what string) error {
+	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "%s is too long: it has more than the %d %s that are read", l.name, most, what)
+}
+
+// ignored is a JSON value that is not kept.
+type ignored struct{}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (*ignored) UnmarshalJSON([]byte) error { return nil }
+
+func expect(decoder *json.Decoder, want json.Delim) error {
+	switch t, err := decoder.Token(); {
+	case err != nil:
+		return err
+	case t != want:
+		return fmt.Errorf("found %s, expected %s", fault.Quote(fmt.Sprint(t)), want)
+	default:
+		return nil
+	}
 }

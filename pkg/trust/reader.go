@@ -18,6 +18,7 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -54,7 +55,9 @@ type Repository interface {
 	// there is no such thing. Every other is an error, a fault that knows how long
 	// the registry wants to be left alone. Bodies are bounded, and need not be
 	// closed. Manifests are asked for in all their types if none is accepted by
-	// name.
+	// name. Bytes under a tag are those of a manifest, or the registry names their
+	// digest; everything else under a tag is an error. A list of referrers that is
+	// too long comes as far as it is read, and the end of its body is an error.
 	Do(request *http.Request) (*http.Response, error)
 	// Describe returns size and media type of a manifest.
 	Describe(ctx context.Context, digest v1.Hash) (v1.Descriptor, error)
@@ -97,7 +100,8 @@ func (e *unreadError) Unwrap() error { return e.err }
 
 var errOtherBytes = errors.New("its bytes do not have its digest")
 
-// page is the body of an answer and what its header says.
+// page is the body of an answer and what its header says. With an error, the body
+// is cut.
 type page struct {
 	body      []byte
 	mediaType string
@@ -126,15 +130,12 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	if answer.StatusCode != http.StatusOK {
 		return page{}, &answerError{code: answer.StatusCode}
 	}
-	body, err := limit.ReadAll(answer.Body, maxEnvelope)
-	if err != nil {
-		return page{}, err
-	}
+	body, failed := limit.ReadAll(answer.Body, maxEnvelope)
 	mediaType, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	if err != nil {
 		mediaType = ""
 	}
-	return page{body: body, mediaType: mediaType, next: nextPage(answer.Header)}, nil
+	return page{body: body, mediaType: mediaType, next: nextPage(answer.Header)}, failed
 }
 
 // nextPage reads the query of a Link header with rel="next" (RFC 8288). Its
@@ -165,13 +166,13 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) ([]referrer, err
 		if answered(err, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable) {
 			return listed.found, nil // not supported, says the specification
 		}
-		if err == nil && answer.mediaType != string(types.OCIImageIndex) {
+		if err != nil && answer.body == nil {
+			return listed.found, &unreadError{doing: doing, err: err}
+		}
+		if answer.mediaType != string(types.OCIImageIndex) {
 			return listed.found, nil // some page of somebody else
 		}
-		if err == nil {
-			err = listed.add(answer.body)
-		}
-		if err != nil {
+		if err = cmp.Or(err, listed.add(answer.body)); err != nil {
 			return listed.found, &unreadError{doing: doing, err: err}
 		}
 		if answer.next == "" || answer.next == query {
@@ -187,21 +188,17 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) ([]referrer, err
 func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]referrer, error) {
 	tag := fallbackTag(digest)
 	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}, accept: string(types.OCIImageIndex)})
-	if answered(err, http.StatusNotFound) {
+	if answered(err, http.StatusNotFound, http.StatusNotAcceptable) {
 		return nil, nil
 	}
-	listed := listing{name: "the list of referrers under the tag " + tag}
-	if err == nil {
-		err = listed.add(answer.body)
-	}
-	switch {
-	case err == nil:
-		return listed.found, nil
-	case errors.Is(err, errNoIndex):
-		return nil, nil // somebody's image of that name, which refers to nothing
-	default:
+	if err != nil {
 		return nil, &unreadError{doing: "get the tag " + tag, err: err}
 	}
+	listed := listing{name: "the list of referrers under the tag " + tag}
+	if err = listed.add(answer.body); err != nil && !errors.Is(err, errNoIndex) {
+		return listed.found, &unreadError{doing: "get the tag " + tag, err: err}
+	}
+	return listed.found, nil // a manifest of another kind refers to nothing
 }
 
 func fallbackTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }

@@ -166,6 +166,10 @@ func (s *search) show(ctx context.Context, of kind, one signed) {
 func (s *search) referrers(ctx context.Context, listed []referrer, where Format) {
 	slices.SortStableFunc(listed, func(a, b referrer) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, descriptor := range listed {
+		if descriptor.malformed != "" {
+			s.report(forBoth, "%s", descriptor.malformed)
+			continue
+		}
 		of := kindOf(descriptor) & s.needs()
 		if of == 0 || s.seen[descriptor.Digest.String()] {
 			continue
@@ -195,7 +199,7 @@ func (s *search) spend(of kind) (left kind) {
 		case s.opened[one] <= maxSignatures:
 			left |= one
 		case s.opened[one] == maxSignatures+1:
-			s.note(one, fmt.Errorf("%s has more than %d referrers that may be signatures, and the rest was not read", s.subject.Digest, maxSignatures))
+			s.note(one, fmt.Errorf("%s has more than %d referrers that may be signatures, too many to read them all", s.subject.Digest, maxSignatures))
 		}
 	}
 	return left
@@ -256,7 +260,7 @@ func (s *search) open(ctx context.Context, descriptor referrer, of kind, where F
 	switch {
 	case of&forCosign != 0 && len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType):
 		return s.openBundle(ctx, m.Layers[0], where)
-	case of&forNotation != 0 && (m.ArtifactType == notationType || string(m.Config.MediaType) == notationType):
+	case of&forNotation != 0 && (m.ArtifactType == notationType || m.Config.MediaType == notationType):
 		return s.openNotation(ctx, m)
 	case kindOf(descriptor) != forBoth: // it was listed as a signature
 		s.report(of, "a signature whose manifest does not hold one")
@@ -354,7 +358,7 @@ func (s *search) legacy(ctx context.Context) error {
 		case s.needs()&forCosign == 0:
 			return nil
 		case i >= maxSignatures:
-			return errors.Join(failed, fmt.Errorf("%s has more than %d legacy cosign signatures, and the rest was not read", s.subject.Digest, maxSignatures))
+			return errors.Join(failed, fmt.Errorf("%s has more than %d legacy cosign signatures, too many to read them all", s.subject.Digest, maxSignatures))
 		case ctx.Err() != nil:
 			return errors.Join(failed, fmt.Errorf("there was no time to read all signatures: %w", ctx.Err()))
 		}
