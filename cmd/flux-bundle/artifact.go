@@ -97,12 +97,6 @@ type manifest struct {
 	digest v1.Hash
 }
 
-// RawManifest implements remote.Taggable.
-func (m manifest) RawManifest() ([]byte, error) { return m.body, nil }
-
-// MediaType tells what it is.
-func (manifest) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-
 // layer is a packed folder on its way to a registry: read from the disk as it
 // is sent.
 type layer struct {

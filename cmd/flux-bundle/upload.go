@@ -19,9 +19,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +32,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/sign"
@@ -87,6 +91,7 @@ func (u *upload) run(ctx context.Context, tags []name.Tag) error {
 		{u.push, "no tag was set"},
 		{u.sign, "it is pushed, but not signed, and no tag was set"},
 		{u.tag, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
+		{u.keepSigned, "it is pushed and tagged, but a reader does not find its signature"},
 		{u.readBack, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
 	} {
 		for _, d := range all {
@@ -123,20 +128,17 @@ func (u *upload) open(ctx context.Context, repository name.Repository, tags []na
 			d.tags = append(d.tags, tag)
 		}
 	}
-	var err error
-	if d.access, err = u.app.access(ctx, repository); err != nil {
+	readable, err := u.app.access(ctx, repository)
+	if err != nil {
 		return nil, err
 	}
-	d.options = []remote.Option{
-		remote.WithTransport(d.access.RoundTripper()),
-		remote.WithAuth(d.access.Auth()),
-		remote.WithUserAgent(programName + "/" + version),
-	}
-	return d, d.login(ctx)
+	d.access = readable.Writable()
+	d.options = []remote.Option{remote.WithTransport(d.access.RoundTripper()), remote.WithUserAgent(programName + "/" + version)}
+	return d, d.restart(ctx)
 }
 
-// login forgets what rights were asked for, and begins anew.
-func (d *destination) login(ctx context.Context) (err error) {
+// restart forgets what went wrong before.
+func (d *destination) restart(ctx context.Context) (err error) {
 	d.pusher, err = remote.NewPusher(append(d.options, remote.WithContext(ctx))...)
 	return err
 }
@@ -154,63 +156,75 @@ func (u *upload) guard(ctx context.Context, d *destination) error {
 	})
 }
 
-// readBack fails where a tag that must not move was moved by another push that
-// looked at the same time as this one. A registry cannot set a tag under the
-// condition that nobody else has.
+// readBack fails where a tag has another digest than the one that was signed:
+// because the registry keeps other bytes under it, or because another push moved it.
+// A tag that must not move is given time for pushes that looked at it at the same
+// time: a registry cannot set a tag under the condition that nobody else has.
 func (u *upload) readBack(ctx context.Context, d *destination) error {
-	if !u.immutable {
-		return nil
-	}
-	select {
-	case <-time.After(time.Until(u.settled)):
-	case <-ctx.Done():
-		return ctx.Err()
+	if u.immutable {
+		select {
+		case <-time.After(time.Until(u.settled)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return u.eachTag(ctx, d, func(tag name.Tag, found v1.Hash) error {
-		ours := u.artifact.manifest.digest
-		switch found {
-		case ours:
+		ours := u.artifact.manifest
+		switch {
+		case found == ours.digest:
 			return nil
-		case v1.Hash{}:
-			return fmt.Errorf("%s was set to %s, but is gone: somebody removed it at the same time", tag.Name(), ours)
+		case found == v1.Hash{}:
+			return fmt.Errorf("%s was set to %s, but is gone: somebody removed it at the same time", tag.Name(), ours.digest)
+		case d.recoded(ctx, found, ours.body):
+			return fmt.Errorf("%s was set to %s, but is %s now: the registry stores the manifest in other bytes, which no signature covers; "+
+				"no other push moved the tag", tag.Name(), ours.digest, found)
 		default:
-			return fmt.Errorf("%s was set to %s, but is %s now: another push moved it at the same time, which --immutable cannot prevent", tag.Name(), ours, found)
+			return fmt.Errorf("%s was set to %s, but is %s now: another push moved it at the same time, which %s", tag.Name(), ours.digest, found, u.unprevented())
 		}
 	})
+}
+
+// recoded tells whether a manifest in the registry differs from another in its bytes
+// only.
+func (d *destination) recoded(ctx context.Context, found v1.Hash, body []byte) bool {
+	m, err := d.access.Resolve(ctx, registry.Query{Digest: found})
+	if err != nil {
+		return false
+	}
+	var theirs, ours any
+	return json.Unmarshal(m.Body, &theirs) == nil && json.Unmarshal(body, &ours) == nil && reflect.DeepEqual(theirs, ours)
+}
+
+// unprevented says what lets another push move a tag.
+func (u *upload) unprevented() string {
+	if u.immutable {
+		return "--immutable cannot prevent"
+	}
+	return "a push without --immutable may do"
 }
 
 // eachTag calls visit with each tag and its digest, which is empty where there is
 // no such tag.
 func (u *upload) eachTag(ctx context.Context, d *destination, visit func(tag name.Tag, found v1.Hash) error) error {
-	look, err := d.look(ctx)
-	if err != nil {
-		return d.failed("push to "+d.name.Name(), err)
-	}
 	for _, tag := range d.tags {
-		found, err := remote.Head(tag, look...)
-		switch {
-		case isAnswer(err, http.StatusNotFound):
-			found = &v1.Descriptor{}
-		case isAnswer(err, http.StatusForbidden):
-			return fmt.Errorf("cannot tell whether %s exists, which --immutable depends on: the registry answers 403 Forbidden; "+
-				"see that this account may read there, or leave --immutable out", tag.Name())
-		case err != nil:
-			return d.failed("look for "+tag.Name(), err)
+		found, err := d.access.Digest(ctx, tag.TagStr())
+		switch f := fault.Of(err, ""); {
+		case err == nil:
+			err = visit(tag, found)
+		case f.Reason == v1alpha1.ReasonImageNotFound:
+			err = visit(tag, v1.Hash{})
+		case f.Reason == v1alpha1.ReasonAuthenticationFailed && u.immutable:
+			err = fmt.Errorf("cannot tell whether %s exists, which --immutable depends on: %w; "+
+				"see that this account may read there, or leave --immutable out", tag.Name(), err)
+		case f.Reason == v1alpha1.ReasonAuthenticationFailed: // who may push need not be let read
+			u.app.warnf("cannot tell which digest %s has now: %s", tag.Name(), err)
+			err = nil
 		}
-		if err := visit(tag, found.Digest); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// look returns options to look for tags with. They ask for the right to push, which
-// is needed in any case: registries that create a repository with its first push do
-// not tell others that a tag is not there yet.
-func (d *destination) look(ctx context.Context) ([]remote.Option, error) {
-	patient := transport.NewRetry(d.access.RoundTripper(), transport.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout))
-	loggedIn, err := transport.NewWithContext(ctx, d.name.Registry, d.access.Auth(), patient, []string{d.name.Scope(transport.PushScope)})
-	return []remote.Option{remote.WithTransport(loggedIn), remote.WithContext(ctx)}, err
 }
 
 // push uploads what is not there, the manifest last.
@@ -222,11 +236,23 @@ func (u *upload) push(ctx context.Context, d *destination) error {
 	if err := d.pusher.Upload(ctx, d.name, u.artifact.config); err != nil {
 		return d.failed(doing, err)
 	}
-	digest := d.name.Digest(u.artifact.manifest.digest.String())
-	if err := d.pusher.Push(ctx, digest, u.artifact.manifest); err != nil {
+	made := u.artifact.manifest
+	if _, err := d.access.Resolve(ctx, registry.Query{Digest: made.digest}); err == nil {
+		return nil // it is there
+	}
+	if err := d.access.Put(ctx, made.digest.String(), types.OCIManifestSchema1, made.body); err != nil {
 		return d.failed(doing, err)
 	}
-	return nil
+	// The digest is signed and printed, so a reader has to get these bytes by it.
+	_, err := d.access.Resolve(ctx, registry.Query{Digest: made.digest})
+	switch {
+	case err == nil:
+		return nil
+	case u.key == nil && fault.Of(err, "").Reason == v1alpha1.ReasonAuthenticationFailed: // who may push need not be let read
+		return nil
+	default:
+		return fmt.Errorf("the registry does not give back the manifest %s that was pushed: %w", made.digest, err)
+	}
 }
 
 // bring has the layer in a repository. What another one of the same registry got
@@ -249,7 +275,7 @@ func (u *upload) bring(ctx context.Context, d *destination) (err error) {
 		return err
 	}
 	// Who may push here need not be let in with the wish to read there.
-	if err := d.login(ctx); err != nil {
+	if err := d.restart(ctx); err != nil {
 		return err
 	}
 	return d.pusher.Upload(ctx, d.name, content)
@@ -264,12 +290,15 @@ func (u *upload) sign(ctx context.Context, d *destination) error {
 	}
 	subject := d.name.Digest(u.artifact.manifest.digest.String())
 	shown := d.name.Name() + "@" + short(u.artifact.manifest.digest)
-	o := sign.Options{Remote: d.options, Log: u.log}
-	if u.log == "" && u.isSigned(ctx, d) {
+	o := sign.Options{Remote: d.options, Registry: d.access, Log: u.log}
+	if u.log == "" && u.signed(ctx, d) == nil {
 		u.app.statusf("%s is already signed by this key", shown)
 	} else {
 		if err := u.key.Attach(ctx, subject, o); err != nil {
 			return d.failed("sign "+subject.Name(), err)
+		}
+		if err := u.signed(ctx, d); err != nil {
+			return fmt.Errorf("signed %s, but a reader does not find the signature: %w", subject.Name(), err)
 		}
 		u.app.statusf("signed %s", shown)
 	}
@@ -283,19 +312,35 @@ func (u *upload) sign(ctx context.Context, d *destination) error {
 	return nil
 }
 
-// isSigned tells whether there is a bundle that the controller would accept for
-// the key. What cannot be read counts as none: then there is one more.
-func (u *upload) isSigned(ctx context.Context, d *destination) bool {
+// keepSigned looks for the signature once more when the tags are set, and repairs the
+// list of referrers if another job that signs the same digest has overwritten it.
+func (u *upload) keepSigned(ctx context.Context, d *destination) error {
+	if u.key == nil || u.signed(ctx, d) == nil {
+		return nil
+	}
+	subject := d.name.Digest(u.artifact.manifest.digest.String())
+	if err := u.key.Attach(ctx, subject, sign.Options{Remote: d.options, Registry: d.access, Log: u.log}); err != nil {
+		return d.failed("sign "+subject.Name()+" again", err)
+	}
+	return u.signed(ctx, d)
+}
+
+// signed returns nil if there is a bundle that the controller would accept for the
+// key. It reads as the controller does.
+func (u *upload) signed(ctx context.Context, d *destination) error {
 	authority, err := trust.NewAuthority(trust.Demand{
 		Provider: trust.ProviderCosign,
 		Secret:   &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": u.key.PublicKey()}},
 	}, trust.Options{})
 	if err != nil {
-		return false
+		return err
 	}
 	verified, err := trust.NewRules(d.access, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
 		Resolved().Verify(ctx, trust.Subject{Repository: d.access.Name(), Digest: u.artifact.manifest.digest})
-	return err == nil && slices.ContainsFunc(verified.Rulings(), func(r trust.Ruling) bool { return r.Signer.Format != trust.Legacy })
+	if err == nil && !slices.ContainsFunc(verified.Rulings(), func(r trust.Ruling) bool { return r.Signer.Format != trust.Legacy }) {
+		err = errors.New("it is signed in the older format only")
+	}
+	return err
 }
 
 // minSettling is how long a push has at least to set its tags after it has looked
@@ -315,7 +360,11 @@ func (u *upload) tag(ctx context.Context, d *destination) error {
 		}
 	}()
 	for _, tag := range d.tags {
-		if err := d.pusher.Push(ctx, tag, u.artifact.manifest); err != nil {
+		if found, err := d.access.Digest(ctx, tag.TagStr()); err == nil && found == u.artifact.manifest.digest {
+			u.app.statusf("%s is %s already", tag.Name(), short(found))
+			continue
+		}
+		if err := d.access.Put(ctx, tag.TagStr(), types.OCIManifestSchema1, u.artifact.manifest.body); err != nil {
 			return d.failed("set the tag "+tag.Name(), err)
 		}
 		u.app.statusf("%s is %s", tag.Name(), short(u.artifact.manifest.digest))
@@ -331,16 +380,13 @@ func annotationsOf(made *artifact) map[string]string {
 	return m.Annotations
 }
 
-// isAnswer tells whether a registry refused with a status.
-func isAnswer(err error, status int) bool {
-	var refusal *transport.Error
-	return errors.As(err, &refusal) && refusal.StatusCode == status
-}
-
 // failed says what could not be done, and why, without the address of a request:
 // uploads carry what authorises them in it.
 func (d *destination) failed(doing string, err error) error {
 	var refusal *transport.Error
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return fmt.Errorf("cannot %s: %w", doing, f)
+	}
 	// Where plain HTTP may be, a refusal of that hides why HTTPS did not work.
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	if errors.As(err, &refusal) && !untrusted {

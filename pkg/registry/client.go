@@ -383,7 +383,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	if invalid := access.Check(); invalid != nil {
 		auth = unusable{invalid}
 	}
-	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, registry: registryOf(key, access)}
+	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, scope: rightTo(key.repository, "pull"), registry: registryOf(key, access)}
 }
 
 func (c *Client) link(key accessKey, access Access) *link {

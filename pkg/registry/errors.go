@@ -249,7 +249,7 @@ func (r *Repository) explain(err error) string {
 	for errors.As(err, &location) { // its words are the URL, query and all
 		err = location.Err
 	}
-	known, hints := r.session.secrets(r.access.repository), r.client.options.Hints
+	known, hints := r.session.secrets(r.scope), r.client.options.Hints
 	switch {
 	case errors.As(err, &address), errors.As(err, &rule):
 		return clean(firstOf(address, rule).Error(), known...)

@@ -272,7 +272,7 @@ func TestPlainHTTPIsNotUsedWhereTLSIsSpoken(t *testing.T) {
 // headByOthers asks for a tag as go-containerregistry does with our connection.
 func headByOthers(t *testing.T, repo *registry.Repository, tag name.Tag) error {
 	t.Helper()
-	_, err := remote.Head(tag, remote.WithTransport(repo.RoundTripper()), remote.WithAuth(repo.Auth()), remote.WithContext(t.Context()),
+	_, err := remote.Head(tag, remote.WithTransport(repo.RoundTripper()), remote.WithContext(t.Context()),
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}))
 	return err
 }

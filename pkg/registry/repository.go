@@ -21,7 +21,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -37,6 +36,8 @@ type Repository struct {
 	access  accessKey
 	session *session
 	auth    authn.Authenticator
+	// scope is the rights that a login asks for.
+	scope string
 	// registry is what Registry returns.
 	registry string
 }
@@ -55,38 +56,6 @@ func (r *Repository) Key() string { return r.access.String() }
 // brings along TLS material, a proxy or plain HTTP may be answered by a server
 // of its own, whatever the host: that is the registry of this access alone.
 func (r *Repository) Registry() string { return r.registry }
-
-// RoundTripper returns the guarded connection to the registry without any
-// credential, for clients that write and log in by themselves, such as
-// go-containerregistry's remote package together with Auth. Its rules on
-// addresses, redirects, realms and plain HTTP hold for them too.
-func (r *Repository) RoundTripper() http.RoundTripper { return others{r.session} }
-
-// others is the connection for clients that find out by themselves how to log in:
-// such a client tries plain HTTP after HTTPS, and asks a realm of its own accord.
-type others struct{ session *session }
-
-// RoundTrip implements http.RoundTripper.
-func (o others) RoundTrip(request *http.Request) (*http.Response, error) {
-	own := strings.EqualFold(request.URL.Host, o.session.link.host)
-	if own && request.URL.Scheme == "https" {
-		return o.session.link.RoundTrip(request)
-	}
-	e, err := o.session.endpoint(request.Context())
-	if err != nil {
-		return nil, err
-	}
-	if request.URL.Scheme == "http" && e.scheme != "http" {
-		return nil, refusef("refused to connect to %q by http: the registry speaks HTTPS", request.URL.Host)
-	}
-	if !own {
-		request = request.WithContext(e.leads(request.Context()))
-	}
-	return o.session.link.RoundTrip(request)
-}
-
-// Auth returns the credential of the access; authn.Anonymous when it has none.
-func (r *Repository) Auth() authn.Authenticator { return r.auth }
 
 // ask is a request to the repository.
 type ask struct {
@@ -115,7 +84,7 @@ func (r *Repository) exchange(ctx context.Context, a ask) (*http.Response, error
 	}
 	answer, err := r.attempt(ctx, a)
 	if err == nil && answer.StatusCode == http.StatusUnauthorized && r.answered(answer) &&
-		r.session.refused(r.access.repository, answer) {
+		r.session.refused(r.scope, answer) {
 		drain(answer)
 		answer, err = r.attempt(ctx, a)
 	}
@@ -136,7 +105,7 @@ func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	authorization, err := r.session.authorization(ctx, e, caller{auth: r.auth, repository: r.access.repository})
+	authorization, err := r.session.authorization(ctx, e, caller{auth: r.auth, scope: r.scope})
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +130,7 @@ func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error)
 func (r *Repository) noteRefusal(a ask, code int) {
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		r.session.tokens.remove(r.access.repository)
+		r.session.tokens.remove(r.scope)
 		ours := func(k digestKey) bool { return k.access == r.access }
 		r.client.proofs.removeAll(ours)
 		r.client.manifests.removeAll(ours) // to have one is a proof, too

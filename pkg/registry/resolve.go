@@ -183,6 +183,30 @@ func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, u
 	return found, false, err
 }
 
+// Digest asks the registry which digest a tag has now, by HEAD, and by GET where HEAD
+// does not tell. Nothing that is known answers it.
+//
+// Errors: those of Resolve.
+func (r *Repository) Digest(ctx context.Context, tag string) (v1.Hash, error) {
+	doing := "resolve tag " + tag + " of " + r.name
+	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
+	var refusal *answerError
+	switch {
+	case err == nil:
+		drain(head)
+		if digest := promised(head.Header); digest != (v1.Hash{}) {
+			return digest, nil
+		}
+	case !unanswered(err), errors.As(err, &refusal) && refusal.code == http.StatusForbidden:
+		return v1.Hash{}, r.failure(doing, err)
+	}
+	m, err := r.fetch(ctx, tag, v1.Hash{})
+	if err != nil {
+		return v1.Hash{}, r.failure(doing, err)
+	}
+	return m.Digest, nil
+}
+
 // unanswered tells whether an answer to HEAD may mean no more than that HEAD is
 // not supported or not permitted. GET decides then.
 func unanswered(err error) bool {

@@ -25,6 +25,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,7 +56,7 @@ const (
 type session struct {
 	client *Client
 	link   *link
-	tokens *cache[string, token]
+	tokens *cache[string, token] // by their scope
 
 	pings  flight.Group[struct{}, endpoint]
 	logins flight.Group[string, token]
@@ -81,7 +82,7 @@ func (e endpoint) leads(ctx context.Context) context.Context {
 	return context.WithValue(ctx, tripKey{}, &trip{at: e.login.from})
 }
 
-// token is a bearer token for one repository.
+// token is a bearer token for one scope.
 type token struct {
 	value string
 	// expires is before the end of its life, so that none is sent that ends on
@@ -141,9 +142,9 @@ func (s *session) lost() {
 // refused takes note of a 401 and tells whether another attempt may succeed.
 // It drops the token that was refused, unless another caller has already
 // replaced it, and follows the registry to another realm.
-func (s *session) refused(repository string, answer *http.Response) bool {
-	if t, ok := s.tokens.get(repository); ok && "Bearer "+t.value == answer.Request.Header.Get("Authorization") {
-		s.tokens.remove(repository)
+func (s *session) refused(scope string, answer *http.Response) bool {
+	if t, ok := s.tokens.get(scope); ok && "Bearer "+t.value == answer.Request.Header.Get("Authorization") {
+		s.tokens.remove(scope)
 	}
 	e, ok := s.known()
 	if asked := challengeOf(answer); ok && asked.scheme != "" && asked != e.login {
@@ -167,8 +168,8 @@ func (s *session) config(ctx context.Context, auth authn.Authenticator) (*authn.
 }
 
 // secrets are what an answer may repeat of what was sent.
-func (s *session) secrets(repository string) []string {
-	t, _ := s.tokens.get(repository)
+func (s *session) secrets(scope string) []string {
+	t, _ := s.tokens.get(scope)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, encoded, _ := strings.Cut(basic(&s.last), " ")
@@ -236,7 +237,7 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 // remembered costs nothing, not even the question to a live credential.
 func (s *session) authorization(ctx context.Context, e endpoint, who caller) (string, error) {
 	if e.login.scheme == "bearer" {
-		if t, ok := s.tokens.get(who.repository); ok && !t.expired(s.client.options.Clock()) {
+		if t, ok := s.tokens.get(who.scope); ok && !t.expired(s.client.options.Clock()) {
 			return "Bearer " + t.value, nil
 		}
 	}
@@ -249,17 +250,17 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 	case e.login.scheme != "bearer":
 		return basic(config), nil
 	}
-	t, err := share(ctx, &s.logins, who.repository, bounded(s.client, func(ctx context.Context) (token, error) {
-		if t, ok := s.tokens.get(who.repository); ok && !t.expired(s.client.options.Clock()) {
+	t, err := share(ctx, &s.logins, who.scope, bounded(s.client, func(ctx context.Context) (token, error) {
+		if t, ok := s.tokens.get(who.scope); ok && !t.expired(s.client.options.Clock()) {
 			return t, nil
 		}
-		t, err := s.login(ctx, e, who.repository, config)
+		t, err := s.login(ctx, e, who.scope, config)
 		if err != nil {
 			// The registry may have named the wrong realm, and may know better by now.
 			s.lost()
 			return t, err
 		}
-		s.tokens.put(who.repository, t)
+		s.tokens.put(who.scope, t)
 		return t, nil
 	}))
 	if err != nil {
@@ -268,10 +269,11 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 	return "Bearer " + t.value, nil
 }
 
-// caller is who asks for what: a credential and a repository.
+// caller is a credential and the rights to ask for with it: scopes of the Docker
+// token specification, separated by spaces.
 type caller struct {
-	auth       authn.Authenticator
-	repository string
+	auth  authn.Authenticator
+	scope string
 }
 
 // basic returns the header of RFC 7617, empty for an anonymous caller.
@@ -297,10 +299,10 @@ type loginError struct {
 func (e *loginError) Error() string { return fmt.Sprintf("login at %q failed: %s", e.realm, e.err) }
 func (e *loginError) Unwrap() error { return e.err }
 
-// login asks the realm of a challenge for a token to pull from a repository.
+// login asks the realm of a challenge for a token for some scopes.
 // An identity token is exchanged by OAuth 2.0 (POST), all else by GET.
 // It is asked by plain HTTP only where the registry itself speaks nothing else.
-func (s *session) login(ctx context.Context, e endpoint, repository string, config *authn.AuthConfig) (token, error) {
+func (s *session) login(ctx context.Context, e endpoint, scope string, config *authn.AuthConfig) (token, error) {
 	realm, err := url.Parse(e.login.realm)
 	if err != nil || realm.Host == "" {
 		return token{}, &loginError{realm: s.link.host, err: refusef("the login realm that the registry names is not a URL")}
@@ -314,7 +316,7 @@ func (s *session) login(ctx context.Context, e endpoint, repository string, conf
 			return token{}, err
 		}
 	}
-	query := url.Values{"scope": {"repository:" + repository + ":pull"}}
+	query := url.Values{"scope": strings.Fields(scope)}
 	if e.login.service != "" {
 		query.Set("service", e.login.service)
 	}
@@ -358,9 +360,9 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 		return token{}, failed
 	}
 	var got struct {
-		Token       string `json:"token"`
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int64  `json:"expires_in"`
+		Token       string          `json:"token"`
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
 	}
 	text, err := limit.ReadAll(answer.Body, maxAnswerBytes)
 	if err != nil {
@@ -376,12 +378,17 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 	if t.value == "" || len(t.value) > maxTokenBytes || strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return token{}, noToken(answer)
 	}
-	life := tokenLife
-	if got.ExpiresIn > 0 {
-		life = time.Duration(min(got.ExpiresIn, int64(maxTokenLife/time.Second))) * time.Second
-	}
-	t.expires = s.client.options.Clock().Add(life * 9 / 10)
+	t.expires = s.client.options.Clock().Add(lifeOf(got.ExpiresIn) * 9 / 10)
 	return t, nil
+}
+
+// lifeOf reads how many seconds a token lives. Some realms write a string.
+func lifeOf(expiresIn []byte) time.Duration {
+	seconds, err := strconv.ParseFloat(strings.Trim(string(expiresIn), `"`), 64)
+	if err != nil || !(seconds >= 1) {
+		return tokenLife
+	}
+	return time.Duration(min(seconds, maxTokenLife.Seconds())) * time.Second
 }
 
 func noToken(answer *http.Response) error {

@@ -29,6 +29,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	intoto "github.com/in-toto/attestation/go/v1"
 	"github.com/sigstore/cosign/v3/pkg/cosign/bundle"
 	cosignremote "github.com/sigstore/cosign/v3/pkg/cosign/remote"
@@ -44,6 +45,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // PublicLog is Sigstore's public transparency log.
@@ -54,21 +57,31 @@ const logTimeout = 90 * time.Second
 
 // Options say where signatures go.
 type Options struct {
-	// Remote is the way to the registry.
+	// Remote is the way to the registry for the older format and for blobs.
 	Remote []remote.Option
+	// Registry is the way to the repository for manifests. Attach needs it.
+	Registry Registry
 	// Log is the address of a transparency log (Rekor, version 1 of its API) that
 	// every signature is recorded in; empty: none.
 	Log string
 }
 
+// Registry reads and writes one repository. *registry.Repository is one.
+type Registry interface {
+	trust.Repository
+	// Put stores a manifest under a tag or digest.
+	Put(ctx context.Context, ref string, mediaType types.MediaType, body []byte) error
+}
+
 // Attach signs the manifest of a digest, which must be in the registry, and
-// stores the signature as a Sigstore bundle that refers to it.
+// stores the signature as a Sigstore bundle that refers to it. It returns when the
+// signature is listed where a trust.Verifier looks for it.
 func (k *Key) Attach(ctx context.Context, subject name.Digest, o Options) error {
 	signed, err := k.Bundle(ctx, subject.DigestStr(), o.Log)
 	if err != nil {
 		return err
 	}
-	return ociremote.WriteAttestationNewBundleFormat(subject, signed, cosigntypes.CosignSignPredicateType, o.remote(ctx))
+	return attach(ctx, subject, signed, o)
 }
 
 // Bundle signs a digest and returns the Sigstore bundle, with the entry of a log

@@ -48,6 +48,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 
+	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/sign"
 )
 
@@ -68,6 +69,23 @@ func pushed(t *testing.T, referrers bool) name.Digest {
 	at := repository.Digest(digest.String())
 	g.Expect(remote.Write(at, image)).To(Succeed())
 	return at
+}
+
+// options is the way to the registry of an image.
+func options(t *testing.T, of name.Digest) sign.Options {
+	t.Helper()
+	client, err := registry.NewClient(registry.Options{})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	repository := client.Repository(of.Context(), registry.Access{}).Writable()
+	return sign.Options{Remote: []remote.Option{remote.WithTransport(repository.RoundTripper())}, Registry: repository}
+}
+
+// recorded has signatures recorded in a log.
+func recorded(t *testing.T, of name.Digest, log string) sign.Options {
+	t.Helper()
+	o := options(t, of)
+	o.Log = log
+	return o
 }
 
 func newKey(t *testing.T) *sign.Key {
@@ -125,11 +143,11 @@ func TestCosignAcceptsWhatIsSigned(t *testing.T) {
 			g := NewWithT(t)
 			of, key, other := pushed(t, referrers), newKey(t), newKey(t)
 			g.Expect(bundlesVerify(t, of, demand(t, key))).NotTo(Succeed())
-			g.Expect(key.Attach(t.Context(), of, sign.Options{})).To(Succeed())
+			g.Expect(key.Attach(t.Context(), of, options(t, of))).To(Succeed())
 			g.Expect(bundlesVerify(t, of, demand(t, key))).To(Succeed())
 			g.Expect(bundlesVerify(t, of, demand(t, other))).NotTo(Succeed())
 
-			g.Expect(other.Attach(t.Context(), of, sign.Options{})).To(Succeed())
+			g.Expect(other.Attach(t.Context(), of, options(t, of))).To(Succeed())
 			g.Expect(bundlesVerify(t, of, demand(t, key))).To(Succeed(), "a second signature hides the first")
 			g.Expect(bundlesVerify(t, of, demand(t, other))).To(Succeed())
 
@@ -224,12 +242,12 @@ func TestSignaturesCarryTheEntryOfALog(t *testing.T) {
 		return checks
 	}
 	of, key := pushed(t, true), newKey(t)
-	g.Expect(key.Attach(t.Context(), of, sign.Options{})).To(Succeed())
+	g.Expect(key.Attach(t.Context(), of, options(t, of))).To(Succeed())
 	g.Expect(key.AttachLegacy(t.Context(), of, sign.Options{})).To(Succeed())
 	g.Expect(bundlesVerify(t, of, logged(key))).NotTo(Succeed(), "what no log knows counts where a log has to")
 	g.Expect(legacyVerifies(t, of, logged(key))).NotTo(Succeed())
 
-	g.Expect(key.Attach(t.Context(), of, sign.Options{Log: server.URL})).To(Succeed())
+	g.Expect(key.Attach(t.Context(), of, recorded(t, of, server.URL))).To(Succeed())
 	g.Expect(bundlesVerify(t, of, logged(key))).To(Succeed())
 	g.Expect(key.AttachLegacy(t.Context(), of, sign.Options{Log: server.URL})).To(Succeed())
 	g.Expect(legacyVerifies(t, of, logged(key))).To(Succeed())
@@ -240,7 +258,7 @@ func TestALogThatRefusesFailsTheSignature(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
 	of, key := pushed(t, true), newKey(t)
-	g.Expect(key.Attach(t.Context(), of, sign.Options{Log: server.URL})).NotTo(Succeed())
+	g.Expect(key.Attach(t.Context(), of, recorded(t, of, server.URL))).NotTo(Succeed())
 	g.Expect(bundlesVerify(t, of, demand(t, key))).NotTo(Succeed(), "something was attached")
 }
 

@@ -54,6 +54,10 @@ type listing struct {
 	name  string // as errors call it
 	found []referrer
 	bytes int
+	// absent tells that the registry keeps no such list.
+	absent bool
+	// index is the list itself where it is kept under a tag.
+	index []byte
 }
 
 // errNoIndex is a page that is not an image index.

@@ -156,52 +156,59 @@ func nextPage(header http.Header) string {
 }
 
 // referrers lists what the registry says refers to a digest (Distribution
-// Specification 1.1, "Listing Referrers"), which is nothing where it has no such
-// list. With an error comes what was listed before.
-func (r *reader) referrers(ctx context.Context, digest v1.Hash) ([]referrer, error) {
+// Specification 1.1, "Listing Referrers"). The list is absent where the registry
+// keeps none. With an error comes what was listed before.
+func (r *reader) referrers(ctx context.Context, digest v1.Hash) (listing, error) {
 	doing := "list the referrers of " + digest.String()
 	listed := listing{name: "the list of referrers of " + digest.String()}
 	for query, pages := "", 0; pages < maxPages; pages++ {
 		answer, err := r.get(ctx, ask{target: url.URL{Path: "referrers/" + digest.String(), RawQuery: query}, accept: string(types.OCIImageIndex)})
-		if answered(err, http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable) {
-			return listed.found, nil // not supported, says the specification
+		if err != nil && answer.body == nil && !answered(err, noReferrers()...) {
+			return listed, &unreadError{doing: doing, err: err}
 		}
-		if err != nil && answer.body == nil {
-			return listed.found, &unreadError{doing: doing, err: err}
-		}
-		if answer.mediaType != string(types.OCIImageIndex) {
-			return listed.found, nil // some page of somebody else
+		if answer.mediaType != string(types.OCIImageIndex) { // not supported, or some page of somebody else
+			listed.absent = pages == 0
+			return listed, nil
 		}
 		if err = cmp.Or(err, listed.add(answer.body)); err != nil {
-			return listed.found, &unreadError{doing: doing, err: err}
+			return listed, &unreadError{doing: doing, err: err}
 		}
 		if answer.next == "" || answer.next == query {
-			return listed.found, nil
+			return listed, nil
 		}
 		query = answer.next
 	}
-	return listed.found, &unreadError{doing: doing, err: fmt.Errorf("the list is longer than %d pages, and the rest was not read", maxPages)}
+	return listed, &unreadError{doing: doing, err: fmt.Errorf("the list is longer than %d pages, and the rest was not read", maxPages)}
+}
+
+// noReferrers are the answers of a registry that keeps no list of referrers. The
+// specification names 404; the others are in use.
+func noReferrers() []int {
+	return []int{http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable}
 }
 
 // tagged lists what is noted under the tag that stands in for the list of
 // referrers (Distribution Specification 1.1, "Referrers Tag Schema").
-func (r *reader) tagged(ctx context.Context, digest v1.Hash) ([]referrer, error) {
-	tag := fallbackTag(digest)
+func (r *reader) tagged(ctx context.Context, digest v1.Hash) (listing, error) {
+	tag := FallbackTag(digest)
+	listed := listing{name: "the list of referrers under the tag " + tag}
 	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}, accept: string(types.OCIImageIndex)})
 	if answered(err, http.StatusNotFound, http.StatusNotAcceptable) {
-		return nil, nil
+		listed.absent = true
+		return listed, nil
 	}
 	if err != nil {
-		return nil, &unreadError{doing: "get the tag " + tag, err: err}
+		return listed, &unreadError{doing: "get the tag " + tag, err: err}
 	}
-	listed := listing{name: "the list of referrers under the tag " + tag}
+	listed.index = answer.body
 	if err = listed.add(answer.body); err != nil && !errors.Is(err, errNoIndex) {
-		return listed.found, &unreadError{doing: "get the tag " + tag, err: err}
+		return listed, &unreadError{doing: "get the tag " + tag, err: err}
 	}
-	return listed.found, nil // a manifest of another kind refers to nothing
+	return listed, nil // a manifest of another kind refers to nothing
 }
 
-func fallbackTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }
+// FallbackTag returns the tag that stands in for the list of referrers of a digest.
+func FallbackTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest.Hex }
 
 // manifestByDigest returns a manifest.
 func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, error) {
@@ -218,7 +225,7 @@ func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, er
 // legacyManifest returns the manifest behind the tag of COSIGN's
 // SIGNATURE_SPEC.md; ok is false when there is none.
 func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byte, ok bool, err error) {
-	tag := fallbackTag(digest) + ".sig"
+	tag := FallbackTag(digest) + ".sig"
 	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + tag}})
 	if answered(err, http.StatusNotFound) {
 		return nil, false, nil

@@ -79,13 +79,13 @@ func (s *search) run(ctx context.Context) {
 	}
 	listed, err := s.reader.referrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
-	s.referrers(ctx, listed, BundleReferrer)
+	s.referrers(ctx, listed.found, BundleReferrer)
 	if s.needs() == 0 {
 		return
 	}
 	listed, err = s.reader.tagged(ctx, s.subject.Digest)
 	s.note(forBoth, err)
-	s.referrers(ctx, listed, BundleTag)
+	s.referrers(ctx, listed.found, BundleTag)
 	if s.needs()&forCosign != 0 {
 		s.note(forCosign, s.legacy(ctx))
 	}

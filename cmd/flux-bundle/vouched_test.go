@@ -1,0 +1,266 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/crane"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	. "github.com/onsi/gomega"
+	"github.com/sigstore/cosign/v3/pkg/cosign"
+
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// TestASignatureIsBelievedWhenAReaderFindsIt pushes to registries that answer the
+// question for referrers in odd ways. If a push succeeds, our reader and that of cosign
+// find the signature.
+func TestASignatureIsBelievedWhenAReaderFindsIt(t *testing.T) {
+	g := NewWithT(t)
+	key, public := keyPair(t, "")
+	blake := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"digest":"blake3:` + strings.Repeat("0", 64) + `"}]}`
+	for title, answer := range map[string]http.HandlerFunc{
+		"404": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+		"400": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) },
+		"405": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) },
+		"406": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotAcceptable) },
+		"a page": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = w.Write([]byte("<html>")) // the command reads it
+		},
+		"an object": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write([]byte("{}"))
+		},
+	} {
+		for _, junk := range []bool{false, true} {
+			r := serve(t)
+			ref := r.Host() + "/org/app:v1"
+			tagged := func(http.ResponseWriter, *http.Request) bool { return false }
+			if junk { // somebody else pushed it before
+				digest := strings.TrimSpace(after(must(t, "-f", manifests(t), "-t", ref), "@sha256:"))
+				tagged = holds("/manifests/sha256-"+digest, blake)
+			}
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+				if strings.Contains(request.URL.Path, "/referrers/") {
+					answer(w, request)
+					return true
+				}
+				return tagged(w, request)
+			})
+			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key)
+			g.Expect(run.code).To(Equal(exitOK), title+": "+run.err)
+			_, err := verifies(t, ref, public)
+			g.Expect(err).NotTo(HaveOccurred(), title)
+			if title == "405" || junk { // cosign takes neither
+				continue
+			}
+			of, err := name.NewDigest(strings.TrimSpace(run.out))
+			g.Expect(err).NotTo(HaveOccurred())
+			bundles, _, err := cosign.GetBundles(t.Context(), of, nil)
+			g.Expect(err).NotTo(HaveOccurred(), title)
+			g.Expect(bundles).NotTo(BeEmpty(), title)
+		}
+	}
+}
+
+// holds has a manifest under a path, which others may write. The registry of the tests
+// decodes digests, so it cannot store an unknown one.
+func holds(path, body string) publish.Instead {
+	var mu sync.Mutex
+	stored := []byte(body)
+	return func(w http.ResponseWriter, request *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if !strings.HasSuffix(request.URL.Path, path) {
+			return false
+		}
+		if request.Method == http.MethodPut {
+			stored, _ = io.ReadAll(request.Body) // what cannot be read is not found again
+			w.WriteHeader(http.StatusCreated)
+			return true
+		}
+		digest, _, _ := v1.SHA256(bytes.NewReader(stored)) // memory can be read
+		w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+		w.Header().Set("Docker-Content-Digest", digest.String())
+		_, _ = w.Write(stored) // the test reads it
+		return true
+	}
+}
+
+// TestTheBytesOfAManifestAreThoseThatWerePushed pushes to registries that store a
+// manifest in other bytes.
+func TestTheBytesOfAManifestAreThoseThatWerePushed(t *testing.T) {
+	key, _ := keyPair(t, "")
+	for title, c := range map[string]struct {
+		part  string // of the manifests that are stored in other bytes
+		words []string
+	}{
+		"by digest":        {"/manifests/sha256:", []string{"does not give back the manifest sha256:", "no tag was set"}},
+		"under a tag only": {"/manifests/v1", []string{"stores the manifest in other bytes", "no other push moved the tag"}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			var mu sync.Mutex
+			stored := map[string][]byte{}
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				at := request.URL.Path
+				if request.Method == http.MethodPut && strings.Contains(at, c.part) {
+					body, _ := io.ReadAll(request.Body)
+					body = append(body, '\n')
+					digest, _, _ := v1.SHA256(bytes.NewReader(body))
+					stored[at], stored["/v2/org/app/manifests/"+digest.String()] = body, body
+					w.WriteHeader(http.StatusCreated)
+					return true
+				}
+				body, found := stored[at]
+				if found {
+					digest, _, _ := v1.SHA256(bytes.NewReader(body))
+					w.Header().Set("Docker-Content-Digest", digest.String())
+					w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+					_, _ = w.Write(body) // the command reads it
+				}
+				return found
+			})
+			for _, args := range [][]string{{"-s", key}, nil} {
+				run := environment{passwordVariable: ""}.flux(t, append([]string{"-f", manifests(t), "-t", r.Host() + "/org/app:v1"}, args...)...)
+				g.Expect(run.code).To(Equal(exitFailure), run.err)
+				g.Expect(run.out).To(BeEmpty())
+				expectOneError(g, run, c.words...)
+			}
+		})
+	}
+}
+
+// TestAPushObeysTheRulesOfTheNetwork holds that the flags about login realms and
+// networks work on a push as they do on a pull.
+func TestAPushObeysTheRulesOfTheNetwork(t *testing.T) {
+	realm := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(realm.Close)
+	at, err := url.Parse(realm.URL)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	elsewhere := "localhost:" + at.Port()
+	r := serve(t)
+	r.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="https://`+elsewhere+`/token",service="registry"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	config := `{"auths":{"` + r.Host() + `":{"username":"robot","password":"word"}}}`
+	t.Setenv("DOCKER_CONFIG", folder(t, map[string]string{"config.json": config}))
+	for _, c := range []struct {
+		flags []string
+		words string
+	}{
+		{nil, "refused to send credentials to the login realm"},
+		{[]string{"--registry-auth-realms", elsewhere}, "its certificate is not valid"},
+	} {
+		run := flux(t, append([]string{"-f", manifests(t), "-t", r.Host() + "/org/app:v1"}, c.flags...)...)
+		g := NewWithT(t)
+		g.Expect(run.code).To(Equal(exitFailure))
+		expectOneError(g, run, c.words)
+	}
+}
+
+// TestARegistryThatNamesNoDigestsIsPushedToAgain pushes a tag twice to a registry that
+// sends no Docker-Content-Digest.
+func TestARegistryThatNamesNoDigestsIsPushedToAgain(t *testing.T) {
+	g := NewWithT(t)
+	key, public := keyPair(t, "")
+	r := serve(t)
+	r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+		answer, err := r.Shelf().Transport.RoundTrip(request)
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		answer.Header.Del("Docker-Content-Digest")
+		maps.Copy(w.Header(), answer.Header)
+		w.WriteHeader(answer.StatusCode)
+		_, _ = io.Copy(w, answer.Body) // the command reads it
+		return true
+	})
+	ref := r.Host() + "/org/app:v1"
+	for range 2 {
+		for _, immutable := range []string{"--immutable=false", "--immutable"} {
+			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key, immutable)
+			g.Expect(run.code).To(Equal(exitOK), run.err)
+		}
+	}
+	r.Answer(nil)
+	_, err := verifies(t, ref, public)
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = crane.Digest(ref)
+	g.Expect(err).NotTo(HaveOccurred())
+}
+
+// TestASignatureThatAnotherJobOverwritesIsListedAgain overwrites the list of referrers
+// under the fallback tag, as a job does that read the list before this one wrote it.
+func TestASignatureThatAnotherJobOverwritesIsListedAgain(t *testing.T) {
+	const empty = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+	key, public := keyPair(t, "")
+	for title, after := range map[string]string{
+		"right after it is written": "/manifests/sha256-",
+		"when the tag is set":       "/manifests/v1",
+	} {
+		t.Run(title, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			ref := r.Host() + "/org/app:v1"
+			var mu sync.Mutex
+			var list string // its path
+			written, lost := false, false
+			r.Answer(func(_ http.ResponseWriter, request *http.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				// The request after the one that wrote comes when the other job has written.
+				if written && !lost && list != "" {
+					lost = true
+					overwrite, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+r.Host()+list, strings.NewReader(empty))
+					g.Expect(err).NotTo(HaveOccurred())
+					overwrite.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+					answer, err := r.Shelf().Transport.RoundTrip(overwrite)
+					g.Expect(err).NotTo(HaveOccurred())
+					g.Expect(answer.Body.Close()).To(Succeed())
+				}
+				if request.Method == http.MethodPut && strings.Contains(request.URL.Path, "/manifests/sha256-") {
+					list = request.URL.Path
+				}
+				written = written || request.Method == http.MethodPut && strings.Contains(request.URL.Path, after)
+				return false
+			})
+			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key)
+			g.Expect(run.code).To(Equal(exitOK), run.err)
+			g.Expect(lost).To(BeTrue())
+			_, err := verifies(t, ref, public)
+			g.Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}

@@ -1,0 +1,157 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// rightTo returns the scope of a login for some actions in a repository.
+func rightTo(repository, actions string) string { return "repository:" + repository + ":" + actions }
+
+// Writable returns the same repository with logins that ask for the right to push,
+// also to read: registries that create a repository with its first push do not
+// tell others that a tag is missing.
+func (r *Repository) Writable() *Repository {
+	writable := *r
+	writable.scope = rightTo(r.access.repository, "pull,push")
+	return &writable
+}
+
+// RoundTripper returns the guarded connection to the registry for clients that
+// write, such as go-containerregistry's remote package. It logs in by itself with
+// the credential and the rules of this repository, so that such a client needs no
+// credential: it answers the question for /v2/ with 200 once the registry is found.
+func (r *Repository) RoundTripper() http.RoundTripper { return writer{r} }
+
+// writer is the connection of clients that write.
+type writer struct{ repository *Repository }
+
+// RoundTrip implements http.RoundTripper.
+func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
+	session := w.repository.session
+	if w.repository.invalid != nil {
+		return nil, w.repository.invalid
+	}
+	e, err := session.endpoint(request.Context())
+	if err != nil {
+		return nil, err
+	}
+	own := strings.EqualFold(request.URL.Host, session.link.host)
+	switch {
+	case own && request.URL.Scheme != e.scheme, request.URL.Scheme == "http" && e.scheme != "http":
+		return nil, refusef("refused to connect to %q by %s: the registry speaks %s", request.URL.Host, request.URL.Scheme, strings.ToUpper(e.scheme))
+	case !own && redirectedFrom(request) == nil: // where an upload goes on
+		return session.link.RoundTrip(request.WithContext(e.leads(request.Context())))
+	case !own:
+		return session.link.RoundTrip(request)
+	case request.URL.Path == "/v2/":
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: request}, nil
+	}
+	return w.attempt(request, e)
+}
+
+// attempt sends a request to the registry. An expired token is refreshed once if
+// the body can be sent again.
+func (w writer) attempt(request *http.Request, e endpoint) (*http.Response, error) {
+	scope := w.scope(request)
+	answer, err := w.send(request, e, scope)
+	if err != nil || answer.StatusCode != http.StatusUnauthorized || !w.repository.session.refused(scope, answer) {
+		return answer, err
+	}
+	again := request.Clone(request.Context())
+	switch {
+	case request.GetBody != nil:
+		if again.Body, err = request.GetBody(); err != nil {
+			return answer, nil //nolint:nilerr // the answer says what is wrong
+		}
+	case request.Body != nil && request.Body != http.NoBody:
+		return answer, nil
+	}
+	drain(answer)
+	if e, err = w.repository.session.endpoint(request.Context()); err != nil {
+		return nil, err
+	}
+	return w.send(again, e, scope)
+}
+
+func (w writer) send(request *http.Request, e endpoint, scope string) (*http.Response, error) {
+	authorization, err := w.repository.session.authorization(request.Context(), e, caller{auth: w.repository.auth, scope: scope})
+	if err != nil {
+		return nil, err
+	}
+	return (&authorized{link: w.repository.session.link, origin: request.URL, header: authorization}).RoundTrip(request)
+}
+
+// scope adds the right to read where a blob is mounted from.
+func (w writer) scope(request *http.Request) string {
+	if from := request.URL.Query().Get("from"); from != "" && request.Method == http.MethodPost {
+		return w.repository.scope + " " + rightTo(from, "pull")
+	}
+	return w.repository.scope
+}
+
+// patience is how long Put waits before it tries again.
+func patience() []time.Duration { return []time.Duration{time.Second, 3 * time.Second} }
+
+// Put stores a manifest under a tag or digest. It tries again where the registry
+// is overloaded.
+//
+// Errors: *transport.Error for an answer that refuses; others are for Explain.
+func (r *Repository) Put(ctx context.Context, ref string, mediaType types.MediaType, body []byte) error {
+	for _, pause := range patience() {
+		err := r.put(ctx, ref, mediaType, body)
+		if refusal, ok := errors.AsType[*transport.Error](err); !ok || !refusal.Temporary() {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return r.put(ctx, ref, mediaType, body)
+}
+
+func (r *Repository) put(ctx context.Context, ref string, mediaType types.MediaType, body []byte) error {
+	e, err := r.session.endpoint(ctx)
+	if err != nil {
+		return err
+	}
+	target := url.URL{Scheme: e.scheme, Host: r.access.host, Path: "/v2/" + r.access.repository + "/manifests/" + ref}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", string(mediaType))
+	client := http.Client{Transport: r.RoundTripper()}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer drain(answer)
+	return transport.CheckError(answer, http.StatusOK, http.StatusCreated, http.StatusAccepted)
+}
