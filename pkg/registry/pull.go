@@ -50,11 +50,39 @@ func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) 
 		return r.failure(doing, err)
 	}
 	defer answer.Body.Close()
+	if coded(answer.Header) && answer.ContentLength != desc.Size {
+		return r.pullCoded(ctx, desc, answer, w)
+	}
 	if answer.ContentLength >= 0 && answer.ContentLength != desc.Size {
 		return fault.Retryf(v1alpha1.ReasonInvalidArtifact,
 			"cannot %s: the answer is %d bytes long, the manifest says %d", doing, answer.ContentLength, desc.Size)
 	}
 	if err := r.copyBlob(doing, desc, answer.Body, w); err != nil {
+		return err
+	}
+	r.prove(digestKey{access: r.access, digest: desc.Digest})
+	return nil
+}
+
+// pullCoded copies a blob that may be compressed on its way. It reads the answer once
+// to see which bytes have the digest, and asks again to copy them.
+func (r *Repository) pullCoded(ctx context.Context, desc v1.Descriptor, answer *http.Response, w io.Writer) error {
+	doing := "get blob " + desc.Digest.String() + " of " + r.name
+	asSent := r.copyBlob(doing, desc, answer.Body, io.Discard)
+	_ = answer.Body.Close() // what is left of it does not matter
+	again, err := r.send(ctx, ask{method: http.MethodGet, kind: "blobs", ref: desc.Digest.String()})
+	if err != nil {
+		return r.failure(doing, err)
+	}
+	defer again.Body.Close()
+	content := io.ReadCloser(again.Body)
+	if asSent != nil {
+		if content, err = decoder(again.Body); err != nil {
+			return fmt.Errorf("%w (its Content-Encoding is %s)", asSent, fault.Quote(answer.Header.Get("Content-Encoding")))
+		}
+		defer content.Close()
+	}
+	if err := r.copyBlob(doing, desc, content, w); err != nil {
 		return err
 	}
 	r.prove(digestKey{access: r.access, digest: desc.Digest})

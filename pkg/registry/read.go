@@ -18,6 +18,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -129,6 +130,14 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 		return reply{}, newAnswerError(answer, r.client.options.Clock())
 	}
 	got.body, err = limit.ReadAll(answer.Body, MaxManifest)
+	want, _ := v1.NewHash(key.ref) // a tag has no digest
+	if err == nil {
+		meant := want
+		if key.kind == "referrers" { // the digest is that of the subject
+			meant = v1.Hash{}
+		}
+		got.body = uncoded(got.body, cmp.Or(meant, promised(answer.Header)), MaxManifest)
+	}
 	switch {
 	case errors.Is(err, limit.ErrTooLong) && key.kind == "referrers":
 		got.cut = tooLarge(doing)
@@ -136,7 +145,6 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	case errors.Is(err, limit.ErrTooLong):
 		return reply{}, tooLarge(doing)
 	case err == nil && key.kind == "manifests":
-		want, _ := v1.NewHash(key.ref) // a tag has no digest
 		_, err = vouched(doing, got, want)
 	}
 	return got, err

@@ -114,6 +114,7 @@ func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error)
 	if err != nil {
 		return nil, err
 	}
+	request.Header.Set("Accept-Encoding", "identity")
 	if a.accept != "" {
 		request.Header.Set("Accept", a.accept)
 	}

@@ -18,6 +18,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -266,6 +267,7 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	if err != nil {
 		return nil, r.failure(doing, err)
 	}
+	body = uncoded(body, cmp.Or(want, promised(answer.Header)), MaxManifest)
 	digest, err := vouched(doing, reply{header: answer.Header, body: body}, want)
 	if err != nil {
 		return nil, r.failure(doing, err)

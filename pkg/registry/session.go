@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -368,7 +369,7 @@ func (s *session) readToken(answer *http.Response) (token, error) {
 	if err != nil {
 		return token{}, err
 	}
-	if json.Unmarshal(text, &got) != nil {
+	if json.Unmarshal(uncoded(text, v1.Hash{}, maxAnswerBytes), &got) != nil {
 		return token{}, noToken(answer)
 	}
 	t := token{value: got.Token}
