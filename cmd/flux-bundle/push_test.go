@@ -365,7 +365,7 @@ func TestHalfOfAPushIsToldAndSetsNoTag(t *testing.T) {
 			refuse: func(request *http.Request) bool {
 				return request.Method == http.MethodPut && strings.HasSuffix(request.URL.Path, "/manifests/v1")
 			},
-			words: []string{"cannot set the tag", "403 Forbidden", "it is pushed and signed, but not under all of its tags"},
+			words: []string{"cannot set the tag", "403 Forbidden", "it is pushed and signed, but no tag was set"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -55,6 +55,8 @@ type upload struct {
 	log string
 	// immutable refuses to move a tag.
 	immutable bool
+	// set counts the tags that lead to the artifact.
+	set int
 	// settled is when the tags of another push that began before ours were set are
 	// expected to be set as well.
 	settled time.Time
@@ -82,25 +84,34 @@ func (u *upload) run(ctx context.Context, tags []name.Tag) error {
 		}
 		all = append(all, d)
 	}
+	is := func(words string) func() string { return func() string { return words } }
 	for _, step := range []struct {
 		do func(ctx context.Context, d *destination) error
 		// unless says how things stand when it fails.
-		unless string
+		unless func() string
 	}{
-		{u.guard, "nothing was pushed"},
-		{u.push, "no tag was set"},
-		{u.sign, "it is pushed, but not signed, and no tag was set"},
-		{u.tag, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
-		{u.keepSigned, "it is pushed and tagged, but a reader does not find its signature"},
-		{u.readBack, "it is pushed" + u.andSigned() + ", but not under all of its tags"},
+		{u.guard, is("nothing was pushed")},
+		{u.push, is("no tag was set")},
+		{u.sign, is("it is pushed, but not signed, and no tag was set")},
+		{u.tag, func() string { return "it is pushed" + u.andSigned() + u.tagged() }},
+		{u.keepSigned, is("it is pushed and tagged, but a reader does not find its signature")},
+		{u.readBack, func() string { return "it is pushed" + u.andSigned() + u.tagged() }},
 	} {
 		for _, d := range all {
 			if err := step.do(ctx, d); err != nil {
-				return fmt.Errorf("%w; %s", err, step.unless)
+				return fmt.Errorf("%w; %s", err, step.unless())
 			}
 		}
 	}
 	return nil
+}
+
+// tagged says how things stand when a tag could not be set.
+func (u *upload) tagged() string {
+	if u.set == 0 {
+		return ", but no tag was set"
+	}
+	return ", but not under all of its tags"
 }
 
 func (u *upload) andSigned() string {
@@ -361,12 +372,14 @@ func (u *upload) tag(ctx context.Context, d *destination) error {
 	}()
 	for _, tag := range d.tags {
 		if found, err := d.access.Digest(ctx, tag.TagStr()); err == nil && found == u.artifact.manifest.digest {
+			u.set++
 			u.app.statusf("%s is %s already", tag.Name(), short(found))
 			continue
 		}
 		if err := d.access.Put(ctx, tag.TagStr(), types.OCIManifestSchema1, u.artifact.manifest.body); err != nil {
 			return d.failed("set the tag "+tag.Name(), err)
 		}
+		u.set++
 		u.app.statusf("%s is %s", tag.Name(), short(u.artifact.manifest.digest))
 	}
 	return nil
@@ -414,10 +427,19 @@ func (a answer) Error() string {
 	if len(a.refusal.Errors) > 0 {
 		said += fmt.Sprintf(" (%s)", fault.Words(fmt.Sprintf("%s: %s", a.refusal.Errors[0].Code, a.refusal.Errors[0].Message)))
 	}
-	switch a.refusal.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	lacks := slices.ContainsFunc(a.refusal.Errors, func(d transport.Diagnostic) bool {
+		return d.Code == transport.ManifestBlobUnknownErrorCode || d.Code == transport.BlobUnknownErrorCode
+	})
+	switch code := a.refusal.StatusCode; {
+	case lacks:
+		said += "; the registry does not have a blob that was uploaded before: push again"
+	case code == http.StatusUnauthorized, code == http.StatusForbidden:
 		said += "; log in with docker login or choose a --provider, and see that this account may push there"
-	case http.StatusNotFound:
+	case code == http.StatusRequestEntityTooLarge:
+		said += "; the registry, or a proxy in front of it, limits the size of uploads: push less, or raise that limit"
+	case code == http.StatusMethodNotAllowed:
+		said += "; the address takes no pushes: it may be a mirror, a proxy or no registry"
+	case code == http.StatusNotFound:
 		said += "; see that the repository exists and that this account may push there"
 	}
 	return said

@@ -264,3 +264,30 @@ func TestASignatureThatAnotherJobOverwritesIsListedAgain(t *testing.T) {
 		})
 	}
 }
+
+func TestAdviceFitsTheRefusal(t *testing.T) {
+	for title, c := range map[string]struct {
+		code        int
+		body, words string
+	}{
+		"an upload that is too large": {http.StatusRequestEntityTooLarge, "", "limits the size of uploads"},
+		"an address without pushes":   {http.StatusMethodNotAllowed, "", "takes no pushes"},
+		"a blob that got lost":        {http.StatusNotFound, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}`, "push again"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+				if request.Method != http.MethodPut || !strings.Contains(request.URL.Path, "/manifests/") {
+					return false
+				}
+				http.Error(w, c.body, c.code)
+				return true
+			})
+			run := flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1")
+			g.Expect(run.code).To(Equal(exitFailure))
+			expectOneError(g, run, c.words)
+			g.Expect(run.err).NotTo(ContainSubstring("see that the repository exists"))
+		})
+	}
+}

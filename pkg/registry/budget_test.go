@@ -22,6 +22,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -540,4 +541,69 @@ func TestEveryRequestIsObserved(t *testing.T) {
 		g.Expect(seen[operation].Duration).To(BeNumerically(">", 0), operation)
 	}
 	g.Expect(seen["get-blob"].Bytes).To(Equal(int64(12)))
+}
+
+// TestAFailureOfHeadIsNotAskedForByGet holds that only answers that may be about the
+// method lead to a GET.
+func TestAFailureOfHeadIsNotAskedForByGet(t *testing.T) {
+	for name, failure := range map[string]http.HandlerFunc{
+		"401":                 code(http.StatusUnauthorized, ""),
+		"429":                 code(http.StatusTooManyRequests, ""),
+		"500":                 code(http.StatusInternalServerError, ""),
+		"502":                 code(http.StatusBadGateway, ""),
+		"503":                 code(http.StatusServiceUnavailable, ""),
+		"a broken connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.putImage(t, "app:1", "x")
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			g.Expect(err).NotTo(HaveOccurred())
+			s.asked()
+			s.answerTo("/manifests/", failure)
+			_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			g.Expect(err).To(HaveOccurred())
+			_, err = repo.Digest(t.Context(), "1")
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(s.asked()).NotTo(ContainElement(HavePrefix("GET /v2/app/manifests/")))
+		})
+	}
+}
+
+// TestARefusedAnswerIsClosed looks at the observations, which are made when a body is
+// closed: a connection whose body stays open is lost.
+func TestARefusedAnswerIsClosed(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.putImage(t, "app:1", "x")
+	s.demandToken(&tokens{})
+	var mu sync.Mutex
+	refused := 0
+	options := quick()
+	options.Observe = func(o registry.Observation) {
+		mu.Lock()
+		defer mu.Unlock()
+		if o.Operation == "get-manifest" && o.Code == http.StatusUnauthorized {
+			refused++
+		}
+	}
+	repo := newClient(t, options).Repository(repository(t, s.host()+"/app"), user("u"))
+	once := true
+	inner := s.instead
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/manifests/") && once {
+			once = false
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="registry"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		return inner(w, r)
+	})
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	g.Expect(err).NotTo(HaveOccurred())
+	mu.Lock()
+	defer mu.Unlock()
+	g.Expect(refused).To(Equal(1))
 }

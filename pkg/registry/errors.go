@@ -300,6 +300,9 @@ func isAlert(err error) bool { return strings.Contains(err.Error(), "remote erro
 
 func (r *Repository) explainAnswer(answer *answerError, known []string) string {
 	said, hints := answer.Error(), r.client.options.Hints
+	if !answer.login && !answer.ping && !strings.EqualFold(answer.host, r.access.host) {
+		said += " from " + fault.Quote(answer.host) + ", where the registry redirects to"
+	}
 	if words := clean(words(answer.text), known...); words != "" {
 		said += fmt.Sprintf(": %q", words)
 	}

@@ -456,3 +456,38 @@ func TestAClientCertificateOpensTheRegistry(t *testing.T) {
 		})
 	}
 }
+
+// TestTheLifeOfATokenMayBeAString holds for realms that write expires_in in any form.
+func TestTheLifeOfATokenMayBeAString(t *testing.T) {
+	for life, asked := range map[string]int{`"300"`: 1, `300`: 1, `300.5`: 1, `null`: 2, `"soon"`: 2, `-1`: 2, `{}`: 2} {
+		t.Run(life, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.putImage(t, "app:1", "x")
+			logins := 0
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.URL.Path == "/token":
+					logins++
+					_, _ = io.WriteString(w, `{"token":"good","expires_in":`+life+`}`) // the client reads it
+				case r.Header.Get("Authorization") != "Bearer good":
+					w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="registry"`)
+					w.WriteHeader(http.StatusUnauthorized)
+				default:
+					return false
+				}
+				return true
+			})
+			now := time.Now()
+			options := quick()
+			options.Clock = func() time.Time { return now }
+			repo := newClient(t, options).Repository(repository(t, s.host()+"/app"), user("u"))
+			for range 2 {
+				_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				g.Expect(err).NotTo(HaveOccurred())
+				now = now.Add(2 * time.Minute)
+			}
+			g.Expect(logins).To(Equal(asked))
+		})
+	}
+}

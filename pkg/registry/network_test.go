@@ -146,6 +146,7 @@ func TestWhatStorageBehindARegistryAnswersSaysNothingAboutTheImage(t *testing.T)
 			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Pull(t.Context(), layer, io.Discard)
 			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 			NewWithT(t).Expect(err.Error()).NotTo(ContainSubstring("secretRef"), "no credential of ours would help")
+			NewWithT(t).Expect(err.Error()).To(ContainSubstring(strings.TrimPrefix(storage.URL, "http://")), "it is the storage that answers")
 		})
 	}
 }
