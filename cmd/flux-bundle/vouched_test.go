@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -166,23 +167,26 @@ func TestAPushObeysTheRulesOfTheNetwork(t *testing.T) {
 	t.Cleanup(realm.Close)
 	at, err := url.Parse(realm.URL)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	elsewhere := "localhost:" + at.Port()
+	elsewhere := at.Host
 	r := serve(t)
+	_, port, err := net.SplitHostPort(r.Host())
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	host := "localhost:" + port // another name than that of the realm
 	r.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="https://`+elsewhere+`/token",service="registry"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	config := `{"auths":{"` + r.Host() + `":{"username":"robot","password":"word"}}}`
+	config := `{"auths":{"` + host + `":{"username":"robot","password":"word"}}}`
 	t.Setenv("DOCKER_CONFIG", folder(t, map[string]string{"config.json": config}))
 	for _, c := range []struct {
 		flags []string
 		words string
 	}{
 		{nil, "refused to send credentials to the login realm"},
-		{[]string{"--registry-auth-realms", elsewhere}, "its certificate is not valid"},
+		{[]string{"--registry-auth-realms", elsewhere}, "signed by an unknown authority"},
 	} {
-		run := flux(t, append([]string{"-f", manifests(t), "-t", r.Host() + "/org/app:v1"}, c.flags...)...)
+		run := flux(t, append([]string{"-f", manifests(t), "-t", host + "/org/app:v1"}, c.flags...)...)
 		g := NewWithT(t)
 		g.Expect(run.code).To(Equal(exitFailure))
 		expectOneError(g, run, c.words)
