@@ -325,7 +325,7 @@ func (p *packing) open(n *node) (io.ReadCloser, error) {
 	}
 	p.packed.Files = append(p.packed.Files, n.path)
 	p.packed.FileBytes += n.size
-	return &exact{ctx: p.ctx, File: file, name: n.path, left: n.size}, nil
+	return &exact{ctx: p.ctx, file: file, name: n.path, left: n.size}, nil
 }
 
 // maxKeyBytes is more than any file that signs has.
@@ -354,10 +354,11 @@ func refuseKey(n *node, file io.ReadSeeker) error {
 
 var errChanged = errors.New("it changes while it is read")
 
-// exact reads a file that must have as many bytes as were announced.
+// exact reads a file that must have as many bytes as were announced. It does not
+// embed the file: io.Copy prefers the file's WriteTo to this Read.
 type exact struct {
-	ctx context.Context //nolint:containedctx // a reader has no other way to end with its attempt
-	*os.File
+	ctx  context.Context //nolint:containedctx // a reader has no other way to end with its attempt
+	file *os.File
 	name string
 	left int64
 }
@@ -367,7 +368,7 @@ func (e *exact) Read(b []byte) (int, error) {
 	if err := e.ctx.Err(); err != nil {
 		return 0, err
 	}
-	n, err := e.File.Read(b)
+	n, err := e.file.Read(b)
 	e.left -= int64(n)
 	if e.left < 0 || (e.left > 0 && errors.Is(err, io.EOF)) {
 		return 0, reading(e.name, errChanged)
@@ -377,6 +378,9 @@ func (e *exact) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Close closes the file.
+func (e *exact) Close() error { return e.file.Close() }
 
 // reading names the file of the folder that cannot be read.
 func reading(name string, err error) error {

@@ -18,6 +18,7 @@ package format_test
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -333,4 +334,52 @@ func TestFluxUnpacksWhatIsPacked(t *testing.T) {
 		return err
 	})).To(Succeed())
 	g.Expect(got).To(Equal(files))
+}
+
+// watched is a context that runs look whenever it is asked whether it is over.
+type watched struct {
+	context.Context
+	look func() error
+}
+
+func (w watched) Err() error { return w.look() }
+
+func TestAPackedFileIsWatchedWhileItIsRead(t *testing.T) {
+	const size = 8 << 20
+	for name, c := range map[string]struct {
+		meanwhile func(path string) error
+		want      func(g *WithT, err error)
+	}{
+		"the attempt ends": {
+			meanwhile: func(string) error { return context.Canceled },
+			want:      func(g *WithT, err error) { g.Expect(err).To(MatchError(context.Canceled)) },
+		},
+		"the file gets shorter": {
+			meanwhile: func(path string) error { return os.Truncate(path, size/2) },
+			want:      func(g *WithT, err error) { g.Expect(err).To(MatchError(ContainSubstring(`"a.yaml": it changes`))) },
+		},
+		"the file gets longer": {
+			meanwhile: func(path string) error { return os.Truncate(path, 2*size) },
+			want:      func(g *WithT, err error) { g.Expect(err).To(MatchError(ContainSubstring(`"a.yaml": it changes`))) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := folderOf(t, map[string]string{"a.yaml": strings.Repeat("a: b\n", size/5)})
+			path := filepath.Join(dir, "a.yaml")
+			g.Expect(os.Truncate(path, size)).To(Succeed())
+			root, err := os.OpenRoot(dir)
+			g.Expect(err).NotTo(HaveOccurred())
+			defer root.Close()
+			asked := 0
+			ctx := watched{t.Context(), func() error {
+				if asked++; asked == 50 { // while the file is read, a buffer at a time
+					return c.meanwhile(path)
+				}
+				return nil
+			}}
+			_, err = format.Pack(ctx, root, t.TempDir(), format.PackOptions{})
+			c.want(g, err)
+		})
+	}
 }
