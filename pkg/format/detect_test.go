@@ -165,6 +165,82 @@ func TestAFluxArtifactIsDetected(t *testing.T) {
 	}
 }
 
+// beside is a manifest with a layer more, which describes the others.
+func beside(m *format.Manifest, mediaType types.MediaType) *format.Manifest {
+	m.Layers = append([]v1.Descriptor{{MediaType: mediaType}}, m.Layers...)
+	return m
+}
+
+func TestALayerThatDescribesOthersDoesNotDecideWhatTheArtifactIs(t *testing.T) {
+	const rego = "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego"
+	titled := func(m *format.Manifest) *format.Manifest {
+		for i := range m.Layers {
+			m.Layers[i].Annotations = map[string]string{title: fmt.Sprintf("%d.yaml", i)}
+		}
+		return m
+	}
+	task := func() *format.Manifest {
+		return annotated("dev.tekton.image.name", "build", manifest(types.OCIConfigJSON, types.OCILayer, types.OCILayer))
+	}
+	for name, tc := range map[string]struct {
+		manifest *format.Manifest
+		options  format.Options
+		want     string
+	}{
+		"a chart with an SPDX document":               {beside(manifest(helmConfig, helmChart), "application/spdx+json"), format.Options{}, v1alpha1.FormatHelm},
+		"a chart with a CycloneDX document":           {beside(manifest(helmConfig, helmChart), "application/vnd.cyclonedx+json"), format.Options{Format: v1alpha1.FormatHelm}, v1alpha1.FormatHelm},
+		"a chart with an in-toto attestation":         {beside(manifest(helmConfig, helmChart), "application/vnd.in-toto+json"), format.Options{Format: v1alpha1.FormatHelm}, v1alpha1.FormatHelm},
+		"a Flux artifact with an SPDX document":       {beside(manifest(fluxConfig, fluxContent), "text/spdx"), format.Options{}, v1alpha1.FormatFlux},
+		"a Kyverno bundle with an SPDX document":      {beside(manifest("application/vnd.cncf.kyverno.bundle.config.v1+json", "x/y"), "text/spdx"), format.Options{}, v1alpha1.FormatKyverno},
+		"a container image with an SPDX document":     {beside(manifest(types.OCIConfigJSON, types.OCILayer), "application/spdx+json"), format.Options{Format: v1alpha1.FormatImage}, v1alpha1.FormatImage},
+		"files with an SPDX document, pinned":         {titled(beside(manifest(empty, "text/yaml"), "application/spdx+json")), format.Options{Format: v1alpha1.FormatFiles}, v1alpha1.FormatFiles},
+		"files with a policy in Rego, pinned":         {titled(manifest(empty, "text/yaml", rego)), format.Options{Format: v1alpha1.FormatFiles}, v1alpha1.FormatFiles},
+		"a chart with a policy in Rego":               {manifest(helmConfig, helmChart, rego), format.Options{}, v1alpha1.FormatHelm},
+		"an image with one titled layer":              {annotated(title, "a", manifest(types.OCIConfigJSON, types.OCILayer, types.OCILayer)), format.Options{Format: v1alpha1.FormatImage}, v1alpha1.FormatImage},
+		"an image with one layer of Tekton's":         {task(), format.Options{Format: v1alpha1.FormatImage}, v1alpha1.FormatImage},
+		"a Tekton bundle with one layer not Tekton's": {task(), format.Options{}, v1alpha1.FormatTekton},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			f, err := format.Detect(tc.manifest, tc.options)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(f.Name()).To(Equal(tc.want))
+		})
+	}
+}
+
+func TestAnArtifactIsPublishedWithoutTheLayerThatDescribesIt(t *testing.T) {
+	const spdx types.MediaType = "application/spdx+json"
+	content := layerOf(t, file{name: "a.yaml", body: "a: b\n"})
+	for name, tc := range map[string]struct {
+		config, layer types.MediaType
+		pinned        string
+	}{
+		"a Flux artifact":   {fluxConfig, fluxContent, ""},
+		"a container image": {types.OCIConfigJSON, types.OCILayer, v1alpha1.FormatImage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			b := blobs(t.TempDir())
+			m := manifest(tc.config)
+			m.Config = b.put(t, tc.config, []byte("{}"))
+			m.Layers = []v1.Descriptor{b.put(t, spdx, []byte("{}")), b.put(t, tc.layer, content)}
+			read, err := format.Convert(t.Context(), m, b, format.Options{Format: tc.pinned}, t.TempDir())
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(read.LayerDigest).To(Equal(m.Layers[1].Digest))
+			g.Expect(unpack(t, read.Path)).To(HaveKey("a.yaml"))
+		})
+	}
+}
+
+func TestAnUnknownArtifactOfTitledLayersMayBeFiles(t *testing.T) {
+	m := annotated(title, "deploy.yaml", artifact("application/vnd.example.deploy.v1", manifest(empty, "application/vnd.example.manifests+yaml")))
+	_, err := format.Detect(m, format.Options{})
+	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall, "spec.format Files")
+	_, err = format.Detect(m, format.Options{Format: v1alpha1.FormatFiles})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+}
+
 func TestAnUnknownArtifactIsDescribed(t *testing.T) {
 	g := NewWithT(t)
 	m := artifact("example/at", manifest("example/config", "example/a", "example/b", "example/a"))

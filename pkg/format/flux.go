@@ -45,6 +45,7 @@ func (flux) Name() string { return v1alpha1.FormatFlux }
 // too: what the .sourceignore files in the tree and the ignore option match,
 // or without either what Flux leaves out by default.
 func (f flux) Read(ctx context.Context, in Input) (*Content, error) {
+	in = in.contentOnly()
 	desc, err := fluxLayer(in.Manifest.Layers)
 	if err != nil {
 		return nil, err

@@ -98,6 +98,9 @@ type row struct {
 	needsConfig bool
 	// onlyPinned: it is refused unless spec.format names the format that reads it.
 	onlyPinned bool
+	// inPart: only some layers match, so that another format that spec.format names
+	// decides.
+	inPart bool
 }
 
 // table lists every kind of artifact that is told apart. The first row that
@@ -120,12 +123,15 @@ func table() []row {
 			refusal: "CUE must be rendered first; push the rendered YAML as a Flux artifact"},
 		{what: "a Helm plugin", matches: hasType(helmPlugin), refusal: "it holds no Kubernetes objects"},
 		{what: "a Fleet bundle", matches: hasType(fleetManifest), refusal: "only Fleet can read it"},
-		{what: "a conftest policy bundle", matches: hasLayerType(regoPrefix),
+		{what: "a conftest policy bundle", matches: isOfType(regoPrefix),
 			refusal: "Rego policies are no Kubernetes objects"},
 		{what: "a KCL package", matches: hasAnnotation(kclPackage),
 			refusal: "KCL must be rendered first; push the rendered YAML as a Flux artifact"},
-		{what: "a Tekton bundle", matches: hasLayerAnnotation(tektonPrefix), reads: tekton{}},
-		{what: "a Crossplane package", matches: hasLayerAnnotation(crossplaneMark), refusal: crossplaneRefusal},
+		{what: "a Tekton bundle", matches: allContent(isAnnotated(tektonPrefix)), reads: tekton{}},
+		{what: "a Tekton bundle", matches: anyLayer(isAnnotated(tektonPrefix)), reads: tekton{}, inPart: true},
+		// Crossplane marks one layer of several:
+		// https://github.com/crossplane/crossplane/blob/v2.0.2/contributing/specifications/xpkg.md
+		{what: "a Crossplane package", matches: anyLayer(isAnnotated(crossplaneMark)), refusal: crossplaneRefusal},
 		{what: "an imgpkg bundle", matches: isImageLabelled(imgpkgLabel), reads: imgpkg{}},
 		{what: "a Crossplane package", matches: isImageLabelled(crossplaneMark + ":"), refusal: crossplaneRefusal},
 		{what: "an OLM bundle", matches: isImageLabelled(olmPrefix), reads: image{}, onlyPinned: true,
@@ -245,6 +251,9 @@ func find(m *Manifest, pinned string) *row {
 		return nil
 	}
 	for _, r := range table() {
+		if r.inPart && pinned != "" && pinned != r.reads.Name() {
+			continue
+		}
 		if r.matches(m) || pinned == v1alpha1.FormatFiles && r.reads == Format(files{}) && anyLayer(isTitled)(m) {
 			return &r
 		}

@@ -34,6 +34,7 @@ func (image) Name() string { return v1alpha1.FormatImage }
 // Read publishes the file system that the layers make, one on the other. An
 // image that is one clean layer is published as that layer.
 func (i image) Read(ctx context.Context, in Input) (*Content, error) {
+	in = in.contentOnly()
 	if err := in.fetch(ctx, in.Manifest.Layers); err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ func (imgpkg) Name() string { return v1alpha1.FormatImgpkg }
 // kind and no name, so that it would break a generated kustomization. Images
 // are not looked up and templates not rendered.
 func (f imgpkg) Read(ctx context.Context, in Input) (*Content, error) {
+	in = in.contentOnly()
 	layers := in.Manifest.Layers
 	if len(layers) != 1 {
 		return nil, invalid("the imgpkg bundle has %d layers; imgpkg writes and reads exactly one: push it again with imgpkg push -b", len(layers))

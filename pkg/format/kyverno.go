@@ -51,6 +51,7 @@ func (kyverno) Name() string { return v1alpha1.FormatKyverno }
 
 // Read publishes the tree of a bundle, or each policy as a file.
 func (k kyverno) Read(ctx context.Context, in Input) (*Content, error) {
+	in = in.contentOnly()
 	read := k.readPolicies
 	if hasType(kyvernoBundle)(in.Manifest) {
 		read = k.readBundle

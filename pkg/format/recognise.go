@@ -81,16 +81,43 @@ func hasAnnotation(key string) func(*Manifest) bool {
 	}
 }
 
-func hasLayerType(prefix string) func(*Manifest) bool {
-	return anyLayer(func(l v1.Descriptor) bool { return strings.HasPrefix(string(l.MediaType), prefix) })
+// isOfType matches manifests whose config or all of whose content has a type that
+// begins with prefix.
+func isOfType(prefix string) func(*Manifest) bool {
+	return func(m *Manifest) bool {
+		return strings.HasPrefix(string(m.Config.MediaType), prefix) ||
+			allContent(func(l v1.Descriptor) bool { return strings.HasPrefix(string(l.MediaType), prefix) })(m)
+	}
 }
 
-func hasLayerAnnotation(prefix string) func(*Manifest) bool {
-	return anyLayer(func(l v1.Descriptor) bool { return hasKey(l.Annotations, prefix) })
+func isAnnotated(prefix string) func(v1.Descriptor) bool {
+	return func(l v1.Descriptor) bool { return hasKey(l.Annotations, prefix) }
 }
 
 func anyLayer(matches func(v1.Descriptor) bool) func(*Manifest) bool {
 	return func(m *Manifest) bool { return slices.ContainsFunc(m.Layers, matches) }
+}
+
+// allContent matches manifests with content, all of which matches.
+func allContent(matches func(v1.Descriptor) bool) func(*Manifest) bool {
+	return func(m *Manifest) bool {
+		content := m.content()
+		return len(content) > 0 && !slices.ContainsFunc(content, func(l v1.Descriptor) bool { return !matches(l) })
+	}
+}
+
+// content returns the layers but for signatures, attestations and SBOMs, which some
+// vendors ship as a layer beside what they describe.
+func (m *Manifest) content() []v1.Descriptor {
+	return slices.DeleteFunc(slices.Clone(m.Layers), func(l v1.Descriptor) bool { return isReferrerType(string(l.MediaType)) })
+}
+
+// contentOnly returns the input with the layers that are content.
+func (in Input) contentOnly() Input {
+	content := *in.Manifest
+	content.Layers = in.Manifest.content()
+	in.Manifest = &content
+	return in
 }
 
 func hasKey(values map[string]string, prefix string) bool {
@@ -104,10 +131,10 @@ func hasKey(values map[string]string, prefix string) bool {
 
 func isTitled(l v1.Descriptor) bool { return l.Annotations[titleAnnotation] != "" }
 
-// isReferrer matches what is stored beside an image to describe it.
+// isReferrer matches what is stored beside an image to describe it, by its type or
+// because it has no other content.
 func isReferrer(m *Manifest) bool {
-	return isReferrerType(m.ArtifactType) || isReferrerType(string(m.Config.MediaType)) ||
-		anyLayer(func(l v1.Descriptor) bool { return isReferrerType(string(l.MediaType)) })(m)
+	return isReferrerType(m.ArtifactType) || isReferrerType(string(m.Config.MediaType)) || len(m.Layers) > 0 && len(m.content()) == 0
 }
 
 func isReferrerType(mediaType string) bool {
@@ -130,24 +157,21 @@ func isReferrerType(mediaType string) bool {
 	return false
 }
 
-// isImage matches container images. A title on a layer says that the layer is
-// a file, whatever the config says.
+// isImage matches container images. Titles on all layers say that the layers are
+// files, whatever the config says.
 func isImage(m *Manifest) bool {
-	if !m.Config.MediaType.IsConfig() || len(m.Layers) == 0 {
-		return false
-	}
-	return !anyLayer(func(l v1.Descriptor) bool {
-		return isTitled(l) || !l.MediaType.IsLayer() && l.MediaType != zstdDockerLayer
+	return m.Config.MediaType.IsConfig() && !allContent(isTitled)(m) && allContent(func(l v1.Descriptor) bool {
+		return l.MediaType.IsLayer() || l.MediaType == zstdDockerLayer
 	})(m)
 }
 
 // isTimoniFiles matches what timoni artifact push wrote: none of its layers is
 // CUE. A layer that says nothing is.
 func isTimoniFiles(m *Manifest) bool {
-	return hasType(timoniConfig)(m) && !anyLayer(func(l v1.Descriptor) bool {
+	return hasType(timoniConfig)(m) && !slices.ContainsFunc(m.content(), func(l v1.Descriptor) bool {
 		content := l.Annotations[timoniContent]
 		return content == "" || strings.HasPrefix(content, "module") || strings.HasPrefix(content, "cue.mod")
-	})(m)
+	})
 }
 
 // isImageLabelled matches images whose config has a label that begins with
@@ -218,8 +242,12 @@ func configLimits() limit.JSON { return limit.JSON{Values: 50_000} }
 
 // unknown describes a manifest that no row of the table matches.
 func unknown(m *Manifest, o Options) string {
-	return fmt.Sprintf("unsupported artifact %s: manifest %s, artifactType %s, config %s, layers [%s]; supported: %s",
+	words := fmt.Sprintf("unsupported artifact %s: manifest %s, artifactType %s, config %s, layers [%s]; supported: %s",
 		o.Image, fault.Quote(string(m.MediaType)), fault.Quote(m.ArtifactType), fault.Quote(string(m.Config.MediaType)), layerTypes(m.Layers), supported())
+	if allContent(isTitled)(m) {
+		words += "; all layers have titles: spec.format " + v1alpha1.FormatFiles + " publishes them as files of these names"
+	}
+	return words
 }
 
 // layerTypes counts layers by their type, in the order in which the types
