@@ -17,8 +17,11 @@ limitations under the License.
 package bridge
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
@@ -27,10 +30,13 @@ import (
 const (
 	maxMetadataKeys  = 64
 	maxMetadataBytes = 32 << 10
+	// maxKeptBytes bounds the annotations that are kept in memory with content that
+	// an index lists.
+	maxKeptBytes = 8 << 10
 )
 
-// metadata is the annotations of a manifest, as many as fit in the order of
-// their keys, and what this project says itself, which always fits and wins.
+// metadata is the annotations of a manifest, as many as fit, and what this project
+// says itself, which always fits and wins.
 func metadata(annotations map[string]string, out Outcome) map[string]string {
 	ours := map[string]string{
 		v1alpha1.MetadataImage:        out.Image.Repository,
@@ -47,13 +53,43 @@ func metadata(annotations map[string]string, out Outcome) map[string]string {
 			all[key] = value
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		value := annotations[key]
-		if _, reserved := ours[key]; reserved || len(all) == maxMetadataKeys || size+len(key)+len(value) > maxMetadataBytes {
-			continue
-		}
-		all[key] = value
-		size += len(key) + len(value)
-	}
+	foreign := maps.Clone(annotations)
+	maps.DeleteFunc(foreign, func(key, _ string) bool {
+		_, reserved := ours[key]
+		return reserved
+	})
+	maps.Copy(all, fitting(foreign, maxMetadataKeys-len(all), maxMetadataBytes-size))
 	return all
+}
+
+// fitting returns the annotations that fit into a number of keys and of bytes: those
+// that Flux shows first, then others of the image specification, then the rest.
+func fitting(annotations map[string]string, keys, bytes int) map[string]string {
+	fit := map[string]string{}
+	for _, key := range slices.SortedFunc(maps.Keys(annotations), compareKeys) {
+		if size := len(key) + len(annotations[key]); len(fit) < keys && size <= bytes {
+			fit[key] = annotations[key]
+			bytes -= size
+		}
+	}
+	return fit
+}
+
+// compareKeys sorts annotations by what they are worth to readers.
+func compareKeys(a, b string) int {
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+}
+
+// rank is the place of a key among those of the image specification
+// (https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md).
+func rank(key string) int {
+	standard := []string{
+		specs.AnnotationSource, specs.AnnotationRevision, specs.AnnotationCreated, specs.AnnotationVersion, specs.AnnotationURL,
+		specs.AnnotationTitle, specs.AnnotationRefName, specs.AnnotationBaseImageDigest, specs.AnnotationBaseImageName,
+		specs.AnnotationVendor, specs.AnnotationLicenses, specs.AnnotationDocumentation, specs.AnnotationAuthors, specs.AnnotationDescription,
+	}
+	if place := slices.Index(standard, key); place >= 0 {
+		return place
+	}
+	return len(standard)
 }

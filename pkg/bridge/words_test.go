@@ -105,6 +105,19 @@ func TestMetadata(t *testing.T) {
 		g.Expect(metadata).NotTo(HaveKey("a.example/499"))
 	})
 
+	t.Run("has what Flux shows, whatever else there is", func(t *testing.T) {
+		g := NewWithT(t)
+		annotations := map[string]string{"org.opencontainers.image.revision": "main@sha1:abc", "a": strings.Repeat("x", 20<<10)}
+		for i := range 70 {
+			annotations[fmt.Sprintf("a.example/%03d", i)] = "x"
+			annotations[fmt.Sprintf("org.opencontainers.image.%03d", i)] = "x"
+		}
+		_, metadata := published(t, annotations)
+		g.Expect(metadata).To(HaveLen(64))
+		g.Expect(metadata).To(HaveKeyWithValue("org.opencontainers.image.revision", "main@sha1:abc"))
+		g.Expect(metadata).To(HaveKeyWithValue("org.opencontainers.image.source", "https://github.com/org/app.git"))
+	})
+
 	t.Run("has at most 32 KiB, ours among them", func(t *testing.T) {
 		g := NewWithT(t)
 		annotations := map[string]string{"huge": strings.Repeat("x", 64<<10), "small": "kept"}
