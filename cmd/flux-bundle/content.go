@@ -49,7 +49,7 @@ type contentFlags struct {
 func (f *contentFlags) bind(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.format, "format", v1alpha1.FormatAuto, "`format` that the artifact must have, as spec.format")
-	fs.StringVar(&f.platform, "platform", format.DefaultPlatform, "manifest of an index to read, by its `os/architecture`, as spec.platform")
+	fs.StringVar(&f.platform, "platform", "", "manifest of an index to read, by its `os/architecture`, as spec.platform (default: the only one, else linux/amd64)")
 	fs.StringVar(&f.layerType, "layer-media-type", "", "media `type` of the one layer to read, as spec.layerSelector.mediaType")
 	fs.StringVar(&f.layerOperation, "layer-operation", "", "`operation` on that layer, extract or copy, as spec.layerSelector.operation")
 	fs.StringSliceVar(&f.ignorePaths, "ignore-paths", nil, "`patterns` of files to leave out, in the format of .sourceignore, as spec.ignore")

@@ -127,7 +127,7 @@ func (f *contentFlags) check() error {
 	if err := oneOf("format", f.format, formats()); err != nil {
 		return err
 	}
-	if !platforms.MatchString(f.platform) {
+	if f.platform != "" && !platforms.MatchString(f.platform) {
 		return unexpected("platform", f.platform, "os/architecture, such as linux/arm64")
 	}
 	if f.layerOperation != "" {

@@ -206,7 +206,7 @@ func newInspection(r bridge.Reading, report *format.Report, err error) *inspecti
 		}
 	}
 	if c := r.Content; c != nil {
-		i.Format = c.Format
+		i.Format, i.Annotations = c.Format, c.Annotations
 		i.Published = &published{Revision: r.Revision, Digest: c.Digest.String(), Size: c.Size, Verbatim: c.Verbatim, ChartVersion: c.ChartVersion}
 	}
 	for _, o := range report.Omitted {

@@ -87,7 +87,11 @@ func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
 	out.Format, out.VerifiedBy, out.SkippedLinks = content.format, verified.By(), content.skippedLinks
 	out.chartVersion = content.chartVersion
 	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)
-	out.Artifact = b.artifact(stored, out, parsed.Annotations)
+	annotations := parsed.Annotations
+	if parsed.Index != nil {
+		annotations = content.annotations
+	}
+	out.Artifact = b.artifact(stored, out, annotations)
 	return out, nil
 }
 

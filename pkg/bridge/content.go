@@ -57,6 +57,9 @@ type contentID struct {
 	registry string
 	digest   v1.Hash
 	settings string
+	// platform as it is written: the default that is written out refuses an index
+	// that an unset one may take a manifest of another platform from.
+	platform string
 }
 
 // flightID keeps work in progress inside one access key, and among those who
@@ -75,6 +78,9 @@ type content struct {
 	skippedLinks int
 	// chartVersion is that of format.Content.
 	chartVersion string
+	// annotations of the manifest that was chosen from an index; nil where there is no
+	// index.
+	annotations map[string]string
 	// origin is the repository that the bytes came from, blobs what was pulled there.
 	origin string
 	blobs  []v1.Hash
@@ -100,7 +106,7 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 	if !ok {
 		return content{}, store.Stored{}, errUnverified
 	}
-	id := contentID{registry: r.Repository.Registry(), digest: subject.Digest, settings: format.ContentHash(r.Content)}
+	id := contentID{registry: r.Repository.Registry(), digest: subject.Digest, settings: format.ContentHash(r.Content), platform: r.Content.Platform}
 	if made, ok := b.contents.get(id); ok {
 		if err := mayRead(ctx, r.Repository, made); err != nil {
 			return content{}, store.Stored{}, err
@@ -199,6 +205,9 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 		chartVersion: read.ChartVersion,
 		origin:       r.Repository.Name(),
 		blobs:        blobs.pulled,
+	}
+	if manifest.Index != nil {
+		made.annotations = fitting(read.Annotations, maxMetadataKeys, maxKeptBytes)
 	}
 	if err := made.admitted(r.Terms); err != nil {
 		return content{}, true, err

@@ -240,6 +240,41 @@ func TestAnIndexIsPublishedUnderItsOwnDigest(t *testing.T) {
 	g.Expect(other.Artifact.Revision).To(MatchRegexp(`^1\.0\.0\+[0-9a-f]{8}@` + digest.String() + `$`))
 }
 
+func TestMetadataOfAnIndexIsThatOfItsManifest(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	const revision = "org.opencontainers.image.revision"
+	layer, err := publish.Layer(publish.Files{"app.yaml": "a: 1\n"})
+	g.Expect(err).NotTo(HaveOccurred())
+	image, err := publish.FluxImage(static.NewLayer(layer, publish.FluxContent))
+	g.Expect(err).NotTo(HaveOccurred())
+	child := mutate.Annotations(image, map[string]string{revision: "main@sha1:a"}).(v1.Image)
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: child})
+	index = mutate.Annotations(index, map[string]string{revision: "main@sha1:b", "org.example.index": "x"}).(v1.ImageIndex)
+	b.pushIndex("team/app:1.0.0", index)
+
+	// The second finds the content of the first.
+	for _, name := range []string{"one", "two"} {
+		metadata := b.publish(b.request(name, "team/app:1.0.0", nobody)).Artifact.Metadata
+		g.Expect(metadata).To(HaveKeyWithValue(revision, "main@sha1:a"))
+		g.Expect(metadata).To(HaveKeyWithValue("org.example.index", "x"))
+	}
+}
+
+func TestAPlatformThatIsWrittenIsNotIgnoredForWhatAnotherPublished(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	layer, err := publish.Layer(publish.Files{"app.yaml": "a: 1\n"})
+	g.Expect(err).NotTo(HaveOccurred())
+	image, err := publish.FluxImage(static.NewLayer(layer, publish.FluxContent))
+	g.Expect(err).NotTo(HaveOccurred())
+	arm64 := v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}
+	b.pushIndex("team/app:1.0.0", mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: image, Descriptor: arm64}))
+	b.publish(b.request("any", "team/app:1.0.0", nobody))
+	written := b.request("written", "team/app:1.0.0", nobody)
+	written.Content.Platform = format.DefaultPlatform
+	_, err = b.bridge.Publish(t.Context(), written)
+	g.Expect(err).To(MatchError(ContainSubstring(`for "linux/amd64"`)))
+}
+
 func TestAManifestOfAnIndexThatIsNotWhatItLists(t *testing.T) {
 	for name, tc := range map[string]struct {
 		list   v1.Descriptor

@@ -82,6 +82,9 @@ type Content struct {
 	// anything else. helm-controller refuses a revision whose tag is another
 	// version.
 	ChartVersion string
+	// Annotations of the manifest that was read, and what it leaves unsaid, of the
+	// index that lists it.
+	Annotations map[string]string
 }
 
 // row is one line of the detection table.
@@ -183,12 +186,13 @@ func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch s
 	}
 	in := Input{Manifest: m, Blobs: blobs, Options: o, Scratch: scratch}
 	in.Options.Limits = o.Limits.withDefaults()
+	annotations := m.Annotations
 	if m.Index != nil {
 		chosen, err := choose(ctx, in)
 		if err != nil {
 			return nil, err
 		}
-		in.Manifest = chosen
+		in.Manifest, annotations = chosen.Manifest, chosen.annotations
 	}
 	if in.needsLabels() {
 		labelled, err := readLabels(ctx, in)
@@ -202,7 +206,12 @@ func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch s
 	if err != nil {
 		return nil, err
 	}
-	return f.Read(ctx, in)
+	content, err := f.Read(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	content.Annotations = annotations
+	return content, nil
 }
 
 // needsLabels tells whether the labels of the image's config are missing to

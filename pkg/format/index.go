@@ -20,9 +20,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -31,7 +35,10 @@ import (
 const (
 	// maxChildren bounds the manifests that are read to choose one of an index,
 	// those of the indexes in it included.
-	maxChildren = 16
+	maxChildren        = 16
+	sourceAnnotation   = "org.opencontainers.image.source"
+	revisionAnnotation = "org.opencontainers.image.revision"
+
 	// maxIndexDepth is how deep indexes may be nested: one in another.
 	maxIndexDepth = 2
 )
@@ -44,7 +51,9 @@ type child struct {
 	// platform as its descriptor says it, else as that of the index that it is
 	// in; nil when neither does.
 	platform *v1.Platform
-	row      *row
+	// annotations of the manifest, and those of the indexes that it is in.
+	annotations map[string]string
+	row         *row
 }
 
 // specific tells whether the child has a format of its own, be it one that is
@@ -73,55 +82,83 @@ func (c child) String() string {
 		what = c.row.what
 	}
 	if c.platform == nil {
-		return what + " for no platform"
+		return what + " for no platform, which means " + DefaultPlatform
 	}
 	return what + " for " + fault.Quote(c.platform.String())
 }
 
 // choose returns the manifest of an index to publish: the only one that is
 // neither an image nor a bag of files, such as a chart beside the images that
-// it deploys; else the only one; else the first for the platform that is asked
-// for. Signatures, attestations and what is no manifest do not count, and of a
-// pinned format only manifests that may have it.
-func choose(ctx context.Context, in Input) (*Manifest, error) {
+// it deploys; else the only one; else the first for DefaultPlatform. Where a
+// platform is asked for, only manifests for it count. Signatures, attestations and
+// what is no manifest do not count, and of a pinned format only manifests that may
+// have it.
+func choose(ctx context.Context, in Input) (child, error) {
 	o := in.Options
 	// Whoever names the kind of an index means all of it.
 	if r := find(&Manifest{ArtifactType: in.Manifest.ArtifactType}, ""); r != nil && r.reads == nil {
-		return nil, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
+		return child{}, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
 	}
 	platform, err := v1.ParsePlatform(cmp.Or(o.Platform, DefaultPlatform))
-	if err != nil {
-		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.platform is %s; expected os/architecture", fault.Quote(o.Platform))
+	if err != nil || platform.OS == "" || platform.Architecture == "" {
+		return child{}, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.platform is %s; expected os/architecture", fault.Quote(o.Platform))
 	}
-	l := lister{in: in}
-	if err := l.list(ctx, in.Manifest.Index, nil); err != nil {
-		return nil, err
+	l := lister{in: in, seen: map[listing]bool{}}
+	if err := l.list(ctx, child{Manifest: in.Manifest, annotations: in.Manifest.Annotations}); err != nil {
+		return child{}, err
 	}
 	candidates, err := candidatesOf(l.children, o)
 	if err != nil {
-		return nil, err
+		return child{}, err
 	}
-	if only, ok := theOnly(candidates); ok {
+	fit := slices.DeleteFunc(slices.Clone(candidates), func(c child) bool { return !c.isFor(*platform) })
+	from := candidates
+	if o.Platform != "" {
+		from = fit
+	}
+	if only, ok := theOnly(from); ok {
 		return only.take(o.Report)
 	}
-	for _, c := range candidates {
-		if c.platform != nil && c.platform.Satisfies(*platform) {
-			return c.take(o.Report)
-		}
+	if len(fit) > 0 {
+		return fit[0].take(o.Report)
 	}
-	return nil, unsupported("unsupported artifact %s: none of the %d manifests of the index is for %s: %s; set spec.platform to one of them, or publish one by its digest",
+	return child{}, unsupported("unsupported artifact %s: none of the %d manifests of the index is for %s: %s; set spec.platform to one of them, or publish one by its digest",
 		o.Image, len(candidates), fault.Quote(platform.String()), describe(candidates))
 }
 
-// take returns the manifest of the child that is chosen. Only then a flaw
+// isFor tells whether the child is for a platform. A variant counts where one is
+// asked for. A child without a platform is for DefaultPlatform, as it is for
+// go-containerregistry, which OCIRepository reads indexes with.
+func (c child) isFor(want v1.Platform) bool {
+	have := v1.Platform{OS: "linux", Architecture: "amd64"}
+	if c.platform != nil {
+		have = *c.platform
+	}
+	isOfVariant := want.Variant == "" || normal(have).Variant == normal(want).Variant
+	have, want = normal(have), normal(want)
+	have.Variant, want.Variant = "", ""
+	return isOfVariant && have.Satisfies(want)
+}
+
+// normal returns a platform in the spelling of containerd: arm64 for arm64/v8.
+func normal(p v1.Platform) v1.Platform {
+	if p.OS == "" { // containerd takes it for the system that runs this
+		return p
+	}
+	n := platforms.Normalize(specs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
+	p.OS, p.Architecture, p.Variant = n.OS, n.Architecture, n.Variant
+	return p
+}
+
+// take returns the child that is chosen. Only then a flaw
 // matters: an index may list images for other platforms that are not stored in
 // registries as a whole, such as older ones for Windows.
-func (c child) take(r *Report) (*Manifest, error) {
+func (c child) take(r *Report) (child, error) {
 	if c.flaw != nil {
-		return nil, fmt.Errorf("the manifest %s of the index: %w", c.digest, c.flaw)
+		return child{}, fmt.Errorf("the manifest %s of the index: %w", c.digest, c.flaw)
 	}
 	r.choose(c)
-	return c.Manifest, nil
+	return c, nil
 }
 
 // candidatesOf returns the children that may have the format that is asked for.
@@ -145,19 +182,14 @@ func candidatesOf(children []child, o Options) ([]child, error) {
 	return could, nil
 }
 
-// theOnly returns the only child of a specific format, or else the only child.
+// theOnly returns the only child of a specific format, or else the only child. One
+// that is listed for several platforms is one.
 func theOnly(children []child) (child, bool) {
-	var specific []child
-	for _, c := range children {
-		if c.specific() {
-			specific = append(specific, c)
+	specific := slices.DeleteFunc(slices.Clone(children), func(c child) bool { return !c.specific() })
+	for _, all := range [][]child{specific, children} {
+		if len(all) > 0 && !slices.ContainsFunc(all, func(c child) bool { return c.digest != all[0].digest }) {
+			return all[0], true
 		}
-	}
-	switch {
-	case len(specific) == 1:
-		return specific[0], true
-	case len(children) == 1:
-		return children[0], true
 	}
 	return child{}, false
 }
@@ -174,20 +206,33 @@ func describe(children []child) string {
 type lister struct {
 	in       Input
 	children []child
+	// seen is what was read, so that nothing counts twice.
+	seen map[listing]bool
 	// depth of the index that is read, read the number of manifests that were.
 	depth, read int
 	// bytes of these manifests, which are held until one is chosen.
 	bytes int64
 }
 
-func (l *lister) list(ctx context.Context, index *v1.IndexManifest, platform *v1.Platform) error {
+// listing is a manifest of an index, and the platform that it is listed for.
+type listing struct {
+	digest   v1.Hash
+	platform string
+}
+
+// list reads the manifests of an index.
+func (l *lister) list(ctx context.Context, index child) error {
 	l.depth++
 	defer func() { l.depth-- }()
 	if l.depth > maxIndexDepth {
 		return invalid("the index holds an index that holds another; expected at most one in another")
 	}
-	for _, desc := range index.Manifests {
+	for _, desc := range index.Index.Manifests {
 		if describesAnother(desc) || !desc.MediaType.IsImage() && !desc.MediaType.IsIndex() {
+			continue
+		}
+		desc.Platform = cmp.Or(desc.Platform, index.platform)
+		if l.isKnown(desc) {
 			continue
 		}
 		if l.read++; l.read > maxChildren {
@@ -201,25 +246,51 @@ func (l *lister) list(ctx context.Context, index *v1.IndexManifest, platform *v1
 		if err != nil {
 			return err
 		}
-		desc.Platform = cmp.Or(desc.Platform, platform)
-		if err := l.add(ctx, m, desc); err != nil {
+		c := child{Manifest: m, digest: desc.Digest, platform: desc.Platform, annotations: inherit(m.Annotations, index.annotations)}
+		if err := l.add(ctx, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// add takes in a manifest that an index lists by a descriptor.
-func (l *lister) add(ctx context.Context, m *Manifest, desc v1.Descriptor) error {
+// isKnown tells whether a manifest was listed for its platform before.
+func (l *lister) isKnown(desc v1.Descriptor) bool {
+	this := listing{digest: desc.Digest}
+	if desc.Platform != nil {
+		this.platform = normal(*desc.Platform).String()
+	}
+	known := l.seen[this]
+	l.seen[this] = true
+	return known
+}
+
+// add takes in a manifest that an index lists.
+func (l *lister) add(ctx context.Context, c child) error {
 	switch {
-	case m.Index != nil:
-		return l.list(ctx, m.Index, desc.Platform)
-	case !isReferrer(m):
-		l.children = append(l.children, child{
-			Manifest: m, digest: desc.Digest, platform: desc.Platform, row: find(m, l.in.Options.settings().Format),
-		})
+	case c.Index != nil:
+		return l.list(ctx, c)
+	case !isReferrer(c.Manifest):
+		c.row = find(c.Manifest, l.in.Options.settings().Format)
+		l.children = append(l.children, c)
 	}
 	return nil
+}
+
+// inherit returns the annotations of a manifest, and those of its index that the
+// manifest has not. Source and revision are one fact: those of the index may be of
+// another commit.
+func inherit(own, index map[string]string) map[string]string {
+	all := maps.Clone(index)
+	if own[sourceAnnotation] != "" || own[revisionAnnotation] != "" {
+		delete(all, sourceAnnotation)
+		delete(all, revisionAnnotation)
+	}
+	if all == nil {
+		return own
+	}
+	maps.Copy(all, own)
+	return all
 }
 
 // child reads a manifest that an index lists, which may have a flaw.

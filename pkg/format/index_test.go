@@ -26,6 +26,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	gcrempty "github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -113,6 +114,10 @@ func TestTheManifestOfAnIndexThatIsPublished(t *testing.T) {
 	byArtifactType.ArtifactType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	arm := format.Options{Platform: "linux/arm64"}
 	onlyFlux := format.Options{Format: v1alpha1.FormatFlux}
+	again := []mutate.IndexAddendum{listed(other, "linux/s390x"), listed(arm64, "linux/arm64")}
+	for range 20 {
+		again = append(again, listed(amd64, "linux/amd64"))
+	}
 
 	for name, tc := range map[string]struct {
 		index   v1.ImageIndex
@@ -126,12 +131,21 @@ func TestTheManifestOfAnIndexThatIsPublished(t *testing.T) {
 		"that for the platform that is asked for":    {indexOf(listed(amd64, "linux/amd64"), listed(arm64, "linux/arm64")), arm, arm64},
 		"of a variant where none is asked for":       {indexOf(listed(amd64, "linux/amd64"), listed(arm64, "linux/arm64/v8")), arm, arm64},
 		"the first of several that match":            {indexOf(listed(other, "linux/arm64"), listed(amd64, "linux/amd64"), listed(arm64, "linux/amd64")), format.Options{}, amd64},
-		"never one of no platform, if any matches":   {indexOf(listed(other, ""), listed(amd64, "linux/amd64")), format.Options{}, amd64},
-		"the only one beside an attestation":         {indexOf(attestation(t), listed(amd64, "linux/amd64"), attestation(t)), arm, amd64},
+		"one of no platform is for linux/amd64":      {indexOf(listed(arm64, "linux/arm64"), listed(other, ""), listed(amd64, "linux/amd64")), format.Options{}, other},
+		"the first of several of no platform":        {indexOf(listed(other, ""), listed(amd64, "")), format.Options{}, other},
+		"one of no platform, for linux/amd64":        {indexOf(listed(other, "")), format.Options{Platform: "linux/amd64"}, other},
+		"one of a variant that all have":             {indexOf(listed(amd64, "linux/amd64"), listed(arm64, "linux/arm64")), format.Options{Platform: "linux/arm64/v8"}, arm64},
+		"one of the variant that is asked for":       {indexOf(listed(other, "linux/amd64/v3"), listed(amd64, "linux/amd64")), format.Options{Platform: "linux/amd64/v1"}, amd64},
+		"one of a variant that is not written":       {indexOf(listed(other, "linux/arm/v6"), listed(arm64, "linux/arm")), format.Options{Platform: "linux/arm/v7"}, arm64},
+		"one in another spelling":                    {indexOf(listed(other, "linux/x86_64"), listed(arm64, "linux/aarch64")), arm, arm64},
+		"one that is listed twice":                   {indexOf(listed(chart, ""), listed(image, "linux/amd64"), listed(chart, "")), format.Options{}, chart},
+		"one that is listed for two platforms":       {indexOf(listed(amd64, "linux/arm64"), listed(amd64, "linux/s390x")), format.Options{}, amd64},
+		"one that is listed again and again":         {indexOf(again...), arm, arm64},
+		"the only one beside an attestation":         {indexOf(attestation(t), listed(amd64, "linux/amd64"), attestation(t)), format.Options{}, amd64},
 		"the only one beside a signature":            {indexOf(listed(signature, ""), listed(amd64, "")), format.Options{}, amd64},
 		"the only one beside a type of a signature":  {indexOf(byArtifactType, listed(amd64, "")), format.Options{}, amd64},
 		"the chart beside images":                    {indexOf(listed(image, "linux/amd64"), attestation(t), listed(image, "linux/arm64"), listed(chart, "")), format.Options{}, chart},
-		"the chart beside an image, for a platform":  {indexOf(listed(image, "linux/amd64"), listed(chart, "")), arm, chart},
+		"the chart beside an image, for a platform":  {indexOf(listed(image, "linux/amd64"), listed(chart, "")), format.Options{Platform: "linux/amd64"}, chart},
 		"the Flux artifact beside an image":          {indexOf(listed(image, "linux/amd64"), listed(arm64, "linux/arm64")), format.Options{}, arm64},
 		"the Flux artifact beside a chart, pinned":   {indexOf(listed(chart, "linux/amd64"), listed(arm64, "linux/arm64")), onlyFlux, arm64},
 		"a platform among those of the pinned":       {indexOf(listed(chart, ""), listed(arm64, "linux/arm64"), listed(amd64, "linux/amd64")), onlyFlux, amd64},
@@ -152,6 +166,35 @@ func TestTheManifestOfAnIndexThatIsPublished(t *testing.T) {
 			digest, err := layers[0].Digest()
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(content.LayerDigest).To(Equal(digest))
+		})
+	}
+}
+
+func TestAnnotationsAreThoseOfTheChosenManifest(t *testing.T) {
+	const source, revision, vendor = "org.opencontainers.image.source", "org.opencontainers.image.revision", "org.opencontainers.image.vendor"
+	for name, tc := range map[string]struct{ child, index, want map[string]string }{
+		"its own":                           {map[string]string{source: "a", revision: "1"}, nil, map[string]string{source: "a", revision: "1"}},
+		"its own, not those of the index":   {map[string]string{source: "a", revision: "1"}, map[string]string{source: "b", revision: "2"}, map[string]string{source: "a", revision: "1"}},
+		"those of the index":                {nil, map[string]string{source: "b", revision: "2"}, map[string]string{source: "b", revision: "2"}},
+		"of the index, what it lacks":       {map[string]string{vendor: "v"}, map[string]string{source: "b", revision: "2", vendor: "w"}, map[string]string{source: "b", revision: "2", vendor: "v"}},
+		"no revision of another repository": {map[string]string{source: "a"}, map[string]string{source: "b", revision: "2"}, map[string]string{source: "a"}},
+		"neither has any":                   {nil, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			annotate := func(to partial.WithRawManifest, annotations map[string]string) partial.WithRawManifest {
+				if annotations == nil {
+					return to
+				}
+				return mutate.Annotations(to, annotations)
+			}
+			child := annotate(fluxFor(t, "amd64"), tc.child).(v1.Image)
+			inner := indexOf(listed(child, "linux/amd64"), listed(fluxFor(t, "arm64"), "linux/arm64"))
+			index := annotate(indexOf(listed(inner, "")), tc.index).(v1.ImageIndex)
+			m, blobs := pushIndex(t, index)
+			content, err := format.Convert(t.Context(), m, blobs, format.Options{}, t.TempDir())
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(content.Annotations).To(Equal(tc.want))
 		})
 	}
 }
@@ -210,18 +253,21 @@ func TestIndexesThatAreRefused(t *testing.T) {
 		reason  string
 		words   []string
 	}{
-		"an empty one":               {indexOf(), format.Options{}, invalid, []string{"lists no manifest of an artifact"}},
-		"nothing but attestations":   {indexOf(attestation(t), attestation(t)), format.Options{}, invalid, []string{"lists no manifest of an artifact"}},
-		"none for the platform":      {indexOf(listed(image, "linux/s390x"), listed(image, "windows/amd64"), listed(image, "")), format.Options{}, unsupported, []string{"none of the 3 manifests", `for "linux/amd64"`, `a container image for "linux/s390x"`, `"windows/amd64"`, "a container image for no platform", "spec.platform"}},
-		"two charts of no platform":  {indexOf(listed(chart, ""), listed(imageOf(t, helmConfig, helmChart, layerOf(t, chartYAML, file{name: "app/x"})), "")), format.Options{}, unsupported, []string{"a Helm chart for no platform, a Helm chart for no platform"}},
-		"more than are read":         {indexOf(many...), format.Options{}, v1alpha1.ReasonLimitExceeded, []string{"more than the 16 manifests"}},
-		"an index in one in another": {deep, format.Options{}, invalid, []string{"at most one in another"}},
-		"no manifest of the pinned":  {indexOf(listed(image, "linux/amd64"), listed(chart, "")), format.Options{Format: v1alpha1.FormatFlux}, unsupported, []string{"spec.format is Flux, but no manifest of the index", "a Helm chart"}},
-		"a platform that is none":    {indexOf(listed(chart, "")), format.Options{Platform: "a/b/c/d"}, v1alpha1.ReasonInvalidSpec, []string{`"a/b/c/d"`}},
-		"an only one of no format":   {indexOf(listed(imageOf(t, "example/config", "example/layer", []byte("x")), "")), format.Options{}, unsupported, []string{`config "example/config"`}},
-		"an only one for Windows":    {indexOf(listed(foreign(t), "windows/amd64")), format.Options{}, invalid, []string{"the manifest sha256:", "layer 0", "URL of its own"}},
-		"one for Windows, asked for": {indexOf(listed(foreign(t), "windows/amd64"), listed(image, "linux/amd64")), format.Options{Platform: "windows/amd64"}, invalid, []string{"URL of its own"}},
-		"an only one that is named":  {indexOf(listed(imageOf(t, "application/vnd.timoni.config.v1+json", "x/y", []byte("x")), "")), format.Options{}, unsupported, []string{"a Timoni module"}},
+		"an empty one":                {indexOf(), format.Options{}, invalid, []string{"lists no manifest of an artifact"}},
+		"nothing but attestations":    {indexOf(attestation(t), attestation(t)), format.Options{}, invalid, []string{"lists no manifest of an artifact"}},
+		"none for the platform":       {indexOf(listed(image, "linux/s390x"), listed(image, "windows/amd64"), listed(chart, "")), format.Options{Platform: "linux/arm64"}, unsupported, []string{"none of the 3 manifests", `for "linux/arm64"`, `a container image for "linux/s390x"`, `"windows/amd64"`, "a Helm chart for no platform, which means linux/amd64", "spec.platform"}},
+		"only another platform":       {indexOf(listed(fluxFor(t, "arm64"), "linux/arm64")), format.Options{Platform: "linux/s390x"}, unsupported, []string{`for "linux/s390x"`, `a Flux artifact for "linux/arm64"`}},
+		"not the default, written":    {indexOf(listed(fluxFor(t, "arm64"), "linux/arm64")), format.Options{Platform: "linux/amd64"}, unsupported, []string{`for "linux/amd64"`}},
+		"an only one, of no platform": {indexOf(listed(fluxFor(t, "any"), "")), format.Options{Platform: "linux/s390x"}, unsupported, []string{"no platform, which means linux/amd64"}},
+		"a platform without a name":   {indexOf(listed(chart, "")), format.Options{Platform: "linux"}, v1alpha1.ReasonInvalidSpec, []string{"os/architecture"}},
+		"more than are read":          {indexOf(many...), format.Options{}, v1alpha1.ReasonLimitExceeded, []string{"more than the 16 manifests"}},
+		"an index in one in another":  {deep, format.Options{}, invalid, []string{"at most one in another"}},
+		"no manifest of the pinned":   {indexOf(listed(image, "linux/amd64"), listed(chart, "")), format.Options{Format: v1alpha1.FormatFlux}, unsupported, []string{"spec.format is Flux, but no manifest of the index", "a Helm chart"}},
+		"a platform that is none":     {indexOf(listed(chart, "")), format.Options{Platform: "a/b/c/d"}, v1alpha1.ReasonInvalidSpec, []string{`"a/b/c/d"`}},
+		"an only one of no format":    {indexOf(listed(imageOf(t, "example/config", "example/layer", []byte("x")), "")), format.Options{}, unsupported, []string{`config "example/config"`}},
+		"an only one for Windows":     {indexOf(listed(foreign(t), "windows/amd64")), format.Options{}, invalid, []string{"the manifest sha256:", "layer 0", "URL of its own"}},
+		"one for Windows, asked for":  {indexOf(listed(foreign(t), "windows/amd64"), listed(image, "linux/amd64")), format.Options{Platform: "windows/amd64"}, invalid, []string{"URL of its own"}},
+		"an only one that is named":   {indexOf(listed(imageOf(t, "application/vnd.timoni.config.v1+json", "x/y", []byte("x")), "")), format.Options{}, unsupported, []string{"a Timoni module"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, blobs := pushIndex(t, tc.index)
