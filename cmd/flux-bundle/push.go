@@ -367,6 +367,9 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 	if n := len(packed.SkippedLinks); n > 0 {
 		p.app.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))
 	}
+	if n := len(packed.Unkept); n > 0 {
+		p.app.warnf("left out %s that Flux leaves out by default, because a .sourceignore file leaves itself out: %s; add the line !.sourceignore to keep its rules", counted(n, "file"), some(packed.Unkept))
+	}
 	p.app.statusf("packed %s (%s) as %s (%s)", counted(len(packed.Files), "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
 	if p.noValidate {
 		return packed, nil

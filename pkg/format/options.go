@@ -146,7 +146,9 @@ func (o Options) settings() settings {
 	}
 	// Text without a pattern ignores nothing beyond the defaults.
 	if o.Ignore != nil && len(sourceignore.ReadPatterns(strings.NewReader(*o.Ignore), nil)) > 0 {
-		s.Ignore = o.Ignore
+		// A block of YAML ends with a line feed, a value of a flag does not.
+		text := strings.TrimRight(*o.Ignore, "\n") + "\n"
+		s.Ignore = &text
 	}
 	return s
 }

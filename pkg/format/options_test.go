@@ -65,6 +65,13 @@ func TestEverySettingChangesTheHash(t *testing.T) {
 	}
 }
 
+func TestTheEndOfTheIgnoreRulesIsNoSetting(t *testing.T) {
+	g := NewWithT(t)
+	block := format.ContentHash(format.Options{Ignore: new("*.md\n*.txt\n")})
+	g.Expect(format.ContentHash(format.Options{Ignore: new("*.md\n*.txt")})).To(Equal(block))
+	g.Expect(format.ContentHash(format.Options{Ignore: new("*.md\n*.txt\n\n")})).To(Equal(block))
+}
+
 func TestASelectorExtractsUnlessItIsToldToCopy(t *testing.T) {
 	g := NewWithT(t)
 	unset := format.Options{LayerSelector: &sourcev1.OCILayerSelector{MediaType: "a/b"}}

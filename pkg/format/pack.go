@@ -77,6 +77,9 @@ type Packed struct {
 	// The folder may have changed since.
 	Ignored     []string
 	IgnoreFiles map[string][]byte
+	// Unkept are files that no pattern of the folder leaves out, but Flux's defaults
+	// do, because a .sourceignore file leaves itself out: no reader sees its patterns.
+	Unkept []string
 }
 
 // Pack writes the files of a folder as an archive into scratch, which the
@@ -276,6 +279,7 @@ func (p *packing) settle() error {
 			if n.dropped {
 				delete(p.tree.nodes, key)
 				p.packed.Ignored = append(p.packed.Ignored, n.path)
+				p.packed.Unkept = append(p.packed.Unkept, n.path)
 			}
 		}
 		switch {
@@ -285,6 +289,7 @@ func (p *packing) settle() error {
 		case files == 0:
 			return invalid("the folder has no file")
 		case files == before:
+			slices.Sort(p.packed.Unkept)
 			return nil
 		}
 	}

@@ -336,6 +336,34 @@ func TestFluxUnpacksWhatIsPacked(t *testing.T) {
 	g.Expect(got).To(Equal(files))
 }
 
+func TestFilesThatAreLeftOutWithoutAPatternAreNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		rules string
+		want  []string
+	}{
+		"a .sourceignore file that leaves itself out": {"/*\n!/deploy\n", []string{"deploy/.sops.yaml", "deploy/logo.png"}},
+		"a .sourceignore file that stays":             {"/*\n!/deploy\n!/.sourceignore\n", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			packed, err := pack(t, folderOf(t, map[string]string{
+				".sourceignore": c.rules, "README.md": "r", "deploy/app.yaml": "a: b", "deploy/logo.png": "p", "deploy/.sops.yaml": "s: 1",
+			}), format.PackOptions{})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(packed.Unkept).To(Equal(c.want))
+			g.Expect(packed.Files).To(ContainElement("deploy/app.yaml"))
+		})
+	}
+}
+
+func TestAFolderThatStaysIsNotLeftOut(t *testing.T) {
+	g := NewWithT(t)
+	layer := layerOf(t, file{name: "deploy/", Header: tar.Header{Typeflag: tar.TypeDir}, mode: 0o755}, file{name: "deploy/app.yaml", body: "a: b"})
+	content, err := convert(t, layer, format.Options{Ignore: new("/*\n!/deploy/app.yaml\n")})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(content.Verbatim).To(BeTrue())
+}
+
 // watched is a context that runs look whenever it is asked whether it is over.
 type watched struct {
 	context.Context

@@ -136,24 +136,11 @@ func (t *tree) prune(folder string) {
 }
 
 // drop marks what the ignore rules leave out, and tells how many files stay
-// and how many files and folders do not.
+// and how many files and folders do not. A folder stays that something in it stays in.
 func (t *tree) drop(ignored func(n *node) bool) (files, dropped int) {
 	for _, n := range t.nodes {
-		if n.path == "." {
-			continue
-		}
-		if n.dropped = ignored(n); n.dropped {
-			dropped++
-		} else if !n.folder {
-			files++
-		}
+		n.dropped = n.path != "." && ignored(n)
 	}
-	return files, dropped
-}
-
-// kept returns what is to be archived, sorted by path: the files that stay,
-// the folders that stay, and every folder that one of them lies in.
-func (t *tree) kept() []*node {
 	for _, n := range t.nodes {
 		for path := n.path; !n.dropped; {
 			slash := strings.LastIndexByte(path, '/')
@@ -164,6 +151,19 @@ func (t *tree) kept() []*node {
 			t.get(path).dropped = false
 		}
 	}
+	for _, n := range t.nodes {
+		switch {
+		case n.dropped:
+			dropped++
+		case !n.folder:
+			files++
+		}
+	}
+	return files, dropped
+}
+
+// kept returns what is to be archived, sorted by path.
+func (t *tree) kept() []*node {
 	var nodes []*node
 	for _, n := range t.nodes {
 		if !n.dropped && n.path != "." {
