@@ -61,6 +61,8 @@ document is a Kubernetes object, as kustomize-controller demands it. A file that
 Helm charts are not checked. The check runs in a process of its own, which sees the packed files only, has no network, starts no program
 and gets no secret; so a folder of somebody else can be checked.
 
+Private keys, .env files and Kubernetes Secrets that SOPS did not encrypt are warned of, and refused with --strict.
+
 With --remote-bases, kustomize fetches over the network and runs git, with the rights of whoever runs the command. Trust the folder in
 full before you use it: never use it for an untrusted pull request.
 
@@ -101,6 +103,7 @@ type push struct {
 	revision    string
 	follow      bool
 	noValidate  bool
+	strict      bool
 	remoteBases bool
 	immutable   bool
 	dryRun      bool
@@ -160,6 +163,7 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
 	fs.BoolVar(&p.follow, followFlag, false, followUsage)
 	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses, that kustomizations build and that objects are complete")
+	fs.BoolVar(&p.strict, "strict", false, "refuse what is only warned of otherwise: keys and secrets that are not encrypted, and rules in .sourceignore that no reader sees")
 	fs.BoolVar(&p.remoteBases, "remote-bases", false, "let kustomizations use the network and run git; only for a folder that is trusted in full")
 	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest, or gets one from another push at the same time")
 	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")
@@ -367,8 +371,8 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 	if n := len(packed.SkippedLinks); n > 0 {
 		p.app.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))
 	}
-	if n := len(packed.Unkept); n > 0 {
-		p.app.warnf("left out %s that Flux leaves out by default, because a .sourceignore file leaves itself out: %s; add the line !.sourceignore to keep its rules", counted(n, "file"), some(packed.Unkept))
+	if err := p.doubt(ctx, packed); err != nil {
+		return nil, err
 	}
 	p.app.statusf("packed %s (%s) as %s (%s)", counted(len(packed.Files), "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
 	if p.noValidate {
@@ -379,6 +383,33 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 		v.shown = filepath.Dir(p.path)
 	}
 	return packed, v.validate(ctx, packed.Path)
+}
+
+// doubt tells what was hardly meant. With --strict, it is an error.
+func (p *push) doubt(ctx context.Context, packed *format.Packed) error {
+	var doubts []string
+	if n := len(packed.Unkept); n > 0 {
+		doubts = append(doubts, fmt.Sprintf("left out %s that Flux leaves out by default, because a .sourceignore file leaves itself out: %s; add the line !.sourceignore to keep its rules",
+			counted(n, "file"), some(packed.Unkept)))
+	}
+	secrets, err := secretsIn(ctx, packed.Path)
+	if err != nil {
+		return err
+	}
+	for _, s := range secrets {
+		doubts = append(doubts, fmt.Sprintf("%s is not encrypted, and everybody who may pull the artifact can read it: encrypt it with SOPS, or list it in .sourceignore", s))
+	}
+	if p.strict && len(doubts) > 0 {
+		return fmt.Errorf("%s: %s", p.path, doubts[0])
+	}
+	const few = 10
+	for _, text := range doubts[:min(len(doubts), few)] {
+		p.app.warnf("%s", text)
+	}
+	if more := len(doubts) - few; more > 0 {
+		p.app.warnf("%d more files have keys or secrets that are not encrypted", more)
+	}
+	return nil
 }
 
 // packOptions leave out what patterns match, and the stage of a pull that starts

@@ -1,0 +1,85 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+)
+
+const plainSecret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  password: hunter2\n"
+
+func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
+	age := "AGE-SECRET-KEY-1" + strings.Repeat("Q", 58)
+	sealed := "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\ndata:\n  password: ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]\nsops:\n  mac: ENC[AES256_GCM,data:x]\n"
+	for name, c := range map[string]struct {
+		file, body string
+		want       string
+	}{
+		"a key of TLS":                      {"tls.key", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "a private key"},
+		"a key within other text":           {"config.txt", "x\n-----BEGIN OPENSSH PRIVATE KEY-----\nAA==\n", "a private key"},
+		"a key by its name":                 {"tls.key", "\x00\x01", "a private key, by its name"},
+		"an OpenPGP key":                    {"sops.asc", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n", "a private key"},
+		"an age key":                        {"keys.txt", "# created\n" + age + "\n", "a private key of age"},
+		"an age key in a .env file":         {".env", "SOPS_AGE_KEY=" + age + "\n", "a private key of age"},
+		"a .env file":                       {".env", "TOKEN=x\n", "values of environment variables"},
+		"a Secret":                          {"s.yaml", plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret in base64":                {"s.yaml", "kind: Secret\napiVersion: v1\nmetadata: {name: s}\ndata: {password: aHVudGVyMg==}\n", "a Secret that SOPS did not encrypt"},
+		"a Secret behind another document":  {"s.yaml", "---\n" + strings.ReplaceAll(plainSecret, "Secret", "ConfigMap") + "---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret in a list":                {"s.json", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"a":"b"}}]}`, "a Secret that SOPS did not encrypt"},
+		"a Secret that is partly encrypted": {"s.yaml", strings.Replace(sealed, "sops:", "stringData:\n  other: plain\nsops:", 1), "a Secret that SOPS did not encrypt"},
+		"a generator of a Secret":           {"kustomization.yaml", "secretGenerator:\n- name: s\n  literals:\n  - password=hunter2\n", "a secretGenerator with literals"},
+
+		"an encrypted Secret":                 {"s.yaml", sealed, ""},
+		"a Secret that is filled in later":    {"s.yaml", strings.Replace(plainSecret, "hunter2", "${PASSWORD}", 1), ""},
+		"a Secret without data":               {"s.yaml", "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n", ""},
+		"a SecretStore":                       {"s.yaml", "apiVersion: v1\nkind: SecretStore\nmetadata:\n  name: s\ndata: {a: b}\n", ""},
+		"a public key":                        {"cosign.key", "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n", ""},
+		"an encrypted key":                    {"tls.key", `{"data":"ENC[AES256_GCM,data:x]","sops":{}}`, ""},
+		"an example of environment variables": {".env.example", "TOKEN=\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := folder(t, map[string]string{c.file: c.body, "b.txt": "b"})
+			args := []string{"-f", dir, "-t", "localhost:5000/org/app:v1", "--dry-run", "--no-validate"}
+			warned, refused := flux(t, args...), flux(t, append(args, "--strict")...)
+			g.Expect(warned.code).To(BeZero(), warned.err)
+			if c.want == "" {
+				g.Expect(warned.err).NotTo(ContainSubstring("not encrypted"))
+				g.Expect(refused.code).To(BeZero(), refused.err)
+				return
+			}
+			for _, told := range []string{warned.err, refused.err} {
+				g.Expect(told).To(ContainSubstring(`"%s" (%s) is not encrypted`, c.file, c.want))
+				g.Expect(told).NotTo(Or(ContainSubstring("hunter2"), ContainSubstring(age)))
+			}
+			g.Expect(refused.code).To(Equal(1))
+		})
+	}
+}
+
+func TestRulesThatNoReaderSeesAreNamed(t *testing.T) {
+	g := NewWithT(t)
+	dir := folder(t, map[string]string{".sourceignore": "/*\n!/deploy\n", "deploy/a.txt": "a", "deploy/logo.png": "p"})
+	args := []string{"-f", dir, "-t", "localhost:5000/org/app:v1", "--dry-run", "--no-validate"}
+	g.Expect(flux(t, args...).err).To(ContainSubstring(`"deploy/logo.png"; add the line !.sourceignore`))
+	g.Expect(flux(t, append(args, "--strict")...).code).To(Equal(1))
+	write(t, dir, map[string]string{".sourceignore": "/*\n!/deploy\n!.sourceignore\n"})
+	g.Expect(flux(t, append(args, "--strict")...).code).To(BeZero())
+}
