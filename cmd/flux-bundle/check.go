@@ -306,7 +306,47 @@ func (c *check) misspelt(name string, err error) *finding {
 	if line == 0 {
 		line = c.unreadable(name)
 	}
+	if !strings.Contains(err.Error(), "unmarshal errors") {
+		line = c.stumbled(name, line)
+	}
 	return &finding{File: name, Line: line, Words: words}
+}
+
+// stumbled returns the line up to which the text of a file does not parse, at line
+// from or behind it: the parser names the line in which the collection begins that it
+// does not understand. A collection in brackets does not parse before it ends.
+func (c *check) stumbled(name string, from int) int {
+	const maxLines, maxBytes = 200, 64 << 20 // what is not read as text any more, and what all attempts may read
+	body, err := fs.ReadFile(c.files, name)
+	if err != nil {
+		return from
+	}
+	found, end, work := from, 0, 0
+	line := 0
+	for text := range bytes.Lines(body) {
+		line++
+		end += len(text)
+		if line < from {
+			continue
+		}
+		if work += end; line > found+maxLines || work > maxBytes {
+			break
+		}
+		if parses(body[:end]) {
+			found = line + 1
+		}
+	}
+	return min(found, max(line, from))
+}
+
+// parses tells whether a text is YAML.
+func parses(text []byte) bool {
+	for decoder := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var node yaml.Node
+		if err := decoder.Decode(&node); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
 }
 
 // unreadable returns the first line of a file that is no text, for which the YAML
@@ -353,11 +393,15 @@ type kustomization struct {
 	file, folder string
 	// document as it is written.
 	document *yaml.Node
+	// unfit is why the file is no kustomization but another object, such as one of
+	// kustomize-controller; nil: it is one.
+	unfit error
 	types.Kustomization
 }
 
 func (c *check) kustomizations() ([]kustomization, error) {
-	var all []kustomization
+	var all, others []kustomization
+	named := map[string]bool{}
 	for _, file := range c.names {
 		if !isKustomization(file) {
 			continue
@@ -367,7 +411,20 @@ func (c *check) kustomizations() ([]kustomization, error) {
 		if err != nil {
 			return nil, err
 		}
+		if k.unfit != nil {
+			others = append(others, k)
+			continue
+		}
+		for _, resource := range k.Resources {
+			named[path.Join(k.folder, resource)] = true
+		}
 		all = append(all, k)
+	}
+	// A file of that name is a kustomization for all who do not name the file itself.
+	for _, k := range others {
+		if !named[k.file] {
+			return nil, c.explain(k, k.unfit)
+		}
 	}
 	return all, nil
 }
@@ -385,17 +442,25 @@ func (c *check) kustomization(file string) (kustomization, error) {
 	if err != nil {
 		return k, err
 	}
-	var read struct{ Resources, Bases, Components []yaml.Node }
+	var read struct {
+		APIVersion                   string `yaml:"apiVersion"`
+		Resources, Bases, Components []yaml.Node
+	}
 	for _, into := range []any{k.document, &read} {
 		if err := yaml.Unmarshal(body, into); err != nil {
 			return k, c.misspelt(file, err)
 		}
 	}
-	if err := k.Unmarshal(body); err != nil {
+	group, _, _ := strings.Cut(types.KustomizationVersion, "/")
+	isOther := read.APIVersion != "" && !strings.HasPrefix(read.APIVersion, group+"/")
+	if err := k.Unmarshal(body); err != nil && !isOther {
 		return k, c.explain(k, err)
 	}
 	k.FixKustomization()
-	if wrong := k.EnforceFields(); len(wrong) > 0 {
+	if wrong := k.EnforceFields(); isOther {
+		k.unfit = errors.New(cmp.Or(strings.Join(wrong, ", "), "this is no kustomization") + "; name the file in the resources of a kustomization, or give it another name")
+		return k, nil
+	} else if len(wrong) > 0 {
 		return k, c.explain(k, errors.New(strings.Join(wrong, ", ")))
 	}
 	if len(k.HelmCharts) > 0 {
@@ -413,7 +478,46 @@ func (c *check) kustomization(file string) (kustomization, error) {
 		}
 		return k, missing
 	}
-	return k, nil
+	return k, c.missingData(k)
+}
+
+// missingData finds a file that a generator of ConfigMaps or Secrets or a patch takes
+// and that is not there. Kustomize would name a folder that nobody knows.
+func (c *check) missingData(k kustomization) error {
+	var wanted []string
+	for _, g := range k.ConfigMapGenerator {
+		wanted = append(wanted, sourcesOf(g.KvPairSources)...)
+	}
+	for _, g := range k.SecretGenerator {
+		wanted = append(wanted, sourcesOf(g.KvPairSources)...)
+	}
+	for _, p := range k.Patches {
+		wanted = append(wanted, p.Path)
+	}
+	for _, entry := range wanted {
+		file := entry
+		if _, after, found := strings.Cut(entry, "="); found {
+			file = after
+		}
+		local := path.Join(k.folder, file)
+		if file == "" || path.IsAbs(file) || c.exists(local) || remoteBase.MatchString(file) {
+			continue
+		}
+		line := 1
+		_, values := scalars(k.document)
+		for _, n := range values {
+			if n.Value == entry {
+				line = n.Line
+			}
+		}
+		return &finding{File: k.file, Line: line, Words: strconv.Quote(file), Missing: local}
+	}
+	return nil
+}
+
+// sourcesOf returns the files that a generator takes, as path or key=path.
+func sourcesOf(s types.KvPairSources) []string {
+	return append(slices.Concat(s.FileSources, s.EnvSources), s.EnvSource)
 }
 
 // remoteBase is how what kustomize fetches begins: with a scheme that it knows or

@@ -118,6 +118,21 @@ func TestPullOverwritesOnlyWhenItMay(t *testing.T) {
 	g.Expect(run.err).To(ContainSubstring(`other files too, such as "old.yaml", which are left alone`))
 }
 
+// TestAPullIntoACloneOfTheSameFiles has the modes that git gives to files.
+func TestAPullIntoACloneOfTheSameFiles(t *testing.T) {
+	g := NewWithT(t)
+	r := serve(t)
+	source := folder(t, map[string]string{"a.yaml": "a: 1\n", "run.sh": "#!/bin/sh\n"})
+	g.Expect(os.Chmod(filepath.Join(source, "run.sh"), 0o755)).To(Succeed())
+	ref := r.Host() + "/org/app:v1"
+	must(t, "-f", source, "-t", ref, "--no-validate")
+	must(t, "pull", ref, "-o", source)
+
+	g.Expect(os.Chmod(filepath.Join(source, "run.sh"), 0o644)).To(Succeed())
+	run := flux(t, "pull", ref, "-o", source)
+	expectOneError(g, run, "1 of 2 files", `"run.sh"`, "--force")
+}
+
 func TestNothingIsWrittenOutsideOfTheFolder(t *testing.T) {
 	r := serve(t)
 	ref := pushLayer(t, r, "org/app:v1", archived(t, tar.Header{Name: "app/a.yaml"}, tar.Header{Name: "b.yaml"}))

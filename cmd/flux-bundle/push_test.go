@@ -403,6 +403,10 @@ func expectOneError(g *WithT, r result, words ...string) {
 	}
 }
 
+// fluxKustomization is an object of kustomize-controller.
+const fluxKustomization = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: apps, namespace: flux-system}\n" +
+	"spec: {interval: 10m, prune: true, path: ./x, sourceRef: {kind: GitRepository, name: a}}\n"
+
 func TestBadInput(t *testing.T) {
 	r := serve(t)
 	ref := r.Host() + "/org/app:v1"
@@ -439,6 +443,31 @@ func TestBadInput(t *testing.T) {
 		},
 		"YAML with a tab": {
 			files: map[string]string{"a.yaml": "a: 1\nb:\n\tc: 1\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:3: found character that cannot start any token"},
+		},
+		"YAML with a field that is not as deep as its neighbours": {
+			files: map[string]string{"a.yaml": "kind: A\nmetadata:\n  name: x\n labels: {}\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:4: did not find expected key"},
+		},
+		"YAML with an item that is not as deep as its neighbours": {
+			files: map[string]string{"a.yaml": "a: 1\nb:\n- x: 1\n  c:\n    - [1,\n      2]\n- y: 1\n z: 2\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:8: did not find expected key"},
+		},
+		"YAML with an alias of nothing": {
+			files: map[string]string{"a.yaml": "a: 1\nb: 2\nc: &x 1\nd: *y\ne: 1\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:4: unknown anchor 'y'"},
+		},
+		"a generator whose file is left out": {
+			files: map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: a\n  files:\n  - logo=logo.png\n", "logo.png": "p"}, args: []string{"-t", ref},
+			words: []string{`kustomization.yaml:4: "logo.png" is not pushed: what .sourceignore or Flux's defaults match`},
+		},
+		"a generator whose variables are left out": {
+			files: map[string]string{"kustomization.yaml": "secretGenerator:\n- name: a\n  envs: [a.env]\n", "a.env": "A=b\n", ".sourceignore": "*.env\n"}, args: []string{"-t", ref},
+			words: []string{`kustomization.yaml:3: "a.env" is not pushed`},
+		},
+		"an object that is called like a kustomization": {
+			files: map[string]string{"apps/kustomization.yaml": fluxKustomization}, args: []string{"-t", ref},
+			words: []string{"apps/kustomization.yaml:", "name the file in the resources of a kustomization"},
+		},
+		"a folder of an object that is called like a kustomization": {
+			files: map[string]string{"apps/kustomization.yaml": fluxKustomization, "kustomization.yaml": "resources: [apps]\n"}, args: []string{"-t", ref},
+			words: []string{"apps/kustomization.yaml:", "name the file in the resources of a kustomization"},
 		},
 		"a key that is there twice": {
 			files: map[string]string{"a.yaml": "a: 1\n\na: 2\n"}, args: []string{"-t", ref}, words: []string{`a.yaml:3: mapping key "a" already defined at line 1`},
@@ -738,6 +767,9 @@ func TestWhatIsNotChecked(t *testing.T) {
 		},
 		"a component by itself": {
 			files: map[string]string{"kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n- patch: |-\n    - op: remove\n      path: /spec\n  target: {kind: Deployment, name: a}\n"},
+		},
+		"an object that is called like a kustomization, where a kustomization names the file": {
+			files: map[string]string{"kustomization.yaml": "resources: [apps/kustomization.yaml]\n", "apps/kustomization.yaml": fluxKustomization},
 		},
 		"values beside a kustomization": {
 			files: map[string]string{

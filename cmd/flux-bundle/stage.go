@@ -260,7 +260,7 @@ func (s *stage) compare(f treeFile) (same bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if info.Mode()&0o111 != fresh.Mode()&0o111 {
+	if isExecutable(info.Mode()) != isExecutable(fresh.Mode()) {
 		return false, nil
 	}
 	file, err := s.target.Open(f.path)

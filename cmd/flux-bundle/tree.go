@@ -48,7 +48,11 @@ type treeFile struct {
 	digest string
 }
 
-func (f treeFile) executable() bool { return f.mode&0o111 != 0 }
+func (f treeFile) executable() bool { return isExecutable(f.mode) }
+
+// isExecutable tells whether anybody may execute a file of that mode, which is all
+// that git and Flux keep of it.
+func isExecutable(mode fs.FileMode) bool { return mode&0o111 != 0 }
 
 // tree is what an archive unpacks to.
 type tree struct {
