@@ -53,10 +53,47 @@ func oneOf(flag, value string, all []string) error {
 	return unexpected(flag, value, strings.Join(all[:last], ", ")+" or "+all[last])
 }
 
+// once is the value of a flag that takes one: the last of several would win without
+// a word. The completion of a shell parses arguments more than once.
+type once struct {
+	pflag.Value
+	given *string
+}
+
+var errTwice = errors.New("it is given twice with different values, expected once")
+
+// Set implements pflag.Value.
+func (o *once) Set(value string) error {
+	if o.given != nil && *o.given != value {
+		return errTwice
+	}
+	o.given = &value
+	return o.Value.Set(value)
+}
+
+// takeOnce has the flags of a command and of its verbs refuse a second value, but for
+// those that take several.
+func takeOnce(cmd *cobra.Command) {
+	for _, flags := range []*pflag.FlagSet{cmd.PersistentFlags(), cmd.Flags()} {
+		flags.VisitAll(func(f *pflag.Flag) {
+			_, isWrapped := f.Value.(*once)
+			if _, takesSeveral := f.Value.(pflag.SliceValue); !takesSeveral && !isWrapped {
+				f.Value = &once{Value: f.Value}
+			}
+		})
+	}
+	for _, verb := range cmd.Commands() {
+		takeOnce(verb)
+	}
+}
+
 // readable puts what the flag library says of a value into words for those who
 // do not write Go.
 func readable(cmd *cobra.Command, err error) error {
 	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if errors.Is(err, errTwice) {
+			return fmt.Errorf("--%s: %w", wrong.GetFlag().Name, errTwice)
+		}
 		if expected := expectedOf(wrong.GetFlag().Value.Type()); expected != "" {
 			return unexpected(wrong.GetFlag().Name, wrong.GetValue(), expected)
 		}

@@ -27,6 +27,20 @@ import (
 // TestWhatCannotBeMeantIsRefusedBeforeAnyWork gives each verb values that no work
 // is needed to judge: one line says what is wrong, nothing is packed, and the
 // registry is not asked.
+func TestAFlagThatTakesOneValueIsGivenOnce(t *testing.T) {
+	g := NewWithT(t)
+	a, b := folder(t, map[string]string{"a.txt": "a"}), folder(t, map[string]string{"b.txt": "b"})
+	to := []string{"-t", "localhost:5000/org/app:v1", "-t", "localhost:5000/org/app:v2", "--dry-run"}
+	g.Expect(flux(t, append(to, "-f", a)...).code).To(BeZero())
+	for flag, args := range map[string][]string{
+		"path":     {"-f", a, "--path", b},
+		"revision": {"-f", a, "--revision", "x", "--revision", "y"},
+		"timeout":  {"push", "-f", a, "--timeout", "1m", "--timeout", "2m"},
+	} {
+		expectOneError(g, flux(t, append(args, to...)...), "--"+flag+": it is given twice")
+	}
+}
+
 func TestWhatCannotBeMeantIsRefusedBeforeAnyWork(t *testing.T) {
 	r := serve(t)
 	ref, dir := r.Host()+"/org/app:v1", manifests(t)

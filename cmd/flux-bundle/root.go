@@ -60,6 +60,7 @@ func newRoot(a *app) *cobra.Command {
 	complete(root, "provider", providers()...)
 	pushByDefault(a, root)
 	root.AddCommand(verbs(a)...)
+	takeOnce(root)
 	return root
 }
 
