@@ -25,6 +25,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -222,16 +223,18 @@ func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy
 	return nil
 }
 
-// evaluated tells whether a policy's status speaks of its current spec.
+// evaluated tells whether a policy's status speaks of its current spec, and of a pick.
 func evaluated(policy *imagev1.ImagePolicy) error {
 	ready := conditions.Get(policy, meta.ReadyCondition)
 	switch {
-	case policy.Status.ObservedGeneration != policy.Generation || ready == nil:
+	case ready == nil || !isCurrent(ready, policy):
+		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
+	case ready.Status == "False":
+		return waitFor("ImagePolicy %s is not ready: %s", policy.Name, fault.Line(ready.Message))
+	case policy.Status.ObservedGeneration != policy.Generation:
 		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
 	case ready.Status != "True":
 		return waitFor("ImagePolicy %s is not ready: %s", policy.Name, fault.Line(ready.Message))
-	case ready.ObservedGeneration != 0 && ready.ObservedGeneration != policy.Generation:
-		return waitFor("ImagePolicy %s has not been evaluated since it was changed", policy.Name)
 	case policy.Status.LatestRef == nil:
 		return waitFor("ImagePolicy %s has picked nothing", policy.Name)
 	default:
@@ -239,14 +242,21 @@ func evaluated(policy *imagev1.ImagePolicy) error {
 	}
 }
 
+// isCurrent tells whether a condition speaks of the current spec of a policy.
+// image-reflector-controller leaves status.observedGeneration behind where a policy
+// picks nothing. The condition has a generation of its own.
+func isCurrent(condition *metav1.Condition, policy *imagev1.ImagePolicy) bool {
+	return cmp.Or(condition.ObservedGeneration, policy.Status.ObservedGeneration) == policy.Generation
+}
+
 // unusable tells that image-reflector-controller has judged the policy of a
 // spec to be invalid, such as a range that is none; nil if it has not.
 func unusable(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
-	if obj.Spec.Policy == nil || policy.Status.ObservedGeneration != policy.Generation || !conditions.IsStalled(policy) {
+	stalled := conditions.Get(policy, meta.StalledCondition)
+	if obj.Spec.Policy == nil || stalled == nil || stalled.Status != "True" || !isCurrent(stalled, policy) {
 		return nil
 	}
-	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.policy and spec.filterTags cannot be used: %s",
-		fault.Line(conditions.GetMessage(policy, meta.StalledCondition)))
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.policy and spec.filterTags cannot be used: %s", fault.Line(stalled.Message))
 }
 
 // scanFailure tells why an ImageRepository cannot be scanned, nil if it can:

@@ -247,6 +247,28 @@ func TestPlanOfAnImageStops(t *testing.T) {
 			},
 			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
 		},
+		"a policy of its own that was changed and is judged to be invalid": {
+			change: func(p *proposal) {
+				p.byPolicy("1.2.0")
+				p.around.OwnPolicy.Generation = 3
+				p.around.OwnPolicy.Status.Conditions = []metav1.Condition{
+					{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, ObservedGeneration: 3, Message: "invalid policy: improper constraint: 1.x.y.z"},
+					{Type: meta.StalledCondition, Status: metav1.ConditionTrue, ObservedGeneration: 3, Message: "invalid policy: improper constraint: 1.x.y.z"},
+				}
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
+		},
+		"a policy of its own that was judged to be invalid before it was changed": {
+			change: func(p *proposal) {
+				p.byPolicy("1.2.0")
+				p.around.OwnPolicy.Generation = 3
+				p.around.OwnPolicy.Status.Conditions = []metav1.Condition{
+					{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, ObservedGeneration: 2, Message: "invalid policy: improper constraint: 1.x.y.z"},
+					{Type: meta.StalledCondition, Status: metav1.ConditionTrue, ObservedGeneration: 2, Message: "invalid policy: improper constraint: 1.x.y.z"},
+				}
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+		},
 		"a policy of its own that picked from the image before": {
 			change: func(p *proposal) {
 				p.byPolicy("1.2.0")

@@ -381,6 +381,22 @@ func TestPlanStops(t *testing.T) {
 			},
 			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready", "version list argument cannot be empty"},
 		},
+		"a policy that was changed, evaluated, and picks nothing": {
+			change: func(s *situation) {
+				s.policy.Generation = 3
+				s.ready(func(c *metav1.Condition) {
+					c.Status, c.ObservedGeneration, c.Message = metav1.ConditionFalse, 3, "unable to determine latest version from provided list"
+				})
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready: unable to determine latest version"},
+		},
+		"a policy that was changed and is evaluated now": {
+			change: func(s *situation) {
+				s.policy.Generation = 3
+				s.ready(func(c *metav1.Condition) { c.Status, c.ObservedGeneration = metav1.ConditionUnknown, 3 })
+			},
+			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+		},
 		"a policy that is ready and picked nothing": {
 			change: func(s *situation) { s.policy.Status.LatestRef = nil },
 			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked nothing"},
