@@ -142,9 +142,8 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	defer stop()
 	err = r.conclude(writing, obj, around, &a)
 	switch {
-	case isGone(err):
-		return ctrl.Result{}, nil
-	case apierrors.IsConflict(err):
+	case isGone(err), isConflict(err):
+		// The next look finds what became of the object, or that it is gone.
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
 		return ctrl.Result{}, err
@@ -194,7 +193,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 		// What has to be withdrawn does not wait for image objects.
 		if a.plan.Action != Withdraw {
 			a.plan.Action = Refuse
-			if apierrors.IsConflict(objectsErr) {
+			if isConflict(objectsErr) {
 				a.postponed = conflictDelay
 			}
 		}
@@ -482,15 +481,14 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	record(obj, *a)
 	a.hidden = around.External != nil && !ownedBy(around.External, obj)
 	mark(obj, *a)
-	external, err := r.external(ctx, before, obj, around.External)
-	if err != nil {
-		return err
-	}
-	base, delivered := before, error(nil)
+	external, unread := r.external(ctx, before, obj, around.External)
+	base, delivered, err := before, error(nil), error(nil)
 	withdrawn := before.Status.Artifact != nil && obj.Status.Artifact == nil
 	switch {
 	case withdrawn:
-		if base, delivered, err = r.withdraw(ctx, before, obj, external, a.plan); err != nil {
+		base, delivered, err = r.withdraw(ctx, before, obj, external, a.plan)
+		delivered = errors.Join(delivered, unread)
+		if err != nil {
 			return errors.Join(err, delivered)
 		}
 	case withheld(obj, external, *a):
@@ -500,10 +498,12 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		if base, err = r.recordNews(ctx, before, obj, external, *a); err != nil {
 			return err
 		}
-		delivered = r.deliver(ctx, obj, external, a.plan, base != before)
+		if delivered = unread; unread == nil {
+			delivered = r.deliver(ctx, obj, external, a.plan, base != before)
+		}
 	}
 	obj.ResourceVersion = base.ResourceVersion
-	if delivered != nil && !apierrors.IsConflict(delivered) && !isGone(delivered) {
+	if delivered != nil && !isConflict(delivered) && !isGone(delivered) {
 		why := a.err
 		if !withdrawn {
 			why = nil
@@ -662,7 +662,8 @@ func (r *ArtifactRepositoryReconciler) recordAhead(ctx context.Context, before, 
 // external returns the ExternalArtifact as it is. seen is the one in the cache,
 // which is behind when it has none, although the record before told of one, and when
 // it says already what the record is about to say and did not: whoever believes
-// that, delivers nothing, and no event tells of it. Then it is read live.
+// that, delivers nothing, and no event tells of it. Then it is read live. With an error
+// comes the one in the cache.
 func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
 	publisher, behind := r.publisher(), false
 	switch {
@@ -674,7 +675,11 @@ func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj
 	if !behind {
 		return seen, nil
 	}
-	return get(ctx, r.Live, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	external, err := get(ctx, r.Live, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	if err != nil {
+		return seen, err
+	}
+	return external, nil
 }
 
 // deliver makes the ExternalArtifact follow the record. recorded tells that the
@@ -759,19 +764,13 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	}
 	before := obj.DeepCopy()
 	clearPublished(&obj.Status)
-	if external, err = r.external(ctx, before, obj, external); err != nil {
-		return ctrl.Result{}, err
-	}
+	external, unread := r.external(ctx, before, obj, external)
 	_, delivered, err := r.withdraw(ctx, before, obj, external, Plan{Action: Withdraw})
-	err = errors.Join(delivered, err)
-	switch {
-	case isGone(err):
-		return ctrl.Result{}, nil
-	case apierrors.IsConflict(err):
+	err = errors.Join(unread, delivered, err)
+	if isGone(err) || isConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
-	default:
-		return ctrl.Result{}, err
 	}
+	return ctrl.Result{}, err
 }
 
 // forget removes what is known and stored of an object that is gone. The files of

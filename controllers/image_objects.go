@@ -130,7 +130,7 @@ func (k imageObjects) remove(ctx context.Context, obj *v1alpha1.ArtifactReposito
 		if !keptFor(object, obj) || object.GetDeletionTimestamp() != nil {
 			continue
 		}
-		if err := client.IgnoreNotFound(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
+		if err := ignoreAbsent(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -82,11 +81,8 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 			r.Events.send(policy, nil, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: "+decision.Why)
 		}
 	}
-	if apierrors.IsConflict(err) {
+	if isGone(err) || isConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
-	}
-	if isGone(err) {
-		err = nil
 	}
 	return ctrl.Result{}, err
 }

@@ -75,19 +75,23 @@ func (s *apiServer) start(ctx context.Context) error {
 const sharedServer = "IMAGE_SOURCE_CONTROLLER_TEST_KUBECONFIG"
 
 func (s *apiServer) launch(ctx context.Context) error {
-	var err error
 	if shared := os.Getenv(sharedServer); shared != "" {
 		return s.connect(shared)
 	}
+	if err := s.run(ctx); err != nil {
+		return err
+	}
+	return os.Setenv(sharedServer, s.controlPlane.Kubeconfig())
+}
+
+// run starts an API server of its own.
+func (s *apiServer) run(ctx context.Context) (err error) {
 	s.controlPlane, err = controlplane.Start(ctx, controlplane.Options{
 		APIServerOnly: true,
 		CRDPaths:      []string{filepath.Join("..", "config", "crd", "bases")},
 		Progress:      os.Stderr,
 	})
 	if err != nil {
-		return err
-	}
-	if err := os.Setenv(sharedServer, s.controlPlane.Kubeconfig()); err != nil {
 		return err
 	}
 	return s.connect(s.controlPlane.Kubeconfig())

@@ -180,7 +180,7 @@ func get[T client.Object](ctx context.Context, c client.Reader, key types.Namesp
 	if err == nil {
 		return obj, nil
 	}
-	return none, client.IgnoreNotFound(err)
+	return none, ignoreAbsent(err)
 }
 
 // repositoryKey is where the ImageRepository of a policy lives.
@@ -219,7 +219,34 @@ func controlledByName(obj metav1.Object, kind schema.GroupKind, name string) boo
 }
 
 // isGone tells whether a write failed because its object, or the namespace it
-// is in, is going away: nothing is left to do then.
+// is in, is going away.
 func isGone(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+	return isAbsent(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}
+
+// isAbsent tells whether the API server says that a named object does not exist.
+func isAbsent(err error) bool { return apierrors.IsNotFound(err) && isAboutObject(err) }
+
+// ignoreAbsent returns nil for the answer that a named object does not exist.
+func ignoreAbsent(err error) error {
+	if isAbsent(err) {
+		return nil
+	}
+	return err
+}
+
+// isConflict tells whether the API server refused a write because the object has
+// changed since it was read.
+func isConflict(err error) bool { return apierrors.IsConflict(err) && isAboutObject(err) }
+
+// isAboutObject tells whether an answer of the API server is about a named object. An
+// API server without the type of an object, and a proxy in front of it, answer with the
+// same codes: client-go adds the name of the request to these answers, and this cause.
+func isAboutObject(err error) bool {
+	answer := apierrors.APIStatus(nil)
+	if !errors.As(err, &answer) || apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
+		return false
+	}
+	details := answer.Status().Details
+	return details != nil && details.Name != ""
 }

@@ -140,9 +140,9 @@ func (p publisher) withdraw(ctx context.Context, obj *v1alpha1.ArtifactRepositor
 	if seen == nil || !ownedBy(seen, obj) {
 		return nil
 	}
-	err := client.IgnoreNotFound(p.empty(ctx, seen.DeepCopy()))
+	err := ignoreAbsent(p.empty(ctx, seen.DeepCopy()))
 	if seen.DeletionTimestamp == nil {
-		err = errors.Join(err, client.IgnoreNotFound(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
+		err = errors.Join(err, ignoreAbsent(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
 	}
 	return err
 }

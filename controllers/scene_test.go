@@ -87,6 +87,7 @@ const (
 // own. Its controllers see nothing else, so that tests do not disturb each other.
 type scene struct {
 	*testing.T
+	server    *apiServer
 	client    client.WithWatch
 	namespace string
 	// platform is the namespace of the controllers.
@@ -116,10 +117,15 @@ type scene struct {
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	t.Parallel()
-	g := NewWithT(t)
-	g.Expect(server.start(t.Context())).To(Succeed())
+	NewWithT(t).Expect(server.start(t.Context())).To(Succeed())
+	return newSceneOn(t, server)
+}
+
+// newSceneOn makes a scene on an API server that runs.
+func newSceneOn(t *testing.T, server *apiServer) *scene {
+	t.Helper()
 	s := &scene{
-		T: t, client: server.client, registry: publish.Serve(), storage: t.TempDir(), log: &journal{},
+		T: t, server: server, client: server.client, registry: publish.Serve(), storage: t.TempDir(), log: &journal{},
 		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel}, limits: format.DefaultLimits(), interval: time.Hour,
 	}
 	s.namespace = s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
@@ -247,7 +253,7 @@ func (s *scene) newManager() (manager.Manager, error) {
 		watched[&imagev1.ImagePolicy{}] = cache.ByObject{Label: s.shard}
 		watched[&v1alpha1.ArtifactRepository{}] = cache.ByObject{Label: s.shard}
 	}
-	config := rest.CopyConfig(server.config)
+	config := rest.CopyConfig(s.server.config)
 	config.WrapTransport = s.transport
 	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                 scheme(),

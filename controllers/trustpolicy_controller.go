@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -63,10 +62,8 @@ func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		err = r.Client.Status().Patch(ctx, obj, guarded(before))
 	}
 	switch {
-	case apierrors.IsConflict(err):
+	case isGone(err), isConflict(err):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
-	case isGone(err):
-		return ctrl.Result{}, nil
 	case err != nil:
 		return ctrl.Result{}, err
 	}

@@ -1,0 +1,108 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
+)
+
+// A cluster may lose a type and get it back: a reinstall, an upgrade, a bootstrap in
+// another order. This has an API server of its own, because all tests share the types
+// of the other one.
+func TestTypesComeAndGo(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	own := &apiServer{}
+	t.Cleanup(func() { g.Expect(own.controlPlane.Stop()).To(Succeed()) })
+	g.Expect(own.run(t.Context())).To(Succeed())
+	s := newSceneOn(t, own)
+	s.start()
+
+	s.publishes("app", "1.0.0")
+	back := s.withoutType("externalartifacts." + sourcev1.GroupVersion.Group)
+	s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "ExternalArtifact")
+	back()
+	s.waitPublished("app", "1.0.0@")
+
+	// A pick that comes while the type is missing is published once it is back.
+	back = s.withoutType("externalartifacts." + sourcev1.GroupVersion.Group)
+	s.push("app:1.1.0", publish.Files{"app.yaml": "version: 1.1.0\n"})
+	s.picks("app", imagev1.ImageRef{Tag: "1.1.0"})
+	s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "ExternalArtifact")
+	back()
+	s.waitPublished("app", "1.1.0@")
+
+	// Ours: the policy is asked to be a source all the time.
+	back = s.withoutType("artifactrepositories." + v1alpha1.Group)
+	back()
+	s.waitPublished("app", "1.1.0@")
+
+	// Those of image-reflector-controller, with image objects that a source keeps.
+	back = s.withoutType("imagepolicies." + imagev1.GroupVersion.Group)
+	s.create(&v1alpha1.ArtifactRepository{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "own"},
+		Spec: v1alpha1.ArtifactRepositorySpec{
+			Image:  s.image("app"),
+			Policy: &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: "*"}},
+		},
+	})
+	s.waitFailed("own", v1alpha1.ReasonDependencyNotReady, "ImagePolicy")
+	back()
+	s.eventually(func(g Gomega) { get[imagev1.ImagePolicy](g, s, "own") })
+	s.picks("own", imagev1.ImageRef{Name: s.image("app"), Tag: "1.1.0"})
+	s.waitPublished("own", "1.1.0@")
+}
+
+// withoutType removes a type and all of its objects. The function that it returns puts
+// the type back.
+func (s *scene) withoutType(name string) (back func()) {
+	s.Helper()
+	g := NewWithT(s)
+	read := func() (*unstructured.Unstructured, error) {
+		crd := &unstructured.Unstructured{}
+		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+		return crd, s.client.Get(s.Context(), client.ObjectKey{Name: name}, crd)
+	}
+	crd, err := read()
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(s.client.Delete(s.Context(), crd.DeepCopy())).To(Succeed())
+	s.eventually(func(g Gomega) {
+		_, err := read()
+		g.Expect(err).To(HaveOccurred())
+		g.Expect(client.IgnoreNotFound(err)).NotTo(HaveOccurred())
+	})
+	return func() {
+		s.Helper()
+		crd := crd.DeepCopy()
+		crd.SetResourceVersion("")
+		crd.SetUID("")
+		delete(crd.Object, "status")
+		g.Expect(s.client.Create(s.Context(), crd)).To(Succeed())
+	}
+}
