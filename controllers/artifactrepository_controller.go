@@ -486,7 +486,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	withdrawn := before.Status.Artifact != nil && obj.Status.Artifact == nil
 	switch {
 	case withdrawn:
-		base, delivered, err = r.withdraw(ctx, before, obj, external, a.plan)
+		base, delivered, err = r.withdraw(ctx, before, obj, external, *a)
 		delivered = errors.Join(delivered, unread)
 		if err != nil {
 			return errors.Join(err, delivered)
@@ -499,7 +499,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 			return err
 		}
 		if delivered = unread; unread == nil {
-			delivered = r.deliver(ctx, obj, external, a.plan, base != before)
+			delivered = r.deliver(ctx, obj, external, *a, base != before)
 		}
 	}
 	obj.ResourceVersion = base.ResourceVersion
@@ -575,14 +575,14 @@ func undelivered(why, err error) error {
 // withdraw takes what base names away from consumers and out of the record. obj is
 // what base becomes. Neither write waits for the other: delivered is the error of the
 // first, and err that of the second. cleared is the record after it.
-func (r *ArtifactRepositoryReconciler) withdraw(ctx context.Context, base, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, plan Plan) (cleared *v1alpha1.ArtifactRepository, delivered, err error) {
+func (r *ArtifactRepositoryReconciler) withdraw(ctx context.Context, base, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) (cleared *v1alpha1.ArtifactRepository, delivered, err error) {
 	// Another replica may lead by now, and have published what the rules accept. What
 	// an object has left that is gone is nobody else's.
 	if err := r.publisher().confirm(ctx, base); err != nil && !isGone(err) {
 		return nil, nil, err
 	}
 	var delivering sync.WaitGroup
-	delivering.Go(func() { delivered = r.deliver(ctx, obj, external, plan, true) })
+	delivering.Go(func() { delivered = r.deliver(ctx, obj, external, a, true) })
 	cleared, err = r.clear(ctx, base)
 	delivering.Wait()
 	return cleared, delivered, err
@@ -637,7 +637,7 @@ func (r *ArtifactRepositoryReconciler) recordNews(ctx context.Context, before, o
 	clearPublished(&withdrawn.Status)
 	conditions.Delete(withdrawn, v1alpha1.ArtifactInStorageCondition)
 	markProgress(withdrawn, obj.Status.Artifact.Revision)
-	_, delivered, unrecorded := r.withdraw(ctx, base, withdrawn, external, a.plan)
+	_, delivered, unrecorded := r.withdraw(ctx, base, withdrawn, external, a)
 	return nil, errors.Join(err, delivered, unrecorded)
 }
 
@@ -660,16 +660,17 @@ func (r *ArtifactRepositoryReconciler) recordAhead(ctx context.Context, before, 
 }
 
 // external returns the ExternalArtifact as it is. seen is the one in the cache,
-// which is behind when it has none, although the record before told of one, and when
+// which is behind when it has none, although an attempt before may have made one, and when
 // it says already what the record is about to say and did not: whoever believes
 // that, delivers nothing, and no event tells of it. Then it is read live. With an error
 // comes the one in the cache.
 func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
 	publisher, behind := r.publisher(), false
+	changed := !equality.Semantic.DeepEqual(before.Status, obj.Status)
 	switch {
 	case seen == nil:
-		behind = before.Status.Artifact != nil
-	case !equality.Semantic.DeepEqual(before.Status, obj.Status):
+		behind = before.Status.Artifact != nil || changed && before.Status.ObservedGeneration > 0
+	case changed:
 		behind = ownedBy(seen, obj) && publisher.matches(seen, obj) && !publisher.matches(seen, before)
 	}
 	if !behind {
@@ -684,15 +685,15 @@ func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj
 
 // deliver makes the ExternalArtifact follow the record. recorded tells that the
 // record was written just now; else it is as old as the cache.
-func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact, plan Plan, recorded bool) error {
+func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact, a attempt, recorded bool) error {
 	publisher := r.publisher()
 	switch {
-	case plan.Action == Withdraw:
+	case a.plan.Action == Withdraw:
 		if err := publisher.withdraw(ctx, obj, seen); err != nil {
 			return err
 		}
 		return r.Store.Remove(ctx, keyOf(obj))
-	case seen != nil && !ownedBy(seen, obj), seen == nil && obj.Status.Artifact == nil:
+	case seen != nil && !ownedBy(seen, obj), seen == nil && obj.Status.Artifact == nil && !a.announced():
 		return nil
 	case seen != nil && publisher.matches(seen, obj):
 		return nil
@@ -765,7 +766,7 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	before := obj.DeepCopy()
 	clearPublished(&obj.Status)
 	external, unread := r.external(ctx, before, obj, external)
-	_, delivered, err := r.withdraw(ctx, before, obj, external, Plan{Action: Withdraw})
+	_, delivered, err := r.withdraw(ctx, before, obj, external, attempt{plan: Plan{Action: Withdraw}})
 	err = errors.Join(unread, delivered, err)
 	if isGone(err) || isConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil

@@ -235,7 +235,7 @@ func TestTheSamePrivateImageWithoutTheSecretIsRefused(t *testing.T) {
 
 	obj := o.waitFailed("sneaky", v1alpha1.ReasonAuthenticationFailed)
 	g.Expect(obj.Status.Artifact).To(BeNil())
-	gone[sourcev1.ExternalArtifact](o.scene, "sneaky")(g)
+	g.Expect(o.external("sneaky").Status.Artifact).To(BeNil())
 	g.Expect(o.stored()).NotTo(ContainElement(ContainSubstring("sneaky")), "not a byte")
 	g.Expect(o.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
 	o.expectServed(first.Status.Artifact)

@@ -131,12 +131,12 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	e.Metrics.RecordStalled(ctx, obj)
 	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
 
-	log := ctrl.LoggerFrom(ctx)
+	log, beside := ctrl.LoggerFrom(ctx), selectable(obj, around, a)
 	ready := conditions.Get(obj, meta.ReadyCondition)
 	switch {
 	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
 		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, around, corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message))
+		e.tell(obj, beside, corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message))
 	case a.err == nil && published(before, a):
 		message, artifact := ready.Message, obj.Status.Artifact
 		if a.made != nil && a.made.SkippedLinks > 0 {
@@ -146,20 +146,20 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 			message += "; verified: " + by
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
-		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, message)
+		e.tell(obj, beside, corev1.EventTypeNormal, ready.Reason, message)
 	case sameReady(before, obj):
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
 		// An image that Flux has not scanned yet is no news.
 		log.Info("waiting", "message", ready.Message)
 	case ready.Status == "False":
 		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, around, corev1.EventTypeWarning, ready.Reason, ready.Message)
+		e.tell(obj, beside, corev1.EventTypeWarning, ready.Reason, ready.Message)
 	case conditions.IsFalse(before, meta.ReadyCondition):
 		log.Info("recovered", "message", ready.Message)
-		e.tell(obj, around, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
+		e.tell(obj, beside, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
 	}
 	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && (resumed(before) || !slices.Equal(before.Status.TrustWarnings, warnings)) {
-		e.tell(obj, around, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
+		e.tell(obj, beside, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
 			"published "+obj.Status.Artifact.Revision+unenforced(obj))
 	}
 }
@@ -176,22 +176,33 @@ func resumed(before *v1alpha1.ArtifactRepository) bool {
 	return conditions.GetReason(before, meta.ReconcilingCondition) == v1alpha1.ReasonProgressing
 }
 
-// tell sends an event about an ArtifactRepository, and the same about an
-// object that Flux's Alerts can select: the ExternalArtifact or, where there
-// is none of ours, the ImagePolicy.
-func (e *Events) tell(obj *v1alpha1.ArtifactRepository, around Surroundings, eventType, reason, message string) {
+// tell sends an event about an ArtifactRepository, and the same about objects that
+// Flux's Alerts can select.
+func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Object, eventType, reason, message string) {
 	e.send(obj, revisionMetadata(obj, v1alpha1.Group), eventType, reason, message)
+	for _, beside := range selectable {
+		var metadata map[string]string
+		if _, ok := beside.(*sourcev1.ExternalArtifact); ok {
+			metadata = revisionMetadata(obj, sourcev1.GroupVersion.Group)
+		}
+		e.send(beside, metadata, eventType, reason, message)
+	}
+}
+
+// selectable returns the objects of a source that Flux's Alerts can select: the
+// ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy.
+func selectable(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (objects []client.Object) {
 	switch external := around.External; {
 	case external != nil && ownedBy(external, obj):
-		e.send(external, revisionMetadata(obj, sourcev1.GroupVersion.Group), eventType, reason, message)
-	case external == nil && obj.Status.Artifact != nil:
+		objects = append(objects, external)
+	case external == nil && (obj.Status.Artifact != nil || a.announced()):
 		// It was made just now: no cache has seen it yet.
-		external = &sourcev1.ExternalArtifact{}
-		external.Namespace, external.Name = obj.Namespace, obj.Name
-		e.send(external, revisionMetadata(obj, sourcev1.GroupVersion.Group), eventType, reason, message)
-	case around.Policy != nil:
-		e.send(around.Policy, nil, eventType, reason, message)
+		objects = append(objects, &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}})
 	}
+	if around.Policy != nil && (obj.Status.Artifact == nil || len(objects) == 0) {
+		objects = append(objects, around.Policy)
+	}
+	return objects
 }
 
 // revisionMetadata is what Flux's notification-controller prints beside an

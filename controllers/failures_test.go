@@ -260,7 +260,7 @@ func TestAFailureBeforeTheFirstPublicationPublishesNothing(t *testing.T) {
 	g.Expect(obj.Status.Artifact).To(BeNil())
 	g.Expect(obj.Status.LatestRef.Tag).To(Equal("1.0.0"), "what was resolved last is shown")
 	g.Expect(obj).To(haveNoCondition(v1alpha1.ArtifactInStorageCondition))
-	gone[sourcev1.ExternalArtifact](s, "app")(g)
+	g.Expect(s.external("app").Status.Artifact).To(BeNil())
 	g.Expect(s.stored()).To(BeEmpty())
 	s.eventually(func(g Gomega) {
 		g.Expect(s.events("ImagePolicy", "app")).To(haveEvent(v1alpha1.ReasonInvalidArtifact, ""))

@@ -138,7 +138,7 @@ func TestWhatTheRegistryDoesNotHave(t *testing.T) {
 			obj := s.waitFailed("app", v1alpha1.ReasonImageNotFound, s.image("app"))
 			g := NewWithT(t)
 			g.Expect(conditions.IsReconciling(obj)).To(BeTrue(), "it may be pushed yet")
-			gone[sourcev1.ExternalArtifact](s, "app")(g)
+			g.Expect(s.external("app").Status.Artifact).To(BeNil())
 		})
 	}
 }

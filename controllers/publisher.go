@@ -176,7 +176,7 @@ func (p publisher) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.
 func (p publisher) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	before := external.Status.DeepCopy()
 	external.Status.Artifact = obj.Status.Artifact.DeepCopy()
-	for _, kind := range []string{meta.ReadyCondition, v1alpha1.SourceVerifiedCondition} {
+	for _, kind := range []string{meta.ReadyCondition, meta.StalledCondition, v1alpha1.SourceVerifiedCondition} {
 		condition := conditions.Get(obj, kind)
 		if condition == nil {
 			conditions.Delete(external, kind)

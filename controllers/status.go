@@ -87,6 +87,15 @@ func (a attempt) accepted() bool {
 	return a.judgement == nil || a.verifiedAnew() || a.judgement.err == nil && a.judgement.wait == 0
 }
 
+// announced tells whether the ExternalArtifact exists although nothing is published:
+// consumers and Alerts find there why. It does not exist where the source may have
+// none, or where an object of somebody else has the name.
+func (a attempt) announced() bool {
+	failure := fault.Of(a.err, "")
+	return a.plan.Action != Withdraw &&
+		(failure == nil || failure.Reason != v1alpha1.ReasonAccessDenied && failure.Reason != v1alpha1.ReasonNameConflict)
+}
+
 // record writes what an attempt made into the status: artifact, recipe and
 // history. What was withdrawn is taken out of it; the history stays.
 func record(obj *v1alpha1.ArtifactRepository, a attempt) {

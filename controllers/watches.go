@@ -318,8 +318,8 @@ func (r *TrustPolicyReconciler) ofSecret(ctx context.Context, obj client.Object)
 func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
 	repository, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
-	if repository == nil || err != nil {
-		return nil
+	if repository == nil || err != nil || !conditions.Has(repository, meta.ReadyCondition) {
+		return nil // the first attempt writes the ExternalArtifact before the conditions of the record
 	}
 	external := obj.(*sourcev1.ExternalArtifact)
 	token := tokenOf(external)

@@ -1,0 +1,101 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// byTag lets a source name an image and a tag.
+func byTag(image, tag string) func(*v1alpha1.ArtifactRepository) {
+	return func(obj *v1alpha1.ArtifactRepository) {
+		obj.Spec = v1alpha1.ArtifactRepositorySpec{Image: image, Tag: tag}
+	}
+}
+
+// What never published is found where consumers and Alerts look for it.
+func TestExternalArtifactOfAFirstFailure(t *testing.T) {
+	s := startScene(t)
+	s.artifactRepository("app", byTag(s.image("app"), "missing"))
+	obj := s.waitFailed("app", v1alpha1.ReasonImageNotFound)
+	s.eventually(func(g Gomega) {
+		external := get[sourcev1.ExternalArtifact](g, s, "app")
+		g.Expect(external.Status.Artifact).To(BeNil())
+		g.Expect(external.Spec.SourceRef.Name).To(Equal("app"))
+		g.Expect(metav1.IsControlledBy(external, obj)).To(BeTrue())
+		g.Expect(external).To(haveCondition(meta.ReadyCondition, metav1.ConditionFalse, v1alpha1.ReasonImageNotFound))
+		g.Expect(s.events(sourcev1.ExternalArtifactKind, "app")).To(haveEvent(v1alpha1.ReasonImageNotFound, "missing"))
+	})
+
+	t.Run("and opting out leaves nothing", func(*testing.T) {
+		s.labels(nil)
+		s.waitFailed("app", v1alpha1.ReasonAccessDenied)
+		s.eventually(gone[sourcev1.ExternalArtifact](s, "app"))
+	})
+}
+
+// By kstatus an object that is not ready and not stalled is in progress for ever.
+func TestExternalArtifactOfAStalledSource(t *testing.T) {
+	s := startScene(t)
+	s.pushNonsense("app:1.0.0")
+	s.artifactRepository("app", byTag(s.image("app"), "1.0.0"))
+	s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)
+	s.eventually(func(g Gomega) {
+		external := get[sourcev1.ExternalArtifact](g, s, "app")
+		g.Expect(external).To(haveCondition(meta.StalledCondition, metav1.ConditionTrue, v1alpha1.ReasonInvalidArtifact))
+	})
+	s.push("app:1.0.0", map[string]string{"app.yaml": "version: 1\n"})
+	s.reconciled("app")
+	external := s.waitPublished("app", "1.0.0@")
+	NewWithT(t).Expect(external).To(haveNoCondition(meta.StalledCondition))
+}
+
+func TestNoExternalArtifactWhereThereMayBeNone(t *testing.T) {
+	t.Run("without an opt-in", func(t *testing.T) {
+		s := newScene(t)
+		s.labels(nil)
+		s.start()
+		s.artifactRepository("app", byTag(s.image("app"), "missing"))
+		s.waitFailed("app", v1alpha1.ReasonAccessDenied)
+		gone[sourcev1.ExternalArtifact](s, "app")(NewWithT(t))
+	})
+	t.Run("with an opt-in that cannot be read", func(t *testing.T) {
+		s := newScene(t)
+		s.labels(map[string]string{v1alpha1.UseAsSource: "Yes"})
+		s.start()
+		s.artifactRepository("app", byTag(s.image("app"), "missing"))
+		s.waitFailed("app", v1alpha1.ReasonAccessDenied)
+		gone[sourcev1.ExternalArtifact](s, "app")(NewWithT(t))
+	})
+	t.Run("where somebody else has the name of an image object", func(t *testing.T) {
+		s := startScene(t)
+		s.imageRepository("app")
+		s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) {
+			obj.Spec = v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Policy: semver("*")}
+		})
+		s.waitFailed("app", v1alpha1.ReasonNameConflict)
+		gone[sourcev1.ExternalArtifact](s, "app")(NewWithT(t))
+	})
+}
