@@ -21,6 +21,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,7 @@ type Events struct {
 	once    sync.Once
 	pending chan func()
 	said    said
+	failing failing
 }
 
 // queue returns where events wait to be sent.
@@ -133,6 +135,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 
 	log, beside := ctrl.LoggerFrom(ctx), selectable(obj, around, a)
 	ready := conditions.Get(obj, meta.ReadyCondition)
+	again := a.err != nil && e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.subjects(), " "))
 	switch {
 	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
 		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
@@ -147,7 +150,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
 		e.tell(obj, beside, corev1.EventTypeNormal, ready.Reason, message)
-	case sameReady(before, obj):
+	case sameReady(before, obj) && !again:
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
 		// An image that Flux has not scanned yet is no news.
 		log.Info("waiting", "message", ready.Message)
@@ -218,14 +221,67 @@ func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string
 	}
 }
 
-// sameReady tells whether Ready says what it said before.
+// sameReady tells whether Ready says what it said before. While attempts are repeated,
+// the reason tells it and not the words: those of a network or a server may be others
+// at each attempt.
 func sameReady(before, obj conditions.Getter) bool {
 	was, now := conditions.Get(before, meta.ReadyCondition), conditions.Get(obj, meta.ReadyCondition)
-	return was != nil && was.Status == now.Status && was.Reason == now.Reason && was.Message == now.Message
+	return was != nil && was.Status == now.Status && was.Reason == now.Reason && classOf(before) == classOf(obj) &&
+		(was.Message == now.Message || now.Status == metav1.ConditionFalse && classOf(obj) == fault.Retry)
+}
+
+// classOf tells what the conditions of an object say about the next attempt.
+func classOf(obj conditions.Getter) fault.Class {
+	switch {
+	case conditions.IsStalled(obj):
+		return fault.Stall
+	case conditions.GetReason(obj, meta.ReconcilingCondition) == v1alpha1.ReasonProgressingWithRetry:
+		return fault.Retry
+	default:
+		return fault.Wait
+	}
+}
+
+// failing remembers of the objects that fail what their last event was about.
+type failing struct {
+	mu   sync.Mutex
+	told map[types.NamespacedName]failed
+}
+
+type failed struct {
+	subject string
+	at      time.Time
+}
+
+// repeatAfter is when an event about a failure that lasts is sent again.
+const repeatAfter = time.Hour
+
+// again tells whether a failure is told again although it has the reason of the one
+// before: it is about something else, or lasts for long. A new process takes the first
+// failure that it sees for told.
+func (f *failing) again(key types.NamespacedName, subject string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last, known := f.told[key]
+	if known && last.subject == subject && time.Since(last.at) < repeatAfter {
+		return false
+	}
+	if f.told == nil {
+		f.told = map[types.NamespacedName]failed{}
+	}
+	f.told[key] = failed{subject: subject, at: time.Now()}
+	return known
+}
+
+func (f *failing) forget(key types.NamespacedName) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.told, key)
 }
 
 // forget drops the metrics of an ArtifactRepository that is gone.
 func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
+	e.failing.forget(key)
 	obj, now := gone(&v1alpha1.ArtifactRepository{}, key)
 	e.Metrics.RecordSuspend(ctx, obj, false)
 	e.Metrics.RecordReadiness(ctx, obj)

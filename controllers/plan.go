@@ -80,6 +80,9 @@ type Plan struct {
 	Note string
 }
 
+// subjects are the names of the image to publish, as far as they are known.
+func (p Plan) subjects() []string { return []string{p.Repository.Name(), p.Tag, p.Digest.Hex} }
+
 // signatureTags are the names under which signatures, attestations and SBOMs
 // are stored as tags, where a registry has no referrers API.
 var signatureTags = []string{`^sha256-[0-9a-f]{64}(\..+)?$`, `^.*\.(sig|att|sbom)$`}

@@ -243,10 +243,12 @@ func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
 func markFailure(obj *v1alpha1.ArtifactRepository, a attempt) {
 	failure := fault.Of(a.err, v1alpha1.ReasonFetchFailed)
 	message := fault.Line(failure.Error())
+	subjects := a.plan.subjects()
 	if artifact := obj.Status.Artifact; artifact != nil && !a.hidden {
 		message += "; still published: " + artifact.Revision
+		subjects = append(subjects, artifact.Revision)
 	}
-	markFault(obj, failure, message)
+	markFault(obj, failure, steady(obj, failure, message, subjects...))
 }
 
 // markPolicy marks whether a TrustPolicy can be applied. Notes are what is odd
@@ -254,7 +256,8 @@ func markFailure(obj *v1alpha1.ArtifactRepository, a attempt) {
 func markPolicy(obj *v1alpha1.TrustPolicy, notes []string, err error) {
 	obj.Status.ObservedGeneration = obj.Generation
 	if failure := fault.Of(err, v1alpha1.ReasonVerificationError); failure != nil {
-		markFault(obj, failure, fault.Line(strings.Join(append([]string{failure.Error()}, notes...), "; ")))
+		message := fault.Line(strings.Join(append([]string{failure.Error()}, notes...), "; "))
+		markFault(obj, failure, steady(obj, failure, message))
 		return
 	}
 	settle(obj, true, v1alpha1.ReasonSucceeded, fault.Line(strings.Join(append([]string{summary(obj)}, notes...), "; ")))
