@@ -89,7 +89,7 @@ func ensure[T, S any, P interface {
 		}
 	}
 	if seen != nil {
-		if !controlledBySame(seen, want) {
+		if !madeForSame(seen, want) {
 			return seen, nameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
 		}
 		if current(seen, want, k.labelKeys) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
@@ -231,7 +231,7 @@ func (k imageObjects) meta(obj *v1alpha1.ArtifactRepository) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace:       obj.Namespace,
 		Name:            obj.Name,
-		Labels:          pick(obj.Labels, k.labelKeys),
+		Labels:          generatedLabels(obj, v1alpha1.ArtifactRepositoryKind, k.labelKeys),
 		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(obj, kind)},
 	}
 }
@@ -245,7 +245,7 @@ func imageName(obj *v1alpha1.ArtifactRepository) string {
 // keptFor tells whether an image object was made for an ArtifactRepository, or
 // for one of its name that is gone.
 func keptFor(object metav1.Object, obj *v1alpha1.ArtifactRepository) bool {
-	return controlledByName(object, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind(), obj.Name)
+	return madeFor(object, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind(), obj.Name)
 }
 
 // foreignImageObject names an image object that stands where one of ours has
@@ -261,18 +261,24 @@ func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) s
 	}
 }
 
-// controlledBySame tells whether two objects have a controller of one kind and
-// name.
-func controlledBySame(seen, want metav1.Object) bool {
+// madeForSame tells whether an object was generated for the controller of another one.
+func madeForSame(seen, want metav1.Object) bool {
 	owner := metav1.GetControllerOf(want)
-	return controlledByName(seen, schema.GroupKind{Group: groupOf(owner.APIVersion), Kind: owner.Kind}, owner.Name)
+	return madeFor(seen, schema.GroupKind{Group: groupOf(owner.APIVersion), Kind: owner.Kind}, owner.Name)
 }
 
-// current tells whether an object has the owner that is wanted and, of the keys,
-// the labels that are wanted and no others.
+// current tells whether an object has the owner that is wanted and, of the keys and
+// the label of its maker, the labels that are wanted and no others.
 func current(seen, want metav1.Object, keys []string) bool {
 	owner := metav1.GetControllerOf(seen)
-	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID && maps.Equal(pick(seen.GetLabels(), keys), want.GetLabels())
+	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID &&
+		maps.Equal(pick(seen.GetLabels(), append([]string{v1alpha1.MadeByLabel}, keys...)), want.GetLabels())
+}
+
+// generatedLabels are the labels of what is generated for an object: those of the keys
+// that it has itself, and its kind.
+func generatedLabels(obj metav1.Object, kind string, keys []string) map[string]string {
+	return merge(pick(obj.GetLabels(), keys), map[string]string{v1alpha1.MadeByLabel: kind})
 }
 
 // applyObject applies an object without its status, which is nobody's to send,

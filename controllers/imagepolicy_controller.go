@@ -160,7 +160,7 @@ func (r *ImagePolicyReconciler) artifactRepository(policy *imagev1.ImagePolicy) 
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       policy.Namespace,
 			Name:            policy.Name,
-			Labels:          pick(policy.Labels, r.LabelKeys),
+			Labels:          generatedLabels(policy, imagev1.ImagePolicyKind, r.LabelKeys),
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(policy, kind)},
 		},
 		Spec: v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: policy.Name}},
@@ -170,7 +170,7 @@ func (r *ImagePolicyReconciler) artifactRepository(policy *imagev1.ImagePolicy) 
 // generatedFor tells whether an ArtifactRepository was made for a policy, or
 // for one of its name that is gone.
 func generatedFor(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) bool {
-	return controlledByName(obj, imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind).GroupKind(), policy.Name)
+	return madeFor(obj, imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind).GroupKind(), policy.Name)
 }
 
 // upToDate tells whether applying want would change nothing.

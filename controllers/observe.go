@@ -63,7 +63,7 @@ func (s Surroundings) markings() markings {
 	}
 	if s.Policy != nil {
 		marks.Policy = markOf(s.Policy.Annotations)
-		marks.PolicyOwned = controlledByKind(s.Policy, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind())
+		marks.PolicyOwned = madeBy(s.Policy, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind())
 		marks.Repository.Foreign = repositoryKey(s.Policy).Namespace != s.Policy.Namespace
 	}
 	if s.Repository != nil {
@@ -216,6 +216,26 @@ func groupOf(apiVersion string) string {
 // finds what its predecessor left.
 func controlledByName(obj metav1.Object, kind schema.GroupKind, name string) bool {
 	return controlledByKind(obj, kind) && metav1.GetControllerOf(obj).Name == name
+}
+
+// madeBy tells whether an object was generated for one of a group and kind: its
+// controller is, or it has lost its controller, as by a restore, and has the label.
+// Nothing is gained by the label: it gives away an object that its writer may edit, to
+// an object of the same namespace and name.
+func madeBy(obj metav1.Object, kind schema.GroupKind) bool {
+	if metav1.GetControllerOf(obj) != nil {
+		return controlledByKind(obj, kind)
+	}
+	return obj.GetLabels()[v1alpha1.MadeByLabel] == kind.Kind
+}
+
+// madeFor tells whether an object was generated for one of a group, kind and name. What
+// is generated has the name of that.
+func madeFor(obj metav1.Object, kind schema.GroupKind, name string) bool {
+	if metav1.GetControllerOf(obj) != nil {
+		return controlledByName(obj, kind, name)
+	}
+	return madeBy(obj, kind) && obj.GetName() == name
 }
 
 // isGone tells whether a write failed because its object, or the namespace it

@@ -34,6 +34,11 @@ const (
 	UseAsSourceFalse = "false"
 )
 
+// MadeByLabel names the kind of the object that an object was generated for, which has
+// the same name. It tells it where the owner reference is lost, as after a restore from
+// a backup; beside a controller it means nothing.
+const MadeByLabel = Group + "/made-by"
+
 // Keys of an artifact's metadata that this project sets, beside the
 // annotations of the image's manifest. Ours win over annotations of the same name.
 const (
