@@ -207,8 +207,15 @@ func requested(obj *v1alpha1.ArtifactRepository, around Surroundings) bool {
 	if obj.Status.ObservedGeneration < 1 {
 		return false
 	}
-	asked := requests(around).ImagePolicy
-	return newToken(obj, around) != "" || asked != "" && asked != observedRequests(obj).ImagePolicy
+	now, seen := requests(around), observedRequests(obj)
+	return newToken(obj, around) != "" || now.ImagePolicy != "" && now.ImagePolicy != seen.ImagePolicy ||
+		now.ImageRepository != "" && now.ImageRepository != seen.ImageRepository && !handedOn(now.ImageRepository, obj)
+}
+
+// handedOn tells whether a request on an ImageRepository is one that was seen on the
+// object itself, or on its ExternalArtifact, and handed on.
+func handedOn(token string, obj *v1alpha1.ArtifactRepository) bool {
+	return token == obj.Status.LastHandledReconcileAt || token == observedRequests(obj).ExternalArtifact
 }
 
 // newToken returns the request that was made since the last reconcile on the
@@ -236,6 +243,9 @@ func (r *ArtifactRepositoryReconciler) acknowledge(obj *v1alpha1.ArtifactReposit
 	if now.ImagePolicy == "" {
 		now.ImagePolicy = seen.ImagePolicy
 	}
+	if now.ImageRepository == "" {
+		now.ImageRepository = seen.ImageRepository
+	}
 	if now.ExternalArtifact == "" {
 		now.ExternalArtifact = seen.ExternalArtifact
 	}
@@ -249,6 +259,9 @@ func requests(around Surroundings) v1alpha1.ObservedRequests {
 	var now v1alpha1.ObservedRequests
 	if around.Policy != nil {
 		now.ImagePolicy = tokenOf(around.Policy)
+	}
+	if around.Repository != nil {
+		now.ImageRepository = tokenOf(around.Repository)
 	}
 	if around.External != nil {
 		now.ExternalArtifact = tokenOf(around.External)

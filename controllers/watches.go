@@ -203,7 +203,7 @@ func repositoryMarks(obj *imagev1.ImageRepository) any {
 
 // repositoryOutcome is what matters of an ImageRepository to what is published.
 func repositoryOutcome(obj *imagev1.ImageRepository) any {
-	return []any{repositoryMarks(obj), scanMessage(obj), obj.Labels, obj.OwnerReferences,
+	return []any{repositoryMarks(obj), scanMessage(obj), obj.Labels, obj.OwnerReferences, tokenOf(obj),
 		obj.Status.ObservedGeneration, obj.Status.CanonicalImageName}
 }
 

@@ -314,6 +314,9 @@ type ObservedRequests struct {
 	// ImagePolicy is the value seen on the ImagePolicy.
 	// +optional
 	ImagePolicy string `json:"imagePolicy,omitempty"`
+	// ImageRepository is the value seen on the ImageRepository.
+	// +optional
+	ImageRepository string `json:"imageRepository,omitempty"`
 	// ExternalArtifact is the value seen on the ExternalArtifact.
 	// +optional
 	ExternalArtifact string `json:"externalArtifact,omitempty"`
