@@ -157,7 +157,8 @@ func TestImageObjectsAreWhatTheSpecAsksFor(t *testing.T) {
 			g.Expect(policy.Spec).To(Equal(test.policy))
 			for _, object := range []client.Object{repository, policy} {
 				g.Expect(metav1.IsControlledBy(object, owner)).To(BeTrue())
-				g.Expect(object.GetLabels()).To(Equal(map[string]string{"shard": "a"}), "those of the watch selector and no others")
+				g.Expect(object.GetLabels()).To(Equal(map[string]string{"shard": "a", v1alpha1.MadeByLabel: v1alpha1.ArtifactRepositoryKind}),
+					"those of the watch selector, that of the maker, and no others")
 				g.Expect(object.GetManagedFields()).To(ContainElement(SatisfyAll(
 					HaveField("Manager", fieldManager), HaveField("Operation", metav1.ManagedFieldsOperationApply))))
 			}

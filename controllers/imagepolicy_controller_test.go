@@ -333,12 +333,12 @@ func TestLabelsOfAWatchSelectorAreCopied(t *testing.T) {
 		obj.Labels = map[string]string{key: "shard1", "team": "a"}
 	})
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
-	g.Expect(s.waitGenerated("app").Labels).To(Equal(map[string]string{key: "shard1"}))
+	g.Expect(s.waitGenerated("app").Labels).To(Equal(map[string]string{key: "shard1", v1alpha1.MadeByLabel: imagev1.ImagePolicyKind}))
 
 	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Labels[key] = "shard2" })
 
 	s.eventually(func(g Gomega) {
-		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Labels).To(Equal(map[string]string{key: "shard2"}))
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Labels).To(Equal(map[string]string{key: "shard2", v1alpha1.MadeByLabel: imagev1.ImagePolicyKind}))
 	})
 }
 
