@@ -149,7 +149,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 			message += "; verified: " + by
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
-		e.tell(obj, beside, corev1.EventTypeNormal, ready.Reason, message)
+		e.tell(obj, beside, corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, message+origin(artifact))
 	case sameReady(before, obj) && !again:
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
 		// An image that Flux has not scanned yet is no news.
@@ -165,6 +165,18 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		e.tell(obj, beside, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
 			"published "+obj.Status.Artifact.Revision+unenforced(obj))
 	}
+}
+
+// origin says, for the end of a message, where the manifest says that the content is from.
+func origin(artifact *meta.Artifact) (words string) {
+	for _, from := range []struct{ name, key string }{
+		{"origin source", "org.opencontainers.image.source"}, {"origin revision", "org.opencontainers.image.revision"},
+	} {
+		if value := artifact.Metadata[from.key]; value != "" {
+			words += "; " + from.name + ": " + fault.Words(value)
+		}
+	}
+	return words
 }
 
 // published tells whether something new came to be published: made now or, where

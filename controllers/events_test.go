@@ -29,7 +29,12 @@ import (
 	kuberecorder "k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 	"github.com/fluxcd/pkg/runtime/events"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
 )
 
 func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
@@ -55,4 +60,25 @@ func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
 
 	cancel()
 	g.Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
+}
+
+func TestTheEventOfANewArtifactNamesItsOrigin(t *testing.T) {
+	recorder := kuberecorder.NewFakeRecorder(10)
+	told := &Events{Recorder: recorder}
+	obj := &v1alpha1.ArtifactRepository{}
+	obj.Namespace, obj.Name = "apps", "app"
+	obj.Status.Artifact = &meta.Artifact{Revision: "1.0.0@sha256:aa", Metadata: map[string]string{
+		"org.opencontainers.image.source":   "https://example.com/org/app.git",
+		"org.opencontainers.image.revision": "main@sha1:abc",
+	}}
+	conditions.MarkTrue(obj, meta.ReadyCondition, v1alpha1.ReasonSucceeded, "published 1.0.0@sha256:aa as Flux")
+	told.concluded(t.Context(), &v1alpha1.ArtifactRepository{}, obj, Surroundings{}, attempt{made: &bridge.Outcome{}})
+
+	g := NewWithT(t)
+	for range 2 { // of the ArtifactRepository, and of its ExternalArtifact
+		g.Expect(recorder.Events).To(Receive(And(
+			ContainSubstring("Normal "+v1alpha1.ReasonNewArtifact), ContainSubstring("1.0.0@sha256:aa"),
+			ContainSubstring("origin source: https://example.com/org/app.git"), ContainSubstring("origin revision: main@sha1:abc"),
+		)))
+	}
 }

@@ -31,6 +31,9 @@ const (
 const (
 	// ReasonSucceeded: what the spec asks for is published.
 	ReasonSucceeded = "Succeeded"
+	// ReasonNewArtifact: something new is published. Only events have it, as those of
+	// Flux's sources do.
+	ReasonNewArtifact = "NewArtifact"
 	// ReasonProgressing: something new is recorded and about to be published.
 	ReasonProgressing = "Progressing"
 	// ReasonProgressingWithRetry: an attempt failed and another one follows.
