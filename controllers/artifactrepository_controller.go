@@ -332,7 +332,11 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 	}
 	listening, heard := listen(ctx)
 	out, err := r.carry(listening, request)
-	a.heard = heard.Load()
+	a.heard = a.heard || heard.Load()
+	if failure := fault.Of(err, ""); a.plan.picked != nil && failure != nil && failure.Reason == v1alpha1.ReasonImageNotFound {
+		a.plan.follow()
+		return r.publish(ctx, obj, around, a)
+	}
 	// Requests have deadlines of their own; only the attempt's is spec.timeout.
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)

@@ -71,6 +71,8 @@ type Plan struct {
 	Tag string
 	// Digest to publish, if it is known; zero: whatever Tag points at.
 	Digest v1.Hash
+	// picked is what the policy picked, where Tag is an equal one that is published; nil elsewhere.
+	picked *pickedImage
 	// Access names what opens the registry.
 	Access credentials.References
 	// Judges tells that what is published is judged by the rules of the platform, in the
@@ -188,7 +190,11 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return waitFor("ImagePolicy %s picked the tag %s, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",
 			policy.Name, fault.Quote(latest.Tag), key, strings.Join(signatureTags, "', '"))
 	}
-	return p.pick(policy.Name, latest)
+	if err := p.pick(policy.Name, latest); err != nil {
+		return err
+	}
+	p.stay(obj, policy)
+	return nil
 }
 
 // pick fills in what a policy picked. Tenants may be able to edit a policy's

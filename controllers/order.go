@@ -1,0 +1,85 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// pickedImage is what a policy picked of its repository.
+type pickedImage struct {
+	tag    string
+	digest v1.Hash
+}
+
+// stay keeps the plan at the tag that is published while the policy picks another one
+// that is equal in its order, such as v1.0.0 for 1.0.0. image-reflector-controller
+// picks any of these, at each scan another one.
+func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) {
+	published := latestPublication(obj).Tag
+	if obj.Status.Artifact == nil || obj.Status.Record == nil || obj.Status.Record.Image != p.Repository.Name() ||
+		published == "" || published == p.Tag || !inOnePlace(policy.Spec, published, p.Tag) {
+		return
+	}
+	p.picked = &pickedImage{tag: p.Tag, digest: p.Digest}
+	p.Tag, p.Digest = published, v1.Hash{}
+}
+
+// follow lets the plan go to what the policy picked, because the equal tag that is
+// published is gone.
+func (p *Plan) follow() {
+	p.Tag, p.Digest, p.picked = p.picked.tag, p.picked.digest, nil
+}
+
+// inOnePlace tells whether a policy admits two tags and puts them in one place of its order.
+func inOnePlace(spec imagev1.ImagePolicySpec, one, other string) bool {
+	one, admitsOne := ordered(spec.FilterTags, one)
+	other, admitsOther := ordered(spec.FilterTags, other)
+	if !admitsOne || !admitsOther {
+		return false
+	}
+	if spec.Policy.SemVer == nil {
+		return one == other
+	}
+	a, errA := semver.StrictNewVersion(strings.TrimPrefix(one, "v"))
+	b, errB := semver.StrictNewVersion(strings.TrimPrefix(other, "v"))
+	return errA == nil && errB == nil && a.Equal(b)
+}
+
+// ordered returns what a policy orders a tag by, and whether its filter admits the tag.
+func ordered(filter *imagev1.TagFilter, tag string) (by string, ok bool) {
+	if filter == nil {
+		return tag, true
+	}
+	pattern, err := regexp.Compile(filter.Pattern)
+	if err != nil {
+		return "", false
+	}
+	match := pattern.FindStringSubmatchIndex(tag)
+	if match == nil || filter.Extract == "" {
+		return tag, match != nil
+	}
+	return string(pattern.ExpandString(nil, filter.Extract, tag, match)), true
+}

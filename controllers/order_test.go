@@ -1,0 +1,96 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+)
+
+// A policy picks any of several tags that are equal in its order. The one that is
+// published stays, as long as it exists and the policy admits it.
+func TestAPickThatIsEqualChangesNothing(t *testing.T) {
+	for sentence, c := range map[string]struct {
+		published, equal, newer string
+		change                  func(*imagev1.ImagePolicy)
+	}{
+		"versions": {published: "1.0.0", equal: "v1.0.0", newer: "v1.0.1"},
+		"versions behind a filter": {published: "v1.0.0", equal: "1.0.0", newer: "1.0.1", change: func(obj *imagev1.ImagePolicy) {
+			obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: `^v?[0-9.]+$`}
+		}},
+		"numbers that are extracted": {published: "main-7", equal: "dev-7", newer: "dev-8", change: func(obj *imagev1.ImagePolicy) {
+			obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: `^[a-z]+-(?P<n>[0-9]+)$`, Extract: "$n"}
+			obj.Spec.Policy = imagev1.ImagePolicyChoice{Numerical: &imagev1.NumericalPolicy{Order: "asc"}}
+		}},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			s, g := startScene(t), NewWithT(t)
+			for i, tag := range []string{c.published, c.equal, c.newer} {
+				s.push("app:"+tag, version(strings.Repeat("1", i+1)))
+			}
+			s.imageRepository("app")
+			if c.change == nil {
+				c.change = func(*imagev1.ImagePolicy) {}
+			}
+			s.imagePolicy("app", annotated, c.change)
+			s.picks("app", imagev1.ImageRef{Tag: c.published})
+			before := s.waitPublished("app", c.published+"@")
+
+			s.picks("app", imagev1.ImageRef{Tag: c.equal})
+			s.reconciled("app")
+			g.Expect(s.waitPublished("app", c.published+"@").Status.Artifact).To(Equal(before.Status.Artifact))
+
+			s.picks("app", imagev1.ImageRef{Tag: c.newer})
+			s.waitPublished("app", c.newer+"@")
+		})
+	}
+}
+
+func TestAPickThatIsEqualIsPublishedWhereTheOtherIsGone(t *testing.T) {
+	for sentence, leave := range map[string]func(s *scene){
+		"from the registry": func(s *scene) {
+			s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if gone := strings.HasSuffix(r.URL.Path, "/manifests/1.0.0"); !gone {
+					return false
+				}
+				w.WriteHeader(http.StatusNotFound)
+				_, _ = w.Write([]byte(`{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`))
+				return true
+			})
+		},
+		"from what the policy admits": func(s *scene) {
+			edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: `^v`} })
+		},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			s := startScene(t)
+			s.publishes("app", "1.0.0")
+			s.push("app:v1.0.0", version("2"))
+			leave(s)
+			s.picks("app", imagev1.ImageRef{Tag: "v1.0.0"})
+			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { request(obj, "now") })
+			s.waitPublished("app", "v1.0.0@")
+		})
+	}
+}
