@@ -347,12 +347,12 @@ func markProgress(obj *v1alpha1.ArtifactRepository, revision string) {
 	}
 }
 
-// publishedMessage says what is published, from where, since when, and what
-// else a person on call should know.
+// publishedMessage says what is published, since when, and what else a person on call
+// should know. The image stands in status.latestRef: with it, kubectl get would be wider
+// than a screen.
 func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 	artifact := obj.Status.Artifact
-	message := fmt.Sprintf("published %s from %s as %s since %s",
-		artifact.Revision, obj.Status.Record.Image, obj.Status.Format, since(artifact.LastUpdateTime))
+	message := fmt.Sprintf("published %s as %s since %s", artifact.Revision, obj.Status.Format, since(artifact.LastUpdateTime))
 	if a.plan.Note != "" {
 		message += "; " + a.plan.Note
 	}

@@ -118,8 +118,8 @@ func (t *Trust) inForce(ctx context.Context) (*inForce, error) {
 	return now, nil
 }
 
-// parsePolicy reads a TrustPolicy. One whose selector cannot be read governs
-// every namespace: nobody knows which it was meant for.
+// parsePolicy reads a TrustPolicy. One whose selector cannot be read governs every
+// namespace that it may have been meant for.
 func parsePolicy(policy *v1alpha1.TrustPolicy) trust.Policy {
 	spec := policy.Spec
 	parsed := trust.Policy{
@@ -129,7 +129,7 @@ func parsePolicy(policy *v1alpha1.TrustPolicy) trust.Policy {
 	}
 	var err error
 	if parsed.Namespaces, err = metav1.LabelSelectorAsSelector(&spec.NamespaceSelector); err != nil {
-		parsed.Namespaces, parsed.Unreadable = labels.Everything(), "spec.namespaceSelector cannot be read: "+fault.Line(err.Error())
+		parsed.Namespaces, parsed.Unreadable = readable(&spec.NamespaceSelector), "spec.namespaceSelector cannot be read: "+fault.Line(err.Error())
 	}
 	for _, image := range spec.Images {
 		parsed.Images = append(parsed.Images, string(image))
@@ -145,6 +145,30 @@ func parsePolicy(policy *v1alpha1.TrustPolicy) trust.Policy {
 		parsed.MaxBytes = max(spec.MaxArtifactBytes.Value(), 1)
 	}
 	return parsed
+}
+
+// readable selects all namespaces that a selector may mean which cannot be read as a
+// whole. A requirement that cannot be read excludes none of them, unless its key can: what
+// must have one of some values must have a label of this key.
+func readable(selector *metav1.LabelSelector) labels.Selector {
+	requirements := slices.Clone(selector.MatchExpressions)
+	for key, value := range selector.MatchLabels {
+		requirements = append(requirements, metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: []string{value}})
+	}
+	meant := labels.NewSelector()
+	for _, requirement := range requirements {
+		read, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{requirement}})
+		if err != nil && requirement.Operator == metav1.LabelSelectorOpIn {
+			present := metav1.LabelSelectorRequirement{Key: requirement.Key, Operator: metav1.LabelSelectorOpExists}
+			read, err = metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{present}})
+		}
+		if err != nil {
+			continue
+		}
+		parts, _ := read.Requirements()
+		meant = meant.Add(parts...)
+	}
+	return meant
 }
 
 // decide returns what the policies demand of an image in a namespace.
@@ -298,11 +322,7 @@ type ownKey struct{ namespace, verify, secrets string }
 // its Secrets once, and where it parses, begin says how long to wait instead.
 func (t *Trust) own(ctx context.Context, obj *v1alpha1.ArtifactRepository, begin func() (end func(), wait time.Duration)) (built *trust.Authority, wait time.Duration, err error) {
 	demand, state, err := readDemand(*obj.Spec.Verify, func(ref *meta.LocalObjectReference) (*corev1.Secret, error) {
-		secret, err := readSecret(ctx, t.Live, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name})
-		if err != nil {
-			return nil, fmt.Errorf("spec.verify: %w", err)
-		}
-		return secret, nil
+		return readSecret(ctx, t.Live, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name})
 	})
 	if err != nil {
 		return nil, 0, err

@@ -505,7 +505,7 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
 	s.waitFailed("app", v1alpha1.ReasonVerificationError, "503", "still published: 1.0.1@")
 	s.reconciled("app")
-	NewWithT(t).Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).NotTo(haveEvent(v1alpha1.ReasonSucceeded, "published 1.0.1@"), "as if it were good")
+	NewWithT(t).Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).NotTo(haveEvent(v1alpha1.ReasonNewArtifact, "published 1.0.1@"), "as if it were good")
 	NewWithT(t).Expect(s.record("app").Status.ObservedTrust).To(Equal(before.Status.ObservedTrust))
 	s.registry.Answer(nil)
 	s.withdrawn("app", "release")
@@ -1155,10 +1155,10 @@ func TestTheStatusOfATrustPolicy(t *testing.T) {
 
 	s.ungovern("keys")
 	s.ungovern("identities")
-	// A selector that no server can read governs everybody, and lets nothing new pass.
+	// A selector with a key that no label can have governs everybody, and lets nothing new pass.
 	s.publishes("app", "1.0.0")
 	s.regovern("plain", func(spec *v1alpha1.TrustPolicySpec) {
-		spec.NamespaceSelector.MatchLabels = map[string]string{"no key!": "x"}
+		spec.NamespaceSelector.MatchLabels = map[string]string{strings.Repeat("a", 254) + "/b": "x"}
 	})
 	s.checked("plain", metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec, "spec.namespaceSelector cannot be read")
 	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, "spec.namespaceSelector cannot be read", "still published")

@@ -26,6 +26,7 @@ import (
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -221,4 +222,12 @@ func TestAskingForASignatureLaterJudgesWhatIsPublished(t *testing.T) {
 	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = nil })
 	external := s.waitPublished("app", "1.0.0@")
 	NewWithT(t).Expect(external.Status.Artifact.Metadata).NotTo(HaveKey(v1alpha1.MetadataVerifiedBy))
+}
+
+func TestAMissingSecretOfVerifyIsNamedOnce(t *testing.T) {
+	s := startScene(t)
+	s.picked("app", "1.0.0")
+	s.artifactRepository("app", signed)
+	obj := s.waitFailed("app", v1alpha1.ReasonVerificationError, "spec.verify: the Secret "+s.namespace+"/keys does not exist")
+	NewWithT(t).Expect(conditions.GetMessage(obj, meta.ReadyCondition)).NotTo(ContainSubstring("spec.verify: spec.verify"))
 }

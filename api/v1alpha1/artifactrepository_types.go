@@ -62,7 +62,7 @@ type ArtifactRepositorySpec struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"
-	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('8760h')",message="interval must be at most 8760h, which is a year"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('8760h')",message="interval must be at least 1s and at most 8760h, which is a year"
 	// +optional
 	Interval *metav1.Duration `json:"interval,omitempty"`
 
@@ -354,12 +354,12 @@ func (in *ArtifactRepository) GetTimeout() time.Duration {
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:shortName=artifactrepo,categories=all;fluxcd
+// +kubebuilder:resource:shortName=artifactrepo,categories=all;fluxcd;fluxcd-sources
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="Format",type=string,JSONPath=`.status.format`
-// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.artifact.revision`
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Format",type=string,priority=1,JSONPath=`.status.format`
+// +kubebuilder:printcolumn:name="Revision",type=string,priority=1,JSONPath=`.status.artifact.revision`
 // +kubebuilder:printcolumn:name="Image",type=string,priority=1,JSONPath=`.status.latestRef.name`
 // +kubebuilder:metadata:annotations="kustomize.toolkit.fluxcd.io/substitute=disabled"
 

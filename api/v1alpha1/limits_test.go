@@ -129,7 +129,7 @@ func TestTheServerRefusesWhatIsOverALimit(t *testing.T) {
 		},
 		"spec.namespaceSelector.matchLabels": {`images: ["**"], namespaceSelector: {matchLabels: {` + pairs(64) + `}}`, `images: ["**"], namespaceSelector: {matchLabels: {` + pairs(65) + `}}`, true},
 		"in matchLabels, a key": {
-			`images: ["**"], namespaceSelector: {matchLabels: {"` + text(317) + `": b}}`, `images: ["**"], namespaceSelector: {matchLabels: {"` + text(318) + `": b}}`, true,
+			`images: ["**"], namespaceSelector: {matchLabels: {"` + text(253) + "/" + text(63) + `": b}}`, `images: ["**"], namespaceSelector: {matchLabels: {"` + text(254) + "/" + text(63) + `": b}}`, true,
 		},
 		"spec.namespaceSelector.matchExpressions[0].values": {
 			`images: ["**"], namespaceSelector: {matchExpressions: [{key: a, operator: In, values: [` + list(100) + `]}]}`,

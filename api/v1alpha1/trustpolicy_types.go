@@ -56,6 +56,7 @@ type TrustPolicySpec struct {
 	// labels. As everywhere in Kubernetes, {} selects every namespace.
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))",message="in matchExpressions, the operators In and NotIn need values, Exists and DoesNotExist must have none, and there are no others"
 	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || self.matchLabels.all(key, size(key) <= 317)",message="in matchLabels, a key must have at most 317 characters: a prefix of 253, a slash and a name of 63"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchLabels) || self.matchLabels.all(key, key.matches('^([a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$'))",message="in matchLabels, a key must be one that a label can have, such as stage or example.com/stage"
 	// +required
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
 
@@ -165,7 +166,7 @@ func (in *TrustPolicy) SetConditions(conditions []metav1.Condition) {
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:scope=Cluster
+// +kubebuilder:resource:scope=Cluster,shortName=trustpol
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="NoMatch",type=string,JSONPath=`.spec.noMatch`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`

@@ -256,6 +256,8 @@ func TestTheServerRefuses(t *testing.T) {
 		"an interval without a unit":           {spec: `{imagePolicyRef: {name: app}, interval: "10"}`, words: []string{"spec.interval", "should match"}},
 		"an interval below zero":               {spec: `{imagePolicyRef: {name: app}, interval: -10m}`, words: []string{"spec.interval", "should match"}},
 		"a timeout of hours":                   {spec: `{imagePolicyRef: {name: app}, timeout: 1h}`, words: []string{"spec.timeout", "should match"}},
+		"an interval of less than a second":    {spec: `{imagePolicyRef: {name: app}, interval: 999ms}`, words: []string{"spec.interval", "at least 1s"}, alone: true},
+		"an interval of nothing":               {spec: `{imagePolicyRef: {name: app}, interval: 0s}`, words: []string{"spec.interval", "at least 1s"}, alone: true},
 		"an interval of more than a year":      {spec: `{imagePolicyRef: {name: app}, interval: 8760h1ms}`, words: []string{"spec.interval", "at most 8760h"}, alone: true},
 		"an interval that no clock can hold":   {spec: `{imagePolicyRef: {name: app}, interval: 9999999999h}`, words: []string{"spec.interval", "at most 8760h"}, alone: true},
 		"a timeout of sixty minutes":           {spec: `{imagePolicyRef: {name: app}, timeout: 60m}`, words: []string{"spec.timeout", "less than 1h"}, alone: true},

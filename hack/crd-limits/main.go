@@ -40,7 +40,10 @@ const (
 	maxLabelKey   = maxName + 1 + 63
 	maxLabelValue = 63
 	maxMediaType  = 127 + 1 + 127
-	maxPattern    = 1024
+	// What a label can have: any other key or value makes a selector that no program can read.
+	labelKey   = `^([a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`
+	labelValue = `^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$`
+	maxPattern = 1024
 )
 
 // limitsByFile returns, for each file, the limits by the path of a field: [] stands for the
@@ -59,12 +62,12 @@ func limitsByFile() map[string]map[string]limits {
 	policy := map[string]limits{
 		"spec.maxArtifactBytes":                              {"maxLength": 64},
 		"spec.namespaceSelector.matchLabels":                 {"maxProperties": 64},
-		"spec.namespaceSelector.matchLabels.{}":              {"maxLength": maxLabelValue},
+		"spec.namespaceSelector.matchLabels.{}":              {"maxLength": maxLabelValue, "pattern": labelValue},
 		"spec.namespaceSelector.matchExpressions":            {"maxItems": 64},
-		"spec.namespaceSelector.matchExpressions[].key":      {"maxLength": maxLabelKey},
+		"spec.namespaceSelector.matchExpressions[].key":      {"maxLength": maxLabelKey, "pattern": labelKey},
 		"spec.namespaceSelector.matchExpressions[].operator": {"maxLength": len("DoesNotExist")},
 		"spec.namespaceSelector.matchExpressions[].values":   {"maxItems": 100},
-		"spec.namespaceSelector.matchExpressions[].values[]": {"maxLength": maxLabelValue},
+		"spec.namespaceSelector.matchExpressions[].values[]": {"maxLength": maxLabelValue, "pattern": labelValue},
 	}
 	maps.Copy(repository, verification("spec.verify"))
 	maps.Copy(policy, verification("spec.authorities[].verify"))
