@@ -66,7 +66,7 @@ func TestAFirstPublication(t *testing.T) {
 	g.Expect(obj).To(haveNoCondition(meta.ReconcilingCondition))
 	g.Expect(obj).To(haveNoCondition(meta.StalledCondition))
 	g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).To(And(
-		ContainSubstring(artifact.Revision), ContainSubstring(s.image("app")), ContainSubstring("Flux")))
+		ContainSubstring(artifact.Revision), ContainSubstring("Flux")))
 	g.Expect(obj.Status.LatestRef).To(Equal(&imagev1.ImageRef{Name: s.image("app"), Tag: "1.0.0", Digest: manifest.String()}))
 	g.Expect(obj.Status.Format).To(Equal(v1alpha1.FormatFlux))
 	g.Expect(obj.Status.Record).To(Equal(&v1alpha1.Recipe{Image: s.image("app"), Digest: manifest.String(), ArchiveVersion: format.ArchiveVersion, Size: *artifact.Size}))
@@ -80,7 +80,7 @@ func TestAFirstPublication(t *testing.T) {
 		"GET /v2/", "GET /v2/team/app/manifests/1.0.0", "GET /v2/team/app/blobs/" + layer.String(),
 	}))
 	s.eventually(func(g Gomega) {
-		g.Expect(s.events("ArtifactRepository", "app")).To(haveEvent(v1alpha1.ReasonSucceeded, artifact.Revision))
+		g.Expect(s.events("ArtifactRepository", "app")).To(haveEvent(v1alpha1.ReasonNewArtifact, artifact.Revision))
 		g.Expect(s.events("ExternalArtifact", "app")).To(ContainElement(HaveField("Annotations",
 			HaveKeyWithValue(sourcev1.GroupVersion.Group+"/revision", artifact.Revision))))
 	})

@@ -267,6 +267,10 @@ func TestAnImageObjectWithoutItsOwner(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishedByPolicy("app", "1.0.0")
 	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.OwnerReferences = nil })
+	s.eventually(func(g Gomega) {
+		g.Expect(metav1.IsControlledBy(get[imagev1.ImagePolicy](g, s, "app"), s.record("app"))).To(BeTrue(), "its label tells its maker")
+	})
+	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.OwnerReferences, obj.Labels = nil, nil })
 	s.waitFailed("app", v1alpha1.ReasonNameConflict, "ImagePolicy app exists", "still published")
 	g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
 	remove[imagev1.ImagePolicy](s, "app")

@@ -79,8 +79,8 @@ func TestAnAnnotatedPolicyGetsAnArtifactRepository(t *testing.T) {
 	g.Expect(applied[0].Manager).To(Equal(fieldManager))
 	g.Expect(applied[0].Subresource).To(BeEmpty())
 	g.Expect(string(bytes.ReplaceAll(applied[0].FieldsV1.GetRawBytes(), []byte(string(obj.OwnerReferences[0].UID)), []byte("UID")))).To(MatchJSON(
-		`{"f:metadata": {"f:ownerReferences": {"k:{\"uid\":\"UID\"}": {}}}, "f:spec": {"f:imagePolicyRef": {"f:name": {}}}}`),
-		"the reference and the owner, and nothing else of the spec")
+		`{"f:metadata": {"f:labels": {"f:source.contrib.fluxcd.io/made-by": {}}, "f:ownerReferences": {"k:{\"uid\":\"UID\"}": {}}}, "f:spec": {"f:imagePolicyRef": {"f:name": {}}}}`),
+		"the reference, the owner and the label of the maker, and nothing else of the spec")
 }
 
 func TestMarksThatComeLaterAreSeenAtOnce(t *testing.T) {

@@ -223,7 +223,7 @@ func TestAnAnnotatedSourceNeedsTheSignatureThatAPolicyDemands(t *testing.T) {
 		g.Expect(conditions.GetMessage(object, v1alpha1.SourceVerifiedCondition)).To(And(ContainSubstring(by), ContainSubstring(obj.Status.Record.Digest)))
 	}
 	s.eventually(func(g Gomega) {
-		g.Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).To(haveEvent(v1alpha1.ReasonSucceeded, by))
+		g.Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).To(haveEvent(v1alpha1.ReasonNewArtifact, by))
 		for verdict, n := range map[string]int{"rejected": 2, "accepted": 1, "unknown": 0} {
 			g.Expect(s.verdicts("policy", verdict, v1alpha1.ModeEnforce)).To(BeNumerically(">=", n), verdict)
 		}
