@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -74,10 +75,13 @@ const (
 	// is ready. One that has just started refuses everything for some seconds, until
 	// it has read who may do what; one that goes on to, answers for the rest.
 	maxRefusals = 5
+	// maxStranger is how long an API server may answer that it does not know this process:
+	// a token that is not accepted does not get better, and a new process has a new one.
+	maxStranger = 10 * time.Minute
 )
 
 // AwaitAPIServer returns when the API server is ready, or ctx has ended, with its
-// error. A process that ended instead would be started again after pauses that
+// error, or with one when the API server does not know this process for maxStranger. A process that ended instead would be started again after pauses that
 // grow to minutes, and be away for as long after the API server is back.
 //
 // It waits for an answer and judges none: what is wrong with the rights, the
@@ -88,7 +92,7 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 		return err
 	}
 	log := ctrl.LoggerFrom(ctx)
-	var told time.Time
+	var told, stranger time.Time
 	refusals := 0
 	pauses := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 10 * time.Second}
 	return pauses.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
@@ -99,6 +103,13 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 			refusals++
 		} else {
 			refusals = 0
+		}
+		if !apierrors.IsUnauthorized(err) {
+			stranger = time.Time{}
+		} else if stranger.IsZero() {
+			stranger = time.Now()
+		} else if time.Since(stranger) >= maxStranger {
+			return false, fmt.Errorf("the API server %s does not know this process since %s: %w", config.Host, maxStranger, err)
 		}
 		if !isAway(err) || refusals == maxRefusals {
 			if !told.IsZero() {

@@ -24,6 +24,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	. "github.com/onsi/gomega"
@@ -126,4 +127,22 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 
 	cancel()
 	g.Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
+}
+
+func TestAnAPIServerThatDoesNotKnowTheProcessEndsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, start := NewWithT(t), time.Now()
+		err := controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}})
+		g.Expect(err).To(MatchError(ContainSubstring("does not know this process")))
+		g.Expect(time.Since(start)).To(BeNumerically("~", 10*time.Minute, time.Minute))
+	})
+}
+
+// answering401 is an API server that knows nobody.
+type answering401 struct{}
+
+func (answering401) RoundTrip(request *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusUnauthorized, Header: http.Header{}, Body: http.NoBody, Request: request,
+	}, nil
 }
