@@ -60,13 +60,7 @@ func (helm) Name() string { return v1alpha1.FormatHelm }
 // Read publishes the bytes of the chart as they are: helm-controller checks
 // their digest and loads them itself. What its loader would refuse is refused
 // here.
-//
-// A chart is not filtered. Who pushes says that an artifact is one, and must not
-// get past the patterns of an owner who did not.
 func (h helm) Read(ctx context.Context, in Input) (*Content, error) {
-	if s := in.Options.settings(); s.Ignore != nil && s.Format == "" {
-		return nil, unsupported("%s is a Helm chart, of which spec.ignore leaves nothing out; remove spec.ignore, or set spec.format to %s to publish charts as they are", in.Options.Image, h.Name())
-	}
 	desc, err := chartLayer(in.Manifest.Layers)
 	if err != nil {
 		return nil, err

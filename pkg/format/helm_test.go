@@ -158,7 +158,7 @@ func TestWhatHelmPushesIsPublishedAsItIs(t *testing.T) {
 			g.Expect(err).NotTo(HaveOccurred())
 
 			m, blobs := fetch(t, ref+tc.tag)
-			for _, o := range []format.Options{{}, {Format: v1alpha1.FormatHelm}, {AlwaysRearchive: true}, {Format: v1alpha1.FormatHelm, Ignore: new("*")}, {Ignore: new("# nothing\n")}} {
+			for _, o := range []format.Options{{}, {Format: v1alpha1.FormatHelm}, {AlwaysRearchive: true}, {Ignore: new("*")}} {
 				content, err := format.Convert(t.Context(), m, blobs, o, t.TempDir())
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(content.Format).To(Equal(v1alpha1.FormatHelm))
@@ -309,14 +309,6 @@ func TestHelmLoadsWhatIsPublished(t *testing.T) {
 			expectChart(t, content.Path, "1.2.3")
 		})
 	}
-}
-
-// TestAChartGetsNothingPastThePatterns has an artifact that was none before.
-func TestAChartGetsNothingPastThePatterns(t *testing.T) {
-	b := blobs(t.TempDir())
-	layer := b.put(t, helmChart, layerOf(t, chartYAML, file{name: "deploy/secret.yaml"}))
-	_, err := format.Convert(t.Context(), chartManifest(layer), b, format.Options{Ignore: new("/deploy/secret.yaml")}, t.TempDir())
-	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall, "spec.ignore leaves nothing out", "set spec.format to Helm")
 }
 
 func TestWhatOnlyWeRefuseOfAChart(t *testing.T) {
