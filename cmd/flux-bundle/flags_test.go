@@ -114,7 +114,7 @@ func TestWhatCannotBeMeantIsRefusedBeforeAnyWork(t *testing.T) {
 		for _, verb := range of {
 			t.Run(name+" for "+verb, func(t *testing.T) {
 				g := NewWithT(t)
-				run := flux(t, append(verbs[verb], c.args...)...)
+				run := flux(t, replaced(verbs[verb], c.args)...)
 				code := exitFailure
 				if verb == "diff" {
 					code = exitTrouble

@@ -596,7 +596,7 @@ func TestBadInput(t *testing.T) {
 			if c.files != nil {
 				dir = folder(t, c.files)
 			}
-			run := c.env.flux(t, append([]string{"-f", dir}, c.args...)...)
+			run := c.env.flux(t, replaced([]string{"-f", dir}, c.args)...)
 			g.Expect(run.code).To(Equal(exitFailure), run.out+run.err)
 			g.Expect(run.out).To(BeEmpty())
 			expectOneError(g, run, c.words...)

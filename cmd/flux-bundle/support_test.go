@@ -186,3 +186,17 @@ func keyPair(t *testing.T, password string) (private, public string) {
 	NewWithT(t).Expect(r.code).To(Equal(exitOK), r.err)
 	return prefix + ".key", prefix + ".pub"
 }
+
+// replaced returns arguments followed by others, without the flags and values of the
+// first that the others give again.
+func replaced(args, by []string) []string {
+	var kept []string
+	for i := 0; i < len(args); i++ {
+		if len(by) > 0 && len(args[i]) == len("-f") && args[i] == by[0] {
+			i++
+			continue
+		}
+		kept = append(kept, args[i])
+	}
+	return append(kept, by...)
+}
