@@ -486,7 +486,8 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	a.hidden = around.External != nil && !ownedBy(around.External, obj)
 	mark(obj, *a)
 	external, unread := r.external(ctx, before, obj, around.External)
-	base, delivered, err := before, error(nil), error(nil)
+	base := before
+	var delivered, err error
 	withdrawn := before.Status.Artifact != nil && obj.Status.Artifact == nil
 	switch {
 	case withdrawn:

@@ -138,8 +138,8 @@ func (f *fields) read(v reflect.Value) {
 			v.Set(reflect.Append(v, items.Index(i%3)))
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			f.read(v.Field(i))
+		for _, field := range v.Fields() {
+			f.read(field)
 		}
 	default:
 		panic("a field of the kind " + v.Kind().String())
@@ -172,8 +172,8 @@ func (f *fields) write(v reflect.Value) {
 			}
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			f.write(v.Field(i))
+		for _, field := range v.Fields() {
+			f.write(field)
 		}
 	default:
 		panic("a field of the kind " + v.Kind().String())

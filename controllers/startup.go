@@ -104,11 +104,12 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 		} else {
 			refusals = 0
 		}
-		if !apierrors.IsUnauthorized(err) {
+		switch {
+		case !apierrors.IsUnauthorized(err):
 			stranger = time.Time{}
-		} else if stranger.IsZero() {
+		case stranger.IsZero():
 			stranger = time.Now()
-		} else if time.Since(stranger) >= maxStranger {
+		case time.Since(stranger) >= maxStranger:
 			return false, fmt.Errorf("the API server %s does not know this process since %s: %w", config.Host, maxStranger, err)
 		}
 		if !isAway(err) || refusals == maxRefusals {

@@ -181,7 +181,7 @@ func TestTheKernelRefusesWhatTheCheckDoesNotUse(t *testing.T) {
 	}
 	g := NewWithT(t)
 	isolate()
-	_, err := http.Get("http://127.0.0.1:1/")
+	_, err := http.Get("http://127.0.0.1:1/") //nolint:bodyclose,forbidigo // there is no answer: this transport is the subject
 	g.Expect(err).To(MatchError(ContainSubstring(refused)))
 	_, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	g.Expect(err).To(MatchError(syscall.EPERM))

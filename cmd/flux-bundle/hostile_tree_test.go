@@ -26,7 +26,6 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
-	gomegatypes "github.com/onsi/gomega/types"
 
 	"github.com/image-source/image-source-controller/pkg/format"
 )
@@ -349,7 +348,7 @@ func TestSubmodulesAreComparedWithTheirCommit(t *testing.T) {
 			ask(t, dir, "commit", "--quiet", "--all", "--message=two")
 			c.change(t, filepath.Join(dir, "base"))
 			got, said := environment{}.annotationsFor(t, "-f", dir)
-			var revision gomegatypes.GomegaMatcher = HaveKey(revisionAnnotation)
+			revision := HaveKey(revisionAnnotation)
 			if !c.claimed {
 				revision = Not(revision)
 			}

@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -160,7 +161,7 @@ type guard struct {
 
 // Write writes text with escapes in place of what something would obey.
 func (g *guard) Write(p []byte) (int, error) {
-	text := append(g.rest, p...)
+	text := slices.Concat(g.rest, p)
 	out := make([]byte, 0, len(text))
 	for len(text) > 0 && utf8.FullRune(text) {
 		r, size := utf8.DecodeRune(text)

@@ -62,7 +62,7 @@ type kill struct {
 func (k kill) killed(t *testing.T, args ...string) time.Duration {
 	t.Helper()
 	g := NewWithT(t)
-	command := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // the binary of this test
+	command := exec.CommandContext(t.Context(), os.Args[0])
 	command.Env = append(os.Environ(), childVariable+"="+strings.Join(args, "\n"))
 	var said bytes.Buffer
 	command.Stderr = &said
@@ -104,7 +104,7 @@ func TestAKilledPullLosesNothing(t *testing.T) {
 	write(t, both, versionOf(2)) // a pull leaves other files alone
 	whole := Or(Equal(push(folder(t, versionOf(1))).out), Equal(push(both).out))
 
-	random := rand.New(rand.NewPCG(15, 17)) //nolint:gosec // the same moments each time
+	random := rand.New(rand.NewPCG(15, 17))
 	refused, mixed := 0, 0
 	for _, sign := range []string{"", oldFolder + "/*"} { // it unpacks, it moves
 		pull := func(dir string, after time.Duration) time.Duration {
@@ -154,7 +154,7 @@ func TestAKilledPullLosesNothing(t *testing.T) {
 func TestAPullWithoutHardLinks(t *testing.T) {
 	g := NewWithT(t)
 	if os.Getenv(linklessVariable) == "" {
-		command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAPullWithoutHardLinks$") //nolint:gosec // the binary of this test
+		command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAPullWithoutHardLinks$")
 		command.Env = append(os.Environ(), linklessVariable+"=1")
 		said, err := command.CombinedOutput()
 		g.Expect(err).NotTo(HaveOccurred(), string(said))
@@ -204,7 +204,7 @@ func forbidLinks(t *testing.T) {
 	runtime.LockOSThread() // both calls are about one thread; the second has the others follow
 	defer runtime.UnlockOSThread()
 	g.Expect(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).To(Succeed())
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))) //nolint:gosec // as the kernel takes it
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	g.Expect(errno).To(BeZero())
 	folder := t.TempDir()
 	g.Expect(os.Link(folder, folder+"/link")).To(MatchError(unix.EPERM))

@@ -42,7 +42,7 @@ func confinable(f *testing.F) (folder string) {
 	folder = f.TempDir()
 	f.Setenv(confinedVariable, folder)
 	f.Setenv("TMPDIR", folder)
-	seeds := exec.CommandContext(f.Context(), os.Args[0], "-test.run=^"+f.Name()+"$", "-test.count=1") //nolint:gosec // the binary of this test
+	seeds := exec.CommandContext(f.Context(), os.Args[0], "-test.run=^"+f.Name()+"$", "-test.count=1")
 	if said, err := seeds.CombinedOutput(); err != nil {
 		f.Fatalf("the seeds fail: %v\n%s", err, said)
 	}

@@ -109,7 +109,7 @@ func checkFinished(ctx context.Context, dir string) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil || !d.IsDir():
-			return nil // the push tells what it cannot read
+			return nil //nolint:nilerr // the push tells what it cannot read
 		case strings.HasPrefix(d.Name(), stagePrefix):
 			return fmt.Errorf(unfinished, name)
 		case d.Name() == ".git":

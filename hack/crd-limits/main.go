@@ -131,8 +131,7 @@ func limit(root *os.Root, file string, fields map[string]limits) error {
 
 // find returns the schema of a field.
 func find(schema map[string]any, path string) (map[string]any, error) {
-	steps := strings.Split(strings.ReplaceAll(path, "[]", ".[]"), ".")
-	for _, step := range steps {
+	for step := range strings.SplitSeq(strings.ReplaceAll(path, "[]", ".[]"), ".") {
 		var next any
 		switch step {
 		case "[]":

@@ -34,10 +34,12 @@ import (
 )
 
 const (
-	// MinRSA and MaxRSA bound the modulus of an RSA key, in bits. The cost of one
+	// MinRSA is the lower bound of the modulus of an RSA key, in bits. The cost of one
 	// verification grows with the square of the size, and no context stops it.
 	// crypto/tls has the same upper limit, crypto/rsa the same lower one.
-	MinRSA, MaxRSA = 1024, 8192
+	MinRSA = 1024
+	// MaxRSA is the upper bound, see MinRSA.
+	MaxRSA = 8192
 
 	// maxNesting bounds how deep ASN.1 values may be inside of each other, and
 	// maxEncodings how often a document may be encoded again.

@@ -188,8 +188,8 @@ func TestALongChallengeIsNotRemembered(t *testing.T) {
 		return &http.Response{Header: http.Header{"Www-Authenticate": challenges}, Request: httptest.NewRequest(http.MethodGet, "/v2/", http.NoBody)}
 	}
 	long := strings.Repeat("x", maxChallengeBytes)
-	g.Expect(challengeOf(answer(`Bearer realm="https://a/`+long+`"`, `Bearer realm="https://b"`)).realm).To(Equal("https://b"))
-	g.Expect(challengeOf(answer(`Basic realm="` + long + `"`))).To(Equal(challenge{scheme: "basic"}))
+	g.Expect(challengeOf(answer(`Bearer realm="https://a/`+long+`"`, `Bearer realm="https://b"`)).realm).To(Equal("https://b")) //nolint:bodyclose // it has none
+	g.Expect(challengeOf(answer(`Basic realm="` + long + `"`))).To(Equal(challenge{scheme: "basic"}))                           //nolint:bodyclose // it has none
 }
 
 // The end of what is repeated, wherever it falls, leaves no half of a secret.

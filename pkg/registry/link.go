@@ -191,7 +191,7 @@ func (l *link) follow(ctx context.Context, request *http.Request, way *trip) con
 // challenge that names a realm; nil if nobody but us did.
 func cause(request *http.Request) *trip {
 	if previous := redirectedFrom(request); previous != nil {
-		return tripOf(previous.Context())
+		return tripOf(previous.Context()) //nolint:contextcheck // its answer is the subject
 	}
 	return tripOf(request.Context())
 }

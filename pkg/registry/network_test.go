@@ -685,7 +685,7 @@ func TestWhatComesThroughAProxyMayTakeLong(t *testing.T) {
 		for i := range 10 {
 			_, _ = fmt.Fprint(w, i)
 			w.(http.Flusher).Flush()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // a slow server is the subject
 		}
 	})
 	access := registry.Access{TLS: a.trust(), Proxy: serveProxy(t, s.host(), nil).url(t, nil), Fingerprint: "a"}
@@ -741,7 +741,7 @@ func TestARepositoryWithoutACanonicalNameIsNotAskedFor(t *testing.T) {
 		g.Expect(r.Name()).To(BeEmpty(), path)
 		_, err := r.Resolve(t.Context(), registry.Query{Tag: "v1"})
 		g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonInvalidSpec), path)
-		_, err = r.Do((&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "manifests/v1"}}).WithContext(t.Context()))
+		_, err = r.Do((&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "manifests/v1"}}).WithContext(t.Context())) //nolint:bodyclose // there is no answer
 		g.Expect(err).To(HaveOccurred(), path)
 	}
 	g.Expect(requests.Load()).To(BeZero())

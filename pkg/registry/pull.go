@@ -75,7 +75,7 @@ func (r *Repository) pullCoded(ctx context.Context, desc v1.Descriptor, answer *
 		return r.failure(doing, err)
 	}
 	defer again.Body.Close()
-	content := io.ReadCloser(again.Body)
+	content := again.Body
 	if asSent != nil {
 		if content, err = decoder(again.Body); err != nil {
 			return fmt.Errorf("%w (its Content-Encoding is %s)", asSent, fault.Quote(answer.Header.Get("Content-Encoding")))

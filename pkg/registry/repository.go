@@ -84,7 +84,7 @@ func (r *Repository) exchange(ctx context.Context, a ask) (*http.Response, error
 	}
 	answer, err := r.attempt(ctx, a)
 	if err == nil && answer.StatusCode == http.StatusUnauthorized && r.answered(answer) &&
-		r.session.refused(r.scope, answer) {
+		r.session.refused(r.scope, answer) { //nolint:contextcheck // the trip is in the answer
 		drain(answer)
 		answer, err = r.attempt(ctx, a)
 	}

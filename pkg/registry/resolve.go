@@ -337,7 +337,7 @@ func mediaType(header http.Header, body []byte) (types.MediaType, error) {
 	is := types.MediaType(said)
 	switch {
 	case err != nil, said == "application/json", said == "application/octet-stream", strings.HasPrefix(said, "text/"):
-		return own, nil
+		return own, nil //nolint:nilerr // a header that says nothing
 	case claimed && is != own, own != "" && is.IsIndex() != own.IsIndex():
 		return "", fmt.Errorf("the registry calls the manifest %s, but by its content it is %s", fault.Quote(said), fault.Quote(string(own)))
 	default:

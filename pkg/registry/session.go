@@ -201,8 +201,7 @@ func (s *session) speaksNoTLS(err error) bool {
 	if !errors.As(err, &at) || at.URL != s.pingURL("https").String() {
 		return false
 	}
-	var proxy *proxyAnswer
-	if errors.As(err, &proxy) {
+	if proxy, ok := errors.AsType[*proxyAnswer](err); ok {
 		return proxy.code != http.StatusProxyAuthRequired && proxy.code != http.StatusGatewayTimeout
 	}
 	return errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, syscall.ECONNREFUSED)
@@ -225,7 +224,7 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 	case http.StatusOK:
 		return endpoint{scheme: scheme}, nil
 	case http.StatusUnauthorized:
-		return endpoint{scheme: scheme, login: challengeOf(answer)}, nil
+		return endpoint{scheme: scheme, login: challengeOf(answer)}, nil //nolint:contextcheck // the trip is in the answer
 	default:
 		failed := newAnswerError(answer, s.client.options.Clock())
 		failed.ping = true

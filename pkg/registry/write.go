@@ -79,7 +79,7 @@ func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
 func (w writer) attempt(request *http.Request, e endpoint) (*http.Response, error) {
 	scope := w.scope(request)
 	answer, err := w.send(request, e, scope)
-	if err != nil || answer.StatusCode != http.StatusUnauthorized || !w.repository.session.refused(scope, answer) {
+	if err != nil || answer.StatusCode != http.StatusUnauthorized || !w.repository.session.refused(scope, answer) { //nolint:contextcheck // the trip is in the answer
 		return answer, err
 	}
 	again := request.Clone(request.Context())

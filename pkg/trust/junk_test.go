@@ -20,6 +20,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -88,12 +89,10 @@ func (i *image) index(t *testing.T, where string, entries ...string) {
 // serveAt answers requests whose path ends with, or holds, a part.
 func (i *image) serveAt(part, body string, header http.Header) {
 	i.server.answer(func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, part) && !(strings.HasSuffix(part, "/") && strings.Contains(r.URL.Path, part)) {
+		if !strings.HasSuffix(r.URL.Path, part) && (!strings.HasSuffix(part, "/") || !strings.Contains(r.URL.Path, part)) {
 			return false
 		}
-		for key, values := range header {
-			w.Header()[key] = values
-		}
+		maps.Copy(w.Header(), header)
 		_, _ = w.Write([]byte(body)) // the test reads it
 		return true
 	})

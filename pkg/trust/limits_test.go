@@ -29,6 +29,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -148,7 +149,7 @@ func TestKeysInSecretsAreBounded(t *testing.T) {
 		return replaced
 	}
 	notary := newNotary(t, "release")
-	cosign := func(data map[string][]byte) trust.Demand { return keys(data) }
+	cosign := keys
 	rooted := func(data map[string][]byte) trust.Demand {
 		demand := s.identities(t, lists{log: true})
 		demand.TrustedRoot.Data = data
@@ -427,9 +428,7 @@ func (i *image) attachAnnotated(t *testing.T, annotations map[string]string) {
 	t.Helper()
 	layer := i.blob(t, claim(t, i, i.digest), "application/vnd.dev.cosign.simplesigning.v1+json")
 	layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": "AAAA"}
-	for key, value := range annotations {
-		layer.Annotations[key] = value
-	}
+	maps.Copy(layer.Annotations, annotations)
 	i.putTag(t, strings.Replace(i.digest.String(), ":", "-", 1)+".sig", i.referrer(t, "", layer))
 }
 

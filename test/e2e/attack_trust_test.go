@@ -355,7 +355,7 @@ func TestTenantsAddNoSourceThatIsNotSigned(t *testing.T) {
 		s.Expect(ready.Message).To(ContainSubstring(source.says), name)
 		s.Expect(obj.Status.History).To(BeEmpty(), name)
 		s.Expect(s.stored(name)).To(BeEmpty(), name)
-		s.gone(name, &sourcev1.ExternalArtifact{})
+		s.unpublished(name)
 		forged := named(s.tenant, name, &sourcev1.ExternalArtifact{})
 		forged.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
 		s.Expect(apierrors.IsForbidden(s.attacker.Create(t.Context(), forged))).To(BeTrue(), name)

@@ -285,7 +285,7 @@ func TestStoredBytesAreNotShared(t *testing.T) {
 		stranger.Expect(ready.Message).NotTo(ContainSubstring(password))
 		stranger.Expect(obj.Status.Artifact).To(BeNil())
 		stranger.Expect(stranger.stored(name)).To(BeEmpty())
-		stranger.gone(name, &sourcev1.ExternalArtifact{})
+		stranger.unpublished(name)
 	}
 	for _, p := range gate.seen(byUs) {
 		if p.Authorization == "" {

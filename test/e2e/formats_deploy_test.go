@@ -353,7 +353,7 @@ func TestAPinnedFormat(t *testing.T) {
 	for _, words := range []string{"spec.format is Helm", "a Flux artifact", "set spec.format to Auto or Flux", n.ref("app")} {
 		n.Expect(message).To(ContainSubstring(words))
 	}
-	n.gone("app", &sourcev1.ExternalArtifact{})
+	n.unpublished("app")
 
 	change(n, named(n, "app", &v1alpha1.ArtifactRepository{}), func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Format = v1alpha1.FormatFlux })
 	n.kustomize("./")
@@ -414,7 +414,7 @@ func TestRefusedFormats(t *testing.T) {
 			for _, words := range append(test.says, "unsupported artifact "+n.ref("app"), digest, supported) {
 				n.Expect(message).To(ContainSubstring(words))
 			}
-			n.gone("app", &sourcev1.ExternalArtifact{})
+			n.unpublished("app")
 			n.Expect(n.stored("app")).To(BeEmpty())
 			n.Expect(n.event(v1alpha1.ArtifactRepositoryKind, "Warning", v1alpha1.ReasonUnsupportedMediaType).Message).To(ContainSubstring(test.says[0]))
 		})

@@ -150,7 +150,7 @@ func (n *tenant) rejects(name string) {
 	n.Expect(conditions.GetReason(ours, meta.ReadyCondition)).To(Equal(v1alpha1.ReasonVerificationError), conditions.GetMessage(ours, meta.ReadyCondition))
 	n.Expect(conditions.IsFalse(ours, v1alpha1.SourceVerifiedCondition)).To(BeTrue())
 	n.Expect(ours.Status.Artifact).To(BeNil())
-	n.gone(name, &sourcev1.ExternalArtifact{})
+	n.unpublished(name)
 	n.Expect(n.stored(name)).To(BeEmpty())
 	theirs := named(n, name, &sourcev1.OCIRepository{})
 	token := time.Now().Format(time.RFC3339Nano)

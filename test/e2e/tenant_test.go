@@ -247,6 +247,18 @@ func (n *tenant) gone(name string, obj client.Object) {
 	})
 }
 
+// unpublished waits until the ExternalArtifact of a source says that nothing is
+// published.
+func (n *tenant) unpublished(name string) {
+	n.Helper()
+	n.eventually(func(g Gomega) {
+		external := &sourcev1.ExternalArtifact{}
+		g.Expect(env.Client.Get(n.Context(), n.key(name), external)).To(Succeed())
+		g.Expect(external.Status.Artifact).To(BeNil())
+		g.Expect(conditions.IsFalse(external, meta.ReadyCondition)).To(BeTrue())
+	})
+}
+
 // removed waits until nothing of a source is left: no ArtifactRepository, no
 // ExternalArtifact, and no byte in the storage of a controller.
 func (n *tenant) removed(name string) {
