@@ -150,8 +150,10 @@ func TestATrustPolicyGovernsAnAnnotatedSource(t *testing.T) {
 	other := n.newSigner()
 	n.rotate(other)
 	n.withdrawn("app")
-	warnings := n.warnings(sourcev1.ExternalArtifactKind, "app", v1alpha1.ReasonVerificationError)
-	n.Expect(warnings).To(ContainElement(HaveField("Message", ContainSubstring("no longer published: "+artifact.Revision))))
+	n.eventually(func(g Gomega) { // beside the warning that it was not signed
+		warnings := n.warnings(sourcev1.ExternalArtifactKind, "app", v1alpha1.ReasonVerificationError)
+		g.Expect(warnings).To(ContainElement(HaveField("Message", ContainSubstring("no longer published: "+artifact.Revision))))
+	})
 	n.rotate(n.signer)
 	n.published("app", "1.0.0")
 	n.regovern(func(spec *v1alpha1.TrustPolicySpec) { spec.Formats = []v1alpha1.TrustFormat{"Helm"} })
