@@ -75,7 +75,7 @@ type Plan struct {
 	picked *pickedImage
 	// Access names what opens the registry.
 	Access credentials.References
-	// Judges tells that what is published is judged by the rules of the platform, in the
+	// Judges tells that the published image is judged by the rules of the platform, in the
 	// time of the platform.
 	Judges bool
 	// Note is what a person should know beside what is published.

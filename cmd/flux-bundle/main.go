@@ -40,7 +40,7 @@ func start(args []string) int {
 	return execute(s, args)
 }
 
-// silence keeps libraries from printing what they like: their logs pass the same
+// silence keeps libraries from printing by themselves: their logs pass the same
 // guard as all else, and what they write to the standard streams by themselves is
 // dropped.
 func silence(s streams) {

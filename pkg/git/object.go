@@ -151,7 +151,7 @@ func readSized(from io.Reader, size int64) ([]byte, error) {
 	case size > MaxObjectBytes:
 		return nil, errTooLarge
 	}
-	// The buffer grows with what is there, not with what is announced.
+	// The buffer grows with the bytes read, not with the announced size.
 	var body bytes.Buffer
 	if n, err := io.CopyN(&body, from, size); err != nil || n != size {
 		return nil, errCorrupt

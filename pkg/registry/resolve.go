@@ -348,7 +348,7 @@ func mediaType(header http.Header, body []byte) (types.MediaType, error) {
 
 // bodyMediaType returns the mediaType field, and that it is there. OCI manifests may
 // omit it; then what they have tells them apart (image-spec, manifest.md and
-// image-index.md). The lists are not decoded: whoever reads the manifest bounds that.
+// image-index.md). The lists are not decoded: the reader of the manifest bounds them.
 func bodyMediaType(body []byte) (own types.MediaType, claimed bool) {
 	var manifest shape
 	switch err := json.Unmarshal(body, &manifest); {

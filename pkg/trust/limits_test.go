@@ -609,7 +609,7 @@ func largest(b *testing.B) map[string]trust.Demand {
 	}
 }
 
-// BenchmarkLargestDemands parses what a Secret and a spec may hold at most.
+// BenchmarkLargestDemands parses a Secret and a spec of the largest size.
 func BenchmarkLargestDemands(b *testing.B) {
 	for name, demand := range largest(b) {
 		b.Run(name, func(b *testing.B) {
