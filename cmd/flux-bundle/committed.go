@@ -22,7 +22,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -36,9 +35,9 @@ import (
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
 	"github.com/klauspost/compress/gzip"
 
-	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/git"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // difference is the first file that is packed and not as it was committed, or
@@ -348,12 +347,10 @@ func converts(text string, domain, file []string) bool {
 
 // readBelow reads a file below a folder of at most so many bytes.
 func readBelow(root *os.Root, name string, most int64) ([]byte, error) {
-	info, err := root.Lstat(name)
-	switch {
-	case err != nil:
+	file, err := limit.Open(root, name)
+	if err != nil {
 		return nil, err
-	case !info.Mode().IsRegular() || info.Size() > most:
-		return nil, fmt.Errorf("%s is no file of at most %d bytes", fault.Quote(name), most)
 	}
-	return root.ReadFile(name)
+	defer file.Close()
+	return limit.ReadAll(file, most)
 }

@@ -33,6 +33,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // stage is a folder in the folder that is written to. Everything is unpacked
@@ -263,7 +265,7 @@ func (s *stage) compare(f treeFile) (same bool, err error) {
 	if isExecutable(info.Mode()) != isExecutable(fresh.Mode()) {
 		return false, nil
 	}
-	file, err := s.target.Open(f.path)
+	file, err := limit.Open(s.target, f.path)
 	if err != nil {
 		return false, nil // what cannot be read is replaced, or fails to be
 	}
@@ -372,7 +374,7 @@ func (s *stage) keep(file string) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%q is a file in the artifact, but no regular file in %q: remove it first", file, s.target.Name())
 	}
-	from, err := s.target.Open(file)
+	from, err := limit.Open(s.target, file)
 	if err != nil {
 		return err
 	}

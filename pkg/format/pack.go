@@ -39,6 +39,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // Media types of what Pack makes a layer for.
@@ -216,7 +217,7 @@ func (p *packing) walk(visit func(name string, d fs.DirEntry) error) error {
 func (p *packing) note(rules *ignoreRules, name string) error {
 	body, known := p.packed.IgnoreFiles[name]
 	if !known {
-		file, err := p.from.Open(name)
+		file, err := limit.Open(p.from, name)
 		if err != nil {
 			return reading(name, err)
 		}
@@ -314,12 +315,12 @@ func (p *packing) write(scratch string) error {
 
 // open opens a file as it was when the folder was walked.
 func (p *packing) open(n *node) (io.ReadCloser, error) {
-	file, err := p.from.Open(n.path)
+	file, err := limit.Open(p.from, n.path)
 	if err != nil {
 		return nil, reading(n.path, err)
 	}
 	info, err := file.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() != n.size) {
+	if err == nil && info.Size() != n.size {
 		err = errChanged
 	}
 	if err == nil {

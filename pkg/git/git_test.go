@@ -19,6 +19,8 @@ package git
 import (
 	"bytes"
 	"compress/zlib"
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -402,4 +404,21 @@ func FuzzPatch(f *testing.F) {
 			t.Errorf("%d bytes", len(out))
 		}
 	})
+}
+
+// TestHalfOfACollisionHasNoName hashes the start of the first two files that were made
+// to have the same SHA-1 (https://shattered.io).
+func TestHalfOfACollisionHasNoName(t *testing.T) {
+	g := NewWithT(t)
+	one, err := base64.StdEncoding.DecodeString("JVBERi0xLjMKJeLjz9MKCgoxIDAgb2JqCjw8L1dpZHRoIDIgMCBSL0hlaWdodCAzIDAgUi9UeXBlIDQgMCBSL1N1YnR5cGUgNSAwIFIvRmlsdGVyIDYgMCBSL0NvbG9yU3BhY2Ug" +
+		"NyAwIFIvTGVuZ3RoIDggMCBSL0JpdHNQZXJDb21wb25lbnQgOD4+CnN0cmVhbQr/2P/+ACRTSEEtMSBpcyBkZWFkISEhISGFL+wJIzl1nDmxocY8TJfh//4Bc0bckWa2fhGPApq2IbJWD/nKZ8yox/hb" +
+		"qEx5AwwrPeIY+G2zqQkB1d9FwU8m/t+z3DjpasIv571yjw5FvOBG0jxXD+sUE5i7VS71oKgr4zH+pIA3uLXXHw4zLt+TrDUA603cDezBqGR5DHgsdiFWYN0wl5HQa9CvP5jNpLxGKbE=")
+	g.Expect(err).NotTo(HaveOccurred())
+	sum := newSHA1()
+	sum.Write(one)
+	g.Expect(sum.Sum(nil)).To(Equal(make([]byte, sha1.Size)))
+	sum.Reset()
+	sum.Write(one[1:])
+	known := sha1.Sum(one[1:])
+	g.Expect(sum.Sum(nil)).To(Equal(known[:]))
 }

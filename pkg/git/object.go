@@ -21,7 +21,6 @@ import (
 	"bytes"
 	"compress/zlib"
 	"context"
-	"crypto/sha1" //nolint:gosec // the names of objects are made with it
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -32,6 +31,10 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/pjbgf/sha1cd"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // MaxObjectBytes is the size of the largest object that is read.
@@ -43,7 +46,7 @@ type ID string
 // parseID reads an ID in hexadecimal.
 func parseID(text string) (ID, error) {
 	raw, err := hex.DecodeString(text)
-	if err != nil || len(raw) != sha1.Size && len(raw) != sha256.Size {
+	if err != nil || len(raw) != sha1cd.Size && len(raw) != sha256.Size {
 		return "", fmt.Errorf("%q is no name of an object", text[:min(len(text), 2*sha256.Size)])
 	}
 	return ID(raw), nil
@@ -61,15 +64,32 @@ func (id ID) Algorithm() string {
 }
 
 // BlobHash returns the hash to write the content of a file of so many bytes to:
-// its sum is the name of that content, by the algorithm of the ID.
+// its sum is the name of that content, by the algorithm of the ID. Content that was
+// made to have the SHA-1 of another one gets a sum that names nothing.
 func (id ID) BlobHash(size int64) hash.Hash { return id.hash("blob", size) }
 
 func (id ID) hash(kind string, size int64) hash.Hash {
-	sum := sha1.New() //nolint:gosec // the names of objects are made with it
+	sum := newSHA1()
 	if len(id) == sha256.Size {
 		sum = sha256.New()
 	}
 	fmt.Fprintf(sum, "%s %d\x00", kind, size) // a hash never fails
+	return sum
+}
+
+// safeSHA1 is SHA-1 as git computes it: it detects the known attacks on it.
+type safeSHA1 struct{ sha1cd.CollisionResistantHash }
+
+func newSHA1() hash.Hash {
+	return safeSHA1{sha1cd.New().(sha1cd.CollisionResistantHash)} //nolint:forcetypeassert // the package says so
+}
+
+// Sum appends the hash, or zeros where what was written is half of a collision.
+func (s safeSHA1) Sum(in []byte) []byte {
+	sum, collision := s.CollisionResistantSum(in)
+	if collision {
+		clear(sum[len(in):])
+	}
 	return sum
 }
 
@@ -119,7 +139,7 @@ func (r *Repository) ofKind(ctx context.Context, id ID, kind string) ([]byte, er
 // loose reads an object that has a file of its own.
 func (r *Repository) loose(id ID) (object, error) {
 	name := id.String()
-	file, err := openRegular(r.common, path.Join("objects", name[:2], name[2:]))
+	file, err := limit.Open(r.common, path.Join("objects", name[:2], name[2:]))
 	if err != nil {
 		return object{}, err
 	}

@@ -32,6 +32,8 @@ import (
 	"sort"
 	"strings"
 	"syscall"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
@@ -60,7 +62,7 @@ const indexHead = 8 + 256*4
 func (r *Repository) openPack(name string) (*pack, error) {
 	p := &pack{name: name}
 	var err error
-	if p.index, err = openRegular(r.common, name+".idx"); err != nil {
+	if p.index, err = limit.Open(r.common, name+".idx"); err != nil {
 		return nil, err
 	}
 	head := make([]byte, indexHead)
@@ -143,7 +145,7 @@ func (r *Repository) packed(ctx context.Context, id ID) (object, error) {
 			continue
 		}
 		if p.content == nil {
-			if p.content, err = openRegular(r.common, p.name+".pack"); err != nil {
+			if p.content, err = limit.Open(r.common, p.name+".pack"); err != nil {
 				return object{}, err
 			}
 		}

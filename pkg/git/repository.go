@@ -36,6 +36,8 @@ import (
 	"syscall"
 
 	"github.com/go-git/gcfg/v2"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // ErrNone says that a folder is in no repository.
@@ -67,20 +69,50 @@ type Repository struct {
 // nearest .git upwards. A folder that looks like a repository itself is not
 // taken for one, because a tree may hold such a folder as content.
 //
-// Errors: ErrNone, and others when the .git that is found cannot be read.
+// Errors: ErrNone, and others when the .git that is found cannot be read, or belongs to
+// a stranger.
 func Find(folder string) (*Repository, error) {
-	folder, err := filepath.Abs(folder)
+	start, err := filepath.Abs(folder)
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for folder := start; ; {
 		r, err := Open(folder)
 		if parent := filepath.Dir(folder); errors.Is(err, ErrNone) && parent != folder {
 			folder = parent
 			continue
 		}
-		return r, err
+		if err == nil {
+			err = r.checkOwner(start)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return r, nil
 	}
+}
+
+// checkOwner refuses a .git that belongs to somebody who has no say in the folder:
+// everybody may make one in /tmp. It may belong to the owner of the folder, which
+// git refuses, because nothing of the repository is run here.
+func (r *Repository) checkOwner(folder string) error {
+	link := filepath.Join(r.worktree, ".git")
+	its, err := os.Lstat(link)
+	if err != nil {
+		return err
+	}
+	of, err := os.Stat(folder)
+	if err != nil {
+		return err
+	}
+	user, known := owner(its)
+	theirs, _ := owner(of)
+	const root = 0
+	if !known || user == root || user == os.Geteuid() || user == theirs {
+		return nil
+	}
+	r.Close()
+	return fmt.Errorf("the repository %s belongs to user %d, who is neither the owner of the folder nor the one who runs this command", link, user)
 }
 
 // Open opens the repository whose working tree a folder is.
@@ -221,26 +253,9 @@ func (r *Repository) Worktree() string { return r.worktree }
 // repository has it, with credentials if they are there; empty without one.
 func (r *Repository) Origin() string { return r.origin }
 
-// openRegular opens a file below a folder, and nothing that could hold up who
-// reads it.
-func openRegular(root *os.Root, name string) (*os.File, error) {
-	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("it is no regular file")}
-	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
-}
-
 // readSmall reads a file of at most so many bytes.
 func readSmall(root *os.Root, name string, most int64) ([]byte, error) {
-	file, err := openRegular(root, name)
+	file, err := limit.Open(root, name)
 	if err != nil {
 		return nil, err
 	}

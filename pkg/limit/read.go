@@ -19,6 +19,9 @@ package limit
 import (
 	"errors"
 	"io"
+	"io/fs"
+	"os"
+	"syscall"
 )
 
 // ErrTooLong is a stream that is longer than what may be read of it.
@@ -34,4 +37,23 @@ func ReadAll(from io.Reader, most int64) ([]byte, error) {
 		return text[:most], ErrTooLong
 	}
 	return text, err
+}
+
+// Open opens a file below a folder, and nothing that could hold up its reader: a pipe
+// that a stranger puts in its place is opened without a wait, and refused.
+//
+// Errors: those of opening it, and one for what is no regular file.
+func Open(root *os.Root, name string) (*os.File, error) {
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("it is no regular file")}
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }

@@ -56,7 +56,7 @@ func rules() []rule {
 		{path: "pkg/flight", stdlib: true},
 		{path: "pkg/limit", ours: vocabulary},
 		{path: "pkg/reference"},
-		{path: "pkg/git"},
+		{path: "pkg/git", ours: []string{"pkg/limit"}},
 		{path: "pkg/registry", ours: with("pkg/flight", "pkg/limit", "pkg/reference")},
 		{path: "pkg/trust", ours: with("pkg/limit", "pkg/reference")},
 		{path: "pkg/sign", ours: []string{"pkg/trust"}},
