@@ -392,7 +392,7 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	g := NewWithT(t)
 	dir := repository(t)
 	home := folder(t, map[string]string{"docker/config.json": `{"auths":{}}`, "docker/a.yaml": "a: 1\n"})
-	key, _ := keyPair(t, "secret")
+	key, public := keyPair(t, "secret")
 	link := func(to, name string) {
 		g.Expect(os.Symlink(to, filepath.Join(dir, name))).To(Succeed())
 	}
@@ -402,6 +402,7 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	link("app", "inside")
 	link("nowhere", "dangling")
 	link(key, "cosign.key")
+	link(public, "cosign.pub")
 	link(filepath.Join(home, "docker"), "app/deploy")
 	plain := folder(t, nil) // a tree without a repository
 	g.Expect(os.Symlink(filepath.Join(home, "docker"), filepath.Join(plain, "deploy"))).To(Succeed())
@@ -430,6 +431,13 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 		"a tree without a repository":              {plain, push("deploy")},
 		"a folder behind a link to the repository": {plain, push(filepath.Join(away, "app/deploy"))},
 		"the key":                               {dir, push("app", "-s", "cosign.key")},
+		"a key to verify with":                  {dir, []string{"verify", "127.0.0.1:1/org/app:v1", "--key", "cosign.pub"}},
+		"a key to pull with":                    {dir, []string{"pull", "127.0.0.1:1/org/app:v1", "-o", "new", "--key", "./cosign.pub"}},
+		"a root of trust":                       {dir, []string{"verify", "127.0.0.1:1/org/app:v1", "--trusted-root", "middle/docker/config.json", "--key", public}},
+		"a policy":                              {dir, []string{"verify", "127.0.0.1:1/org/app:v1", "--notation-trust-policy", "file.json"}},
+		"a certificate":                         {dir, []string{"verify", "127.0.0.1:1/org/app:v1", "--notation-trust-policy", public, "--notation-cert", "file.json"}},
+		"a place for a new key":                 {dir, []string{"generate-key-pair", "--output-key-prefix", "middle/docker/new"}},
+		"a place for a new key, here":           {filepath.Join(dir, "deploy"), []string{"generate-key-pair"}},
 		"a side of diff":                        {dir, []string{"diff", "./app", "./deploy"}},
 		"a side of diff, by a name and a slash": {dir, []string{"diff", "./deploy/", "./app"}},
 	} {
@@ -448,6 +456,7 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 			}
 		})
 	}
+	g.Expect(treeOf(t, home)).To(HaveLen(2), "a key was written outside")
 }
 
 // TestNoErrorTellsOfFilesOutside has a link to a folder outside. The words of an

@@ -32,6 +32,7 @@ import (
 
 func newGenerateKeyPair(a *app) *cobra.Command {
 	var prefix string
+	var follow bool
 	cmd := &cobra.Command{
 		Use:     "generate-key-pair",
 		Aliases: []string{"keygen"},
@@ -53,19 +54,30 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.generateKeyPair(cmd.Context(), prefix) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.generateKeyPair(cmd.Context(), prefix, follow) },
 	}
 	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "`name` of the two files, before .key and .pub")
+	cmd.Flags().BoolVar(&follow, followFlag, false, followUsage)
 	return cmd
 }
 
-func (a *app) generateKeyPair(ctx context.Context, prefix string) error {
+func (a *app) generateKeyPair(ctx context.Context, prefix string, follow bool) error {
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
+	folder, _ := filepath.Split(prefix)
+	at, err := locate(folder, follow)
+	if err != nil {
+		return fmt.Errorf("--output-key-prefix %s: %w", prefix, err)
+	}
+	root, err := at.openFolder()
+	if err != nil {
+		return fmt.Errorf("--output-key-prefix %s: %w", prefix, pathless(err))
+	}
+	defer root.Close()
 	private, public := prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
-		if _, err := os.Lstat(path); err == nil {
+		if _, err := root.Lstat(filepath.Base(path)); err == nil {
 			return fmt.Errorf("%s exists and is not overwritten: what it signed could not be verified any more", path)
 		}
 	}
@@ -78,7 +90,7 @@ func (a *app) generateKeyPair(ctx context.Context, prefix string) error {
 		return err
 	}
 	const secret, anybody = 0o600, 0o644
-	if err := create(newFile{private, pair.Private, secret}, newFile{public, pair.Public, anybody}); err != nil {
+	if err := create(root, newFile{private, pair.Private, secret}, newFile{public, pair.Public, anybody}); err != nil {
 		return err
 	}
 	a.statusf("%s holds the private key: keep it secret, and its password", private)
@@ -107,62 +119,64 @@ func (a *app) newPassword(ctx context.Context, private string) ([]byte, error) {
 
 // newFile is a file to create.
 type newFile struct {
+	// path as the person named it. Its last element is the name in the folder.
 	path    string
 	content []byte
 	mode    os.FileMode
 }
 
-// create writes files that must not exist: all of them, or on an error none. Each
+func (f newFile) name() string { return filepath.Base(f.path) }
+
+// create writes files to a folder that must not exist: all of them, or on an error none. Each
 // gets its name only when all are on the disk, so that a process that is killed
 // leaves no part of one.
-func create(files ...newFile) (err error) {
+func create(folder *os.Root, files ...newFile) (err error) {
 	var made []string
 	defer func() {
 		if err != nil {
-			for _, path := range made {
-				err = errors.Join(err, os.Remove(path))
+			for _, name := range made {
+				err = errors.Join(err, folder.Remove(name))
 			}
 		}
 	}()
 	written := make([]string, len(files))
 	for i, f := range files {
-		if written[i], err = f.write(); err != nil {
+		if written[i], err = f.write(folder); err != nil {
 			return err
 		}
-		defer os.Remove(written[i]) // after a rename it is gone already
+		defer folder.Remove(written[i]) // after a rename it is gone already
 	}
 	for i, f := range files {
-		if err := claim(written[i], f.path); err != nil {
+		if err := f.claim(folder, written[i]); err != nil {
 			return err
 		}
-		made = append(made, f.path)
+		made = append(made, f.name())
 	}
 	return nil
 }
 
-// write puts the file on the disk, beside its place, and returns its path there.
-func (f newFile) write() (path string, err error) {
-	folder, name := filepath.Split(f.path)
-	path = filepath.Join(folder, "."+name+"-"+rand.Text())
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode) //nolint:gosec // the person who runs the command names it
+// write puts the file on the disk, beside its place, and returns its name there.
+func (f newFile) write(folder *os.Root) (name string, err error) {
+	name = "." + f.name() + "-" + rand.Text()
+	file, err := folder.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
 	if err != nil {
 		return "", fmt.Errorf("cannot write %s: %w", f.path, pathless(err))
 	}
 	_, err = file.Write(f.content)
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return "", errors.Join(fmt.Errorf("cannot write %s: %w", f.path, pathless(err)), os.Remove(path))
+		return "", errors.Join(fmt.Errorf("cannot write %s: %w", f.path, pathless(err)), folder.Remove(name))
 	}
-	return path, nil
+	return name, nil
 }
 
-// claim gives a file a name that must not be taken. A file system without links
-// cannot tell by itself whether it is.
-func claim(from, to string) error {
-	if os.Link(from, to) == nil {
+// claim gives what was written the name of the file, which must not be taken. A file
+// system without links cannot tell by itself whether it is.
+func (f newFile) claim(folder *os.Root, written string) error {
+	if folder.Link(written, f.name()) == nil {
 		return nil
 	}
-	if _, err := os.Lstat(to); err == nil {
-		return fmt.Errorf("%s exists and is not overwritten", to)
+	if _, err := folder.Lstat(f.name()); err == nil {
+		return fmt.Errorf("%s exists and is not overwritten", f.path)
 	}
-	return os.Rename(from, to)
+	return folder.Rename(written, f.name())
 }

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ import (
 	"strings"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // followFlag allows what locate refuses.
@@ -209,7 +211,32 @@ func (p place) openFile() (*os.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	return openOnce(root, name, (*os.Root).Open, (*os.File).Stat)
+	open := (*os.Root).Open
+	if info, err := root.Lstat(name); err == nil && info.Mode().IsRegular() {
+		open = limit.Open
+	}
+	return openOnce(root, name, open, (*os.File).Stat)
+}
+
+// readFile reads a file that a flag names, of at most so many bytes.
+func readFile(path string, follow bool, most int64) ([]byte, error) {
+	from, err := locate(path, follow)
+	if err != nil {
+		return nil, err
+	}
+	file, err := from.openFile()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.IsDir() {
+		return nil, cmp.Or(err, errors.New("it is a folder, expected a file"))
+	}
+	text, err := limit.ReadAll(file, most)
+	if errors.Is(err, limit.ErrTooLong) {
+		err = fmt.Errorf("it has more than the %d bytes that are read", most)
+	}
+	return text, err
 }
 
 // openOnce opens what a name is now, and not what a link leads to that takes its

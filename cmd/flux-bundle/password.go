@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -53,7 +52,7 @@ const maxKeyBytes = 64 << 10
 // or from the person at the terminal. It is never taken from the arguments, which
 // everybody on a machine can see.
 func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key, error) {
-	text, err := readKeyFile(path, follow)
+	text, err := await(ctx, func() ([]byte, error) { return readFile(path, follow, maxKeyBytes) })
 	if err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, pathless(err))
 	}
@@ -69,30 +68,6 @@ func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key,
 		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
 	return key, nil
-}
-
-func readKeyFile(path string, follow bool) ([]byte, error) {
-	from, err := locate(path, follow)
-	if err != nil {
-		return nil, err
-	}
-	file, err := from.openFile()
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return nil, errors.New("it is a folder, expected a file with a private key")
-	}
-	text, err := io.ReadAll(io.LimitReader(file, maxKeyBytes+1))
-	if err == nil && len(text) > maxKeyBytes {
-		err = fmt.Errorf("it has more than %d bytes, as no private key has", maxKeyBytes)
-	}
-	return text, err
 }
 
 // password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.

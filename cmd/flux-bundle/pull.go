@@ -62,7 +62,7 @@ func newPull(a *app) *cobra.Command {
 	var content contentFlags
 	var demand demandFlags
 	var dir string
-	var force, follow bool
+	var force bool
 	cmd := &cobra.Command{
 		Use:               "pull REFERENCE",
 		Short:             "Write what would be published of an artifact into a folder",
@@ -77,7 +77,7 @@ func newPull(a *app) *cobra.Command {
 			if err := cmp.Or(checkFolder(dir), content.check(), demand.check()); err != nil {
 				return err
 			}
-			if !follow {
+			if !demand.follow {
 				if _, err := refuseStrange(dir); err != nil {
 					return fmt.Errorf("cannot write to %q: %w", dir, err)
 				}
@@ -89,7 +89,7 @@ func newPull(a *app) *cobra.Command {
 	demand.bind(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite files, and write those that programs obey by themselves, without a question")
-	cmd.Flags().BoolVar(&follow, followFlag, false, followUsage)
+	cmd.Flags().BoolVar(&demand.follow, followFlag, false, followUsage)
 	if err := cmd.MarkFlagDirname("output"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
 	}
@@ -105,7 +105,7 @@ type pullOptions struct {
 }
 
 func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
-	by, err := a.authority(o.demand)
+	by, err := a.authority(ctx, o.demand)
 	if err != nil {
 		return err
 	}

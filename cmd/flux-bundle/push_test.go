@@ -523,6 +523,22 @@ func TestBadInput(t *testing.T) {
 		"a document that is a list": {
 			files: map[string]string{"a.yaml": "- a\n"}, args: []string{"-t", ref}, words: []string{"a.yaml:1: this is no Kubernetes object"},
 		},
+		"a document without kind, beside an empty Chart.yaml": {
+			files: map[string]string{"a.yaml": "apiVersion: v1\nmetadata: {name: a}\n", "Chart.yaml": ""},
+			args:  []string{"-t", ref}, words: []string{"a.yaml:1: this is no Kubernetes object"},
+		},
+		"a document without kind, beside a Chart.yaml of nothing": {
+			files: map[string]string{"a.yaml": "apiVersion: v1\nmetadata: {name: a}\n", "Chart.yaml": "# nothing\n---\n{}\n"},
+			args:  []string{"-t", ref}, words: []string{"Chart.yaml:3: this is no Kubernetes object"},
+		},
+		"a document without kind, beside a Chart.yaml that is an object": {
+			files: map[string]string{"a.yaml": "apiVersion: v1\nmetadata: {name: a}\n", "Chart.yaml": configMap + "name: app\nversion: 1.0.0\n"},
+			args:  []string{"-t", ref}, words: []string{"a.yaml:1: this is no Kubernetes object"},
+		},
+		"broken YAML in the templates of no chart": {
+			files: map[string]string{"templates/a.yaml": "{{ .Values.a }}: [\n", "Chart.yaml": ""},
+			args:  []string{"-t", ref}, words: []string{"templates/a.yaml:"},
+		},
 		"an object without name": {
 			files: map[string]string{"a.yml": "\napiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: a}\n"}, args: []string{"-t", ref}, words: []string{"a.yml:2: this object has no metadata.name"},
 		},

@@ -81,6 +81,7 @@ func newVerify(a *app) *cobra.Command {
 	}
 	demand.bind(cmd)
 	out.bind(cmd)
+	cmd.Flags().BoolVar(&demand.follow, followFlag, false, followUsage)
 	return cmd
 }
 
@@ -96,7 +97,7 @@ func (a *app) verify(ctx context.Context, reference string, demand demandFlags, 
 
 // judge returns nil in place of a verdict when what is asked for makes no sense.
 func (a *app) judge(ctx context.Context, reference string, demand demandFlags) (*verdict, error) {
-	by, err := a.authority(demand)
+	by, err := a.authority(ctx, demand)
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +203,8 @@ func (v *verdict) text(w io.Writer) error {
 
 // demandFlags say whose signature is wanted.
 type demandFlags struct {
+	// follow lets the files be behind a symbolic link.
+	follow                       bool
 	keys                         []string
 	identity, identityExpression string
 	issuer, issuerExpression     string
@@ -230,11 +233,11 @@ func (f *demandFlags) isSet() bool {
 }
 
 // authority returns who judges by the flags; nil when they demand nothing.
-func (a *app) authority(f demandFlags) (*trust.Authority, error) {
+func (a *app) authority(ctx context.Context, f demandFlags) (*trust.Authority, error) {
 	if !f.isSet() {
 		return nil, nil //nolint:nilnil // nobody judges
 	}
-	demand, err := f.demand()
+	demand, err := await(ctx, f.demand) // a pipe in the place of a file may never answer
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +280,7 @@ func (f *demandFlags) demand() (trust.Demand, error) {
 	d := trust.Demand{Provider: trust.ProviderCosign}
 	var err error
 	if f.trustedRoot != "" {
-		if d.TrustedRoot, err = secretOf("--trusted-root", map[string]string{"trusted_root.json": f.trustedRoot}); err != nil {
+		if d.TrustedRoot, err = f.secretOf("--trusted-root", map[string]string{"trusted_root.json": f.trustedRoot}); err != nil {
 			return d, err
 		}
 	}
@@ -303,7 +306,7 @@ func (f *demandFlags) keyFiles() (*trust.Secret, error) {
 		// Two files of one name in two folders are two keys.
 		files[path] = path
 	}
-	secret, err := secretOf("--key", files)
+	secret, err := f.secretOf("--key", files)
 	if err != nil {
 		return nil, err
 	}
@@ -323,7 +326,7 @@ func (f *demandFlags) notation() (trust.Demand, error) {
 	for _, path := range f.notationCertificates {
 		files[path] = path
 	}
-	secret, err := secretOf("--notation-trust-policy and --notation-cert", files)
+	secret, err := f.secretOf("--notation-trust-policy and --notation-cert", files)
 	return trust.Demand{Provider: trust.ProviderNotation, Secret: secret}, err
 }
 
@@ -331,30 +334,16 @@ func (f *demandFlags) notation() (trust.Demand, error) {
 const maxTrustBytes = 1 << 20
 
 // secretOf reads files in place of a Secret, by the names of its entries.
-func secretOf(flags string, files map[string]string) (*trust.Secret, error) {
+func (f *demandFlags) secretOf(flags string, files map[string]string) (*trust.Secret, error) {
 	secret := &trust.Secret{Name: flags, Data: map[string][]byte{}, Files: files}
 	for entry, path := range files {
-		text, err := readUpTo(path, maxTrustBytes)
+		text, err := readFile(path, f.follow, maxTrustBytes)
 		if err != nil {
 			return nil, fmt.Errorf("%s: cannot read %q: %w", flags, path, pathless(err))
 		}
 		secret.Data[entry] = text
 	}
 	return secret, nil
-}
-
-// readUpTo reads a file that is not expected to be large.
-func readUpTo(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path) //nolint:gosec // the person who runs the command names it
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("it has more than the %d bytes that are read", limit)
-	}
-	return text, err
 }
 
 // expression returns the regular expression for a value that is given as it is
