@@ -52,6 +52,8 @@ type checkJob struct {
 	folder string
 	// remoteBases tells that the files are trusted to use the network and git.
 	remoteBases bool
+	// strict tells that nothing is checked where the kernel does not confine the process.
+	strict bool
 }
 
 // The bounds of the process. kustomize-controller has 1 GiB by default.
@@ -74,7 +76,8 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 	var end message
 	var said checkLog
 	var unread error
-	command := exec.CommandContext(ctx, self, checkVerb, fmt.Sprintf("--remote-bases=%t", job.remoteBases)) //nolint:gosec // this program itself
+	command := exec.CommandContext(ctx, self, checkVerb, //nolint:gosec // this program itself
+		fmt.Sprintf("--remote-bases=%t", job.remoteBases), fmt.Sprintf("--strict=%t", job.strict))
 	command.Dir = job.folder
 	command.Env = a.checkEnvironment(job)
 	command.WaitDelay = checkGrace
@@ -184,7 +187,7 @@ func (l *lines) Write(p []byte) (int, error) {
 // newCheck returns the verb of the process that checks packed files. It is for
 // this program alone.
 func newCheck(a *app) *cobra.Command {
-	var remoteBases bool
+	var job checkJob
 	cmd := &cobra.Command{
 		Use:    checkVerb,
 		Short:  "Check packed files for push",
@@ -192,25 +195,29 @@ func newCheck(a *app) *cobra.Command {
 		Args:   cobra.NoArgs,
 		// No registry is used.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
-		RunE:              func(cmd *cobra.Command, _ []string) error { return a.serveCheck(cmd.Context(), remoteBases) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.serveCheck(cmd.Context(), job) },
 	}
-	cmd.Flags().BoolVar(&remoteBases, "remote-bases", false, "the files are trusted")
+	cmd.Flags().BoolVar(&job.remoteBases, "remote-bases", false, "the files are trusted")
+	cmd.Flags().BoolVar(&job.strict, "strict", false, "check nothing where the kernel does not confine this process")
 	return cmd
 }
 
 // serveCheck checks the packed files in the working directory and writes one
-// message on each line.
-func (a *app) serveCheck(ctx context.Context, remoteBases bool) error {
+// message on each line. They are in the working directory, not in the folder of the job.
+func (a *app) serveCheck(ctx context.Context, job checkJob) error {
 	debug.SetMaxStack(maxCheckStack)
 	debug.SetMemoryLimit(maxCheckMemory * 3 / 4) // the collector's bound, below that of the system
-	boundMemory(maxCheckMemory)
 	log.SetFlags(0)
 	encoder := json.NewEncoder(unguarded(a.out))
 	if file, ok := unguarded(a.err).(*os.File); ok {
 		os.Stdout, os.Stderr = file, file // kustomize writes to them, and messages are alone on standard output
 	}
-	if !remoteBases {
-		isolate()
+	tell := func(m message) { _ = encoder.Encode(m) } // nobody reads what cannot be written
+	if err := isolate(job); err != nil {
+		tell(message{Unconfined: oneLine(err.Error())})
+		if job.strict {
+			return encoder.Encode(message{Done: true})
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -226,8 +233,7 @@ func (a *app) serveCheck(ctx context.Context, remoteBases bool) error {
 	defer root.Close()
 	end := message{Done: true}
 	_, err = await(ctx, func() (struct{}, error) {
-		tell := func(m message) { _ = encoder.Encode(m) } // nobody reads what cannot be written
-		if remoteBases {
+		if job.remoteBases {
 			return struct{}{}, checkTrusted(ctx, ".", root.FS(), tell)
 		}
 		return struct{}{}, checkTree(ctx, root.FS(), tell)
@@ -238,11 +244,18 @@ func (a *app) serveCheck(ctx context.Context, remoteBases bool) error {
 	return errors.Join(err, encoder.Encode(end))
 }
 
-// isolate takes the network and other programs from this process, for ever. It
-// closes the ways out, because a list of fields with addresses is never complete.
-func isolate() {
+// isolate takes memory, and for files that are not trusted the network and other
+// programs, from this process, for ever. It closes the ways out, because a list of
+// fields with addresses is never complete.
+//
+// Errors: the kernel refuses a bound. The others hold all the same.
+func isolate(job checkJob) error {
+	err := boundMemory(maxCheckMemory)
+	if job.remoteBases {
+		return err
+	}
 	http.DefaultTransport = noNetwork{} //nolint:forbidigo // kustomize offers no other way to set its transport
-	denySystemCalls()
+	return errors.Join(err, denySystemCalls())
 }
 
 // noNetwork is a transport that sends nothing.

@@ -17,14 +17,16 @@ limitations under the License.
 package main
 
 import (
+	"fmt"
+
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 )
 
 // denySystemCalls has the kernel refuse sockets and other programs to all threads
-// of this process. A kernel that cannot do so leaves the other bounds.
-func denySystemCalls() {
-	_ = seccomp.LoadFilter(seccomp.Filter{
+// of this process.
+func denySystemCalls() error {
+	err := seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true,
 		Flag:       seccomp.FilterFlagTSync,
 		Policy: seccomp.Policy{
@@ -35,9 +37,16 @@ func denySystemCalls() {
 			}},
 		},
 	})
+	if err != nil {
+		return fmt.Errorf("it does not refuse sockets and programs: %w", err)
+	}
+	return nil
 }
 
 // boundMemory has the kernel end this process before it holds more memory.
-func boundMemory(size uint64) {
-	_ = unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: size, Max: size}) // the collector's bound is left
+func boundMemory(size uint64) error {
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: size, Max: size}); err != nil {
+		return fmt.Errorf("it does not bound the memory: %w", err)
+	}
+	return nil
 }

@@ -33,6 +33,7 @@ import (
 	"testing"
 	"time"
 
+	seccomp "github.com/elastic/go-seccomp-bpf"
 	. "github.com/onsi/gomega"
 )
 
@@ -180,12 +181,40 @@ func TestTheKernelRefusesWhatTheCheckDoesNotUse(t *testing.T) {
 		return
 	}
 	g := NewWithT(t)
-	isolate()
+	g.Expect(isolate(checkJob{})).To(Succeed(), "this kernel does not confine the check: there is nothing to test on this machine")
 	_, err := http.Get("http://127.0.0.1:1/") //nolint:bodyclose,forbidigo // there is no answer: this transport is the subject
 	g.Expect(err).To(MatchError(ContainSubstring(refused)))
 	_, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	g.Expect(err).To(MatchError(syscall.EPERM))
 	g.Expect(exec.Command("/bin/true").Run()).To(MatchError(syscall.EPERM))
+}
+
+// TestWhereTheKernelDoesNotConfineTheCheck runs the program where the kernel refuses
+// system calls that it needs for that, as some sandboxes of CI services do.
+func TestWhereTheKernelDoesNotConfineTheCheck(t *testing.T) {
+	const child = "FLUX_BUNDLE_TEST_UNCONFINED"
+	g := NewWithT(t)
+	if calls := os.Getenv(child); calls != "" {
+		g.Expect(seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+			DefaultAction: seccomp.ActionAllow,
+			Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno | seccomp.Action(syscall.ENOSYS), Names: strings.Split(calls, ",")}},
+		}})).To(Succeed())
+		args := []string{"-f", manifests(t), "-t", "127.0.0.1:1/org/app:v1", "--dry-run"}
+		run := ship(t, nil, args...)
+		g.Expect(run.code).To(Equal(exitOK), run.err)
+		g.Expect(run.err).To(ContainSubstring("warning: the kernel does not confine the process that checks the packed files: it does not "))
+		run = ship(t, nil, append(args, "--strict")...)
+		g.Expect(run.code).To(Equal(exitFailure))
+		g.Expect(run.out).To(BeEmpty())
+		g.Expect(run.err).To(ContainSubstring("error: the kernel does not confine the process"))
+		return
+	}
+	for _, calls := range []string{"seccomp", "prlimit64,setrlimit"} {
+		command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+		command.Env = append(os.Environ(), child+"="+calls)
+		out, err := command.CombinedOutput()
+		g.Expect(err).NotTo(HaveOccurred(), string(out))
+	}
 }
 
 // startsGit is a tree whose remote base is fetched by the git of newOutside.

@@ -63,6 +63,8 @@ func (f *finding) Error() string { return fmt.Sprintf("%s:%d: %s", f.File, f.Lin
 
 // message is what a check tells while it runs. One field is set.
 type message struct {
+	// Unconfined is why the kernel does not confine the process of the check.
+	Unconfined string `json:"unconfined,omitempty"`
 	// At is the file or folder that is checked from now on.
 	At string `json:"at,omitempty"`
 	// Unbuilt is a kustomization that cannot be built without the network. Its words

@@ -34,6 +34,8 @@ type validation struct {
 	shown string
 	// remoteBases lets kustomize fetch over the network.
 	remoteBases bool
+	// strict refuses a check that the kernel does not confine.
+	strict bool
 }
 
 // validate unpacks an archive as kustomize-controller does and has it checked.
@@ -46,9 +48,11 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 	if err := unpack(archive, folder); err != nil {
 		return err
 	}
-	at := "."
-	err = v.app.check(ctx, checkJob{folder: folder, remoteBases: v.remoteBases}, func(m message) {
+	at, unconfined := ".", ""
+	err = v.app.check(ctx, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
 		switch {
+		case m.Unconfined != "":
+			unconfined = "the kernel does not confine the process that checks the packed files: " + m.Unconfined
 		case m.At != "":
 			at = m.At
 		case m.Unbuilt != nil:
@@ -56,6 +60,13 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 				v.show(m.Unbuilt.File), m.Unbuilt.Words)
 		}
 	})
+	switch {
+	case unconfined == "":
+	case v.strict:
+		return errors.New(unconfined + "; run it where the kernel does, or leave --strict out for a folder that you trust")
+	default:
+		v.app.warnf("%s; check the folder of a stranger on another machine", unconfined)
+	}
 	found, isFinding := errors.AsType[*finding](err)
 	switch {
 	case err == nil:
