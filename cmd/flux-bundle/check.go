@@ -160,7 +160,7 @@ func (c *check) list() error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path.Base(name) == "templates" && c.exists(path.Join(path.Dir(name), "Chart.yaml")):
+		case d.IsDir() && path.Base(name) == "templates" && c.isChart(path.Dir(name)):
 			return fs.SkipDir
 		case !d.IsDir():
 			c.names = append(c.names, name)
@@ -178,7 +178,7 @@ func (c *check) sort() {
 		switch {
 		case isKustomization(name):
 			c.kustomized[folder] = true
-		case path.Base(name) == "Chart.yaml":
+		case path.Base(name) == chartFile && c.isChart(folder):
 			charts[folder] = true
 		case isYAML(name):
 			withYAML[folder] = true
@@ -189,6 +189,19 @@ func (c *check) sort() {
 			c.plain[folder] = true
 		}
 	}
+}
+
+const chartFile = "Chart.yaml"
+
+// isChart tells whether a folder is a Helm chart: one with a Chart.yaml that
+// kustomize-controller does not apply. Manifests beside one that it does apply, such
+// as an empty one, are applied as well.
+func (c *check) isChart(folder string) bool {
+	if !c.exists(path.Join(folder, chartFile)) {
+		return false
+	}
+	_, err := c.buildGenerated(folder, []string{"./" + chartFile})
+	return err != nil
 }
 
 // isIn tells whether a folder or one above it is in a set.

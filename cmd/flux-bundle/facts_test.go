@@ -17,7 +17,9 @@ limitations under the License.
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -25,6 +27,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/crane"
 	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/pkg/format"
 )
 
 // repository commits manifests to a new repository.
@@ -216,4 +220,20 @@ func TestAddressesLosePasswords(t *testing.T) {
 	} {
 		g.Expect(withoutPassword(address)).To(Equal(want), address)
 	}
+}
+
+// TestFactsAreNotLeftOutForWantOfTime ends the time before the repository is read.
+func TestFactsAreNotLeftOutForWantOfTime(t *testing.T) {
+	g := NewWithT(t)
+	dir := repository(t)
+	from, err := openLocal(dir, false)
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(from.close)
+	a := &app{streams: streams{err: io.Discard}}
+	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), a.packOptions(nil))
+	g.Expect(err).NotTo(HaveOccurred())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = (&push{app: a, path: dir}).annotate(ctx, from, packed, nil)
+	g.Expect(err).To(MatchError(context.Canceled))
 }

@@ -233,7 +233,11 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := newArtifact(packed, p.annotate(ctx, from, packed, given))
+	annotations, err := p.annotate(ctx, from, packed, given)
+	if err != nil {
+		return err
+	}
+	made, err := newArtifact(packed, annotations)
 	if err != nil {
 		return err
 	}
@@ -295,8 +299,11 @@ func (p *push) references() ([]name.Tag, error) {
 
 // annotate returns the annotations of what was packed: from its repository, then those
 // that are given, the more specific last.
-func (p *push) annotate(ctx context.Context, from *local, packed *format.Packed, given map[string]string) map[string]string {
+func (p *push) annotate(ctx context.Context, from *local, packed *format.Packed, given map[string]string) (map[string]string, error) {
 	known, err := gather(ctx, from, packed)
+	if ctx.Err() != nil { // whether more is known must not depend on the speed of a machine
+		return nil, fmt.Errorf("cannot read the repository of %s: %w", p.path, ctx.Err())
+	}
 	if err != nil {
 		unknown := "source, revision and time"
 		if known.source != "" {
@@ -313,7 +320,7 @@ func (p *push) annotate(ctx context.Context, from *local, packed *format.Packed,
 	}
 	maps.Copy(annotations, given)
 	maps.DeleteFunc(annotations, func(_, value string) bool { return value == "" })
-	return annotations
+	return annotations, nil
 }
 
 func (p *push) whyNoRevision(d *difference) string {

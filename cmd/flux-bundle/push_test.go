@@ -586,7 +586,7 @@ func TestBadInput(t *testing.T) {
 		"a reference without a tag":     {args: []string{"-t", r.Host() + "/org/app"}, words: []string{"names no tag"}},
 		"a reference with a digest":     {args: []string{"-t", r.Host() + "/org/app@sha256:" + strings.Repeat("0", 64)}, words: []string{"names no tag"}},
 		"a key that is not there":       {args: []string{"-t", ref, "-s", "nope.key"}, words: []string{"nope.key", "no such file"}},
-		"a key that is a folder":        {args: []string{"-t", ref, "-s", good}, words: []string{"it is a folder, expected a file with a private key"}},
+		"a key that is a folder":        {args: []string{"-t", ref, "-s", good}, words: []string{"it is a folder, expected a file"}},
 		"the public key":                {args: []string{"-t", ref, "-s", public}, words: []string{"it holds a public key"}},
 		"the wrong password of the key": {args: []string{"-t", ref, "-s", key}, env: environment{passwordVariable: "wrong"}, words: []string{"the password does not open the key"}},
 		"no password and no terminal":   {args: []string{"-t", ref, "-s", key}, words: []string{"set COSIGN_PASSWORD, or run on a terminal"}},
