@@ -229,7 +229,7 @@ func pathless(err error) error {
 
 // readLocal packs a folder or file as a push would, and unpacks that.
 func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions) error {
-	from, err := openLocal(path, o.follow)
+	from, err := a.openLocal(ctx, path, o.follow)
 	if err != nil {
 		return pathless(err)
 	}
@@ -431,7 +431,7 @@ func (c *comparison) encode(ctx context.Context, out output, w io.Writer) error 
 // text prints the comparison for a person, and for patch(1).
 func (c *comparison) text(ctx context.Context, w io.Writer, p paint) error {
 	if p.terminal {
-		w = unguarded(w) // p escapes the text and adds the colours
+		w = unguarded(w) // the colours are for the terminal; p has the text pass a guard before
 	}
 	for _, change := range c.Changes {
 		if err := ctx.Err(); err != nil {
@@ -495,14 +495,16 @@ const (
 )
 
 // diff shows what passed isText: for a terminal the few characters are escaped
-// that would make it show something else than what stands there.
+// that would make it show something else than what stands there. A CI service may be
+// behind the terminal.
 func (p paint) diff(text string) string {
 	if !p.terminal {
 		return text
 	}
-	var b strings.Builder
+	var guarded, b strings.Builder
+	_, _ = (&guard{to: &guarded}).Write([]byte(text)) // a builder never fails
 	header := true
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(guarded.String()) {
 		line, end := strings.CutSuffix(line, "\n")
 		header = header && !strings.HasPrefix(line, "@@")
 		cells := strings.Split(line, "\t")

@@ -226,10 +226,10 @@ func TestAddressesLosePasswords(t *testing.T) {
 func TestFactsAreNotLeftOutForWantOfTime(t *testing.T) {
 	g := NewWithT(t)
 	dir := repository(t)
-	from, err := openLocal(dir, false)
+	a := &app{streams: streams{err: io.Discard}}
+	from, err := a.openLocal(t.Context(), dir, false)
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(from.close)
-	a := &app{streams: streams{err: io.Discard}}
 	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), a.packOptions(nil))
 	g.Expect(err).NotTo(HaveOccurred())
 	ctx, cancel := context.WithCancel(t.Context())

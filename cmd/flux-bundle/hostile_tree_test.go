@@ -265,7 +265,7 @@ func factsWhen(t *testing.T, dir string, steps ...func()) facts {
 	t.Helper()
 	g := NewWithT(t)
 	steps[0]()
-	from, err := openLocal(dir, false)
+	from, err := (&app{}).openLocal(t.Context(), dir, false)
 	g.Expect(err).NotTo(HaveOccurred())
 	defer from.close()
 	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), format.PackOptions{})

@@ -18,6 +18,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -273,8 +274,8 @@ type local struct {
 	own string
 }
 
-// openLocal opens what --path names. A file is copied.
-func openLocal(path string, follow bool) (*local, error) {
+// openLocal opens what --path names. A file is copied, as far as it may be packed.
+func (a *app) openLocal(ctx context.Context, path string, follow bool) (*local, error) {
 	p, err := locate(path, follow)
 	if err != nil {
 		return nil, err
@@ -294,7 +295,7 @@ func openLocal(path string, follow bool) (*local, error) {
 		if whole, err = filepath.EvalSymlinks(whole); err == nil {
 			l.folder, l.file = filepath.Split(whole)
 			l.name = filepath.Base(path)
-			err = l.copy(p)
+			err = l.copy(ctx, p, a.flags.limits.UncompressedBytes)
 		}
 	default:
 		err = errors.New("it is neither a folder nor a file")
@@ -306,8 +307,9 @@ func openLocal(path string, follow bool) (*local, error) {
 	return l, nil
 }
 
-// copy puts the file into a folder of its own.
-func (l *local) copy(from place) (err error) {
+// copy puts the file into a folder of its own. One that is too large to be packed is
+// cut, but not to a size that could be.
+func (l *local) copy(ctx context.Context, from place, most int64) (err error) {
 	if l.own, err = os.MkdirTemp("", programName+"-"); err != nil {
 		return err
 	}
@@ -327,7 +329,7 @@ func (l *local) copy(from place) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	_, err = io.Copy(out, io.LimitReader(&untilDone{ctx, in}, most+1))
 	return errors.Join(err, out.Close())
 }
 

@@ -224,7 +224,7 @@ func (p *push) run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	from, err := openLocal(p.path, p.follow)
+	from, err := p.app.openLocal(ctx, p.path, p.follow)
 	if err != nil {
 		return p.unopened(err)
 	}
@@ -400,7 +400,7 @@ func (p *push) doubt(ctx context.Context, packed *format.Packed) error {
 		doubts = append(doubts, fmt.Sprintf("left out %s that Flux leaves out by default, because a .sourceignore file leaves itself out: %s; add the line !.sourceignore to keep its rules",
 			counted(n, "file"), some(packed.Unkept)))
 	}
-	secrets, err := secretsIn(ctx, packed.Path)
+	secrets, err := await(ctx, func() ([]confidence, error) { return secretsIn(ctx, packed.Path) }) // no parser can be told to end
 	if err != nil {
 		return err
 	}

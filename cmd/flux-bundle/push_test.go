@@ -278,6 +278,25 @@ func TestASingleFile(t *testing.T) {
 	g.Expect(treeOf(t, unpacked)).To(HaveLen(1))
 }
 
+// TestAFileThatIsTooLargeIsNotCopiedToItsEnd has a file without an end, as far as a disk
+// is concerned.
+func TestAFileThatIsTooLargeIsNotCopiedToItsEnd(t *testing.T) {
+	g := NewWithT(t)
+	file := filepath.Join(folder(t, map[string]string{"a.yaml": ""}), "a.yaml")
+	g.Expect(os.Truncate(file, 1<<30)).To(Succeed())
+	a := &app{}
+	a.flags.limits.UncompressedBytes = 1000
+	from, err := a.openLocal(t.Context(), file, false)
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(from.close)
+	copied, err := from.root.Stat("a.yaml")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(copied.Size()).To(BeNumerically("==", 1001))
+	run := flux(t, "-f", file, "-t", "example.com/org/app:v1", "--dry-run", "--max-uncompressed-bytes", "10000")
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, "--max-uncompressed-bytes")
+}
+
 // verifies tells what the controller makes of the signatures of a reference.
 func verifies(t *testing.T, ref, public string) (trust.Verified, error) {
 	t.Helper()

@@ -127,16 +127,21 @@ func isEnvironment(base string) bool {
 	return found && !slices.Contains([]string{"example", "sample", "template", "dist"}, kind)
 }
 
+// maxObjectBytes is the size of the largest document that is searched: etcd takes no
+// larger object. What a parser makes of a document is a hundred times as large.
+const maxObjectBytes = 3 << 19
+
 // secretObject says what is secret in documents of YAML or JSON. What cannot be
 // parsed is for the check to say.
 func secretObject(body []byte) string {
-	if !bytes.Contains(body, []byte("Secret")) && !bytes.Contains(body, []byte("secretGenerator")) {
-		return ""
-	}
-	for decoder := yaml.NewDecoder(bytes.NewReader(body)); ; {
+	for text := range bytes.SplitSeq(body, []byte("\n---")) {
+		mayHold := bytes.Contains(text, []byte("Secret")) || bytes.Contains(text, []byte("secretGenerator"))
+		if !mayHold || len(text) > maxObjectBytes {
+			continue
+		}
 		var document yaml.Node
-		if err := decoder.Decode(&document); err != nil {
-			return ""
+		if err := yaml.Unmarshal(text, &document); err != nil {
+			continue
 		}
 		for _, object := range document.Content {
 			if what := secretFields(object); what != "" {
@@ -144,6 +149,7 @@ func secretObject(body []byte) string {
 			}
 		}
 	}
+	return ""
 }
 
 // secretFields says what is secret in an object or in the objects of a list.
@@ -174,6 +180,9 @@ func secretFields(object *yaml.Node) string {
 func isUnencrypted(values *yaml.Node) bool {
 	if values == nil {
 		return false
+	}
+	if values.Kind == yaml.AliasNode {
+		values = values.Alias
 	}
 	for i, value := range values.Content {
 		if values.Kind == yaml.MappingNode && i%2 == 0 {

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -44,6 +45,8 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 		"a Secret behind another document":  {"s.yaml", "---\n" + strings.ReplaceAll(plainSecret, "Secret", "ConfigMap") + "---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
 		"a Secret in a list":                {"s.json", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"a":"b"}}]}`, "a Secret that SOPS did not encrypt"},
 		"a Secret that is partly encrypted": {"s.yaml", strings.Replace(sealed, "sops:", "stringData:\n  other: plain\nsops:", 1), "a Secret that SOPS did not encrypt"},
+		"a Secret behind no YAML":           {"s.yaml", "a: [\n---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret whose data is an alias":   {"s.yaml", "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  annotations: &a {password: hunter2}\nstringData: *a\n", "a Secret that SOPS did not encrypt"},
 		"a generator of a Secret":           {"kustomization.yaml", "secretGenerator:\n- name: s\n  literals:\n  - password=hunter2\n", "a secretGenerator with literals"},
 
 		"an encrypted Secret":                 {"s.yaml", sealed, ""},
@@ -72,6 +75,18 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 			g.Expect(refused.code).To(Equal(1))
 		})
 	}
+}
+
+// TestASearchForSecretsTakesLittleMemory has a parser make millions of values of a file.
+func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
+	body := []byte("kind: Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	what := secretIn("a.yaml", body)
+	runtime.ReadMemStats(&after)
+	g := NewWithT(t)
+	g.Expect(what).To(BeEmpty())
+	g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 64<<20))
 }
 
 func TestRulesThatNoReaderSeesAreNamed(t *testing.T) {

@@ -119,3 +119,21 @@ func TestDiffPaintsATerminal(t *testing.T) {
 		})
 	}
 }
+
+// TestADiffOnATerminalOfACIServiceIsNoOrder has the service read what a terminal shows.
+func TestADiffOnATerminalOfACIServiceIsNoOrder(t *testing.T) {
+	const orders = "a\n::error::x\n b\n##vso[task.setvariable variable=a]b\n##[error]c\n"
+	one, other := folder(t, map[string]string{"a.txt": orders + "1\n", "##[error]d.txt": "1\n"}), folder(t, map[string]string{"a.txt": orders + "2\n"})
+	for _, colour := range []string{"", "1"} {
+		g := NewWithT(t)
+		program, person := terminal(t)
+		var said strings.Builder
+		lookup := func(name string) (string, bool) { return colour, name == "NO_COLOR" }
+		code := run(t.Context(), streams{in: program, out: program, err: &said, lookupEnv: lookup}, []string{"diff", one, other})
+		g.Expect(code).To(Equal(exitFailure), said.String())
+		shown := make([]byte, 64<<10)
+		n, err := person.Read(shown)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(string(shown[:n])).To(And(ContainSubstring("error"), Not(MatchRegexp(`(?m)^\s*::|##\pL*\[`))))
+	}
+}
