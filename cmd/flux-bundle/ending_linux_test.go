@@ -18,6 +18,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -31,6 +32,8 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/pkg/format"
 )
 
 // pipe makes a named pipe: who opens it to read waits for somebody who writes, and
@@ -157,4 +160,20 @@ func TestACommandThatOutlivesItsTerminalGoesOn(t *testing.T) {
 	h := hold(t, "nohup")
 	g.Expect(h.Process.Signal(syscall.SIGHUP)).To(Succeed())
 	g.Expect(h.release(t)).To(Equal(exitOK), h.said.String())
+}
+
+// TestUnpackingEndsWithTheCommand has no time left for the files that are to be checked.
+func TestUnpackingEndsWithTheCommand(t *testing.T) {
+	g := NewWithT(t)
+	a := &app{}
+	from, err := a.openLocal(t.Context(), manifests(t), false)
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(from.close)
+	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), a.packOptions(nil))
+	g.Expect(err).NotTo(HaveOccurred())
+	into := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g.Expect(unpack(ctx, packed.Path, into)).To(MatchError(context.Canceled))
+	g.Expect(treeOf(t, into)).To(BeEmpty())
 }

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,8 +46,8 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	if err := unpack(archive, folder); err != nil {
-		return err
+	if err := unpack(ctx, archive, folder); err != nil {
+		return cmp.Or(ctx.Err(), err)
 	}
 	at, unconfined := ".", ""
 	err = v.app.check(ctx, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
@@ -80,13 +81,13 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 	}
 }
 
-func unpack(archive, folder string) error {
+func unpack(ctx context.Context, archive, folder string) error {
 	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	return fluxtar.Untar(file, folder, fluxtar.WithMaxUntarSize(fluxtar.UnlimitedUntarSize), fluxtar.WithSkipSymlinks())
+	return fluxtar.Untar(&untilDone{ctx, file}, folder, fluxtar.WithMaxUntarSize(fluxtar.UnlimitedUntarSize), fluxtar.WithSkipSymlinks())
 }
 
 func (v *validation) show(name string) string {
