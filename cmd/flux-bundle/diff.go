@@ -79,7 +79,7 @@ func newDiff(a *app) *cobra.Command {
 			return trouble(a.start(cmd, args))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cmp.Or(out.check(), content.check(), a.checkSides(args)); err != nil {
+			if err := cmp.Or(out.check(), content.check(), a.checkSides(args, follow)); err != nil {
 				return trouble(err)
 			}
 			return trouble(a.diff(cmd.Context(), [2]string(args), content, out, follow))
@@ -187,11 +187,28 @@ func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, e
 
 // checkSides refuses an argument that is neither a path of a file or folder nor a
 // reference, before the other side is read.
-func (a *app) checkSides(names []string) error {
+func (a *app) checkSides(names []string, follow bool) error {
 	for _, text := range names {
-		if _, err := a.classify(text); err != nil {
+		isPath, err := a.classify(text)
+		if err == nil && isPath {
+			err = checkThere(text, follow)
+		}
+		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkThere refuses a path with nothing there. One through a planted link is refused
+// whether it leads to anything or not: the author of the link must not learn that.
+func checkThere(path string, follow bool) error {
+	at, err := locate(path, follow)
+	if err == nil {
+		_, err = at.stat()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, pathless(err))
 	}
 	return nil
 }
@@ -207,9 +224,6 @@ func (a *app) classify(text string) (isPath bool, err error) {
 		_, err = a.reference(text)
 		return false, err
 	case first == "" && text != "", first == ".", first == "..", slashed != text, filepath.VolumeName(text) != "":
-		if _, err := os.Stat(text); err != nil {
-			return true, fmt.Errorf("%s: %w", text, pathless(err))
-		}
 		return true, nil
 	case reference.NamesHost(text):
 		_, err = a.reference(text)

@@ -110,6 +110,9 @@ func withoutPassword(address string) string {
 		return address // git@host:path, or a path
 	}
 	host, path, below := strings.Cut(rest, "/")
+	if host == "" && scheme != "file" {
+		return "" // curl finds a host behind more slashes, and what logs in there
+	}
 	if i := strings.LastIndexByte(host, '@'); i >= 0 {
 		user, _, _ := strings.Cut(host[:i], ":")
 		host = host[i+1:]

@@ -214,6 +214,7 @@ func TestAddressesLosePasswords(t *testing.T) {
 		"https://ci:a\x1b[31m@example.com/a%.git":      "",
 		"git@example.com:a\n::b":                       "",
 		"git@example.com:" + strings.Repeat("a", 4096): "",
+		"https:///token@example.com/a.git":             "", // as curl reads it
 		// Tokens elsewhere.
 		"https://example.com/a.git?private_token=t": "https://example.com/a.git",
 		"https://example.com/a.git#t":               "https://example.com/a.git",

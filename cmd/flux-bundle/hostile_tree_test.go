@@ -475,6 +475,33 @@ func TestNoErrorTellsOfFilesOutside(t *testing.T) {
 	g.Expect(said["there"]).To(And(ContainSubstring("is not there"), Equal(said["away"])))
 }
 
+// TestNoErrorTellsWhereAPlantedLinkLeads has the same link lead to a folder, a file and
+// nothing.
+func TestNoErrorTellsWhereAPlantedLinkLeads(t *testing.T) {
+	outside := folder(t, map[string]string{"folder/a.yaml": "a: 1\n", "file": "a: 1\n"})
+	dir := repository(t)
+	link := filepath.Join(dir, "deploy")
+	const ref = "127.0.0.1:1/org/app:v1"
+	for _, args := range [][]string{
+		{"push", "-f", link, "-t", ref, "--dry-run"}, {"push", "-f", filepath.Join(dir, "app"), "-t", ref, "-s", link},
+		{"diff", link, ref}, {"diff", filepath.Join(dir, "app"), link}, {"diff", link + "/a.yaml", ref},
+		{"pull", ref, "-o", link}, {"pull", ref, "-o", link + "/new"}, {"verify", ref, "--key", link}, {"verify", ref, "--key", link + "/a.yaml"},
+		{"generate-key-pair", "--output-key-prefix", link + "/new"},
+	} {
+		said := map[string]bool{}
+		for _, to := range []string{"folder", "file", "nothing"} {
+			g := NewWithT(t)
+			g.Expect(os.RemoveAll(link)).To(Succeed())
+			g.Expect(os.Symlink(filepath.Join(outside, to), link)).To(Succeed())
+			run := environment{passwordVariable: "secret"}.flux(t, args...)
+			g.Expect(run.code).NotTo(Equal(exitOK))
+			g.Expect(run.err).To(ContainSubstring("is a symbolic link"))
+			said[run.err] = true
+		}
+		NewWithT(t).Expect(said).To(HaveLen(1), "%q tells by its words where the link leads", args)
+	}
+}
+
 // TestPathsWithoutALinkInTheTreeAreFollowed leads to a repository by a link.
 func TestPathsWithoutALinkInTheTreeAreFollowed(t *testing.T) {
 	g := NewWithT(t)

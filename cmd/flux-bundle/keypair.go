@@ -62,13 +62,13 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
 }
 
 func (a *app) generateKeyPair(ctx context.Context, prefix string, follow bool) error {
-	if err := checkPrefix(prefix); err != nil {
-		return err
-	}
 	folder, _ := filepath.Split(prefix)
 	at, err := locate(folder, follow)
 	if err != nil {
 		return fmt.Errorf("--output-key-prefix %s: %w", prefix, err)
+	}
+	if err := checkPrefix(prefix); err != nil {
+		return err
 	}
 	root, err := at.openFolder()
 	if err != nil {

@@ -74,13 +74,13 @@ func newPull(a *app) *cobra.Command {
 			if dir == "" {
 				return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
 			}
-			if err := cmp.Or(checkFolder(dir), content.check(), demand.check()); err != nil {
-				return err
-			}
 			if !demand.follow {
 				if _, err := refuseStrange(dir); err != nil {
 					return fmt.Errorf("cannot write to %q: %w", dir, err)
 				}
+			}
+			if err := cmp.Or(checkFolder(dir), content.check(), demand.check()); err != nil {
+				return err
 			}
 			return a.pull(cmd.Context(), args[0], pullOptions{content: content.options(a.flags.limits), demand: demand, dir: dir, force: force})
 		},
