@@ -281,7 +281,7 @@ func (s *stage) other(t *tree) (found string, err error) {
 	for _, f := range t.files {
 		ours[f.path] = true
 	}
-	err = fs.WalkDir(s.target.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(limit.FS(s.target), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return fs.SkipDir // what cannot be read is not ours

@@ -195,7 +195,7 @@ func checkPatterns(name string, body []byte) error {
 // .git: a repository or, in a submodule or a linked working tree, a file with its
 // path on this machine. Git never takes either for content.
 func (p *packing) walk(visit func(name string, d fs.DirEntry) error) error {
-	return fs.WalkDir(p.from.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(limit.FS(p.from), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return reading(name, err)

@@ -25,6 +25,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // ErrNoCommit says that nothing is committed yet.
@@ -185,7 +187,7 @@ func (r *Repository) Tag(ctx context.Context, commit ID) (string, error) {
 // looseTags adds the tags that have a file each. They hide those of packed-refs.
 func (r *Repository) looseTags(ids map[string]ID) error {
 	seen := 0
-	err := fs.WalkDir(r.common.FS(), path.Clean(tags), func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(limit.FS(r.common), path.Clean(tags), func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

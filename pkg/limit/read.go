@@ -57,3 +57,21 @@ func Open(root *os.Root, name string) (*os.File, error) {
 	}
 	return file, nil
 }
+
+// FS returns the files below a folder. A pipe that a stranger puts in the place of a
+// file or folder holds up nobody who opens it, unlike with the FS of the root itself.
+func FS(root *os.Root) fs.FS { return files{root} }
+
+type files struct{ root *os.Root }
+
+// Open opens a file or folder without a wait.
+func (f files) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	file, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
+}

@@ -17,10 +17,12 @@ limitations under the License.
 package limit_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	. "github.com/onsi/gomega"
@@ -42,6 +44,13 @@ func TestOpenWaitsForNoPipe(t *testing.T) {
 		ended <- err
 	}()
 	g.Eventually(ended, time.Minute).Should(Receive(MatchError(ContainSubstring("it is no regular file"))))
+	go func() {
+		_, err := fs.ReadDir(limit.FS(root), "pipe")
+		ended <- err
+	}()
+	g.Eventually(ended, time.Minute).Should(Receive(HaveOccurred()))
+	g.Expect(os.Remove(filepath.Join(dir, "pipe"))).To(Succeed())
+	g.Expect(fstest.TestFS(limit.FS(root), "file")).To(Succeed())
 	file, err := limit.Open(root, "file")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(file.Close()).To(Succeed())
