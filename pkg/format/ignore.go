@@ -17,8 +17,10 @@ limitations under the License.
 package format
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"path"
 	"slices"
@@ -92,6 +94,11 @@ func ignoreText(body []byte) (text []byte, flaw string) {
 	text = bytes.TrimPrefix(body, byteOrderMark)
 	if bytes.Contains(text, byteOrderMark) {
 		return nil, "has a byte order mark that is not at its start; remove it"
+	}
+	for line := range bytes.Lines(text) {
+		if len(line) >= bufio.MaxScanTokenSize { // the library reads no further
+			return nil, fmt.Sprintf("has a line of %d bytes, expected less than %d; break it", len(line), bufio.MaxScanTokenSize)
+		}
 	}
 	for i, b := range text {
 		if b == '\r' && i+1 < len(text) && text[i+1] != '\n' {

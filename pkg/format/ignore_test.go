@@ -63,6 +63,10 @@ func unreadable() map[string]string {
 		"a mark in the middle":                "*.md\n" + utf8BOM + secrets,
 		"lines that end as on old Macs":       "secret.yaml\r*.key\r",
 		"two carriage returns":                "secret.yaml\r\r\n",
+		"a long comment first":                "#" + strings.Repeat("x", 64<<10) + "\n" + secrets,
+		"a long pattern first":                strings.Repeat("x", 64<<10-1) + "\n" + secrets,
+		"spaces without an end":               strings.Repeat(" ", 64<<10) + "\n" + secrets,
+		"a line that never ends":              secrets + strings.Repeat("x", 64<<10),
 	}
 }
 
@@ -105,6 +109,7 @@ func TestAByteOrderMarkBeforePatternsIsSkipped(t *testing.T) {
 		"the last line, too":      "*.key\r\nsecret.yaml\r",
 		"a pattern with no end":   utf8BOM + "secret.yaml",
 		"letters beyond of ASCII": utf8BOM + "# ümlaut\n" + secrets,
+		"the longest comment":     "#" + strings.Repeat("x", 64<<10-3) + "\n" + secrets,
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
