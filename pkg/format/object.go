@@ -39,12 +39,15 @@ const (
 	// store none of more than 1.5 MiB.
 	maxObjectBytes = 1 << 20
 	// maxObjectMarks bounds what an object costs in memory once it is parsed:
-	// every value of a YAML document follows one of objectMarks.
+	// every value and every comment of a YAML document follows one of objectMarks.
 	maxObjectMarks = 100_000
-	objectMarks    = "\n,:-?[{"
+	objectMarks    = "\n,:-?[{#"
 	// maxTagDirectives bounds the directives of a YAML file, each of which a parser
 	// compares with each other one.
 	maxTagDirectives = 16
+	// maxRareBreaks bounds the line breaks of YAML 1.1 that are not of ASCII. A parser
+	// keeps each comment that ends with one by itself, which takes half a KiB.
+	maxRareBreaks = 1000
 	// maxObjectsBytes and maxObjectsMarks bound the objects of an artifact together.
 	maxObjectsBytes = 16 << 20
 	maxObjectsMarks = 500_000
@@ -258,6 +261,13 @@ func checkYAML(body []byte) error {
 	}
 	if bytes.Count(body, []byte("%TAG")) > maxTagDirectives {
 		return tooLarge("the YAML has more than the %d %%TAG directives that are read", maxTagDirectives)
+	}
+	breaks := 0
+	for _, rare := range []string{"\u0085", "\u2028", "\u2029"} {
+		breaks += bytes.Count(body, []byte(rare))
+	}
+	if breaks > maxRareBreaks {
+		return tooLarge("the YAML has more than the %d line breaks that are read of U+0085, U+2028 and U+2029; end lines with a line feed", maxRareBreaks)
 	}
 	return nil
 }

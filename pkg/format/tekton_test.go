@@ -217,6 +217,7 @@ func TestATektonBundleThatBreaksItsContractIsRefused(t *testing.T) {
 		"an object larger than any":              {[]v1.Descriptor{raw(task, taskYAML+strings.Repeat("#", 1<<20))}, exceeded, "more than the 1048576 bytes"},
 		"a tar with an object larger than any":   {[]v1.Descriptor{gzip(task, taskYAML+strings.Repeat("#", 1<<20))}, exceeded, "more than the 1048576 bytes"},
 		"an object of too many values":           {[]v1.Descriptor{raw(task, taskYAML+"x: ["+strings.Repeat("a,", 100_000)+"]\n")}, exceeded, "more than the 100000 values"},
+		"an object of too many rare line breaks": {[]v1.Descriptor{raw(task, taskYAML+strings.Repeat("#\u2028", 1001))}, exceeded, "more than the 1000 line breaks"},
 		"an object of too many directives":       {[]v1.Descriptor{raw(task, strings.Repeat("%TAG !a! b\n", 17)+"---\n"+taskYAML)}, exceeded, "more than the 16 %TAG directives"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -243,11 +244,15 @@ func TestHostileLayersOfATektonBundleAreRefused(t *testing.T) {
 func TestAnObjectThatCostsMuchToParseTakesLittleMemory(t *testing.T) {
 	b := blobs(t.TempDir())
 	for name, body := range map[string]string{
-		"a list of nothing":   strings.Repeat("- \n", 49_000),
-		"many keys":           many(49_000, func(i int) string { return fmt.Sprintf("k%x: 1\n", i) }),
-		"lists in lists":      strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000),
-		"aliases of aliases":  "a0: &a0 [x]\n" + many(1000, func(i int) string { return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i) }),
-		"a megabyte of a key": strings.Repeat("k", 1<<20-10) + ": v\n",
+		"a list of nothing":             strings.Repeat("- \n", 49_000),
+		"many keys":                     many(49_000, func(i int) string { return fmt.Sprintf("k%x: 1\n", i) }),
+		"lists in lists":                strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000),
+		"aliases of aliases":            "a0: &a0 [x]\n" + many(1000, func(i int) string { return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i) }),
+		"a megabyte of a key":           strings.Repeat("k", 1<<20-10) + ": v\n",
+		"comments that end with U+0085": strings.Repeat("#\u0085", 330_000) + "a: b\n",
+		"comments that end with U+2028": strings.Repeat("#\u2028", 250_000) + "a: b\n",
+		"comments and keys in turns":    "a:\n" + strings.Repeat("\r#a\n?  #", 49_500),
+		"comments that end with U+2029": "a: b\n" + strings.Repeat("#\u2029", 250_000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			layer := with(b.put(t, types.OCILayer, zipped(t, []byte(body))), about("v1", "task", "x"))
