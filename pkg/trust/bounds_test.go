@@ -17,10 +17,12 @@ limitations under the License.
 package trust_test
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,6 +162,68 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 			}
 			_, err = i.verify(t, demand)
 			g.Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}
+
+// TestSignaturesAreBoundedTogether has signatures of which each is within the limits.
+// Those that are read hide none that is good, and the rest is not read.
+func TestSignaturesAreBoundedTogether(t *testing.T) {
+	const count = 30
+	s := serve(t, true)
+	referrers := func(artifactType string, layer func(*testing.T, *image) v1.Descriptor) func(*testing.T, *image) {
+		return func(t *testing.T, i *image) {
+			t.Helper()
+			for n := range count {
+				manifest := i.referrer(t, artifactType, layer(t, i))
+				manifest["annotations"] = map[string]string{"n": fmt.Sprint(n)}
+				i.put(t, manifest)
+			}
+		}
+	}
+	values := filled(`{"predicateType":"x","predicate":{"a":[`, "0", "]}}", 2*99_000)
+	text := []byte(`{"a":"` + strings.Repeat("a", 4<<20-100) + `"}`)
+	notary := newNotary(t, "release")
+	for name, c := range map[string]struct {
+		put    func(*testing.T, *image)
+		demand *trust.Demand // nil: the key of the image
+		good   func(*image, *testing.T, pair)
+	}{
+		"bundles of many values": {referrers(bundleMediaType, func(t *testing.T, i *image) v1.Descriptor {
+			t.Helper()
+			return i.blob(t, keyBundle(t, newPair(t), values), bundleMediaType)
+		}), nil, (*image).signLegacy},
+		"bundles that cannot be read": {referrers(bundleMediaType, func(t *testing.T, i *image) v1.Descriptor {
+			t.Helper()
+			return i.blob(t, text, bundleMediaType)
+		}), nil, (*image).signLegacy},
+		"legacy signatures": {func(t *testing.T, i *image) {
+			t.Helper()
+			layer := i.blob(t, text, "application/vnd.dev.cosign.simplesigning.v1+json")
+			layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": "AAAA"}
+			manifest := i.referrer(t, "", layer)
+			manifest["layers"] = slices.Repeat([]v1.Descriptor{layer}, count)
+			i.putTag(t, strings.Replace(i.digest.String(), ":", "-", 1)+".sig", manifest)
+		}, nil, (*image).signBundle},
+		"envelopes of the Notary Project": {referrers("application/vnd.cncf.notary.signature", func(t *testing.T, i *image) v1.Descriptor {
+			t.Helper()
+			return i.blob(t, text, jws.MediaTypeEnvelope)
+		}), new(notary.demand(policy(t, "strict", nil))), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			i, by, demand := keyed(t, s)
+			c.put(t, i)
+			s.asked()
+			_, err := i.verify(t, *cmp.Or(c.demand, &demand))
+			expectDenied(g, err, trust.Unknown, "together are too large to read them all")
+			blobs := slices.DeleteFunc(s.asked(), func(request string) bool { return !strings.Contains(request, "/blobs/") })
+			g.Expect(len(blobs)).To(BeNumerically("<", count/2))
+			if c.good != nil {
+				c.good(i, t, by)
+				_, err = i.verify(t, demand)
+				g.Expect(err).NotTo(HaveOccurred())
+			}
 		})
 	}
 }

@@ -68,9 +68,11 @@ type sigstoreBundle struct {
 	envelope *bundle.Envelope // nil when the bundle holds no statement
 }
 
-// parseBundle reads the bytes of a bundle.
-func parseBundle(body []byte, where Format) (*sigstoreBundle, error) {
+// parseBundle reads the bytes of a bundle, and adds to work what that and its
+// verification cost.
+func parseBundle(body []byte, where Format, work *int) (*sigstoreBundle, error) {
 	body, err := unpacked(body)
+	*work += workOf(body)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +83,7 @@ func parseBundle(body []byte, where Format) (*sigstoreBundle, error) {
 	if err := protojson.Unmarshal(body, sent); err != nil {
 		return nil, err
 	}
+	*work += workOf(sent.GetDsseEnvelope().GetPayload()) + keyWork*(1+len(sent.GetVerificationMaterial().GetTlogEntries()))
 	if err := boundContents(sent); err != nil {
 		return nil, err
 	}

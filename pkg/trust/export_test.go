@@ -45,7 +45,7 @@ func (p *PublicRoot) Wait() {
 // JudgeBundle judges the bytes of a bundle that is attached to some image, as
 // they come from a registry.
 func JudgeBundle(ctx context.Context, authority *Authority, body []byte) (Verdict, string) {
-	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, BundleReferrer) })
+	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, BundleReferrer, new(int)) })
 	if err != nil {
 		return Rejected, err.Error()
 	}

@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -33,8 +34,23 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// maxSignatures bounds how many signatures of one kind are looked at.
-const maxSignatures = 50
+const (
+	// maxSignatures bounds how many signatures of one kind are looked at.
+	maxSignatures = 50
+	// maxWork bounds what that costs, in bytes of JSON that are decoded, at some 25 ns
+	// each. Three signatures of the largest size stay below.
+	maxWork = 32 << 20
+	// valueWork is what a JSON value costs beyond its bytes, keyWork one key that
+	// something is verified with, and envelopeWork a byte of an envelope of the Notary
+	// Project, which its library decodes several times.
+	valueWork, keyWork, envelopeWork = 50, 128 << 10, 4
+)
+
+// workOf is what it costs to decode a document: all but the first value of a list or
+// an object follow a comma.
+func workOf(document []byte) int {
+	return len(document) + valueWork*bytes.Count(document, []byte(","))
+}
 
 // signed is one signature of the subject, of one of two kinds.
 type signed struct {
@@ -61,6 +77,7 @@ type search struct {
 	hearings []*hearing
 	seen     map[string]bool
 	opened   map[kind]int
+	work     map[kind]int        // see maxWork
 	shown    bool                // the registry has shown a manifest of the repository
 	target   *ocispec.Descriptor // once it was asked for
 }
@@ -68,7 +85,7 @@ type search struct {
 // run looks everywhere, until nobody needs more. What cannot be read is
 // unknown to whom it would matter, and keeps nobody from the rest.
 func (s *search) run(ctx context.Context) {
-	s.opened = map[kind]int{}
+	s.opened, s.work = map[kind]int{}, map[kind]int{}
 	if s.needs() == 0 {
 		return
 	}
@@ -196,8 +213,11 @@ func (s *search) spend(of kind) (left kind) {
 		}
 		s.opened[one]++
 		switch {
-		case s.opened[one] <= maxSignatures:
+		case s.opened[one] <= maxSignatures && s.work[one] <= maxWork:
 			left |= one
+		case s.opened[one] <= maxSignatures:
+			s.opened[one] = maxSignatures + 1
+			s.note(one, fmt.Errorf("%s has signatures that together are too large to read them all", s.subject.Digest))
 		case s.opened[one] == maxSignatures+1:
 			s.note(one, fmt.Errorf("%s has more than %d referrers that may be signatures, too many to read them all", s.subject.Digest, maxSignatures))
 		}
@@ -292,7 +312,9 @@ func (s *search) openBundle(ctx context.Context, layer v1.Descriptor, where Form
 	if !ok {
 		return err
 	}
-	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, where) })
+	work := s.work[forCosign]
+	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, where, &work) })
+	s.work[forCosign] = work
 	if err != nil {
 		s.report(forCosign, "a %s that cannot be read: %s", where, fault.Words(err.Error()))
 		return nil
@@ -310,6 +332,7 @@ func (s *search) openNotation(ctx context.Context, m manifest) error {
 	if !ok {
 		return err
 	}
+	s.work[forNotation] += envelopeWork*workOf(body) + keyWork
 	target, err := s.describe(ctx)
 	if err != nil {
 		return err
@@ -353,12 +376,15 @@ func (s *search) legacy(ctx context.Context) error {
 		return nil //nolint:nilerr // it was reported
 	}
 	var failed error
+	delete(s.work, forCosign) // bundles hide no legacy signature
 	for i, layer := range m.Layers {
 		switch {
 		case s.needs()&forCosign == 0:
 			return nil
 		case i >= maxSignatures:
 			return errors.Join(failed, fmt.Errorf("%s has more than %d legacy cosign signatures, too many to read them all", s.subject.Digest, maxSignatures))
+		case s.work[forCosign] > maxWork:
+			return errors.Join(failed, fmt.Errorf("%s has legacy cosign signatures that together are too large to read them all", s.subject.Digest))
 		case ctx.Err() != nil:
 			return errors.Join(failed, fmt.Errorf("there was no time to read all signatures: %w", ctx.Err()))
 		}
@@ -374,6 +400,7 @@ func (s *search) openLegacy(ctx context.Context, layer v1.Descriptor) error {
 	if !ok {
 		return err
 	}
+	s.work[forCosign] += workOf(body) + keyWork
 	parsed, err := guarded(func() (*legacySignature, error) { return parseLegacy(body, layer.Annotations) })
 	if err != nil {
 		s.report(forCosign, "a %s that cannot be read: %s", Legacy, fault.Words(err.Error()))
