@@ -38,9 +38,10 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// maxContents bounds the index of what was converted. An entry is a few
-// hundred bytes; one that fell out costs another pull.
-const maxContents = 10_000
+// maxContents bounds the index of what was converted. An entry is a few hundred
+// bytes, and up to 30 KiB for an index with many annotations and a hundred layers;
+// one that fell out costs another pull.
+const maxContents = 2000
 
 // contents knows what was converted and what is being converted, so that equal
 // content is pulled and read once however many sources show it.
