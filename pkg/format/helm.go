@@ -240,7 +240,11 @@ func readChartVersion(body []byte) (string, error) {
 	if len(body) > maxChartYAMLBytes {
 		return "", fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's %s has %d bytes, more than the %d that are read", chartYAML, len(body), maxChartYAMLBytes)
 	}
-	if err := checkYAML(body); err != nil {
+	err := checkYAML(body)
+	if err == nil {
+		err = checkAliases(body)
+	}
+	if err != nil {
 		return "", fmt.Errorf("the chart's %s: %w", chartYAML, err)
 	}
 	var metadata struct {

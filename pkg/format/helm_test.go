@@ -274,6 +274,7 @@ func TestHelmLoadsWhatIsPublished(t *testing.T) {
 		"names that differ in case only":      {[]file{chartYAML, {name: "app/README.md"}, {name: "app/readme.md"}}, "", ""},
 		"a file and a folder of one name":     {[]file{chartYAML, {name: "app/a"}, folder("app/a"), {name: "app/a/b"}}, "", ""},
 		"a chart with a byte order mark":      {[]file{yaml("\ufeff" + chartYAML.body)}, "", ""},
+		"a chart with an alias":               {[]file{yaml("name: app\napiVersion: v2\nversion: &v 1.2.3\nappVersion: *v\n")}, "", ""},
 		"a chart with a symbolic link":        {[]file{chartYAML, link("app/LICENSE", "../LICENSE")}, "", ""},
 		"a file of 5 MiB":                     {[]file{chartYAML, {name: "app/big", body: zeros(5 << 20)}}, "", ""},
 		"a file of more than 5 MiB":           {[]file{chartYAML, {name: "app/big", body: zeros(5<<20 + 1)}}, exceeded, `"app/big" has more than 5242880 bytes`},
@@ -327,6 +328,12 @@ func TestWhatOnlyWeRefuseOfAChart(t *testing.T) {
 			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "#" + strings.Repeat("x", 1<<20)}}, v1alpha1.ReasonLimitExceeded, "1048576"},
 		"a Chart.yaml of very many directives": {
 			[]file{{name: "app/Chart.yaml", body: directives(20_000) + "---\n" + chartYAML.body}}, v1alpha1.ReasonLimitExceeded, "more than the 16 %TAG directives"},
+		"a Chart.yaml of aliases of a long text": {
+			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "\ndescription: &a " + strings.Repeat("x", 500_000) + "\nkeywords: [" + strings.Repeat("*a,", 200) + "*a]\n"}}, v1alpha1.ReasonLimitExceeded, "its aliases are written out"},
+		"a Chart.yaml of aliases of aliases": {
+			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "\na0: &a0 [" + strings.Repeat("x", 10_000) + "]\n" + many(12, func(i int) string { return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i) })}}, v1alpha1.ReasonLimitExceeded, "its aliases are written out"},
+		"a Chart.yaml whose alias holds itself": {
+			[]file{{name: "app/Chart.yaml", body: chartYAML.body + "\na: &a [*a]\n"}}, v1alpha1.ReasonLimitExceeded, "its aliases are written out"},
 		"a Chart.yaml in UTF-16": {
 			[]file{{name: "app/Chart.yaml", body: "\xff\xfe" + strings.Join(strings.Split(chartYAML.body, ""), "\x00") + "\x00"}}, v1alpha1.ReasonInvalidArtifact, "has a NUL byte"},
 		"a Chart.yaml of very many values": {

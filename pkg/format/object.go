@@ -48,6 +48,10 @@ const (
 	// maxRareBreaks bounds the line breaks of YAML 1.1 that are not of ASCII. A parser
 	// keeps each comment that ends with one by itself, which takes half a KiB.
 	maxRareBreaks = 1000
+	// maxExpandedBytes bounds a text of YAML whose aliases are written out, where each
+	// value takes expandedNodeBytes beyond its own: decoders write them out.
+	maxExpandedBytes  = 8 << 20
+	expandedNodeBytes = 50
 	// maxObjectsBytes and maxObjectsMarks bound the objects of an artifact together.
 	maxObjectsBytes = 16 << 20
 	maxObjectsMarks = 500_000
@@ -270,6 +274,40 @@ func checkYAML(body []byte) error {
 		return tooLarge("the YAML has more than the %d line breaks that are read of U+0085, U+2028 and U+2029; end lines with a line feed", maxRareBreaks)
 	}
 	return nil
+}
+
+// checkAliases refuses a text whose first document is far longer once its aliases are
+// written out. Text that checkYAML has passed may become many GiB.
+func checkAliases(body []byte) error {
+	if !bytes.Contains(body, []byte("*")) {
+		return nil
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(body, &document); err != nil {
+		return invalid("the text cannot be decoded: %s", fault.Words(err.Error()))
+	}
+	if expanded(&document, map[*yaml.Node]int{}) > maxExpandedBytes {
+		return tooLarge("the YAML has more than the %d bytes that are read, once its aliases are written out", maxExpandedBytes)
+	}
+	return nil
+}
+
+// expanded returns the bytes of a node whose aliases are written out, at most one more
+// than are read. The sizes of nodes are known from the first visit on.
+func expanded(n *yaml.Node, known map[*yaml.Node]int) int {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if size, ok := known[n]; ok {
+		return size
+	}
+	known[n] = maxExpandedBytes + 1 // what holds itself has no end
+	size := len(n.Value) + expandedNodeBytes
+	for _, child := range n.Content {
+		size = min(size+expanded(child, known), maxExpandedBytes+1)
+	}
+	known[n] = size
+	return size
 }
 
 func tooLarge(format string, args ...any) error {
