@@ -272,6 +272,9 @@ func (s *search) open(ctx context.Context, descriptor referrer, of kind, where F
 		return err
 	}
 	s.shown = true
+	for _, one := range []kind{forCosign, forNotation} {
+		s.work[of&one] += workOf(answer.body)
+	}
 	m := manifest{}
 	if err := m.decode(answer.body); err != nil {
 		s.report(of, "a referrer that is not a manifest: %s", fault.Words(err.Error()))
