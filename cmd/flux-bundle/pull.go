@@ -74,6 +74,8 @@ func newPull(a *app) *cobra.Command {
 			if dir == "" {
 				return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
 			}
+			// The system would follow a link before ".." leads up from what is behind it.
+			dir = filepath.Clean(dir)
 			if !demand.follow {
 				if _, err := refuseStrange(dir); err != nil {
 					return fmt.Errorf("cannot write to %q: %w", dir, err)

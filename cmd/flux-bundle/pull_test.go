@@ -192,6 +192,36 @@ func TestAPullFollowsNoLinkOfATree(t *testing.T) {
 	}
 }
 
+// TestNoLinkDecidesWhatIsAboveIt pulls by a path on which a tree has a link before the
+// dots: to the system they lead up from what is behind it.
+func TestNoLinkDecidesWhatIsAboveIt(t *testing.T) {
+	g := NewWithT(t)
+	ref := pushLayer(t, serve(t), "org/app:v1", archived(t, tar.Header{Name: "authorized_keys"}))
+	tree, outside := t.TempDir(), t.TempDir()
+	g.Expect(os.Mkdir(filepath.Join(outside, "behind"), 0o700)).To(Succeed())
+	g.Expect(os.Symlink(filepath.Join(outside, "behind"), filepath.Join(tree, "deploy"))).To(Succeed())
+	t.Chdir(tree)
+	must(t, "pull", ref, "-o", "deploy/../rendered")
+	g.Expect(modes(t, outside)).To(HaveLen(1))
+	g.Expect(treeOf(t, filepath.Join(tree, "rendered"))).To(HaveKey("authorized_keys"))
+}
+
+// TestAFolderInOneThatNoEntryNames pulls a folder of which the archive does not name
+// the one that it is in.
+func TestAFolderInOneThatNoEntryNames(t *testing.T) {
+	g := NewWithT(t)
+	ref := pushLayer(t, serve(t), "org/app:v1", layerOf(t, tar.Header{Name: "a/b/c/", Typeflag: tar.TypeDir, Mode: 0o700}, tar.Header{Name: "x.yaml", Mode: 0o600}))
+	dir := t.TempDir()
+	must(t, "pull", ref, "-o", dir)
+	g.Expect(modes(t, dir)).To(And(HaveLen(4), HaveKeyWithValue("a/b/c", fs.ModeDir|0o700)))
+
+	dir = folder(t, map[string]string{"other/mine.yaml": "mine"})
+	g.Expect(os.Symlink("other", filepath.Join(dir, "a"))).To(Succeed())
+	run := flux(t, "pull", ref, "-o", dir, "--force")
+	expectOneError(g, run, `"a" is a folder in the artifact`)
+	g.Expect(modes(t, filepath.Join(dir, "other"))).To(HaveLen(1), "made by way of a link")
+}
+
 func TestAPullThatFailsLeavesTheFolderAsItWas(t *testing.T) {
 	r := serve(t)
 	pushLayer(t, r, "org/app:v1", archived(t, tar.Header{Name: "app/a.yaml"}, tar.Header{Name: "b.yaml"}))

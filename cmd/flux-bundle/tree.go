@@ -134,21 +134,20 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 
 func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error {
 	name, mode := path.Clean(header.Name), header.FileInfo().Mode().Perm()
-	switch header.Typeflag {
-	case tar.TypeDir:
-		t.folders[name] = mode | 0o700
-		if into == nil {
-			return nil
-		}
-		return into.MkdirAll(name, 0o700)
-	case tar.TypeReg:
-	default:
+	if header.Typeflag != tar.TypeDir && header.Typeflag != tar.TypeReg {
 		return nil
 	}
 	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
 		if _, named := t.folders[folder]; !named {
 			t.folders[folder] = implied
 		}
+	}
+	if header.Typeflag == tar.TypeDir {
+		t.folders[name] = mode | 0o700
+		if into == nil {
+			return nil
+		}
+		return into.MkdirAll(name, 0o700)
 	}
 	var out io.WriteCloser = nowhere{io.Discard}
 	t.copies[name]++
