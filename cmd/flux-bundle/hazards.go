@@ -19,6 +19,7 @@ package main
 import (
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -85,7 +86,12 @@ func runner(element string) string {
 	switch name {
 	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".githooks", ".pre-commit-config.yaml", ".pre-commit-config.yml":
 		return "git"
-	case ".hg", ".hgsub", ".jj", ".svn", ".bzr":
+	// Hooks: core.hooksPath names any folder.
+	case "applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit", "prepare-commit-msg", "commit-msg", "post-commit",
+		"pre-rebase", "post-checkout", "post-merge", "pre-push", "pre-receive", "post-receive", "post-update", "proc-receive", "push-to-checkout",
+		"reference-transaction", "pre-auto-gc", "post-rewrite", "sendemail-validate", "fsmonitor-watchman", "post-index-change":
+		return "git"
+	case ".hg", ".hgsub", ".jj", ".svn", ".bzr", ".sl", ".pijul", "_darcs", ".fslckout", "_fossil_":
 		return "a version control system"
 	case ".github", ".gitlab", ".gitlab-ci.yml", ".gitea", ".forgejo", ".circleci", "circle.yml", ".buildkite", ".tekton", ".travis.yml", ".drone.yml",
 		".woodpecker", ".woodpecker.yml", ".woodpecker.yaml", "azure-pipelines.yml", "azure-pipelines.yaml", ".azure-pipelines", ".azuredevops",
@@ -165,23 +171,42 @@ func hazards(t *tree) []hazard {
 	return all
 }
 
-// onPath returns the folders below a target in which a shell looks for programs, and
-// in which a tree has one. The target itself is what somebody has asked for.
+// onPath returns the folders of a tree with programs that a shell finds by a list of
+// folders to search. The target itself is what somebody has asked for, unless the list
+// has a relative path, which leads from whatever folder the shell is in.
 func (t *tree) onPath(target string, searched []string) []hazard {
-	var all []hazard
+	var anywhere, below []string
 	for _, folder := range searched {
-		inside, err := filepath.Rel(realPath(target), realPath(folder))
-		if err != nil || inside == "." || !filepath.IsLocal(inside) {
-			continue
+		if !filepath.IsAbs(folder) {
+			folder = path.Clean(filepath.ToSlash(folder))
+			for folder == ".." || strings.HasPrefix(folder, "../") {
+				_, folder, _ = strings.Cut(folder, "/")
+			}
+			anywhere = append(anywhere, canonicalPath(folder))
+		} else if inside, err := filepath.Rel(realPath(target), realPath(folder)); err == nil && inside != "." && filepath.IsLocal(inside) {
+			below = append(below, canonicalPath(filepath.ToSlash(inside)))
 		}
-		inside = filepath.ToSlash(inside)
-		if slices.ContainsFunc(t.files, func(f treeFile) bool {
-			return f.executable() && canonicalPath(path.Dir(f.path)) == canonicalPath(inside)
-		}) {
-			all = append(all, hazard{inside, "a shell that has the folder in PATH"})
+	}
+	var all []hazard
+	for _, folder := range t.programFolders() {
+		name := canonicalPath(folder)
+		if slices.Contains(below, name) || slices.ContainsFunc(anywhere, func(end string) bool { return end == "" || strings.HasSuffix("/"+name, "/"+end) }) {
+			all = append(all, hazard{folder, "a shell that has the folder in PATH"})
 		}
 	}
 	return all
+}
+
+// programFolders returns the folders with files that may be executed: on Windows, where
+// only the name tells, all folders with files.
+func (t *tree) programFolders() []string {
+	folders := map[string]bool{}
+	for _, f := range t.files {
+		if f.executable() || runtime.GOOS == "windows" {
+			folders[path.Dir(f.path)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(folders))
 }
 
 // realPath returns an absolute path without symbolic links, as far as it exists.

@@ -161,6 +161,7 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		".bash_aliases", ".cache/a", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".env.local", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
 		".eslintrc.js", ".mvn/extensions.xml", ".cirrus.yml", "azure-pipelines.yaml", "cloudbuild.yaml", "lefthook-local.toml", "AGENTS.md", ".cursorrules",
 		"Library/LaunchAgents/a.plist", "Documents/PowerShell/Profile.ps1", ".unknown/.bashrc",
+		"tools/hooks/post-checkout", "hooks/Pre-Push", "_darcs/prefs/defaults",
 	}
 	for _, name := range named {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
@@ -211,6 +212,12 @@ func TestProgramsThatAShellFindsAreNamed(t *testing.T) {
 		"by a link":                 {filepath.Join(link, "go", "bin"), true},
 		"a folder without programs": {filepath.Join(home, "docs"), false},
 		"the target":                {home, false},
+		"a relative one":            {"bin", true},
+		"with dots":                 {"../.././go/bin/", true},
+		"any folder":                {".", true},
+		"any folder, by no name":    {"/usr/bin" + string(filepath.ListSeparator), true},
+		"the one above":             {"..", true},
+		"another relative one":      {"./node_modules/bin", false},
 		"elsewhere":                 {"/usr/bin", false},
 	} {
 		t.Run(name, func(t *testing.T) {
