@@ -20,6 +20,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -28,6 +29,7 @@ import (
 	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -403,6 +405,29 @@ func TestInspectShowsSignaturesWithoutVerifyingThem(t *testing.T) {
 	g.Expect(i["signatures"]).To(HaveLen(1))
 	g.Expect(i["signaturesUnread"]).To(ContainSubstring("502"))
 	g.Expect(must(t, "inspect", ref)).To(ContainSubstring("not all could be read"))
+}
+
+// TestASignatureOfAnyTimeIsShown puts a signature beside an artifact that says it was
+// made in a year that RFC 3339 has no form for.
+func TestASignatureOfAnyTimeIsShown(t *testing.T) {
+	r := serve(t)
+	ref := pushLayer(t, r, "org/app:v1", archived(t, tar.Header{Name: "a.yaml"}))
+	digest := inspect(t, exitOK, ref)["digest"].(string)
+	body := base64.StdEncoding.EncodeToString([]byte(`{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{}}`))
+	for _, seconds := range []string{"999999999999999", "-999999999999999"} {
+		g := NewWithT(t)
+		signature, err := mutate.Append(empty.Image, mutate.Addendum{
+			Layer: static.NewLayer([]byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"),
+			Annotations: map[string]string{
+				"dev.cosignproject.cosign/signature": "AAAA",
+				"dev.sigstore.cosign/bundle":         `{"Payload":{"body":"` + body + `","integratedTime":` + seconds + `}}`,
+			},
+		})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(r.Shelf().Push(t.Context(), "org/app:"+strings.Replace(digest, ":", "-", 1)+".sig", signature)).To(Succeed())
+		g.Expect(inspect(t, exitOK, ref)["signatures"]).To(ConsistOf(HaveKeyWithValue("format", "legacy cosign signature")))
+		must(t, "inspect", ref, "-o", "yaml")
+	}
 }
 
 func TestNothingOfAHostileArtifactReachesTheTerminal(t *testing.T) {

@@ -50,7 +50,8 @@ type Sighting struct {
 	Predicate string
 	// Digests are those of the images that it is about.
 	Digests []string
-	// Times are when it was made, as a log or the signer says it.
+	// Times are when it was made, as a log or the signer says it, but for those that
+	// RFC 3339 has no form for: an encoder would refuse all that is encoded with one.
 	Times []time.Time
 	// Malformed says why it cannot be read.
 	Malformed string
@@ -87,6 +88,10 @@ func (o *onlooker) judge(_ context.Context, s signed) (Signer, *found, error) {
 	if err != nil {
 		return Signer{}, foundf(Malformed, "a signature that cannot be read: %s", fault.Words(err.Error())), nil
 	}
+	sighting.Times = slices.DeleteFunc(sighting.Times, func(at time.Time) bool {
+		_, err := at.MarshalText()
+		return err != nil
+	})
 	o.sightings = append(o.sightings, sighting)
 	return Signer{}, nil, nil
 }
