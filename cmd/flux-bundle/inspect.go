@@ -120,6 +120,8 @@ type inspection struct {
 	Published *published  `json:"published,omitempty"`
 	Files     []shownFile `json:"files,omitempty"`
 	Omitted   []omission  `json:"omitted,omitempty"`
+	// Unlisted is how many more are left out.
+	Unlisted int `json:"unlisted,omitempty"`
 	// Signatures that were found, none of them verified.
 	Signatures []signature `json:"signatures"`
 	// SignaturesUnread says why there may be more.
@@ -212,6 +214,7 @@ func newInspection(r bridge.Reading, report *format.Report, err error) *inspecti
 	for _, o := range report.Omitted {
 		i.Omitted = append(i.Omitted, omission{Path: o.Path, Cause: string(o.Cause)})
 	}
+	i.Unlisted = report.Unlisted
 	slices.SortFunc(i.Omitted, func(a, b omission) int { return cmp.Compare(a.Path, b.Path) })
 	if f := fault.Of(err, v1alpha1.ReasonFetchFailed); f != nil {
 		i.Refused = &refusal{Reason: f.Reason, Message: oneLine(f.Error()), Final: f.Class == fault.Stall}
@@ -422,5 +425,8 @@ func (i *inspection) filesText(p *page) {
 	}
 	for _, o := range i.Omitted {
 		p.linef("  %s (%s)", o.Path, o.Cause)
+	}
+	if i.Unlisted > 0 {
+		p.linef("  and %d more", i.Unlisted)
 	}
 }

@@ -33,9 +33,17 @@ type Report struct {
 	// index, or when none was chosen.
 	Chosen *Chosen
 	// Omitted is what the artifact has and the content has not, in no
-	// particular order. What an artifact may hold bounds it.
+	// particular order, up to maxOmittedBytes of paths.
 	Omitted []Omission
+	// Unlisted is how many more there are.
+	Unlisted int
+
+	omittedBytes int
 }
+
+// maxOmittedBytes bounds the paths of a report. Links are no part of the tree, whose
+// limits hold for its paths.
+const maxOmittedBytes = 8 << 20
 
 // Chosen is one manifest of an index.
 type Chosen struct {
@@ -70,9 +78,14 @@ const (
 
 // omit notes what is left out. Nobody may have asked for the report.
 func (r *Report) omit(path string, cause Cause) {
-	if r != nil {
-		r.Omitted = append(r.Omitted, Omission{Path: strings.Clone(path), Cause: cause})
+	if r == nil {
+		return
 	}
+	if r.omittedBytes += len(path); r.omittedBytes > maxOmittedBytes {
+		r.Unlisted++
+		return
+	}
+	r.Omitted = append(r.Omitted, Omission{Path: strings.Clone(path), Cause: cause})
 }
 
 // omitDropped notes the files of a tree that the ignore rules leave out.

@@ -18,6 +18,8 @@ package format_test
 
 import (
 	"archive/tar"
+	"strconv"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -46,6 +48,22 @@ func TestAReportSaysWhatIsLeftOutAndWhy(t *testing.T) {
 		format.Omission{Path: "b.md", Cause: format.Ignored},
 		format.Omission{Path: "docs/c.md", Cause: format.Ignored},
 	), "each once, though the layer is read twice")
+}
+
+// TestAReportIsBounded reads an artifact that packs links with 20 MB of paths into a few
+// kilobytes.
+func TestAReportIsBounded(t *testing.T) {
+	g := NewWithT(t)
+	const links = 20_000
+	files := []file{{name: "a.yaml", body: "x"}}
+	for i := range links {
+		files = append(files, symlink(strings.Repeat(strings.Repeat("a", 249)+"/", 4)+strconv.Itoa(i)))
+	}
+	report := &format.Report{}
+	_, err := convert(t, layerOf(t, files...), format.Options{Report: report})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(len(report.Omitted)).To(BeNumerically("~", 8400, 100))
+	g.Expect(len(report.Omitted) + report.Unlisted).To(Equal(links))
 }
 
 func TestAReportIsOfWhatIsRefusedToo(t *testing.T) {
