@@ -98,7 +98,8 @@ func runner(element string) string {
 		"bitbucket-pipelines.yml", "jenkinsfile", "appveyor.yml", ".appveyor.yml", ".cirrus.yml", ".cirrus.star", ".builds", ".build.yml", ".semaphore",
 		".gitpod.yml", ".teamcity", ".harness", ".prow.yaml", ".zuul.yaml", ".zuul.d", "zuul.yaml", "zuul.d", "screwdriver.yaml", "codefresh.yml", ".codefresh",
 		"wercker.yml", "cloudbuild.yaml", "cloudbuild.yml", "cloudbuild.json", "buildspec.yml", "buildspec.yaml", ".packit.yaml", ".mergify.yml",
-		"renovate.json", "renovate.json5", "netlify.toml", "vercel.json":
+		"renovate.json", "renovate.json5", "netlify.toml", "vercel.json", "bamboo-specs", "bitrise.yml", "codemagic.yaml", "shippable.yml", "buddy.yml",
+		"codeship-steps.yml", "codeship-services.yml", "amplify.yml", "heroku.yml", "render.yaml", "atlantis.yaml":
 		return "a CI service"
 	case ".profile", ".xprofile", ".xsession", ".login", ".logout", ".tmux.conf", ".tmux", ".pam_environment", ".environment", ".autoenv", ".autoenv.zsh",
 		".config", ".local", ".cache", ".ssh", ".kube", ".docker", ".aws", ".azure", ".gnupg", ".gdbinit", ".lldbinit", ".rprofile", ".renviron",
@@ -110,9 +111,10 @@ func runner(element string) string {
 	case ".vscode", ".idea", ".fleet", ".zed", ".vs", ".nova", ".helix", ".theia", ".devcontainer", ".devcontainer.json", ".vim", ".nvim", "_vimrc", "_gvimrc", "_exrc",
 		".nvim.lua", ".emacs", ".emacs.d", ".emacs.el", ".dir-locals.el", ".dir-locals-2.el", ".ycm_extra_conf.py",
 		".cursor", ".cursorrules", ".windsurf", ".windsurfrules", ".clinerules", ".roo", ".continue", ".kiro", ".junie", ".gemini", ".codex", ".opencode",
-		".aider.conf.yml", ".claude", ".claude.json", ".mcp.json", "claude.md", "claude.local.md", "agents.md", "gemini.md":
+		".aider.conf.yml", ".claude", ".claude.json", ".mcp.json", "claude.md", "claude.local.md", "agents.md", "gemini.md",
+		"opencode.json", "opencode.jsonc", "crush.json":
 		return "an editor"
-	case "launchagents", "launchdaemons", "start menu", "autorun.inf", "desktop.ini":
+	case "launchagents", "launchdaemons", "application support", "appdata", "start menu", "autorun.inf", "desktop.ini":
 		return "the desktop"
 	}
 	switch {
@@ -121,6 +123,10 @@ func runner(element string) string {
 	case strings.HasPrefix(name, ".bash"), strings.HasPrefix(name, ".zsh"), strings.HasPrefix(name, ".zlog"), strings.HasPrefix(name, ".zprofile"),
 		name == ".env", strings.HasPrefix(name, ".env."), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name):
 		return tool
+	case pipelineFile.MatchString(name):
+		return "a CI service"
+	case strings.HasSuffix(name, ".code-workspace"):
+		return "an editor"
 	default:
 		return ""
 	}
@@ -129,6 +135,9 @@ func runner(element string) string {
 // settingsFile are names that many programs give to settings, which often run code,
 // such as .kshrc, .npmrc or .eslintrc.js.
 var settingsFile = regexp.MustCompile(`^\..*rc(\.[a-z0-9]+)?$`)
+
+// pipelineFile are names that pipelines have by custom where a repository has several.
+var pipelineFile = regexp.MustCompile(`^((azure-pipelines|buildspec|cloudbuild)[-._].*\.(ya?ml|json)|jenkinsfile[-._].*|.*[-._]jenkinsfile|.*\.gocd\.(ya?ml|json))$`)
 
 // isHidden tells whether a name is one that settings of programs have by custom,
 // other than names that only say what is left out or kept.

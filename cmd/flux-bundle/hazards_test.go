@@ -161,7 +161,8 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		".bash_aliases", ".cache/a", ".zshenv", ".kshrc", ".tmux.conf", ".env", ".env.local", ".Rprofile", ".hg/hgrc", ".jj/repo/config.toml", ".vim/plugin/a.vim", ".emacs.d/init.el", "_vimrc",
 		".eslintrc.js", ".mvn/extensions.xml", ".cirrus.yml", "azure-pipelines.yaml", "cloudbuild.yaml", "lefthook-local.toml", "AGENTS.md", ".cursorrules",
 		"Library/LaunchAgents/a.plist", "Documents/PowerShell/Profile.ps1", ".unknown/.bashrc",
-		"tools/hooks/post-checkout", "hooks/Pre-Push", "_darcs/prefs/defaults",
+		"tools/hooks/post-checkout", "hooks/Pre-Push", "_darcs/prefs/defaults", "Jenkinsfile.nightly", "azure-pipelines-pr.yml", "ci.gocd.yaml",
+		"bamboo-specs/bamboo.yml", "amplify.yml", "opencode.json", "all.code-workspace", "Library/Application Support/a/config",
 	}
 	for _, name := range named {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
