@@ -38,22 +38,32 @@ import (
 // character, and characters that nobody sees (HFS+, APFS, ext4 with casefold, ZFS);
 // Windows cuts off dots and spaces at the end, and the name of a stream behind a colon.
 func canonical(element string) string {
+	name := strings.ToLower(element)
+	if strings.ContainsFunc(element, func(r rune) bool { return r > unicode.MaxASCII }) {
+		name = plain(element)
+	}
+	name, _, _ = strings.Cut(name, ":")
+	return strings.TrimRight(name, ". ")
+}
+
+// plain returns a name without regard to case, forms of characters and those that
+// nobody sees.
+func plain(name string) string {
 	visible := strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
 			return -1
 		}
 		return r
-	}, element)
-	name, _, _ := strings.Cut(cases.Fold().String(strings.ToLower(strings.ToUpper(norm.NFKC.String(visible)))), ":")
-	return strings.TrimRight(name, ". ")
+	}, name)
+	return cases.Fold().String(strings.ToLower(strings.ToUpper(norm.NFKC.String(visible))))
 }
 
 // shortGit are the names that Windows gives to .git beside its own.
 var shortGit = regexp.MustCompile(`^git~[0-9]+$`)
 
-// isGit tells whether git may take a file or folder of that name for a repository.
-func isGit(element string) bool {
-	name := canonical(element)
+// isGit tells whether git may take a file or folder of that canonical name for a
+// repository.
+func isGit(name string) bool {
 	return name == ".git" || shortGit.MatchString(name)
 }
 
@@ -76,13 +86,12 @@ func isPlainOnWindows(element string) bool {
 	return filepath.IsLocal(element) && !strings.Contains(element, ":") && strings.TrimRight(element, ". ") == element && !shortName.MatchString(element)
 }
 
-// runner names the program that obeys a file of that name, or one in a folder of
-// that name, as soon as somebody logs in, enters, opens, checks out or pushes the
+// runner names the program that obeys a file of that canonical name, or one in a
+// folder of that name, as soon as somebody logs in, enters, opens, checks out or pushes the
 // folder that it is in; empty: none is known. Files that run when they are asked for,
 // such as a Makefile or a script, are not among them.
-func runner(element string) string {
+func runner(name string) string {
 	const tool = "a shell or another tool of the user"
-	name := canonical(element)
 	switch name {
 	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".githooks", ".pre-commit-config.yaml", ".pre-commit-config.yml":
 		return "git"
@@ -118,7 +127,7 @@ func runner(element string) string {
 		return "the desktop"
 	}
 	switch {
-	case isGit(element), strings.HasPrefix(strings.TrimPrefix(name, "."), "lefthook"):
+	case isGit(name), strings.HasPrefix(strings.TrimPrefix(name, "."), "lefthook"):
 		return "git"
 	case strings.HasPrefix(name, ".bash"), strings.HasPrefix(name, ".zsh"), strings.HasPrefix(name, ".zlog"), strings.HasPrefix(name, ".zprofile"),
 		name == ".env", strings.HasPrefix(name, ".env."), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name):
@@ -139,10 +148,10 @@ var settingsFile = regexp.MustCompile(`^\..*rc(\.[a-z0-9]+)?$`)
 // pipelineFile are names that pipelines have by custom where a repository has several.
 var pipelineFile = regexp.MustCompile(`^((azure-pipelines|buildspec|cloudbuild)[-._].*\.(ya?ml|json)|jenkinsfile[-._].*|.*[-._]jenkinsfile|.*\.gocd\.(ya?ml|json))$`)
 
-// isHidden tells whether a name is one that settings of programs have by custom,
+// isHidden tells whether a canonical name is one that settings of programs have by custom,
 // other than names that only say what is left out or kept.
-func isHidden(element string) bool {
-	switch name := canonical(element); name {
+func isHidden(name string) bool {
+	switch name {
 	case ".gitignore", ".gitkeep", ".keep", ".sourceignore", ".helmignore", ".krmignore", ".dockerignore", ".editorconfig", ".imgpkg":
 		return false
 	default:
@@ -155,13 +164,14 @@ func isHidden(element string) bool {
 type hazard struct{ path, by string }
 
 // hazardOf returns the part of a path that a program obeys by itself, if any.
-func hazardOf(name string) (h hazard, found bool) {
-	for end, element := range elements(name) {
-		if by := runner(element); by != "" {
-			return hazard{name[:end], by}, true
+func hazardOf(file string) (h hazard, found bool) {
+	for end, element := range elements(file) {
+		name := canonical(element)
+		if by := runner(name); by != "" {
+			return hazard{file[:end], by}, true
 		}
-		if !found && isHidden(element) {
-			h, found = hazard{path: name[:end]}, true
+		if !found && isHidden(name) {
+			h, found = hazard{path: file[:end]}, true
 		}
 	}
 	return h, found
@@ -262,15 +272,16 @@ func (t *tree) paths(yield func(name string) bool) {
 
 // checkNames refuses paths that no folder is safe with.
 func (t *tree) checkNames() error {
-	for name := range t.paths {
-		for end, element := range elements(name) {
+	for file := range t.paths {
+		for end, element := range elements(file) {
+			name := canonical(element)
 			switch {
-			case isGit(element):
-				return fmt.Errorf("the artifact has %q, which git takes for a repository: its hooks and settings run programs; leave it out with --ignore-paths", name[:end])
-			case strings.HasPrefix(canonical(element), stagePrefix):
-				return fmt.Errorf("the artifact has %q, a name that only unfinished pulls have; leave it out with --ignore-paths", name[:end])
+			case isGit(name):
+				return fmt.Errorf("the artifact has %q, which git takes for a repository: its hooks and settings run programs; leave it out with --ignore-paths", file[:end])
+			case strings.HasPrefix(name, stagePrefix):
+				return fmt.Errorf("the artifact has %q, a name that only unfinished pulls have; leave it out with --ignore-paths", file[:end])
 			case runtime.GOOS == "windows" && !isPlainOnWindows(element):
-				return fmt.Errorf("the artifact has %q, which Windows takes for another file or a device; leave it out with --ignore-paths", name[:end])
+				return fmt.Errorf("the artifact has %q, which Windows takes for another file or a device; leave it out with --ignore-paths", file[:end])
 			}
 		}
 	}
