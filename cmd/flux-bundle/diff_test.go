@@ -290,3 +290,19 @@ func TestAFileThatAChartHasTwiceIsComparedTwice(t *testing.T) {
 	g.Expect(json.Unmarshal([]byte(must(t, "inspect", twice, "-o", "json")), &shown)).To(Succeed())
 	g.Expect(shown.Files).To(ContainElement(And(HaveField("Path", "app/templates/role.yaml"), HaveField("Copy", 2))))
 }
+
+// TestFilesOfAChartCanBeReadWhateverTheirPermissions unpacks a chart whose files nobody
+// may read, as diff does to compare their text.
+func TestFilesOfAChartCanBeReadWhateverTheirPermissions(t *testing.T) {
+	g := NewWithT(t)
+	archive, dir := filepath.Join(t.TempDir(), "chart.tgz"), t.TempDir()
+	g.Expect(os.WriteFile(archive, layerOf(t, tar.Header{Name: "x/values.yaml"}, tar.Header{Name: "x/run.sh", Mode: 0o111}), 0o600)).To(Succeed())
+	root, err := os.OpenRoot(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer root.Close()
+	_, err = readTree(t.Context(), archive, root)
+	g.Expect(err).NotTo(HaveOccurred())
+	for name, mode := range modes(t, dir) {
+		g.Expect(mode.Perm()&0o400).NotTo(BeZero(), name)
+	}
+}

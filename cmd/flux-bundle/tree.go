@@ -160,8 +160,9 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 		if err := into.MkdirAll(path.Dir(stored), 0o700); err != nil {
 			return err
 		}
-		// The system takes away what the umask does.
-		file, err := into.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		// The system takes away what the umask does. A chart may have files that their
+		// owner could not read again.
+		file, err := into.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode|0o600)
 		if err != nil {
 			return err
 		}
