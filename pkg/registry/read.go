@@ -58,7 +58,8 @@ type reply struct {
 // The answer is one that says what there is: 200, whose body has at most
 // MaxManifest bytes, or one of those by which registries say that there is no
 // such thing or no such list, 400, 404, 405 and 406, whose body is empty: its
-// text could hold anything. It was read to its end, and need not be closed. A list
+// text could hold anything. A 400 or 404 of storage that the registry redirects to
+// says no such thing, and is an error. The answer was read to its end, and need not be closed. A list
 // of referrers that is longer is cut, and its body ends with LimitExceeded. A
 // manifest has the digest that was asked for or that the registry names; under a
 // tag without such a name it is at least a manifest.
@@ -124,7 +125,12 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	got := reply{code: answer.StatusCode, header: answer.Header}
 	switch got.code {
 	case http.StatusOK:
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable:
+	case http.StatusBadRequest, http.StatusNotFound:
+		if isStorage(answer, key) {
+			return reply{}, newAnswerError(answer, r.client.options.Clock())
+		}
+		return got, nil
+	case http.StatusMethodNotAllowed, http.StatusNotAcceptable:
 		return got, nil
 	default:
 		return reply{}, newAnswerError(answer, r.client.options.Clock())
@@ -148,6 +154,24 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 		_, err = vouched(doing, got, want)
 	}
 	return got, err
+}
+
+// isStorage tells whether an answer comes from storage that the registry redirects to.
+// The registry says that there is such a thing by the redirect, and storage that does
+// not have it says nothing else. A registry that the redirect leads to is asked for the
+// same by the same API. A redirect by 303 leads to something about the thing, such as
+// the page of a website (RFC 9110 section 15.4.4).
+func isStorage(answer *http.Response, key readKey) bool {
+	path := answer.Request.URL.Path
+	if strings.HasPrefix(path, "/v2/") && strings.HasSuffix(path, "/"+key.kind+"/"+key.ref) {
+		return false
+	}
+	for led := answer.Request.Response; led != nil; led = led.Request.Response {
+		if led.StatusCode == http.StatusSeeOther {
+			return false
+		}
+	}
+	return true
 }
 
 // Describe returns size and media type of a manifest. One that was resolved

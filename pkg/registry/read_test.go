@@ -17,10 +17,12 @@ limitations under the License.
 package registry_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -80,6 +82,57 @@ func TestAnAnswerThatSaysWhatThereIsIsReturned(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(answer.code).To(Equal(no))
 		g.Expect(answer.body).To(BeEmpty(), "nobody is to repeat it")
+	}
+}
+
+// TestOnlyARegistrySaysThatThereIsNoSuchThing holds that storage which has lost a
+// signature, or a list of them, is a failure and not the absence of signatures.
+func TestOnlyARegistrySaysThatThereIsNoSuchThing(t *testing.T) {
+	for name, c := range map[string]struct {
+		by   int
+		to   string // below the other server; empty for the same path
+		code int
+		fail bool
+	}{
+		"storage does not have it":                           {http.StatusTemporaryRedirect, "/bucket/data", http.StatusNotFound, true},
+		"storage with the path of a registry":                {http.StatusFound, "/docker/registry/v2/manifests", http.StatusNotFound, true},
+		"storage refuses the request":                        {http.StatusTemporaryRedirect, "/bucket/data", http.StatusBadRequest, true},
+		"another registry does not have it":                  {http.StatusTemporaryRedirect, "", http.StatusNotFound, false},
+		"a website, where the registry has no such function": {http.StatusSeeOther, "/page", http.StatusNotFound, false},
+		"a website that has no page for such a client":       {http.StatusFound, "/page", http.StatusNotAcceptable, false},
+	} {
+		for _, target := range []string{referrers, "manifests/latest", "blobs/" + descriptorOf(nil).Digest.String()} {
+			for _, same := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, on the same host %t", name, target, same), func(t *testing.T) {
+					g := NewWithT(t)
+					s, other := serve(t), httptest.NewServer(code(c.code, ""))
+					defer other.Close()
+					s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+						path, base := cmp.Or(c.to, r.URL.Path), other.URL
+						if same {
+							path, base = cmp.Or(c.to, "/v2/mirror"+strings.TrimPrefix(r.URL.Path, "/v2")), ""
+						}
+						switch {
+						case same && r.URL.Path == path, strings.HasPrefix(r.URL.Path, "/v2/mirror/"):
+							w.WriteHeader(c.code)
+						case strings.HasPrefix(r.URL.Path, "/v2/app/"):
+							http.Redirect(w, r, base+path, c.by)
+						default:
+							return false
+						}
+						return true
+					})
+					answer, err := do(t.Context(), t, newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}), target)
+					if c.fail {
+						g.Expect(err).To(HaveOccurred())
+						g.Expect(fault.Of(err, "").Class).To(Equal(fault.Retry))
+						return
+					}
+					g.Expect(err).NotTo(HaveOccurred())
+					g.Expect(answer.code).To(Equal(c.code))
+				})
+			}
+		}
 	}
 }
 

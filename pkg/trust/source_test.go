@@ -104,6 +104,34 @@ func TestWhatCannotBeReadIsUnknown(t *testing.T) {
 	}
 }
 
+// TestWhatStorageHasLostIsUnknown holds that storage behind a registry does not say
+// that an image is not signed.
+func TestWhatStorageHasLostIsUnknown(t *testing.T) {
+	for _, part := range []string{"/referrers/", "/manifests/sha256:", "/manifests/sha256-", "/blobs/", ".sig"} {
+		t.Run(part, func(t *testing.T) {
+			g := NewWithT(t)
+			storage := httptest.NewServer(http.NotFoundHandler())
+			defer storage.Close()
+			s := serve(t, true)
+			i, by, demand := keyed(t, s)
+			i.signBundle(t, by)
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case strings.Contains(r.URL.Path, part):
+					http.Redirect(w, r, storage.URL+"/data", http.StatusTemporaryRedirect)
+				case part != "/blobs/" && part != "/manifests/sha256:" && strings.Contains(r.URL.Path, "/referrers/"):
+					w.WriteHeader(http.StatusNotFound)
+				default:
+					return false
+				}
+				return true
+			})
+			_, err := i.verify(t, demand)
+			expectDenied(g, err, trust.Unknown, "404 Not Found")
+		})
+	}
+}
+
 // TestARegistryThatDoesNotAnswer holds that a verdict tells a registry that
 // does not answer from one that answers something else than signatures.
 func TestARegistryThatDoesNotAnswer(t *testing.T) {
