@@ -164,14 +164,25 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) (listing, error)
 	listed := listing{name: "the list of referrers of " + digest.String()}
 	for query, pages := "", 0; pages < maxPages; pages++ {
 		answer, err := r.get(ctx, ask{target: url.URL{Path: "referrers/" + digest.String(), RawQuery: query}, accept: string(types.OCIImageIndex)})
-		if err != nil && answer.body == nil && !answered(err, noReferrers()...) {
-			return listed, &unreadError{doing: doing, err: err}
-		}
-		if answer.mediaType != string(types.OCIImageIndex) { // not supported, or some page of somebody else
-			listed.absent = pages == 0
+		// A registry that has sent one page keeps the list, so it has the others.
+		if pages == 0 && answered(err, noReferrers()...) {
+			listed.absent = true
 			return listed, nil
 		}
-		if err = cmp.Or(err, listed.add(answer.body)); err != nil {
+		if err != nil && answer.body == nil {
+			return listed, &unreadError{doing: doing, err: err}
+		}
+		added := listed.add(answer.body)
+		if pages == 0 && answer.mediaType != string(types.OCIImageIndex) {
+			// Some page of somebody else, or a list whose header a proxy has changed.
+			// Other clients go by the header, so a writer lists under the tag as well.
+			listed.absent = true
+			if errors.Is(added, errNoIndex) && len(listed.found) == 0 {
+				return listed, nil
+			}
+		}
+		err = cmp.Or(err, added)
+		if err != nil {
 			return listed, &unreadError{doing: doing, err: err}
 		}
 		if answer.next == "" || answer.next == query {

@@ -304,6 +304,70 @@ func TestPagesOfReferrers(t *testing.T) {
 	expectDenied(g, err, trust.Unknown, "10 pages")
 }
 
+// TestTheRestOfAListThatCannotBeReadIsUnknown holds that a registry which has sent the
+// first page of a list cannot be taken for one that keeps no list.
+func TestTheRestOfAListThatCannotBeReadIsUnknown(t *testing.T) {
+	for name, rest := range map[string]http.HandlerFunc{
+		"404": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+		"400": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) },
+		"406": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotAcceptable) },
+		"some page": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = w.Write([]byte("<html>")) // the test reads it
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i, by, demand := keyed(t, s)
+			i.signBundle(t, by)
+			s.list(nil, nil)
+			first := s.instead
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Query().Has("last") {
+					rest(w, r)
+					return true
+				}
+				return first(w, r)
+			})
+			_, err := i.verify(t, demand)
+			expectDenied(g, err, trust.Unknown, "cannot list the referrers")
+		})
+	}
+}
+
+// TestAListIsKnownByItsContent holds that a proxy which changes a header hides no
+// signature.
+func TestAListIsKnownByItsContent(t *testing.T) {
+	for _, mediaType := range []string{"application/json", "text/plain", "", string(types.OCIManifestSchema1)} {
+		t.Run(mediaType, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i, by, demand := keyed(t, s)
+			stored := i.attach(t, bundleMediaType, i.blob(t, keyBundle(t, by, statement(t, i.digest, signPredicate)), bundleMediaType))
+			stored.ArtifactType = bundleMediaType
+			s.list([]v1.Descriptor{stored})
+			list := s.instead
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				return list(typed{w, mediaType}, r)
+			})
+			_, err := i.verify(t, demand)
+			g.Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}
+
+// typed sends another Content-Type than the one that was set.
+type typed struct {
+	http.ResponseWriter
+	mediaType string
+}
+
+func (w typed) Write(body []byte) (int, error) {
+	w.Header()["Content-Type"] = []string{w.mediaType}
+	return w.ResponseWriter.Write(body)
+}
+
 func TestReferrersThatCannotBeSignatures(t *testing.T) {
 	g := NewWithT(t)
 	s := serve(t, true)
