@@ -26,6 +26,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,7 +107,9 @@ var errOtherBytes = errors.New("its bytes do not have its digest")
 type page struct {
 	body      []byte
 	mediaType string
-	next      string
+	// next is the query of the next page, if there is more.
+	next string
+	more bool
 }
 
 // ask is a request for something in the repository.
@@ -136,24 +139,32 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	if err != nil {
 		mediaType = ""
 	}
-	return page{body: body, mediaType: mediaType, next: nextPage(answer.Header)}, failed
+	next, more := nextPage(answer.Header)
+	return page{body: body, mediaType: mediaType, next: next, more: more}, failed
 }
 
-// nextPage reads the query of a Link header with rel="next" (RFC 8288). Its
-// path is not read: the list of referrers goes on where it began.
-func nextPage(header http.Header) string {
-	for _, link := range header.Values("Link") {
-		target, parameters, ok := strings.Cut(link, ">")
-		if !ok || !strings.Contains(strings.ReplaceAll(parameters, " ", ""), `rel="next"`) {
-			continue
+// links are the targets and the parameters of a Link header, and isNext the parameter of
+// the link to the next page (RFC 8288).
+var (
+	links  = regexp.MustCompile(`<([^>]*)>([^<]*)`)
+	isNext = regexp.MustCompile(`(?i);\s*rel\s*=\s*("([^"]*\s)?next(\s[^"]*)?"|next\s*([;,]|$))`)
+)
+
+// nextPage returns the query of the link to the next page, and whether there is such a
+// link. Its path is not read: the list of referrers goes on where it began.
+func nextPage(header http.Header) (query string, more bool) {
+	for _, value := range header.Values("Link") {
+		for _, link := range links.FindAllStringSubmatch(value, -1) {
+			if !isNext.MatchString(link[2]) {
+				continue
+			}
+			if target, err := url.Parse(link[1]); err == nil {
+				query = target.RawQuery
+			}
+			return query, true
 		}
-		next, err := url.Parse(strings.TrimPrefix(strings.TrimSpace(target), "<"))
-		if err != nil {
-			continue
-		}
-		return next.RawQuery
 	}
-	return ""
+	return "", false
 }
 
 // referrers lists what the registry says refers to a digest (Distribution
@@ -182,10 +193,13 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) (listing, error)
 			}
 		}
 		err = cmp.Or(err, added)
+		if err == nil && answer.more && answer.next == "" {
+			err = errors.New("the link to its next page has no query")
+		}
 		if err != nil {
 			return listed, &unreadError{doing: doing, err: err}
 		}
-		if answer.next == "" || answer.next == query {
+		if !answer.more || answer.next == query {
 			return listed, nil
 		}
 		query = answer.next

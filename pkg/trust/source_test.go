@@ -304,6 +304,48 @@ func TestPagesOfReferrers(t *testing.T) {
 	expectDenied(g, err, trust.Unknown, "10 pages")
 }
 
+// TestEveryFormOfALinkToTheNextPage holds that no page is missed because of the form of
+// a header.
+func TestEveryFormOfALinkToTheNextPage(t *testing.T) {
+	for link, verdict := range map[string]trust.Verdict{
+		`<%s?last=x>; rel="next"`:                          trust.Accepted,
+		`<%s?last=x>;rel=next`:                             trust.Accepted,
+		`<%s?last=x>; title="a, b"; REL = "last Next"`:     trust.Accepted,
+		`</first?a=b>; rel="first", <%s?last=x>; rel=next`: trust.Accepted,
+		`<%s?last=x>; rel=next; title=x, </z?a=b>; rel=x`:  trust.Accepted,
+		`<%s/second>; rel="next"`:                          trust.Unknown,
+		`<%s?last=x>; rel="nextish"`:                       trust.Rejected,
+	} {
+		t.Run(link, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i, by, demand := keyed(t, s)
+			stored := i.attach(t, bundleMediaType, i.blob(t, keyBundle(t, by, statement(t, i.digest, signPredicate)), bundleMediaType))
+			stored.ArtifactType = bundleMediaType
+			s.list(nil, []v1.Descriptor{stored})
+			list := s.instead
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				return list(linked{w, fmt.Sprintf(link, r.URL.Path)}, r)
+			})
+			_, err := i.verify(t, demand)
+			g.Expect(trust.VerdictOf(err)).To(Equal(verdict), "%v", err)
+		})
+	}
+}
+
+// linked sends another Link than the one that was set.
+type linked struct {
+	http.ResponseWriter
+	link string
+}
+
+func (w linked) Write(body []byte) (int, error) {
+	if w.Header().Get("Link") != "" {
+		w.Header().Set("Link", w.link)
+	}
+	return w.ResponseWriter.Write(body)
+}
+
 // TestTheRestOfAListThatCannotBeReadIsUnknown holds that a registry which has sent the
 // first page of a list cannot be taken for one that keeps no list.
 func TestTheRestOfAListThatCannotBeReadIsUnknown(t *testing.T) {
