@@ -403,7 +403,7 @@ func (d *destination) failed(doing string, err error) error {
 	// Where plain HTTP may be, a refusal of that hides why HTTPS did not work.
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	if errors.As(err, &refusal) && !untrusted {
-		return fmt.Errorf("cannot %s: %w", doing, answer{refusal})
+		return fmt.Errorf("cannot %s: %w", doing, answer{refusal: refusal, access: d.access})
 	}
 	return &failure{words: fmt.Sprintf("cannot %s: %s", doing, d.access.Explain(err)), err: err}
 }
@@ -418,14 +418,17 @@ func (f *failure) Error() string { return f.words }
 func (f *failure) Unwrap() error { return f.err }
 
 // answer is what a registry refuses with, in words for a person.
-type answer struct{ refusal *transport.Error }
+type answer struct {
+	refusal *transport.Error
+	access  *registry.Repository
+}
 
 func (a answer) Unwrap() error { return a.refusal }
 
 func (a answer) Error() string {
 	said := fmt.Sprintf("the registry answers %d %s", a.refusal.StatusCode, http.StatusText(a.refusal.StatusCode))
 	if len(a.refusal.Errors) > 0 {
-		said += fmt.Sprintf(" (%s)", fault.Words(fmt.Sprintf("%s: %s", a.refusal.Errors[0].Code, a.refusal.Errors[0].Message)))
+		said += fmt.Sprintf(" (%s)", a.access.Clean(fmt.Sprintf("%s: %s", a.refusal.Errors[0].Code, a.refusal.Errors[0].Message), a.refusal.Request))
 	}
 	lacks := slices.ContainsFunc(a.refusal.Errors, func(d transport.Diagnostic) bool {
 		return d.Code == transport.ManifestBlobUnknownErrorCode || d.Code == transport.BlobUnknownErrorCode

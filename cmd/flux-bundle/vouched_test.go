@@ -18,6 +18,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -293,5 +294,57 @@ func TestAdviceFitsTheRefusal(t *testing.T) {
 			expectOneError(g, run, c.words)
 			g.Expect(run.err).NotTo(ContainSubstring("see that the repository exists"))
 		})
+	}
+}
+
+// TestAPushRepeatsNoSecret holds that a registry gets neither the password nor the token
+// of a push into the log of a CI service.
+func TestAPushRepeatsNoSecret(t *testing.T) {
+	const password, token = "a-pass-word", "table-entry"
+	key, _ := keyPair(t, "")
+	hits := func(method, part string) func(*http.Request) bool {
+		return func(r *http.Request) bool { return r.Method == method && strings.Contains(r.URL.Path, part) }
+	}
+	for title, of := range map[string]func(*http.Request) bool{
+		"an upload that begins":  hits(http.MethodPost, "/blobs/uploads/"),
+		"an upload that goes on": hits(http.MethodPatch, "/blobs/uploads/"),
+		"a manifest":             hits(http.MethodPut, "/manifests/sha256:"),
+		"what was pushed":        hits(http.MethodGet, "/manifests/sha256:"),
+		"an older signature":     hits(http.MethodPut, ".sig"),
+		"a tag":                  hits(http.MethodPut, "/manifests/v1"),
+	} {
+		for how, answer := range map[string]http.HandlerFunc{
+			"by a refusal": func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"%s of %s"}]}`, r.Header.Get("Authorization"), password+" "+token)
+			},
+			"by a redirect": func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://"+password+"."+token+".invalid/", http.StatusTemporaryRedirect)
+			},
+		} {
+			t.Run(title+" "+how, func(t *testing.T) {
+				g := NewWithT(t)
+				r := serve(t)
+				config := `{"auths":{"` + r.Host() + `":{"username":"robot","password":"` + password + `"}}}`
+				t.Setenv("DOCKER_CONFIG", folder(t, map[string]string{"config.json": config}))
+				r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+					switch {
+					case request.URL.Path == "/token":
+						fmt.Fprintf(w, `{"token":%q}`, token)
+					case request.Header.Get("Authorization") == "":
+						w.Header().Set("WWW-Authenticate", `Bearer realm="`+r.URL+`/token",service="registry"`)
+						w.WriteHeader(http.StatusUnauthorized)
+					case of(request):
+						answer(w, request)
+					default:
+						return false
+					}
+					return true
+				})
+				run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1", "-s", key, "--legacy-signature", "--no-validate")
+				g.Expect(run.code).To(Equal(exitFailure))
+				g.Expect(run.err).NotTo(Or(ContainSubstring(password), ContainSubstring(token)))
+			})
+		}
 	}
 }

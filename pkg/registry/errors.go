@@ -46,7 +46,9 @@ type answerError struct {
 	// host is that of the answer, which a redirect may have made another.
 	host string
 	// text is the body as it came; only explain repeats any of it.
-	text       []byte
+	text []byte
+	// sent is the secret of the request, which the text may repeat.
+	sent       string
 	retryAfter time.Duration
 	// ping is set for the answer to /v2/, which is about no image, and login for
 	// that of a realm.
@@ -64,8 +66,14 @@ func newAnswerError(answer *http.Response, now time.Time) *answerError {
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswerBytes)) // what cannot be read is not said
 	return &answerError{
 		code: answer.StatusCode, host: answer.Request.URL.Host,
-		text: text, retryAfter: retryAfter(answer.Header, now),
+		text: text, sent: secretOf(answer.Request), retryAfter: retryAfter(answer.Header, now),
 	}
+}
+
+// secretOf returns what a request was authorised by, without its scheme.
+func secretOf(request *http.Request) string {
+	_, secret, _ := strings.Cut(request.Header.Get("Authorization"), " ")
+	return secret
 }
 
 // words returns the errors of a registry's answer (Distribution Specification,
@@ -228,8 +236,26 @@ func ended(err error) error {
 // where that is known, what helps: on one line, without secrets or addresses.
 func (r *Repository) Explain(err error) string { return r.explain(err) }
 
-// explain says what is wrong and, where that is known, what helps.
+// Clean makes the words of a registry in answer to a request that RoundTripper was
+// given fit for a message: on one line, and without secrets.
+func (r *Repository) Clean(words string, request *http.Request) string {
+	return clean(words, append(r.secrets(), secretOf(request))...)
+}
+
+// secrets are what an answer may repeat of what was sent.
+func (r *Repository) secrets() []string { return r.session.secrets(r.scope) }
+
+// explain says what is wrong and, where that is known, what helps. A registry that
+// leads to a host or a realm chooses its name, which may hold a secret, too.
 func (r *Repository) explain(err error) string {
+	known := r.secrets()
+	if answer, ok := errors.AsType[*answerError](err); ok {
+		known = append(known, answer.sent)
+	}
+	return without(r.tell(err, known), known)
+}
+
+func (r *Repository) tell(err error, known []string) string {
 	var (
 		address   *refusedAddress
 		rule      *refused
@@ -244,12 +270,12 @@ func (r *Repository) explain(err error) string {
 		location  *url.Error
 	)
 	if errors.As(err, &login) {
-		return fmt.Sprintf("login at %s failed: %s", fault.Quote(login.realm), r.explain(login.err))
+		return fmt.Sprintf("login at %s failed: %s", fault.Quote(login.realm), r.tell(login.err, known))
 	}
 	for errors.As(err, &location) { // its words are the URL, query and all
 		err = location.Err
 	}
-	known, hints := r.session.secrets(r.scope), r.client.options.Hints
+	hints := r.client.options.Hints
 	switch {
 	case errors.As(err, &address), errors.As(err, &rule):
 		return clean(firstOf(address, rule).Error(), known...)

@@ -20,6 +20,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -427,6 +428,48 @@ func TestASecretInAShortAnswerIsRedacted(t *testing.T) {
 	_, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Resolve(t.Context(), registry.Query{Tag: "1"})
 	expectFault(t, err, v1alpha1.ReasonAuthenticationFailed, fault.Retry)
 	NewWithT(t).Expect(err.Error()).To(ContainSubstring("you sent *** or *** and that is Basic ***"))
+}
+
+// TestNoPartOfAnAnswerGetsASecretIntoAMessage sends a password and a token back in parts
+// of an answer that are repeated. The token is as short as that of a registry which keeps
+// its tokens in a table.
+func TestNoPartOfAnAnswerGetsASecretIntoAMessage(t *testing.T) {
+	const token = "token-1"
+	for name, answer := range map[string]http.HandlerFunc{
+		"the text of a refusal":          code(http.StatusForbidden, "you sent "+token+" for "+password),
+		"the text of a failure":          code(http.StatusInternalServerError, "you sent "+token+" for "+password),
+		"a code of JSON":                 code(http.StatusForbidden, `{"errors":[{"code":"`+token+`","message":"`+password+`"}]}`),
+		"the host of a redirect":         redirect("http://" + password + "." + token + ".invalid/"),
+		"a redirect by another protocol": redirect("ftp://" + password + "." + token + ".invalid/"),
+		"the path of a redirect":         redirect("http://127.0.0.1:1/" + password + "/" + token),
+		"the type of something else":     write("<html>", "Content-Type", "text/"+password+token),
+		"the type of a manifest":         write(`{"mediaType":"application/vnd.oci.image.manifest.v1+json"}`, "Content-Type", "text2/"+password+token),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.URL.Path == "/token":
+					_, _ = io.WriteString(w, `{"token":"`+token+`"}`)
+				case r.URL.Path == "/v2/":
+					w.Header().Set("WWW-Authenticate", `Bearer realm="`+s.URL+`/token"`)
+					w.WriteHeader(http.StatusUnauthorized)
+				default:
+					answer(w, r)
+				}
+				return true
+			})
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u"))
+			_, failed := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			g.Expect(failed).To(HaveOccurred())
+			_, read := do(t.Context(), t, repo, "manifests/1")
+			pulled := repo.Pull(t.Context(), descriptorOf([]byte("x")), io.Discard)
+			for _, err := range []error{failed, read, pulled} {
+				g.Expect(fmt.Sprint(err)).NotTo(Or(ContainSubstring(token), ContainSubstring(password)))
+			}
+		})
+	}
 }
 
 func TestAClientCertificateOpensTheRegistry(t *testing.T) {

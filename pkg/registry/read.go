@@ -151,7 +151,7 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	case errors.Is(err, limit.ErrTooLong):
 		return reply{}, tooLarge(doing)
 	case err == nil && key.kind == "manifests":
-		_, err = vouched(doing, got, want)
+		_, err = r.vouched(doing, got, want)
 	}
 	return got, err
 }

@@ -268,13 +268,13 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 		return nil, r.failure(doing, err)
 	}
 	body = uncoded(body, cmp.Or(want, promised(answer.Header)), MaxManifest)
-	digest, err := vouched(doing, reply{header: answer.Header, body: body}, want)
+	digest, err := r.vouched(doing, reply{header: answer.Header, body: body}, want)
 	if err != nil {
 		return nil, r.failure(doing, err)
 	}
 	m := &Manifest{Digest: digest, Body: body}
 	if m.MediaType, err = mediaType(answer.Header, body); err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: %w", doing, err)
+		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: %s", doing, without(err.Error(), r.secrets()))
 	}
 	r.client.manifests.put(digestKey{access: r.access, digest: digest}, m)
 	return m, nil
@@ -290,7 +290,7 @@ func tooLarge(doing string) error {
 // with pages and error texts, which say nothing about the tag.
 //
 // Errors: InvalidArtifact and FetchFailed (retry).
-func vouched(doing string, got reply, want v1.Hash) (v1.Hash, error) {
+func (r *Repository) vouched(doing string, got reply, want v1.Hash) (v1.Hash, error) {
 	digest, _, err := v1.SHA256(bytes.NewReader(got.body))
 	if err != nil {
 		return v1.Hash{}, err
@@ -305,7 +305,7 @@ func vouched(doing string, got reply, want v1.Hash) (v1.Hash, error) {
 		return v1.Hash{}, &fault.Error{
 			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
 			Err: fmt.Errorf("cannot %s: the answer is %d bytes of type %s without a digest, expected a manifest; "+
-				"a proxy or a failing registry may have sent it", doing, len(got.body), fault.Quote(got.header.Get("Content-Type"))),
+				"a proxy or a failing registry may have sent it", doing, len(got.body), without(fault.Quote(got.header.Get("Content-Type")), r.secrets())),
 		}
 	default:
 		return v1.Hash{}, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
