@@ -316,42 +316,93 @@ func (u *upload) sign(ctx context.Context, d *destination) error {
 	if !u.legacy {
 		return nil
 	}
-	if err := u.key.AttachLegacy(ctx, subject, o); err != nil {
-		return d.failed("sign "+subject.Name()+" in the older format", err)
+	if err := u.signOlder(ctx, d, subject, o); err != nil {
+		return err
 	}
 	u.app.statusf("signed %s in the older format", shown)
 	return nil
 }
 
-// keepSigned looks for the signature once more when the tags are set, and repairs the
-// list of referrers if another job that signs the same digest has overwritten it.
+// maxOlder bounds how often a signature in the older format is written again.
+const maxOlder = 5
+
+// signOlder signs in the older format until a reader finds the signature: other jobs
+// that sign the same digest write the same tag.
+func (u *upload) signOlder(ctx context.Context, d *destination, subject name.Digest, o sign.Options) (err error) {
+	for range maxOlder {
+		if err := u.key.AttachLegacy(ctx, subject, o); err != nil {
+			return d.failed("sign "+subject.Name()+" in the older format", err)
+		}
+		if _, err = u.accepted(ctx, older{d.access}); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("signed %s in the older format, but a reader does not find the signature: %w", subject.Name(), err)
+}
+
+// older is a repository that shows signatures in the older format only.
+type older struct{ *registry.Repository }
+
+// Do implements trust.Repository.
+func (o older) Do(request *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(request.URL.Path, ".sig") || strings.HasPrefix(request.URL.Path, "blobs/") {
+		return o.Repository.Do(request)
+	}
+	return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody, Request: request}, nil
+}
+
+// keepSigned looks for the signatures once more when the tags are set, and repairs the
+// list of referrers, or the tag of the older format, if another job that signs the same
+// digest has overwritten it.
 func (u *upload) keepSigned(ctx context.Context, d *destination) error {
-	if u.key == nil || u.signed(ctx, d) == nil {
+	if u.key == nil {
 		return nil
 	}
 	subject := d.name.Digest(u.artifact.manifest.digest.String())
-	if err := u.key.Attach(ctx, subject, sign.Options{Remote: d.options, Registry: d.access, Log: u.log}); err != nil {
-		return d.failed("sign "+subject.Name()+" again", err)
+	o := sign.Options{Remote: d.options, Registry: d.access, Log: u.log}
+	if u.signed(ctx, d) != nil {
+		if err := u.key.Attach(ctx, subject, o); err != nil {
+			return d.failed("sign "+subject.Name()+" again", err)
+		}
+		if err := u.signed(ctx, d); err != nil {
+			return err
+		}
 	}
-	return u.signed(ctx, d)
+	if !u.legacy {
+		return nil
+	}
+	if _, err := u.accepted(ctx, older{d.access}); err == nil {
+		return nil
+	}
+	return u.signOlder(ctx, d, subject, o)
 }
 
 // signed returns nil if there is a bundle that the controller would accept for the
 // key. It reads as the controller does.
 func (u *upload) signed(ctx context.Context, d *destination) error {
+	format, err := u.accepted(ctx, d.access)
+	if err == nil && format == trust.Legacy {
+		err = errors.New("it is signed in the older format only")
+	}
+	return err
+}
+
+// accepted returns the format of a signature in a repository that the controller would
+// accept for the key.
+func (u *upload) accepted(ctx context.Context, in trust.Repository) (trust.Format, error) {
 	authority, err := trust.NewAuthority(trust.Demand{
 		Provider: trust.ProviderCosign,
 		Secret:   &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": u.key.PublicKey()}},
 	}, trust.Options{})
 	if err != nil {
-		return err
+		return "", err
 	}
-	verified, err := trust.NewRules(d.access, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
-		Resolved().Verify(ctx, trust.Subject{Repository: d.access.Name(), Digest: u.artifact.manifest.digest})
-	if err == nil && !slices.ContainsFunc(verified.Rulings(), func(r trust.Ruling) bool { return r.Signer.Format != trust.Legacy }) {
-		err = errors.New("it is signed in the older format only")
+	verified, err := trust.NewRules(in, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
+		Resolved().Verify(ctx, trust.Subject{Repository: in.Name(), Digest: u.artifact.manifest.digest})
+	if err != nil {
+		return "", err
 	}
-	return err
+	return verified.Rulings()[0].Signer.Format, nil
 }
 
 // minSettling is how long a push has at least to set its tags after it has looked

@@ -35,6 +35,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/sigstore/cosign/v3/pkg/cosign"
 
+	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -266,6 +267,67 @@ func TestASignatureThatAnotherJobOverwritesIsListedAgain(t *testing.T) {
 			g.Expect(lost).To(BeTrue())
 			_, err := verifies(t, ref, public)
 			g.Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}
+
+// TestASignatureInTheOlderFormatIsBelievedWhenAReaderFindsIt pushes to a registry that
+// does not store the signature, and to one where another job overwrites it.
+func TestASignatureInTheOlderFormatIsBelievedWhenAReaderFindsIt(t *testing.T) {
+	const another = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`
+	key, public := keyPair(t, "")
+	for title, c := range map[string]struct {
+		after string // the part of the path of a PUT after which it is overwritten
+		times int
+		code  int
+	}{
+		"it is never stored":            {".sig", 100, exitFailure},
+		"another job overwrites it":     {".sig", 1, exitOK},
+		"another job overwrites later":  {"/manifests/v1", 1, exitOK},
+		"another job overwrites always": {"/manifests/", 100, exitFailure},
+	} {
+		t.Run(title, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			var mu sync.Mutex
+			path, due, done := "", false, 0
+			r.Answer(func(_ http.ResponseWriter, request *http.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if due && path != "" && done < c.times {
+					done++
+					overwrite, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+r.Host()+path, strings.NewReader(another))
+					g.Expect(err).NotTo(HaveOccurred())
+					overwrite.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+					answer, err := r.Shelf().Transport.RoundTrip(overwrite)
+					g.Expect(err).NotTo(HaveOccurred())
+					g.Expect(answer.Body.Close()).To(Succeed())
+				}
+				if request.Method == http.MethodPut && strings.HasSuffix(request.URL.Path, ".sig") {
+					path = request.URL.Path
+				}
+				due = request.Method == http.MethodPut && strings.Contains(request.URL.Path, c.after)
+				return false
+			})
+			ref := r.Host() + "/org/app:v1"
+			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key, "--legacy-signature", "--no-validate")
+			g.Expect(run.code).To(Equal(c.code), run.err)
+			g.Expect(done).To(BeNumerically(">", 0))
+			if c.code != exitOK {
+				g.Expect(run.err).NotTo(ContainSubstring("in the older format\n"))
+				expectOneError(g, run, "in the older format, but a reader does not find the signature")
+				return
+			}
+			r.Answer(func(w http.ResponseWriter, request *http.Request) bool { // only that format
+				hidden := strings.Contains(request.URL.Path, "/manifests/sha256-") && !strings.HasSuffix(request.URL.Path, ".sig")
+				if hidden {
+					w.WriteHeader(http.StatusNotFound)
+				}
+				return hidden
+			})
+			verified, err := verifies(t, ref, public)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
 		})
 	}
 }
