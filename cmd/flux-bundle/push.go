@@ -77,7 +77,7 @@ let it lead to other files of the machine. Name the folder that is meant, or giv
 
 A folder that a killed or running pull writes to is refused: files of a version may be missing there.
 
-The order: upload by digest, read the manifest back, sign, look for the signature in the way of verify, and only then set the tags. After that,
+The order: upload by digest, read the manifest back and look for the layer, sign, look for the signature in the way of verify, and only then set the tags. After that,
 the tags and the signature are looked for once more. Where the registry keeps no list of referrers, the signature is listed under the tag
 sha256-<hex>: if jobs with different keys sign the same digest at the same time, one may hide the signature of another for a moment,
 until the other has written it again. With --immutable, each tag is looked at before and again some time after

@@ -248,22 +248,29 @@ func (u *upload) push(ctx context.Context, d *destination) error {
 		return d.failed(doing, err)
 	}
 	made := u.artifact.manifest
-	if _, err := d.access.Resolve(ctx, registry.Query{Digest: made.digest}); err == nil {
-		return nil // it is there
+	if _, err := d.access.Resolve(ctx, registry.Query{Digest: made.digest}); err != nil {
+		if err := d.access.Put(ctx, made.digest.String(), types.OCIManifestSchema1, made.body); err != nil {
+			return d.failed(doing, err)
+		}
 	}
-	if err := d.access.Put(ctx, made.digest.String(), types.OCIManifestSchema1, made.body); err != nil {
-		return d.failed(doing, err)
+	err := u.served(ctx, d)
+	if err != nil && u.key == nil && fault.Of(err, "").Reason == v1alpha1.ReasonAuthenticationFailed { // who may push need not be let read
+		return nil
 	}
-	// The digest is signed and printed, so a reader has to get these bytes by it.
-	_, err := d.access.Resolve(ctx, registry.Query{Digest: made.digest})
-	switch {
-	case err == nil:
-		return nil
-	case u.key == nil && fault.Of(err, "").Reason == v1alpha1.ReasonAuthenticationFailed: // who may push need not be let read
-		return nil
-	default:
+	return err
+}
+
+// served fails where a reader does not get what was pushed: the digest is signed and
+// printed.
+func (u *upload) served(ctx context.Context, d *destination) error {
+	made := u.artifact.manifest
+	if _, err := d.access.Resolve(ctx, registry.Query{Digest: made.digest}); err != nil {
 		return fmt.Errorf("the registry does not give back the manifest %s that was pushed: %w", made.digest, err)
 	}
+	if err := d.access.HasBlob(ctx, u.artifact.packed.Digest); err != nil {
+		return fmt.Errorf("the registry does not give back the layer that was pushed: %w", err)
+	}
+	return nil
 }
 
 // bring has the layer in a repository. What another one of the same registry got

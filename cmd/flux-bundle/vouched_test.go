@@ -162,6 +162,52 @@ func TestTheBytesOfAManifestAreThoseThatWerePushed(t *testing.T) {
 	}
 }
 
+// TestWhatARegistryClaimsToHaveStored pushes to registries that answer as if they had
+// stored something.
+func TestWhatARegistryClaimsToHaveStored(t *testing.T) {
+	for title, c := range map[string]struct {
+		answer func(w http.ResponseWriter, r *http.Request) (answered bool)
+		words  []string
+	}{
+		"a layer, as soon as an upload begins": {func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPost {
+				w.WriteHeader(http.StatusCreated)
+			}
+			return r.Method == http.MethodPost
+		}, []string{"does not give back the layer", "no tag was set"}},
+		"a layer, at the end of an upload": {func(w http.ResponseWriter, r *http.Request) bool {
+			ends := r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/blobs/uploads/")
+			if ends {
+				w.WriteHeader(http.StatusCreated)
+			}
+			return ends
+		}, []string{"does not give back the layer", "no tag was set"}},
+		"a tag, by the page for logging in": {func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.URL.Path == "/login":
+				_, _ = io.WriteString(w, "<html>") // the command reads it
+			case !strings.HasSuffix(r.URL.Path, "/manifests/v1"):
+				return false
+			case r.Method == http.MethodPut:
+				http.Redirect(w, r, "/login", http.StatusFound)
+			default: // who may push need not be let read
+				w.WriteHeader(http.StatusForbidden)
+			}
+			return true
+		}, []string{"cannot set the tag", "nothing would be stored", "no tag was set"}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			g := NewWithT(t)
+			r := serve(t)
+			r.Answer(c.answer)
+			run := flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1", "--no-validate")
+			g.Expect(run.code).To(Equal(exitFailure), run.err)
+			g.Expect(run.out).To(BeEmpty())
+			expectOneError(g, run, c.words...)
+		})
+	}
+}
+
 // TestAPushObeysTheRulesOfTheNetwork holds that the flags about login realms and
 // networks work on a push as they do on a pull.
 func TestAPushObeysTheRulesOfTheNetwork(t *testing.T) {

@@ -147,11 +147,20 @@ func (r *Repository) put(ctx context.Context, ref string, mediaType types.MediaT
 		return err
 	}
 	request.Header.Set("Content-Type", string(mediaType))
-	client := http.Client{Transport: r.RoundTripper()}
+	client := http.Client{Transport: r.RoundTripper(), CheckRedirect: stillWrites}
 	answer, err := client.Do(request)
 	if err != nil {
 		return err
 	}
 	defer drain(answer)
 	return transport.CheckError(answer, http.StatusOK, http.StatusCreated, http.StatusAccepted)
+}
+
+// stillWrites refuses a redirect after which the manifest would be read and not stored,
+// such as to a page for logging in (RFC 9110 section 15.4).
+func stillWrites(request *http.Request, via []*http.Request) error {
+	if first := via[0].Method; request.Method != first {
+		return refusef("refused a redirect to %q that makes a %s of a %s: nothing would be stored", request.URL.Host, request.Method, first)
+	}
+	return nil
 }
