@@ -18,6 +18,7 @@ package registry_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -420,6 +421,39 @@ func TestABodyThatDripsEndsWithTheAttempt(t *testing.T) {
 }
 
 var errDiskFull = errors.New("disk full")
+
+// TestAConnectionThatIsHandedOverKeepsNobodyWaiting answers with another protocol: the
+// body of such an answer is the connection, which does not end with the request.
+func TestAConnectionThatIsHandedOverKeepsNobodyWaiting(t *testing.T) {
+	for _, part := range []string{"/v2/", "/manifests/", "/blobs/"} {
+		t.Run(part, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			_, layer := s.putImage(t, "app:1", "x")
+			held := make(chan net.Conn, 10)
+			s.answerTo(part, func(w http.ResponseWriter, _ *http.Request) {
+				connection, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					return
+				}
+				held <- connection
+				_, _ = io.WriteString(connection, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n") // the test reads it
+			})
+			repo := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{})
+			done := make(chan error, 1)
+			go func() {
+				_, resolved := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+				done <- cmp.Or(resolved, repo.Pull(t.Context(), layer, io.Discard))
+			}()
+			g.Eventually(done, 10*time.Second).Should(Receive(MatchError(ContainSubstring("101 Switching Protocols"))))
+			connection := <-held
+			g.Expect(connection.SetReadDeadline(time.Now().Add(10 * time.Second))).To(Succeed())
+			_, err := connection.Read(make([]byte, 1))
+			g.Expect(err).To(MatchError(io.EOF), "the connection is closed")
+			g.Expect(connection.Close()).To(Succeed())
+		})
+	}
+}
 
 type brokenWriter struct{}
 

@@ -155,6 +155,11 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 		})
 	}
 	answer, err := l.transport.RoundTrip(request)
+	if err == nil && answer.StatusCode == http.StatusSwitchingProtocols {
+		// Its body is the connection itself, which no end of a context closes.
+		_ = answer.Body.Close()
+		err = refusef("the answer is %s, which was not asked for", status(answer.StatusCode))
+	}
 	if err != nil {
 		cancel(err)
 		observe(0, 0)
