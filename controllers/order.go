@@ -17,7 +17,6 @@ limitations under the License.
 package controllers
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -26,6 +25,7 @@ import (
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // pickedImage is what a policy picked of its repository.
@@ -69,12 +69,13 @@ func inOnePlace(spec imagev1.ImagePolicySpec, one, other string) bool {
 }
 
 // ordered returns what a policy orders a tag by, and whether its filter admits the tag.
+// A filter that costs too much admits none: the schema of an ImagePolicy has no limits.
 func ordered(filter *imagev1.TagFilter, tag string) (by string, ok bool) {
 	if filter == nil {
 		return tag, true
 	}
-	pattern, err := regexp.Compile(filter.Pattern)
-	if err != nil {
+	pattern, err := limit.Expression(filter.Pattern)
+	if err != nil || len(filter.Extract) > limit.MaxExpression {
 		return "", false
 	}
 	match := pattern.FindStringSubmatchIndex(tag)

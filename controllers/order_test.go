@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -65,6 +66,23 @@ func TestAPickThatIsEqualChangesNothing(t *testing.T) {
 			s.waitPublished("app", c.newer+"@")
 		})
 	}
+}
+
+// The schema of an ImagePolicy bounds no filter. To compile and match this one takes a
+// minute, and nothing ends it.
+func TestAFilterOfAnySizeKeepsNobodyWaiting(t *testing.T) {
+	s := startScene(t)
+	s.publishes("app", strings.Repeat("a", 128))
+	edit(s, "app", func(obj *imagev1.ImagePolicy) {
+		obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: strings.Repeat("(a?){999}", 200), Extract: strings.Repeat("$0", 500_000)}
+	})
+	tag := strings.Repeat("a", 127)
+	s.push("app:"+tag, version("2"))
+
+	start := time.Now()
+	s.picks("app", imagev1.ImageRef{Tag: tag})
+	s.waitPublished("app", tag+"@")
+	NewWithT(t).Expect(time.Since(start)).To(BeNumerically("<", 20*time.Second))
 }
 
 func TestAPickThatIsEqualIsPublishedWhereTheOtherIsGone(t *testing.T) {

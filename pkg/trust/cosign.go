@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +35,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // newCosign checks a demand for signatures of cosign's.
@@ -150,17 +150,9 @@ func parseIdentity(i Identity) (identity, error) {
 	return identity{issuer: issuer, subject: subject}, nil
 }
 
-// The cost of an expression is bounded before it is compiled: 16 KiB of text can
-// become a program of hundreds of MiB.
 const (
 	// maxIdentities bounds matchOIDCIdentity.
 	maxIdentities = 16
-	// maxExpression bounds an expression, in bytes.
-	maxExpression = 1 << 10
-	// maxProgram bounds the program that an expression is compiled to, in
-	// instructions, and in the ranges of characters that these have. An expression of
-	// maxExpression characters without repetitions stays below.
-	maxProgram, maxRanges = 1100, 3000
 	// maxIdentityValue bounds an issuer and a subject in a certificate, in bytes, and
 	// maxSubjects the subjects. Certificates for signatures have one.
 	maxIdentityValue, maxSubjects = 1 << 10, 4
@@ -168,62 +160,19 @@ const (
 
 // anchored compiles an expression so that it has to match all of a value.
 func anchored(expression string) (*regexp.Regexp, error) {
-	switch {
-	case expression == "":
+	if expression == "" {
 		return nil, errors.New("must not be empty")
-	case len(expression) > maxExpression:
-		return nil, fmt.Errorf("has %d bytes, expected at most %d", len(expression), maxExpression)
 	}
 	// By itself first: an expression that is only valid between the brackets could
 	// end them. One that is only valid by itself could hide them.
-	whole := "^(?:" + expression + ")$"
-	for _, form := range []string{expression, whole} {
-		if err := boundProgram(form); err != nil {
-			return nil, err
-		}
+	if _, err := limit.Expression(expression); err != nil {
+		return nil, err
 	}
-	return regexp.Compile(whole)
-}
-
-// boundProgram compiles an expression as far as its cost is known.
-func boundProgram(expression string) error {
-	parsed, err := syntax.Parse(expression, syntax.Perl)
+	whole, err := regexp.Compile("^(?:" + expression + ")$")
 	if err != nil {
-		return fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
+		return nil, fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
 	}
-	if instructions(parsed) > maxProgram {
-		return fmt.Errorf("is too complex: expected a program of at most %d instructions; use * or + in place of large repetitions", maxProgram)
-	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
-	}
-	ranges := 0
-	for _, instruction := range program.Inst {
-		ranges += len(instruction.Rune) / 2
-	}
-	if len(program.Inst) > maxProgram || ranges > maxRanges {
-		return fmt.Errorf("is too complex: expected at most %d instructions and %d ranges of characters", maxProgram, maxRanges)
-	}
-	return nil
-}
-
-// instructions estimates the size of the program for an expression, and multiplies
-// where that repeats a part. It returns at most maxProgram+1.
-func instructions(expression *syntax.Regexp) int {
-	parts := 0
-	for _, part := range expression.Sub {
-		parts = min(parts+instructions(part), maxProgram+1)
-	}
-	switch expression.Op {
-	case syntax.OpRepeat:
-		parts *= max(expression.Min, expression.Max, 1)
-	case syntax.OpLiteral:
-		parts = len(expression.Rune)
-	default:
-		parts++
-	}
-	return min(parts, maxProgram+1)
+	return whole, nil
 }
 
 func (i identity) matches(who Identity) bool {
