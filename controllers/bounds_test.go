@@ -22,8 +22,15 @@ import (
 	"strings"
 	"testing"
 
+	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 func TestHostsThatTenantsNameAreNotCountedOneByOneForever(t *testing.T) {
@@ -36,6 +43,31 @@ func TestHostsThatTenantsNameAreNotCountedOneByOneForever(t *testing.T) {
 	}
 	if got := h.label("one-more.example"); got != "other" {
 		t.Errorf("a host over the bound is counted as %q", got)
+	}
+}
+
+// The schema of an ImageRepository does not limit the names of Secrets. Lanes are kept by
+// these names, longer than the object lasts.
+func TestNamesThatNoObjectCanHaveAreRefusedBeforeTheyAreKept(t *testing.T) {
+	name := &meta.LocalObjectReference{Name: strings.Repeat("n", 1_000_000)}
+	for field, spec := range map[string]imagev1.ImageRepositorySpec{
+		"secretRef": {SecretRef: name}, "certSecretRef": {CertSecretRef: name}, "proxySecretRef": {ProxySecretRef: name},
+	} {
+		t.Run(field, func(t *testing.T) {
+			g := NewWithT(t)
+			spec.Image = "registry.example/app"
+			obj := publishedObject()
+			obj.Spec = v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: "app"}}
+			around := Surroundings{Policy: &imagev1.ImagePolicy{}, Repository: &imagev1.ImageRepository{Spec: spec}}
+
+			plan := Rules{NamespaceOptIn: NamespaceOptInNone}.Plan(obj, around)
+			g.Expect(plan.Action).To(Equal(Refuse))
+			_, err := recordedPlan(obj, around)
+			for _, err := range []error{plan.Why, err} {
+				g.Expect(err).To(MatchError(HavePrefix(field + " names a Secret by 1000000 characters, expected at most 253")))
+				g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonInvalidSpec))
+			}
+		})
 	}
 }
 

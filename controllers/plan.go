@@ -129,6 +129,9 @@ func (p *Plan) choose(obj *v1alpha1.ArtifactRepository, around Surroundings) err
 		return err
 	}
 	p.Access = accessOfSpec(obj)
+	if err := p.Access.Check(); err != nil {
+		return err
+	}
 	switch {
 	case obj.Spec.Digest != "":
 		return p.pin(obj, around.Policy)
@@ -175,6 +178,9 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return waitFor("ImageRepository %s names the image %s, which is no repository name: %s", key, fault.Quote(repository.Spec.Image), err)
 	}
 	p.Access = accessOf(repository)
+	if err := p.Access.Check(); err != nil {
+		return err
+	}
 	if obj.Spec.Digest != "" {
 		return p.pin(obj, policy)
 	}

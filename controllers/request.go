@@ -94,7 +94,10 @@ func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, 
 		plan.Access = plan.Access.Elsewhere()
 		plan.Note = "the image is on another registry than the one that is named now, where only logins that name it are used"
 	}
-	var err error
+	err := plan.Access.Check()
+	if err != nil {
+		return plan, err
+	}
 	if plan.Repository, err = parseRepository(recipe.Image, plan.Access.Insecure); err != nil {
 		return plan, fault.Stallf(v1alpha1.ReasonInvalidSpec, "the record names the image %s, which is not the name of a repository: %w; publish another image", fault.Quote(recipe.Image), err)
 	}

@@ -28,6 +28,8 @@ import (
 
 	"github.com/fluxcd/pkg/cache"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
@@ -86,11 +88,19 @@ func (r References) PreferProvider() References {
 
 // Check decides whether the references may be used together. An identity that they do
 // not name is the platform's, and lent: CertSecretName, ProxySecretName and Insecure,
-// which say where it would go, are refused beside it, see registry.Access.Check. It
-// reads nothing.
+// which say where it would go, are refused beside it, see registry.Access.Check. So are
+// names that are too long for an object. It reads nothing.
 //
 // Errors: InvalidSpec (stall).
 func (r References) Check() error {
+	for _, named := range []reference{
+		r.secret(r.SecretName, "secretRef"), r.serviceAccount(r.ServiceAccountName, "serviceAccountName"),
+		r.secret(r.CertSecretName, "certSecretRef"), r.secret(r.ProxySecretName, "proxySecretRef"),
+	} {
+		if length := len(named.Name); length > maxName {
+			return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s names a %s by %d characters, expected at most %d", named.by, named.kind, length, maxName)
+		}
+	}
 	access := registry.Access{Lent: r.isLent(), Insecure: r.Insecure}
 	if r.CertSecretName != "" {
 		access.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -110,6 +120,11 @@ func (r References) isCloud() bool { return r.SecretName == "" && r.namesCloud()
 func (r References) isLent() bool { return r.isCloud() && r.ServiceAccountName == "" }
 
 func (r References) namesCloud() bool { return r.Provider != "" && r.Provider != "generic" }
+
+// maxName is the length of the longest name of an object. The schema of an
+// ImageRepository does not limit the names in it, and what is kept for a registry is kept
+// by these names.
+const maxName = 253
 
 // Resolver turns references into accesses. It is safe for concurrent use.
 type Resolver struct {

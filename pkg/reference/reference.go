@@ -37,8 +37,13 @@ const (
 	MaxLength = 255
 )
 
-// maxHost is the length of the longest name of DNS (RFC 1035).
-const maxHost = 253
+const (
+	// maxHost is the length of the longest name of DNS (RFC 1035).
+	maxHost = 253
+	// maxText is the length of the longest text that is read. A canonical name may be
+	// shorter than the text that it is read from, but not by as much.
+	maxText = 2 * MaxLength
+)
 
 var (
 	// paths are the repository names of the OCI Distribution Specification.
@@ -75,6 +80,9 @@ func Parse(text string, options ...name.Option) (name.Repository, error) {
 // name is no name: empty parts, dot segments, escapes, user names, other notations
 // of an address.
 func Canonical(text string) (string, error) {
+	if len(text) > maxText {
+		return "", errors.New("the name has " + strconv.Itoa(len(text)) + " characters, expected at most " + strconv.Itoa(MaxLength))
+	}
 	if strings.Contains(text, "://") {
 		return "", errors.New("a name has no scheme: remove all before the host")
 	}
