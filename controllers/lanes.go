@@ -64,11 +64,11 @@ func (p Plan) lane() lane {
 // a lane is known to work, only a few attempts are in it, and a lane that works
 // leaves some workers to the others, because it may cease to at any time. So does
 // a namespace, which may have any number of lanes, and more attempts than a lane may.
-// A namespace that finds out nothing may begin to where others try in vain.
+// Whatever two namespaces do, a third one begins.
 type lanes struct {
-	// capacity is how many attempts may be in one lane, and share how many the
-	// sources of one namespace may have; 0 is any number.
-	capacity, share int
+	// capacity is how many attempts may be in one lane, share how many the sources
+	// of one namespace may have, and workers how many there may be in all; 0 is any number.
+	capacity, share, workers int
 
 	mu    sync.Mutex
 	known map[lane]*laneState
@@ -107,6 +107,7 @@ type laneState struct {
 // divide shares workers out: a namespace leaves a quarter of them to the others. One of
 // its own is for judgements, and a lane leaves an eighth to the other lanes.
 func (l *lanes) divide(workers int) {
+	l.workers = workers
 	l.share = max(probes, workers-max(1, workers/4))
 	l.capacity = max(probes, l.share-1-max(1, workers/8))
 }
@@ -172,8 +173,10 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 func full(busy, most int) bool { return most > 0 && busy >= most }
 
 // spent tells whether a namespace has as many attempts as it may, beside a judgement.
+// One that has any leaves the last worker to those that have none.
 func (l *lanes) spent(namespace string) bool {
-	return l.share > 0 && l.busy[namespace] >= l.share-1
+	own := l.busy[namespace]
+	return l.share > 0 && own >= l.share-1 || l.workers > 0 && own > 0 && sum(l.busy)+len(l.judging) >= l.workers-1
 }
 
 // turn notes that somebody is told to come later, and says when.
@@ -242,9 +245,9 @@ func (l *lanes) silence(who access) time.Duration {
 
 // crowded tells whether enough attempts find out whether a lane works, or others
 // do: half of what one lane may have is in such lanes. However many registries hang,
-// workers are left to those that answer. A namespace without such an attempt may go
-// as far as one namespace may, and no other takes the last of these places, nor by
-// insisting. A judgement in its reserved place waits for the lane alone.
+// workers are left to those that answer. A namespace without such an attempt may begin
+// one while few namespaces have any: how many these have, which insisting makes more,
+// does not matter. A judgement in its reserved place waits for the lane alone.
 func (l *lanes) crowded(way *laneState, namespace string, reserved bool) bool {
 	asking := map[string]int{}
 	for _, state := range l.known {
@@ -252,18 +255,12 @@ func (l *lanes) crowded(way *laneState, namespace string, reserved bool) bool {
 			asking[of] += attempts
 		}
 	}
-	here, everywhere := sum(way.asking), 0
-	for _, attempts := range asking {
-		if l.share > 0 {
-			attempts = min(attempts, max(1, l.share-2))
-		}
-		everywhere += attempts
-	}
+	here := sum(way.asking)
 	switch {
 	case asking[namespace] == 0 || reserved:
-		return here >= max(probes+1, l.capacity/2) || !reserved && l.share > 0 && everywhere >= max(probes, l.share-1)
+		return here >= max(probes+1, l.capacity/2) || !reserved && l.share > 0 && len(asking) >= max(probes+1, l.share/2)
 	default:
-		return here >= probes || l.capacity > 0 && everywhere >= max(probes, l.capacity/2)
+		return here >= probes || l.capacity > 0 && sum(asking) >= max(probes, l.capacity/2)
 	}
 }
 

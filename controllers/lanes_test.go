@@ -154,6 +154,45 @@ func TestLanes(t *testing.T) {
 			expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "b"}), admitted)
 		}
 	})
+	t.Run("however many registries of two namespaces hang, a third one may try one that nobody has asked", func(t *testing.T) {
+		l := &lanes{}
+		l.divide(10)
+		admittedOfTwo := 0
+		for _, namespace := range []string{"a", "b"} {
+			for i := range 10 {
+				hangs := planFor(t, fmt.Sprintf("hangs-%s-%d.example/app", namespace, i), credentials.References{Namespace: namespace})
+				if got, _ := l.enter(hangs, true); got == admitted {
+					admittedOfTwo++
+				}
+			}
+		}
+		if admittedOfTwo > 9 {
+			t.Errorf("two namespaces have %d attempts, and there are 10 workers", admittedOfTwo)
+		}
+		expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "c"}), admitted)
+	})
+	t.Run("however many attempts two namespaces have, a third one may begin", func(t *testing.T) {
+		l := &lanes{}
+		l.divide(10)
+		for _, namespace := range []string{"a", "b"} {
+			for i := range 10 {
+				slow := planFor(t, fmt.Sprintf("slow-%d.example/app", i), credentials.References{Namespace: namespace})
+				l.learn(slow, finding{heard: true})
+				l.enter(slow, true)
+			}
+		}
+		if _, wait := l.occupy("b"); wait == 0 {
+			t.Error("work that asks no registry takes the last worker")
+		}
+		if end, wait := l.occupy("c"); wait > 0 {
+			t.Error("a namespace that has nothing may not begin")
+		} else {
+			end()
+		}
+		third := planFor(t, "one.example/app", credentials.References{Namespace: "c"})
+		l.learn(third, finding{heard: true})
+		expectAdmission(t, l, third, admitted)
+	})
 	t.Run("however many attempts a namespace has, the platform judges what it has published", func(t *testing.T) {
 		l := &lanes{}
 		l.divide(10)

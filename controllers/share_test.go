@@ -89,6 +89,32 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 	s.publishes("other", "1.0.0")
 }
 
+// Two namespaces do not take all workers, however long their pulls last.
+func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
+	s := newScene(t)
+	hostile, pulls := trickling(t)
+	defer s.stop()
+	for range 2 {
+		s.beside = append(s.beside, s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled}))
+	}
+	s.start()
+	for i := range 16 {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: s.beside[i%2], Name: fmt.Sprintf("app-%d", i)},
+			Spec: v1alpha1.ArtifactRepositorySpec{
+				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%4 < 2,
+				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+			},
+		})
+	}
+	for range 3 {
+		NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
+	}
+
+	s.publishes("app", "1.0.0")
+	s.publishes("other", "1.0.0")
+}
+
 // A judgement by the platform has a place of its own in the share of a namespace.
 func TestPullsThatTrickleKeepNothingPublishedThatThePlatformRejects(t *testing.T) {
 	s, _ := governed(t)
