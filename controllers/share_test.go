@@ -115,6 +115,48 @@ func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
 	s.publishes("other", "1.0.0")
 }
 
+// A tenant whose sources keep all workers busy, here by writes that are refused late, does
+// not keep the sources of others waiting that were there when the controllers started.
+func TestATenantWhoKeepsTheWorkersBusyKeepsNobodyWaiting(t *testing.T) {
+	s, interfere := interferedScene(t)
+	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
+	s.beside = []string{tenant}
+	s.start()
+	s.push("app:1", version("1"))
+	s.ofImage("app", v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Tag: "1", Interval: &metav1.Duration{Duration: time.Second}})
+	before := s.waitPublished("app", "1@").Status.Artifact.Digest
+	s.stop()
+	refused := make(chan string, 1000)
+	interfere(func(r *http.Request, _ string) (*http.Response, error) {
+		if !strings.Contains(r.URL.Path, "/namespaces/"+tenant+"/imagerepositories/") {
+			return nil, nil
+		}
+		time.Sleep(200 * time.Millisecond) // as long as a busy API server takes
+		select {
+		case refused <- r.URL.Path:
+		default: // as many as are waited for are there
+		}
+		return tooLarge(r)
+	})
+	s.start()
+	for i := range 60 {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: fmt.Sprintf("busy-%d", i)},
+			Spec: v1alpha1.ArtifactRepositorySpec{
+				Image: s.image("app"), Policy: &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: "*"}},
+				Interval: &metav1.Duration{Duration: time.Second},
+			},
+		})
+	}
+	for range 60 {
+		NewWithT(t).Eventually(refused).WithTimeout(deadline).Should(Receive())
+	}
+
+	s.push("app:1", version("2"))
+
+	s.eventually(func(g Gomega) { g.Expect(s.external("app").Status.Artifact.Digest).NotTo(Equal(before)) })
+}
+
 // A judgement by the platform has a place of its own in the share of a namespace.
 func TestPullsThatTrickleKeepNothingPublishedThatThePlatformRejects(t *testing.T) {
 	s, _ := governed(t)

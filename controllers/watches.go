@@ -94,6 +94,7 @@ func secretNames(obj *v1alpha1.ArtifactRepository) (names []string) {
 
 // SetupWithManager watches whatever decides about a policy.
 func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
+	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("imagepolicy").
 		For(&imagev1.ImagePolicy{}, builder.WithPredicates(changed(policyMarks))).
@@ -108,6 +109,7 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 // what it keeps. Poked, if not nil, are keys to look at again.
 func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, poked <-chan event.GenericEvent) error {
 	r.lanes.divide(mgr.GetControllerOptions().MaxConcurrentReconciles)
+	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
 		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
@@ -149,10 +151,6 @@ type latest struct{ handler.EventHandler }
 
 // Update implements handler.EventHandler.
 func (l latest) Update(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) {
-	if e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion() {
-		l.EventHandler.Update(ctx, e, queue) // a resync, which the library puts behind all news
-		return
-	}
 	l.Generic(ctx, event.GenericEvent{Object: e.ObjectNew}, queue)
 }
 
