@@ -24,7 +24,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -319,30 +318,25 @@ const maxOwn = 32
 type ownKey struct{ namespace, verify, secrets string }
 
 // own returns the authority of a spec.verify. It parses each state of the spec and
-// its Secrets once, and where it parses, begin says how long to wait instead.
-func (t *Trust) own(ctx context.Context, obj *v1alpha1.ArtifactRepository, begin func() (end func(), wait time.Duration)) (built *trust.Authority, wait time.Duration, err error) {
+// its Secrets once.
+func (t *Trust) own(ctx context.Context, obj *v1alpha1.ArtifactRepository) (*trust.Authority, error) {
 	demand, state, err := readDemand(*obj.Spec.Verify, func(ref *meta.LocalObjectReference) (*corev1.Secret, error) {
 		return readSecret(ctx, t.Live, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name})
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	verify, err := json.Marshal(obj.Spec.Verify)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	key := ownKey{namespace: obj.Namespace, verify: string(verify), secrets: state}
 	if known, ok := t.owned().Get(key); ok {
-		return known.(authority).built, 0, known.(authority).err
+		return known.(authority).built, known.(authority).err
 	}
-	end, wait := begin()
-	if wait > 0 {
-		return nil, wait, nil
-	}
-	defer end()
-	built, err = t.build(ctx, demand)
+	built, err := t.build(ctx, demand)
 	t.owned().Add(key, authority{built: built, err: err})
-	return built, 0, err
+	return built, err
 }
 
 // owned returns the authorities of specs that are known.

@@ -205,16 +205,19 @@ func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, arou
 	return d
 }
 
-// ownDemands reads what spec.verify asks. The work counts against the namespace.
+// ownDemands reads what spec.verify asks. The work, which takes requests to the API server
+// each time, counts against the namespace.
 func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1alpha1.ArtifactRepository) (d demands) {
 	if obj.Spec.Verify == nil {
 		return d
 	}
-	authority, wait, err := r.Trust.own(ctx, obj, func() (func(), time.Duration) { return r.lanes.occupy(obj.Namespace) })
+	end, wait := r.lanes.occupy(obj.Namespace)
 	if wait > 0 {
-		err = fault.Retryf(v1alpha1.ReasonVerificationError, "spec.verify is not read yet: the namespace %s has as many attempts as it may", obj.Namespace)
+		err := fault.Retryf(v1alpha1.ReasonVerificationError, "spec.verify is not read yet: the namespace %s has as many attempts as it may", obj.Namespace)
 		return demands{wait: wait, err: err}
 	}
+	defer end()
+	authority, err := r.Trust.own(ctx, obj)
 	if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
 		d.err = err
 	}
