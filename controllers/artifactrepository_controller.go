@@ -115,7 +115,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if r.attention.outdated(req.NamespacedName, obj.ResourceVersion) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	attempting, end := r.attention.begin(ctx, req.NamespacedName)
+	judging, attempting, end := r.attention.begin(ctx, req.NamespacedName)
 	defer end()
 	defer r.Events.duration(ctx, obj, start)
 
@@ -129,8 +129,8 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if around.trust, err = r.Trust.inForce(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
-	a := r.attempt(attempting, obj, around)
-	if attempting.Err() != nil {
+	a := r.attempt(judging, attempting, obj, around)
+	if judging.Err() != nil || attempting.Err() != nil && !a.rejected() {
 		// The object was deleted, or the process ends: there is nobody to tell. Or
 		// the platform has changed what it demands. What there is now gets its turn.
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
@@ -152,9 +152,10 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 }
 
 // attempt judges what is published by the rules of the platform, and then carries out
-// the plan for an object. A panic ends the part in which it happens, and no other.
-func (r *ArtifactRepositoryReconciler) attempt(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
-	judgement, err := contained(whole, func(ctx context.Context) (*judgement, error) {
+// the plan for an object. A panic ends the part in which it happens, and no other, and
+// so does the end of one of the contexts.
+func (r *ArtifactRepositoryReconciler) attempt(judging, whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
+	judgement, err := contained(judging, func(ctx context.Context) (*judgement, error) {
 		return r.judgeByPlatform(ctx, obj, around), nil
 	})
 	if err != nil {

@@ -40,8 +40,9 @@ type attention struct {
 }
 
 type note struct {
-	// cancel ends the attempt that is under way.
-	cancel context.CancelFunc
+	// cancel ends the attempt that is under way, and leave all of it but the judgement by
+	// the platform.
+	cancel, leave context.CancelFunc
 	// refused is the last failure that only another digest heals.
 	refused *bridge.Refusal
 	// inspected is when the stored bytes were last read to their end.
@@ -68,21 +69,33 @@ func (a *attention) on(key types.NamespacedName, do func(*note)) {
 	do(n)
 }
 
-// begin notes that an attempt is under way. Its context ends with end, or when it
-// is interrupted.
-func (a *attention) begin(ctx context.Context, key types.NamespacedName) (_ context.Context, end func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	a.on(key, func(n *note) { n.cancel = cancel })
-	return ctx, cancel
+// begin notes that an attempt is under way. Its contexts end with end, or when it
+// is interrupted: that of the judgement by the platform, and that of the rest.
+func (a *attention) begin(ctx context.Context, key types.NamespacedName) (judging, attempting context.Context, end func()) {
+	judging, end = context.WithCancel(ctx)
+	attempting, leave := context.WithCancel(judging)
+	a.on(key, func(n *note) { n.cancel, n.leave = end, leave })
+	return judging, attempting, end
 }
 
 // interrupt ends the attempt that is under way for an object, because what it
 // started from holds no longer.
 func (a *attention) interrupt(key types.NamespacedName) {
+	a.end(key, func(n *note) context.CancelFunc { return n.cancel })
+}
+
+// abandon ends what is under way for an object that is deleted, but the judgement by the
+// platform. The object may be one that left the shard: whoever changes its labels all the
+// time must not keep published by that what the platform rejects.
+func (a *attention) abandon(key types.NamespacedName) {
+	a.end(key, func(n *note) context.CancelFunc { return n.leave })
+}
+
+func (a *attention) end(key types.NamespacedName, which func(*note) context.CancelFunc) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if n, ok := a.notes[key]; ok && n.cancel != nil {
-		n.cancel()
+	if n, ok := a.notes[key]; ok && which(n) != nil {
+		which(n)()
 	}
 }
 

@@ -77,7 +77,7 @@ func withoutClient(t *testing.T) *ArtifactRepositoryReconciler {
 func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
 	g := NewWithT(t)
 	r := withoutClient(t)
-	a := r.attempt(t.Context(), publishedObject(), governedBy("other.example/**"))
+	a := r.attempt(t.Context(), t.Context(), publishedObject(), governedBy("other.example/**"))
 	g.Expect(a.rejected()).To(BeTrue(), "%v", a.err)
 	g.Expect(a.err).To(MatchError(ContainSubstring("no TrustPolicy that enforces lists the image")))
 }
@@ -89,7 +89,7 @@ func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T)
 	around.Namespace.Labels = nil
 	around.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
 	around.OwnPolicy.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
-	a := r.attempt(t.Context(), obj, around)
+	a := r.attempt(t.Context(), t.Context(), obj, around)
 	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
 	g.Expect(a.plan.Action).To(Equal(Withdraw))
 	record(obj, a)
@@ -101,7 +101,7 @@ func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
 	obj := publishedObject()
 	obj.Status = v1alpha1.ArtifactRepositoryStatus{}
 	r := withoutClient(t)
-	a := r.attempt(t.Context(), obj, governedBy("**"))
+	a := r.attempt(t.Context(), t.Context(), obj, governedBy("**"))
 	g.Expect(a.plan.Action).To(Equal(Refuse))
 	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
 	g.Expect(fault.Of(a.err, "").Class).To(Equal(fault.Retry))

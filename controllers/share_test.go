@@ -17,14 +17,19 @@ limitations under the License.
 package controllers_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/runtime/conditions"
@@ -209,6 +214,49 @@ func TestATenantWhoseRegistriesHangKeepsNobodyFromAnother(t *testing.T) {
 	}
 
 	s.publishes("app", "1.0.0")
+}
+
+// An object that leaves a shard is deleted, for all that the shard sees. What it has
+// published is judged to the end all the same.
+func TestAnObjectThatChangesItsShardAllTheTimeKeepsNothingPublished(t *testing.T) {
+	const key = "sharding.fluxcd.io/key"
+	s := newScene(t)
+	selector, err := labels.Parse(key + " notin (other)")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	s.shard, s.labelKeys = selector, []string{key}
+	s.start()
+	s.push("app:1", version("1"))
+	s.ofImage("app", v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Tag: "1"})
+	s.waitPublished("app", "1@")
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		select { // as far away as many registries are
+		case <-r.Context().Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+		return false
+	})
+	var flipping sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	defer flipping.Wait()
+	defer stop()
+	flipping.Go(func() {
+		for shard := "other"; ctx.Err() == nil; {
+			obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "app"}}
+			patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, key, shard)
+			if s.client.Patch(ctx, obj, client.RawPatch(types.MergePatchType, []byte(patch))) == nil {
+				shard = map[string]string{"other": "one", "one": "other"}[shard]
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	s.platformKeys("release", newSigner(t))
+
+	s.govern("policy", signedBy("release"))
+
+	s.eventually(func(g Gomega) { g.Expect(s.external("app").Status.Artifact).To(BeNil()) })
 }
 
 // What asks a registry for nothing does not wait for it.

@@ -113,16 +113,16 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
 		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
-		Watches(&v1alpha1.ArtifactRepository{}, r.interrupter(itself), builder.WithPredicates(deletion())).
+		Watches(&v1alpha1.ArtifactRepository{}, interrupter(itself, r.attention.abandon), builder.WithPredicates(deletion())).
 		Watches(&sourcev1.ExternalArtifact{}, asItIs(r.drifted)).
 		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
 		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
 		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
-		Watches(&corev1.Namespace{}, r.interrupter(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
+		Watches(&corev1.Namespace{}, interrupter(r.ofNamespace, r.attention.interrupt), builder.WithPredicates(changed(labelsOf))).
 		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.TrustPolicy{}, r.interrupter(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.TrustPolicy{}, interrupter(r.ofTrustPolicy, r.attention.interrupt), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
-		Watches(&corev1.Secret{}, r.interrupter(r.ofPlatformSecret), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
+		Watches(&corev1.Secret{}, interrupter(r.ofPlatformSecret, r.attention.interrupt), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
@@ -351,15 +351,15 @@ func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types
 	return err == nil && external != nil && external.UID == uid
 }
 
-// interrupter ends the attempts that an event overtakes: at what find finds for the
-// object as it was and as it is. An attempt may last as long as a tenant lets it,
+// interrupter ends, as end does, the attempts that an event overtakes: at what find finds
+// for the object as it was and as it is. An attempt may last as long as a tenant lets it,
 // and neither his object's deletion nor the platform's rules wait for that. What
 // harmless events would find must not come here, or it never comes to an end.
-func (r *ArtifactRepositoryReconciler) interrupter(find handler.MapFunc) handler.EventHandler {
+func interrupter(find handler.MapFunc, end func(types.NamespacedName)) handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[ctrl.Request]
 	interrupt := func(ctx context.Context, obj client.Object) {
 		for _, request := range find(ctx, obj) {
-			r.attention.interrupt(request.NamespacedName)
+			end(request.NamespacedName)
 		}
 	}
 	return handler.Funcs{
