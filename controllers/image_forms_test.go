@@ -126,6 +126,42 @@ func TestADigestIsFetchedOnce(t *testing.T) {
 	gone[imagev1.ImagePolicy](s, "app")(g)
 }
 
+// The tag beside a digest is a name for people: the registry may lack it, or have
+// moved it.
+func TestATagBesideADigestIsNeverAskedFor(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	digest, _ := s.push("app:1.0.0", version("1"))
+	s.push("app:moved", version("2"))
+	for _, tag := range []string{"released", "moved"} {
+		s.ofImage(tag, v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Tag: tag, Digest: digest.String(), Interval: second})
+		s.expectServed(s.waitPublished(tag, tag+"@"+digest.String()).Status.Artifact)
+		s.reconciled(tag)
+		g.Expect(s.record(tag).Status.LatestRef).To(Equal(&imagev1.ImageRef{Name: s.image("app"), Tag: tag, Digest: digest.String()}))
+		g.Expect(conditions.GetMessage(s.record(tag), meta.ReadyCondition)).NotTo(ContainSubstring("pinned"))
+		s.registry.Forget()
+		s.reconciled(tag)
+		g.Expect(s.registry.Requests()).To(BeEmpty())
+	}
+
+	// Another name for the same bytes asks for nothing, nor does none.
+	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "1.0.0" })
+	s.waitPublished("moved", "1.0.0@"+digest.String())
+	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "" })
+	s.waitPublished("moved", digest.String())
+	g.Expect(s.registry.Requests()).To(BeEmpty())
+}
+
+func TestATagBesideADigestDoesNotPromiseAnotherVersionOfAChart(t *testing.T) {
+	s := startScene(t)
+	pushed, err := publish.Registry{Host: s.registry.Host()}.Helm("team", publish.Chart{Name: "orders", Version: "1.4.2"})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	digest := pushed.Manifest.Digest
+	for tag, revision := range map[string]string{"1.4": digest, "1.4.2": "1.4.2@" + digest, "stable": "stable@" + digest} {
+		s.ofImage("orders-"+tag, v1alpha1.ArtifactRepositorySpec{Image: s.image("orders"), Tag: tag, Digest: digest})
+		s.waitPublished("orders-"+tag, revision)
+	}
+}
+
 func TestWhatTheRegistryDoesNotHave(t *testing.T) {
 	for sentence, spec := range map[string]v1alpha1.ArtifactRepositorySpec{
 		"a tag":    {Tag: "none"},

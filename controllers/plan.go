@@ -67,7 +67,8 @@ type Plan struct {
 	Timeout time.Duration
 	// Repository to publish from.
 	Repository name.Repository
-	// Tag to publish; empty with a pin.
+	// Tag to publish or, where the spec names the digest, what that is called; empty
+	// with a pin.
 	Tag string
 	// Digest to publish, if it is known; zero: whatever Tag points at.
 	Digest v1.Hash
@@ -221,13 +222,14 @@ func (p *Plan) pick(policy string, latest *imagev1.ImageRef) error {
 	return nil
 }
 
-// pin fills in the digest of the spec, whatever the policy picks.
+// pin fills in the digest of the spec, whatever the policy picks. The tag of a
+// spec without a policy only names it.
 func (p *Plan) pin(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
 	digest, err := reference.ParseDigest(obj.Spec.Digest)
 	if err != nil {
 		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.digest is %s: %w", fault.Quote(obj.Spec.Digest), err)
 	}
-	p.Digest = digest
+	p.Digest, p.Tag = digest, obj.Spec.Tag
 	switch {
 	case policyName(obj) == "":
 	case policy == nil || policy.Status.LatestRef == nil:

@@ -97,6 +97,14 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 				g.Expect(p.Note).To(BeEmpty())
 			},
 		},
+		"a digest under the tag beside it": {
+			change: func(p *proposal) { p.spec.Digest = digestA },
+			want: func(g Gomega, p controllers.Plan) {
+				g.Expect(p.Digest.String()).To(Equal(digestA))
+				g.Expect(p.Tag).To(Equal("1.0.0"))
+				g.Expect(p.Note).To(BeEmpty())
+			},
+		},
 		"an image with the prefix of Flux's sources": {
 			change: func(p *proposal) { p.spec.Image = "oci://localhost:5000/org/app" },
 			want: func(g Gomega, p controllers.Plan) {

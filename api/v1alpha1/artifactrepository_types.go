@@ -52,7 +52,7 @@ const MaxSettingsBytes = 72 << 10
 // +kubebuilder:validation:XValidation:rule="!has(self.imagePolicyRef) || (!has(self.provider) && !has(self.secretRef) && !has(self.serviceAccountName) && !has(self.certSecretRef) && !has(self.proxySecretRef) && !has(self.insecure))",message="provider, secretRef, serviceAccountName, certSecretRef, proxySecretRef and insecure go with image only: with imagePolicyRef they are set on the ImageRepository"
 // +kubebuilder:validation:XValidation:rule="(!has(self.secretRef) || size(self.secretRef.name) > 0) && (!has(self.certSecretRef) || size(self.certSecretRef.name) > 0) && (!has(self.proxySecretRef) || size(self.proxySecretRef.name) > 0)",message="secretRef.name, certSecretRef.name and proxySecretRef.name must each name a Secret of this namespace: remove the one that is empty"
 // +kubebuilder:validation:XValidation:rule="!has(self.image) || has(self.tag) || has(self.digest) || has(self.policy)",message="with image, set one of tag, digest and policy: there is no default tag"
-// +kubebuilder:validation:XValidation:rule="!has(self.tag) || (!has(self.digest) && !has(self.policy))",message="tag goes alone: remove digest and policy, or remove tag (digest beside policy is the pin)"
+// +kubebuilder:validation:XValidation:rule="!has(self.tag) || !has(self.policy)",message="tag and policy exclude each other: remove tag, or remove policy and filterTags (to pin what policy picks, set digest)"
 // +kubebuilder:validation:XValidation:rule="!has(self.filterTags) || has(self.policy)",message="filterTags needs policy: it filters the tags that policy orders"
 // +kubebuilder:validation:XValidation:rule="!has(self.policy) || [has(self.policy.semver), has(self.policy.alphabetical), has(self.policy.numerical)].filter(x, x).size() == 1",message="set exactly one of policy.semver, policy.alphabetical and policy.numerical"
 type ArtifactRepositorySpec struct {
@@ -61,8 +61,7 @@ type ArtifactRepositorySpec struct {
 	// image comes from, else 10m.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('8760h')",message="interval must be at least 1s and at most 8760h, which is a year"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')",message="interval must be a duration such as 10m or 1h30m, at least 1s and at most 8760h, which is a year"
 	// +optional
 	Interval *metav1.Duration `json:"interval,omitempty"`
 
@@ -70,8 +69,7 @@ type ArtifactRepositorySpec struct {
 	// less than 1h. Unset: 60s.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(ms|s|m))+$"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) < duration('1h')",message="timeout must be at least 1ms and less than 1h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m))+$') && duration(self) >= duration('1ms') && duration(self) < duration('1h')",message="timeout must be a duration such as 90s or 1m30s, at least 1ms and less than 1h, and without hours"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
@@ -98,10 +96,12 @@ type ArtifactRepositorySpec struct {
 	Image string `json:"image,omitempty"`
 
 	// Tag is the tag to publish; it is looked at again each interval, because
-	// tags move. With image only.
+	// tags move. With image only. Beside digest it is only what the digest is
+	// called, in the revision: the registry is never asked for it.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="!self.matches('(^|@)sha[0-9]+:')",message="tag must not contain a digest: put it into spec.digest, beside or in place of tag"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$') || self.matches('(^|@)sha[0-9]+:')",message="tag must be a tag such as v1.0.0: at most 128 letters, digits and the characters . _ - and none of . - at its beginning (Helm writes _ for the + of a version)"
 	// +optional
 	Tag string `json:"tag,omitempty"`
 
@@ -109,7 +109,7 @@ type ArtifactRepositorySpec struct {
 	// the pin: exactly this is published, whatever the policy picks.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:Pattern=`^sha256:[a-f0-9]{64}$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[a-f0-9]{64}$')",message="digest must be sha256: and 64 hexadecimal digits in lower case, and nothing else: put a tag into spec.tag, and the repository into spec.image"
 	// +optional
 	Digest string `json:"digest,omitempty"`
 
@@ -170,7 +170,7 @@ type ArtifactRepositorySpec struct {
 	// os/architecture/variant. Unset: linux/amd64.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$')",message="platform must be os/architecture or os/architecture/variant in lower case, such as linux/amd64 or linux/arm/v7"
 	// +optional
 	Platform string `json:"platform,omitempty"`
 

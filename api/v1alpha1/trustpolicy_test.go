@@ -108,7 +108,7 @@ func TestTheServerRefusesTrustPolicies(t *testing.T) {
 		"a size that is none":           {`{` + base + `, maxArtifactBytes: much}`, "spec.maxArtifactBytes"},
 		"an authority twice":            {`{` + base + `, authorities: [{name: a, verify: {secretRef: {name: k}}}, {name: a, verify: {secretRef: {name: l}}}]}`, "Duplicate value"},
 		"an authority without a name":   {`{` + base + `, authorities: [{verify: {secretRef: {name: k}}}]}`, "authorities[0].name: Required"},
-		"an authority in capitals":      {`{` + base + `, authorities: [{name: Key, verify: {secretRef: {name: k}}}]}`, "should match"},
+		"an authority in capitals":      {`{` + base + `, authorities: [{name: Key, verify: {secretRef: {name: k}}}]}`, "the name of an authority must have lower case letters"},
 		"an authority for anybody":      {`{` + base + `, authorities: [{name: a, verify: {provider: cosign}}]}`, keyless},
 		"an authority with no identity": {`{` + base + `, authorities: [{name: a, verify: {provider: cosign, matchOIDCIdentity: []}}]}`, keyless},
 		"notation without a Secret":     {`{` + base + `, authorities: [{name: a, verify: {provider: notation}}]}`, "notation needs secretRef"},

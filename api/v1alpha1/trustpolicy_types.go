@@ -126,7 +126,7 @@ type TrustAuthority struct {
 	// Name by which conditions, events and histories call the authority.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="the name of an authority must have lower case letters, digits and dashes only, and no dash at either end, such as release-key"
 	// +required
 	Name string `json:"name"`
 

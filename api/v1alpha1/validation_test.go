@@ -105,11 +105,12 @@ func TestTheServerAccepts(t *testing.T) {
 		"a policy of the namespace, pinned": `{imagePolicyRef: {name: app}, digest: "` + digest + `"}`,
 		"a tag":                             `{image: ghcr.io/org/app, tag: "1.0.0"}`,
 		"a tag with every character that tags may have": `{image: ghcr.io/org/app, tag: _Main-1.0_rc.1}`,
-		"a digest":                       `{image: ghcr.io/org/app, digest: "` + digest + `"}`,
-		"a range of versions":            `{image: ghcr.io/org/app, policy: {semver: {range: ">=1.0.0"}}}`,
-		"a range of versions, pinned":    `{image: ghcr.io/org/app, policy: {semver: {range: 1.x}}, digest: "` + digest + `"}`,
-		"the last of the alphabet":       `{image: ghcr.io/org/app, policy: {alphabetical: {order: desc}}}`,
-		"an order that is not spelt out": `{image: ghcr.io/org/app, policy: {alphabetical: {}}}`,
+		"a digest":                        `{image: ghcr.io/org/app, digest: "` + digest + `"}`,
+		"a digest, and what it is called": `{image: ghcr.io/org/app, tag: "1.0.0", digest: "` + digest + `"}`,
+		"a range of versions":             `{image: ghcr.io/org/app, policy: {semver: {range: ">=1.0.0"}}}`,
+		"a range of versions, pinned":     `{image: ghcr.io/org/app, policy: {semver: {range: 1.x}}, digest: "` + digest + `"}`,
+		"the last of the alphabet":        `{image: ghcr.io/org/app, policy: {alphabetical: {order: desc}}}`,
+		"an order that is not spelt out":  `{image: ghcr.io/org/app, policy: {alphabetical: {}}}`,
 		"the highest number in a part of the tags": `
 image: ghcr.io/org/app
 filterTags: {pattern: '^main-[a-f0-9]+-(?P<ts>[0-9]+)$', extract: '$ts'}
@@ -157,7 +158,11 @@ func TestTheServerRefuses(t *testing.T) {
 		imageOnly   = "tag, policy and filterTags go with image only"
 		accessOnly  = "go with image only: with imagePolicyRef they are set on the ImageRepository"
 		noDefault   = "with image, set one of tag, digest and policy: there is no default tag"
-		tagAlone    = "tag goes alone: remove digest and policy, or remove tag"
+		tagOrPolicy = "tag and policy exclude each other"
+		notATag     = "tag must be a tag such as v1.0.0"
+		tagDigest   = "tag must not contain a digest: put it into spec.digest"
+		notADigest  = "digest must be sha256: and 64 hexadecimal digits in lower case"
+		platforms   = "platform must be os/architecture or os/architecture/variant"
 		filterNeeds = "filterTags needs policy"
 		oneOrder    = "set exactly one of policy.semver, policy.alphabetical and policy.numerical"
 		noDigest    = "image must not contain a digest: put it into spec.digest"
@@ -191,9 +196,8 @@ func TestTheServerRefuses(t *testing.T) {
 
 		"an image and nothing that picks":       {spec: `image: ghcr.io/org/app`, words: []string{noDefault}, alone: true},
 		"an image and a filter":                 {spec: `{image: ghcr.io/org/app, filterTags: {pattern: a}}`, words: []string{noDefault, filterNeeds}},
-		"a tag and a digest":                    {spec: `{image: ghcr.io/org/app, tag: "1", digest: "` + digest + `"}`, words: []string{tagAlone, "digest beside policy is the pin"}, alone: true},
-		"a tag and an order":                    {spec: `{image: ghcr.io/org/app, tag: "1", policy: {semver: {range: "*"}}}`, words: []string{tagAlone}, alone: true},
-		"a tag, a digest and an order":          {spec: `{image: ghcr.io/org/app, tag: "1", digest: "` + digest + `", policy: {semver: {range: "*"}}}`, words: []string{tagAlone}, alone: true},
+		"a tag and an order":                    {spec: `{image: ghcr.io/org/app, tag: "1", policy: {semver: {range: "*"}}}`, words: []string{tagOrPolicy}, alone: true},
+		"a tag, a digest and an order":          {spec: `{image: ghcr.io/org/app, tag: "1", digest: "` + digest + `", policy: {semver: {range: "*"}}}`, words: []string{tagOrPolicy}, alone: true},
 		"a tag and a filter":                    {spec: `{image: ghcr.io/org/app, tag: "1", filterTags: {pattern: a}}`, words: []string{filterNeeds}, alone: true},
 		"a digest and a filter":                 {spec: `{image: ghcr.io/org/app, digest: "` + digest + `", filterTags: {pattern: a}}`, words: []string{filterNeeds}, alone: true},
 		"an order of no kind":                   {spec: `{image: ghcr.io/org/app, policy: {}}`, words: []string{oneOrder}, alone: true},
@@ -237,25 +241,32 @@ func TestTheServerRefuses(t *testing.T) {
 		"an image with a port that is none":    {spec: `{image: "localhost:http/app", tag: "1"}`, words: []string{noName}, alone: true},
 		"an image with somebody's name in it":  {spec: `{image: "user:password@ghcr.io/app", tag: "1"}`, words: []string{noDigest}},
 		"a tag of nothing":                     {spec: `{image: ghcr.io/org/app, tag: ""}`, words: []string{"spec.tag"}},
-		"a tag that starts with a dot":         {spec: `{image: ghcr.io/org/app, tag: ".1"}`, words: []string{"spec.tag", "should match"}},
-		"a tag that is a path":                 {spec: `{image: ghcr.io/org/app, tag: "../1"}`, words: []string{"spec.tag", "should match"}},
-		"a tag of 129 characters":              {spec: `{image: ghcr.io/org/app, tag: ` + strings.Repeat("a", 129) + `}`, words: []string{"spec.tag", "may not be more than 128"}},
+		"a tag that starts with a dot":         {spec: `{image: ghcr.io/org/app, tag: ".1"}`, words: []string{notATag}, alone: true},
+		"a tag that is a path":                 {spec: `{image: ghcr.io/org/app, tag: "../1"}`, words: []string{notATag}, alone: true},
+		"a tag of 129 characters":              {spec: `{image: ghcr.io/org/app, tag: ` + strings.Repeat("a", 129) + `}`, words: []string{notATag, "at most 128"}, alone: true},
+		"a tag with a digest":                  {spec: `{image: ghcr.io/org/app, tag: "v1@` + digest + `"}`, words: []string{tagDigest}, alone: true},
+		"a long tag with a digest":             {spec: `{image: ghcr.io/org/app, tag: "` + strings.Repeat("a", 128) + "@" + digest + `"}`, words: []string{tagDigest}, alone: true},
+		"a tag with a digest, beside it":       {spec: `{image: ghcr.io/org/app, tag: "v1@` + digest + `", digest: "` + digest + `"}`, words: []string{tagDigest}, alone: true},
+		"a tag that is a digest":               {spec: `{image: ghcr.io/org/app, tag: "` + digest + `"}`, words: []string{tagDigest}, alone: true},
+		"a tag of a whole reference":           {spec: `{image: ghcr.io/org/app, tag: "ghcr.io/org/app:v1"}`, words: []string{notATag}, alone: true},
+		"a tag with the plus sign of a chart":  {spec: `{image: ghcr.io/org/app, tag: "1.0.0+up1"}`, words: []string{notATag, "Helm writes _ for the + of a version"}, alone: true},
+		"a digest with a tag":                  {spec: `{image: ghcr.io/org/app, digest: "v1@` + digest + `"}`, words: []string{notADigest, "put a tag into spec.tag"}, alone: true},
 		"a digest of nothing":                  {spec: `{image: ghcr.io/org/app, digest: ""}`, words: []string{"spec.digest"}},
-		"a digest without its algorithm":       {spec: `{image: ghcr.io/org/app, digest: ` + strings.Repeat("a", 64) + `}`, words: []string{"spec.digest", "should match"}},
-		"a digest that is cut":                 {spec: `{image: ghcr.io/org/app, digest: "sha256:abc"}`, words: []string{"spec.digest", "should match"}},
-		"a digest in capitals":                 {spec: `{image: ghcr.io/org/app, digest: "sha256:` + strings.Repeat("A", 64) + `"}`, words: []string{"spec.digest", "should match"}},
-		"a digest of another algorithm":        {spec: `{image: ghcr.io/org/app, digest: "sha512:` + strings.Repeat("a", 128) + `"}`, words: []string{"spec.digest", "should match"}},
+		"a digest without its algorithm":       {spec: `{image: ghcr.io/org/app, digest: ` + strings.Repeat("a", 64) + `}`, words: []string{notADigest}, alone: true},
+		"a digest that is cut":                 {spec: `{image: ghcr.io/org/app, digest: "sha256:abc"}`, words: []string{notADigest}, alone: true},
+		"a digest in capitals":                 {spec: `{image: ghcr.io/org/app, digest: "sha256:` + strings.Repeat("A", 64) + `"}`, words: []string{notADigest}, alone: true},
+		"a digest of another algorithm":        {spec: `{image: ghcr.io/org/app, digest: "sha512:` + strings.Repeat("a", 128) + `"}`, words: []string{notADigest}, alone: true},
 		"a login of an empty name":             {spec: `{image: ghcr.io/org/app, tag: "1", secretRef: {name: ""}}`, words: []string{noSecret}, alone: true},
 		"certificates of an empty name":        {spec: `{image: ghcr.io/org/app, tag: "1", certSecretRef: {name: ""}}`, words: []string{noSecret}, alone: true},
 		"a proxy of an empty name":             {spec: `{image: ghcr.io/org/app, tag: "1", proxySecretRef: {name: ""}}`, words: []string{noSecret}, alone: true},
 		"a login without a name":               {spec: `{image: ghcr.io/org/app, tag: "1", secretRef: {}}`, words: []string{"spec.secretRef.name", "Required"}},
 		"a cloud that is not known":            {spec: `{image: ghcr.io/org/app, tag: "1", provider: alibaba}`, words: []string{"spec.provider", `"generic", "aws", "azure", "gcp"`}},
 		"a format that is not known":           {spec: `{imagePolicyRef: {name: app}, format: Zip}`, words: []string{"spec.format", `"Auto"`}},
-		"a platform without an architecture":   {spec: `{imagePolicyRef: {name: app}, platform: linux}`, words: []string{"spec.platform"}},
+		"a platform without an architecture":   {spec: `{imagePolicyRef: {name: app}, platform: linux}`, words: []string{platforms}, alone: true},
 		"an operation that is not known":       {spec: `{imagePolicyRef: {name: app}, layerSelector: {operation: move}}`, words: []string{"spec.layerSelector.operation", `"extract", "copy"`}},
-		"an interval without a unit":           {spec: `{imagePolicyRef: {name: app}, interval: "10"}`, words: []string{"spec.interval", "should match"}},
-		"an interval below zero":               {spec: `{imagePolicyRef: {name: app}, interval: -10m}`, words: []string{"spec.interval", "should match"}},
-		"a timeout of hours":                   {spec: `{imagePolicyRef: {name: app}, timeout: 1h}`, words: []string{"spec.timeout", "should match"}},
+		"an interval without a unit":           {spec: `{imagePolicyRef: {name: app}, interval: "10"}`, words: []string{"interval must be a duration such as 10m"}, alone: true},
+		"an interval below zero":               {spec: `{imagePolicyRef: {name: app}, interval: -10m}`, words: []string{"interval must be a duration such as 10m"}, alone: true},
+		"a timeout of hours":                   {spec: `{imagePolicyRef: {name: app}, timeout: 1h}`, words: []string{"timeout must be a duration such as 90s", "less than 1h"}, alone: true},
 		"an interval of less than a second":    {spec: `{imagePolicyRef: {name: app}, interval: 999ms}`, words: []string{"spec.interval", "at least 1s"}, alone: true},
 		"an interval of nothing":               {spec: `{imagePolicyRef: {name: app}, interval: 0s}`, words: []string{"spec.interval", "at least 1s"}, alone: true},
 		"an interval of more than a year":      {spec: `{imagePolicyRef: {name: app}, interval: 8760h1ms}`, words: []string{"spec.interval", "at most 8760h"}, alone: true},
