@@ -28,6 +28,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
+	"github.com/sigstore/cosign/v3/pkg/oci/mutate"
+	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
+	cstatic "github.com/sigstore/cosign/v3/pkg/oci/static"
 
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
@@ -96,6 +99,75 @@ func (i *image) serveAt(part, body string, header http.Header) {
 		_, _ = w.Write([]byte(body)) // the test reads it
 		return true
 	})
+}
+
+// TestWhatIsNotReadIsNamed holds that an image with signatures of another kind is not
+// called unsigned.
+func TestWhatIsNotReadIsNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		sign     func(t *testing.T, i *image, by pair)
+		notation bool // is demanded
+		words    string
+	}{
+		"a legacy signature that cosign stored as a referrer": {
+			sign:  func(t *testing.T, i *image, by pair) { i.attachLegacyReferrer(t, by) },
+			words: "a legacy cosign signature that is stored as a referrer",
+		},
+		"the same, as a registry lists it that knows no artifactType": {
+			sign: func(t *testing.T, i *image, _ pair) {
+				manifest := i.referrer(t, "", i.blob(t, []byte("{}"), "application/vnd.dev.cosign.simplesigning.v1+json"))
+				delete(manifest, "artifactType")
+				i.putUnderTag(t, manifest, string(types.OCIConfigJSON))
+			},
+			words: "a legacy cosign signature that is stored as a referrer",
+		},
+		"a signature of Notation": {
+			sign: func(t *testing.T, i *image, _ pair) {
+				i.attachNotation(t, newNotary(t, "any").sign(t, notationOptions{target: i.descriptor}), "")
+			},
+			words: "a signature of Notation, where one of cosign is expected",
+		},
+		"a bundle where Notation is demanded": {
+			sign: func(t *testing.T, i *image, by pair) {
+				i.attachBundle(t, keyBundle(t, by, statement(t, i.digest, signPredicate)))
+			},
+			notation: true, words: "a Sigstore bundle, where a signature of Notation is expected",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			i, by, demand := keyed(t, serve(t, true))
+			if c.notation {
+				demand = newNotary(t, "any").demand(policy(t, "strict", nil))
+			}
+			c.sign(t, i, by)
+			_, err := i.verify(t, demand)
+			expectDenied(g, err, trust.Rejected, c.words)
+			g.Expect(err.Error()).NotTo(ContainSubstring("it is not signed"))
+
+			// It hides no good signature.
+			if !c.notation {
+				i.signLegacy(t, by)
+				_, err = i.verify(t, demand)
+				g.Expect(err).NotTo(HaveOccurred())
+			}
+		})
+	}
+}
+
+// attachLegacyReferrer stores a legacy signature with the code of cosign itself, as
+// with --registry-referrers-mode=oci-1-1.
+func (i *image) attachLegacyReferrer(t *testing.T, by pair) {
+	t.Helper()
+	g := NewWithT(t)
+	digest, text := i.repository.Digest(i.digest.String()), claim(t, i, i.digest)
+	entity, err := ociremote.SignedEntity(digest)
+	g.Expect(err).NotTo(HaveOccurred())
+	added, err := cstatic.NewSignature(text, base64.StdEncoding.EncodeToString(by.sign(t, text)))
+	g.Expect(err).NotTo(HaveOccurred())
+	entity, err = mutate.AttachSignatureToEntity(entity, added)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(ociremote.WriteSignaturesExperimentalOCI(digest, entity)).To(Succeed())
 }
 
 // TestWhatIsUnderATagOfSignatures holds that only bytes that somebody vouches for count

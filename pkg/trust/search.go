@@ -52,6 +52,15 @@ func workOf(document []byte) int {
 	return len(document) + valueWork*bytes.Count(document, []byte(","))
 }
 
+const (
+	// legacyReferrerType is the artifactType of a legacy signature that cosign stores
+	// with --registry-referrers-mode=oci-1-1.
+	legacyReferrerType = "application/vnd.dev.cosign.artifact.sig.v1+json"
+	// legacyReferrer says what such a signature is.
+	legacyReferrer = "a legacy cosign signature that is stored as a referrer, which is not read: " +
+		"sign with cosign 3 or flux bundle, or without --registry-referrers-mode"
+)
+
 // signed is one signature of the subject, of one of two kinds.
 type signed struct {
 	digest   v1.Hash
@@ -187,8 +196,12 @@ func (s *search) referrers(ctx context.Context, listed []referrer, where Format)
 			s.report(forBoth, "%s", descriptor.malformed)
 			continue
 		}
+		if s.seen[descriptor.Digest.String()] {
+			continue
+		}
 		of := kindOf(descriptor) & s.needs()
-		if of == 0 || s.seen[descriptor.Digest.String()] {
+		if of == 0 {
+			s.pass(descriptor)
 			continue
 		}
 		s.seen[descriptor.Digest.String()] = true
@@ -202,6 +215,27 @@ func (s *search) referrers(ctx context.Context, listed []referrer, where Format)
 		if err := s.open(ctx, descriptor, of, where); err != nil {
 			s.note(of, err)
 		}
+	}
+}
+
+// pass says what a referrer is that nobody reads, where a person may take it for the
+// signature that is missing.
+func (s *search) pass(d referrer) {
+	if d.ArtifactType == legacyReferrerType {
+		s.report(forCosign, "%s", legacyReferrer)
+	} else {
+		s.mismatch(kindOf(d))
+	}
+	s.seen[d.Digest.String()] = true
+}
+
+// mismatch says that a signature is of another kind than is wanted.
+func (s *search) mismatch(is kind) {
+	switch is {
+	case forNotation:
+		s.report(forCosign, "a signature of Notation, where one of cosign is expected")
+	case forCosign:
+		s.report(forNotation, "a Sigstore bundle, where a signature of Notation is expected")
 	}
 }
 
@@ -280,11 +314,19 @@ func (s *search) open(ctx context.Context, descriptor referrer, of kind, where F
 		s.report(of, "a referrer that is not a manifest: %s", fault.Words(err.Error()))
 		return nil
 	}
+	isBundle := len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType)
+	isNotation := m.ArtifactType == notationType || m.Config.MediaType == notationType
 	switch {
-	case of&forCosign != 0 && len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType):
+	case isBundle && of&forCosign != 0:
 		return s.openBundle(ctx, m.Layers[0], where)
-	case of&forNotation != 0 && (m.ArtifactType == notationType || m.Config.MediaType == notationType):
+	case isNotation && of&forNotation != 0:
 		return s.openNotation(ctx, m)
+	case isBundle:
+		s.mismatch(forCosign)
+	case isNotation:
+		s.mismatch(forNotation)
+	case of&forCosign != 0 && slices.ContainsFunc(m.Layers, func(l v1.Descriptor) bool { return l.MediaType == ctypes.SimpleSigningMediaType }):
+		s.report(forCosign, "%s", legacyReferrer)
 	case kindOf(descriptor) != forBoth: // it was listed as a signature
 		s.report(of, "a signature whose manifest does not hold one")
 	}
