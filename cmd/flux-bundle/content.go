@@ -116,6 +116,37 @@ func (r origin) request(content format.Options, by trust.Verifier) bridge.Reques
 	return bridge.Request{Repository: watchedRepository{r.repository, r.app}, Tag: r.tag, Digest: r.digest, Content: content, Verifier: by}
 }
 
+// read reads an artifact as the controller would.
+func (r origin) read(ctx context.Context, content format.Options, by trust.Verifier, scratch string) (bridge.Reading, error) {
+	reading, err := bridge.Read(ctx, r.request(content, by), scratch)
+	return reading, inFlags(err)
+}
+
+// inFlags names flags of this command where an error of code that the controller
+// uses, too, names fields of its kinds.
+func inFlags(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{err: err, words: flagNames().Replace(err.Error())}
+}
+
+// flagNames replaces words about fields by words about flags.
+func flagNames() *strings.Replacer {
+	return strings.NewReplacer(
+		"let the ImageRepository's exclusionList leave out such tags", "give the tag or digest of that image",
+		"spec.format", "--format",
+		"spec.platform", "--platform",
+		"spec.ignore", "--ignore-paths",
+		"spec.timeout", "--timeout",
+		"spec.layerSelector.operation", "--layer-operation",
+		"spec.layerSelector", "--layer-media-type",
+		"set mediaType to", "set --layer-media-type to",
+		"with operation: ", "with --layer-operation ",
+		" of matchOIDCIdentity", " of the certificate",
+	)
+}
+
 // baseName is the last element of the repository's name.
 func (r origin) baseName() string { return path.Base(r.repository.Name()) }
 

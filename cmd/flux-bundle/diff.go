@@ -35,7 +35,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -253,7 +252,7 @@ func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions
 	}
 	packed, err := format.Pack(ctx, from.root, o.scratch, a.packOptions(o.content.ignorePaths))
 	if err != nil {
-		return err
+		return inFlags(err)
 	}
 	s.shown = sideShown{Path: path, Published: packed.Digest.String(), Format: v1alpha1.FormatFlux}
 	s.tree, err = readTree(ctx, packed.Path, s.root)
@@ -266,7 +265,7 @@ func (a *app) readReference(ctx context.Context, s *side, text string, o sideOpt
 		return err
 	}
 	options := o.content.options(a.flags.limits)
-	reading, err := bridge.Read(ctx, from.request(options, trust.NoDemands{}), o.scratch)
+	reading, err := from.read(ctx, options, trust.NoDemands{}, o.scratch)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (a *app) inspect(ctx context.Context, reference string, o format.Options, o
 	}
 	return inScratch(func(scratch string) error {
 		o.Report = &format.Report{}
-		reading, refusal := bridge.Read(ctx, from.request(o, trust.NoDemands{}), scratch)
+		reading, refusal := from.read(ctx, o, trust.NoDemands{}, scratch)
 		if reading.Raw == nil {
 			return refusal
 		}

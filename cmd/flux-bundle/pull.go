@@ -28,7 +28,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/format"
 )
 
@@ -116,7 +115,7 @@ func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
 		return err
 	}
 	return inScratch(func(scratch string) error {
-		reading, err := bridge.Read(ctx, from.request(o.content, rulesOf(from, by)), scratch)
+		reading, err := from.read(ctx, o.content, rulesOf(from, by), scratch)
 		if err != nil {
 			return err
 		}

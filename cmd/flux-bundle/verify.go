@@ -247,7 +247,8 @@ func (a *app) authority(ctx context.Context, f demandFlags) (*trust.Authority, e
 			return nil, err
 		}
 	}
-	return trust.NewAuthority(demand, o)
+	authority, err := trust.NewAuthority(demand, o)
+	return authority, inFlags(err)
 }
 
 // publicRoot is what keyless signatures are judged by that come with no root of
