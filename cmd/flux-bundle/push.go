@@ -79,8 +79,8 @@ A folder that a killed or running pull writes to is refused: files of a version 
 
 The order: upload by digest, read the manifest back and look for the layer, sign, look for the signature in the way of verify, and only then set the tags. After that,
 the tags and the signature are looked for once more. Where the registry keeps no list of referrers, the signature is listed under the tag
-sha256-<hex>: if jobs with different keys sign the same digest at the same time, one may hide the signature of another for a moment,
-until the other has written it again. With --immutable, each tag is looked at before and again some time after
+sha256-<hex>, and one in the older format always under sha256-<hex>.sig: if jobs with different keys sign the same digest at the same
+time, one may hide the signature of another for a moment, until the other has written it again. With --immutable, each tag is looked at before and again some time after
 it is set, at least half a second: of two pushes at once, the one whose digest does not stay fails. Registries cannot set a tag under a
 condition, so a push without --immutable, or one that is much slower to set the tag than this one, can still move it afterwards; a digest
 never moves. What is already there is not uploaded again, nor signed again by
@@ -374,7 +374,7 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 	}
 	packed, err := format.Pack(ctx, from.root, scratch, p.app.packOptions(p.ignore))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.path, err)
+		return nil, fmt.Errorf("%s: %w", p.path, inFlags(err))
 	}
 	if n := len(packed.SkippedLinks); n > 0 {
 		p.app.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))

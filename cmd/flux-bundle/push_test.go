@@ -112,7 +112,9 @@ func TestWhatIsThereIsNotUploadedAgain(t *testing.T) {
 	r.Forget()
 	again := signed.flux(t, "-f", dir, "-t", ref, "-s", key, "--legacy-signature")
 	g.Expect(again.code).To(Equal(exitOK), again.err)
-	g.Expect(again.err).To(And(ContainSubstring("is already in "+r.Host()+"/org/app"), ContainSubstring("is already signed by this key")))
+	g.Expect(again.err).To(And(ContainSubstring("is already in "+r.Host()+"/org/app"), ContainSubstring("is already signed by this key\n"),
+		ContainSubstring("is already signed by this key in the older format\n")))
+	g.Expect(again.err).NotTo(ContainSubstring("\nsigned "))
 	for _, request := range r.Requests() {
 		if strings.HasPrefix(request, http.MethodPost) || strings.HasPrefix(request, http.MethodPatch) {
 			g.Expect(request).To(BeEmpty(), "a blob was uploaded")
@@ -212,7 +214,10 @@ func TestASignatureInTheOlderFormatIsNotEnough(t *testing.T) {
 	dir, ref := manifests(t), r.Host()+"/org/app:v1"
 	digest, err := name.NewDigest(strings.TrimSpace(must(t, "-f", dir, "-t", ref)))
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(key.AttachLegacy(t.Context(), digest, sign.Options{})).To(Succeed())
+	client, err := registry.NewClient(registry.Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = key.AttachLegacy(t.Context(), digest, sign.Options{Registry: client.Repository(digest.Context(), registry.Access{Auth: authn.Anonymous}).Writable()})
+	g.Expect(err).NotTo(HaveOccurred())
 	verified, err := verifies(t, ref, public)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
@@ -298,12 +303,14 @@ func TestAFileThatIsTooLargeIsNotCopiedToItsEnd(t *testing.T) {
 }
 
 // verifies tells what the controller makes of the signatures of a reference.
-func verifies(t *testing.T, ref, public string) (trust.Verified, error) {
+func verifies(t *testing.T, ref, public string, formats ...trust.Format) (trust.Verified, error) {
 	t.Helper()
 	g := NewWithT(t)
 	pem, err := os.ReadFile(public)
 	g.Expect(err).NotTo(HaveOccurred())
-	authority, err := trust.NewAuthority(trust.Demand{Provider: trust.ProviderCosign, Secret: &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": pem}}}, trust.Options{})
+	authority, err := trust.NewAuthority(trust.Demand{
+		Provider: trust.ProviderCosign, Secret: &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": pem}}, Formats: formats,
+	}, trust.Options{})
 	g.Expect(err).NotTo(HaveOccurred())
 	client, err := registry.NewClient(registry.Options{})
 	g.Expect(err).NotTo(HaveOccurred())

@@ -72,6 +72,8 @@ type destination struct {
 	access  *registry.Repository
 	options []remote.Option
 	pusher  *remote.Pusher
+	// attached are the signatures of this push, by their form.
+	attached map[string]*sign.Attached
 }
 
 func (u *upload) run(ctx context.Context, tags []name.Tag) error {
@@ -133,7 +135,7 @@ func repositories(tags []name.Tag) []name.Repository {
 }
 
 func (u *upload) open(ctx context.Context, repository name.Repository, tags []name.Tag) (*destination, error) {
-	d := &destination{name: repository}
+	d := &destination{name: repository, attached: map[string]*sign.Attached{}}
 	for _, tag := range tags {
 		if tag.Context() == repository {
 			d.tags = append(d.tags, tag)
@@ -303,113 +305,83 @@ func (u *upload) bring(ctx context.Context, d *destination) (err error) {
 // be recorded in a log is always signed again: nobody can tell from here whether
 // the log has it.
 func (u *upload) sign(ctx context.Context, d *destination) error {
-	if u.key == nil {
-		return nil
-	}
 	subject := d.name.Digest(u.artifact.manifest.digest.String())
 	shown := d.name.Name() + "@" + short(u.artifact.manifest.digest)
-	o := sign.Options{Remote: d.options, Registry: d.access, Log: u.log}
-	if u.log == "" && u.signed(ctx, d) == nil {
-		u.app.statusf("%s is already signed by this key", shown)
-	} else {
-		if err := u.key.Attach(ctx, subject, o); err != nil {
-			return d.failed("sign "+subject.Name(), err)
+	for _, as := range u.forms() {
+		if u.log == "" && u.signed(ctx, d, as) == nil {
+			u.app.statusf("%s is already signed by this key%s", shown, as.words)
+			continue
 		}
-		if err := u.signed(ctx, d); err != nil {
-			return fmt.Errorf("signed %s, but a reader does not find the signature: %w", subject.Name(), err)
+		var err error
+		if d.attached[as.words], err = as.attach(ctx, subject, u.options(d)); err != nil {
+			return d.failed("sign "+subject.Name()+as.words, err)
 		}
-		u.app.statusf("signed %s", shown)
+		if err := u.signed(ctx, d, as); err != nil {
+			return fmt.Errorf("signed %s%s, but a reader does not find the signature: %w", subject.Name(), as.words, err)
+		}
+		u.app.statusf("signed %s%s", shown, as.words)
 	}
-	if !u.legacy {
-		return nil
-	}
-	if err := u.signOlder(ctx, d, subject, o); err != nil {
-		return err
-	}
-	u.app.statusf("signed %s in the older format", shown)
 	return nil
 }
 
-// maxOlder bounds how often a signature in the older format is written again.
-const maxOlder = 5
-
-// signOlder signs in the older format until a reader finds the signature: other jobs
-// that sign the same digest write the same tag.
-func (u *upload) signOlder(ctx context.Context, d *destination, subject name.Digest, o sign.Options) (err error) {
-	for range maxOlder {
-		if err := u.key.AttachLegacy(ctx, subject, o); err != nil {
-			return d.failed("sign "+subject.Name()+" in the older format", err)
-		}
-		if _, err = u.accepted(ctx, older{d.access}); err == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("signed %s in the older format, but a reader does not find the signature: %w", subject.Name(), err)
+// form is a way to sign.
+type form struct {
+	// words name it in messages.
+	words   string
+	attach  func(ctx context.Context, subject name.Digest, o sign.Options) (*sign.Attached, error)
+	formats []trust.Format
 }
 
-// older is a repository that shows signatures in the older format only.
-type older struct{ *registry.Repository }
-
-// Do implements trust.Repository.
-func (o older) Do(request *http.Request) (*http.Response, error) {
-	if strings.HasSuffix(request.URL.Path, ".sig") || strings.HasPrefix(request.URL.Path, "blobs/") {
-		return o.Repository.Do(request)
+// forms are the ways in which to sign; without a key it is an empty list.
+func (u *upload) forms() (all []form) {
+	if u.key != nil {
+		all = append(all, form{attach: u.key.Attach, formats: []trust.Format{trust.BundleReferrer, trust.BundleTag}})
 	}
-	return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody, Request: request}, nil
+	if u.key != nil && u.legacy {
+		all = append(all, form{words: " in the older format", attach: u.key.AttachLegacy, formats: []trust.Format{trust.Legacy}})
+	}
+	return all
 }
 
-// keepSigned looks for the signatures once more when the tags are set, and repairs the
-// list of referrers, or the tag of the older format, if another job that signs the same
-// digest has overwritten it.
+func (u *upload) options(d *destination) sign.Options {
+	return sign.Options{Remote: d.options, Registry: d.access, Log: u.log}
+}
+
+// keepSigned looks for the signatures once more when the tags are set, and writes
+// again those that another job which signs the same digest has overwritten.
 func (u *upload) keepSigned(ctx context.Context, d *destination) error {
-	if u.key == nil {
-		return nil
-	}
 	subject := d.name.Digest(u.artifact.manifest.digest.String())
-	o := sign.Options{Remote: d.options, Registry: d.access, Log: u.log}
-	if u.signed(ctx, d) != nil {
-		if err := u.key.Attach(ctx, subject, o); err != nil {
-			return d.failed("sign "+subject.Name()+" again", err)
+	for _, as := range u.forms() {
+		var err error
+		if attached := d.attached[as.words]; attached != nil {
+			err = attached.Keep(ctx)
+		} else if u.signed(ctx, d, as) != nil {
+			_, err = as.attach(ctx, subject, u.options(d))
 		}
-		if err := u.signed(ctx, d); err != nil {
+		if err != nil {
+			return d.failed("sign "+subject.Name()+" again"+as.words, err)
+		}
+		if err := u.signed(ctx, d, as); err != nil {
 			return err
 		}
 	}
-	if !u.legacy {
-		return nil
-	}
-	if _, err := u.accepted(ctx, older{d.access}); err == nil {
-		return nil
-	}
-	return u.signOlder(ctx, d, subject, o)
+	return nil
 }
 
-// signed returns nil if there is a bundle that the controller would accept for the
-// key. It reads as the controller does.
-func (u *upload) signed(ctx context.Context, d *destination) error {
-	format, err := u.accepted(ctx, d.access)
-	if err == nil && format == trust.Legacy {
-		err = errors.New("it is signed in the older format only")
-	}
-	return err
-}
-
-// accepted returns the format of a signature in a repository that the controller would
-// accept for the key.
-func (u *upload) accepted(ctx context.Context, in trust.Repository) (trust.Format, error) {
+// signed returns nil if there is a signature of a form that the controller would
+// accept for the key. It reads as the controller does.
+func (u *upload) signed(ctx context.Context, d *destination, as form) error {
 	authority, err := trust.NewAuthority(trust.Demand{
 		Provider: trust.ProviderCosign,
 		Secret:   &trust.Secret{Name: "key", Data: map[string][]byte{"cosign.pub": u.key.PublicKey()}},
+		Formats:  as.formats,
 	}, trust.Options{})
 	if err != nil {
-		return "", err
+		return err
 	}
-	verified, err := trust.NewRules(in, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
-		Resolved().Verify(ctx, trust.Subject{Repository: in.Name(), Digest: u.artifact.manifest.digest})
-	if err != nil {
-		return "", err
-	}
-	return verified.Rulings()[0].Signer.Format, nil
+	_, err = trust.NewRules(d.access, trust.Rule{Name: "key", AnyOf: []trust.Alternative{{Authority: authority}}}).
+		Resolved().Verify(ctx, trust.Subject{Repository: d.access.Name(), Digest: u.artifact.manifest.digest})
+	return err
 }
 
 // minSettling is how long a push has at least to set its tags after it has looked

@@ -18,6 +18,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -25,8 +26,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/crane"
@@ -273,14 +278,21 @@ func TestARegistryThatNamesNoDigestsIsPushedToAgain(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 }
 
-// TestASignatureThatAnotherJobOverwritesIsListedAgain overwrites the list of referrers
-// under the fallback tag, as a job does that read the list before this one wrote it.
+// TestASignatureThatAnotherJobOverwritesIsListedAgain overwrites what is under the tag
+// of signatures, as a job does that read it before this one wrote it.
 func TestASignatureThatAnotherJobOverwritesIsListedAgain(t *testing.T) {
-	const empty = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+	const (
+		empty    = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+		bundles  = "/manifests/sha256-[0-9a-f]+$"
+		older    = "/manifests/sha256-.*[.]sig$"
+		whenDone = "/manifests/v1$"
+	)
 	key, public := keyPair(t, "")
-	for title, after := range map[string]string{
-		"right after it is written": "/manifests/sha256-",
-		"when the tag is set":       "/manifests/v1",
+	for title, c := range map[string]struct{ after, overwritten string }{
+		"a bundle, right after it is written":                        {bundles, bundles},
+		"a bundle, when the tag is set":                              {whenDone, bundles},
+		"a signature in the older format, right after it is written": {older, older},
+		"a signature in the older format, when the tag is set":       {whenDone, older},
 	} {
 		t.Run(title, func(t *testing.T) {
 			g := NewWithT(t)
@@ -295,86 +307,118 @@ func TestASignatureThatAnotherJobOverwritesIsListedAgain(t *testing.T) {
 				// The request after the one that wrote comes when the other job has written.
 				if written && !lost && list != "" {
 					lost = true
-					overwrite, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+r.Host()+list, strings.NewReader(empty))
+					method := http.MethodPut
+					if c.overwritten == older { // its other signatures do not matter
+						method = http.MethodDelete
+					}
+					overwrite, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.Host()+list, strings.NewReader(empty))
 					g.Expect(err).NotTo(HaveOccurred())
 					overwrite.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
 					answer, err := r.Shelf().Transport.RoundTrip(overwrite)
 					g.Expect(err).NotTo(HaveOccurred())
 					g.Expect(answer.Body.Close()).To(Succeed())
 				}
-				if request.Method == http.MethodPut && strings.Contains(request.URL.Path, "/manifests/sha256-") {
+				put := func(path string) bool {
+					return request.Method == http.MethodPut && regexp.MustCompile(path).MatchString(request.URL.Path)
+				}
+				if put(c.overwritten) {
 					list = request.URL.Path
 				}
-				written = written || request.Method == http.MethodPut && strings.Contains(request.URL.Path, after)
+				written = written || put(c.after)
 				return false
 			})
-			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key)
+			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key, "--legacy-signature")
 			g.Expect(run.code).To(Equal(exitOK), run.err)
 			g.Expect(lost).To(BeTrue())
-			_, err := verifies(t, ref, public)
-			g.Expect(err).NotTo(HaveOccurred())
+			for _, formats := range [][]trust.Format{{trust.BundleTag}, {trust.Legacy}} {
+				_, err := verifies(t, ref, public, formats...)
+				g.Expect(err).NotTo(HaveOccurred(), "%s", formats)
+			}
 		})
 	}
 }
 
-// TestASignatureInTheOlderFormatIsBelievedWhenAReaderFindsIt pushes to a registry that
-// does not store the signature, and to one where another job overwrites it.
-func TestASignatureInTheOlderFormatIsBelievedWhenAReaderFindsIt(t *testing.T) {
-	const another = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`
+// TestALegacySignatureIsBelievedWhenAReaderFindsIt pushes to a registry that takes the
+// tag of a legacy signature and does not have it afterwards.
+func TestALegacySignatureIsBelievedWhenAReaderFindsIt(t *testing.T) {
+	g := NewWithT(t)
+	key, _ := keyPair(t, "")
+	r := serve(t)
+	r.Answer(func(w http.ResponseWriter, request *http.Request) bool {
+		if request.Method == http.MethodPut && strings.HasSuffix(request.URL.Path, ".sig") {
+			w.WriteHeader(http.StatusCreated)
+			return true
+		}
+		return false
+	})
+	run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", r.Host()+"/org/app:v1", "-s", key, "--legacy-signature")
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, "in the older format", "a reader does not find it under its tag for legacy signatures", "no tag was set")
+	g.Expect(r.Count(http.MethodPut, "/manifests/v1")).To(BeZero())
+}
+
+// TestTwoJobsSignTheSameDigestAtOnce runs the program twice with one key. Both read the
+// tags of signatures before one of them writes.
+func TestTwoJobsSignTheSameDigestAtOnce(t *testing.T) {
+	g := NewWithT(t)
 	key, public := keyPair(t, "")
-	for title, c := range map[string]struct {
-		after string // the part of the path of a PUT after which it is overwritten
-		times int
-		code  int
-	}{
-		"it is never stored":            {".sig", 100, exitFailure},
-		"another job overwrites it":     {".sig", 1, exitOK},
-		"another job overwrites later":  {"/manifests/v1", 1, exitOK},
-		"another job overwrites always": {"/manifests/", 100, exitFailure},
-	} {
-		t.Run(title, func(t *testing.T) {
-			g := NewWithT(t)
-			r := serve(t)
-			var mu sync.Mutex
-			path, due, done := "", false, 0
-			r.Answer(func(_ http.ResponseWriter, request *http.Request) bool {
-				mu.Lock()
-				defer mu.Unlock()
-				if due && path != "" && done < c.times {
-					done++
-					overwrite, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+r.Host()+path, strings.NewReader(another))
-					g.Expect(err).NotTo(HaveOccurred())
-					overwrite.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-					answer, err := r.Shelf().Transport.RoundTrip(overwrite)
-					g.Expect(err).NotTo(HaveOccurred())
-					g.Expect(answer.Body.Close()).To(Succeed())
-				}
-				if request.Method == http.MethodPut && strings.HasSuffix(request.URL.Path, ".sig") {
-					path = request.URL.Path
-				}
-				due = request.Method == http.MethodPut && strings.Contains(request.URL.Path, c.after)
-				return false
-			})
-			ref := r.Host() + "/org/app:v1"
-			run := environment{passwordVariable: ""}.flux(t, "-f", manifests(t), "-t", ref, "-s", key, "--legacy-signature", "--no-validate")
-			g.Expect(run.code).To(Equal(c.code), run.err)
-			g.Expect(done).To(BeNumerically(">", 0))
-			if c.code != exitOK {
-				g.Expect(run.err).NotTo(ContainSubstring("in the older format\n"))
-				expectOneError(g, run, "in the older format, but a reader does not find the signature")
-				return
-			}
-			r.Answer(func(w http.ResponseWriter, request *http.Request) bool { // only that format
-				hidden := strings.Contains(request.URL.Path, "/manifests/sha256-") && !strings.HasSuffix(request.URL.Path, ".sig")
-				if hidden {
-					w.WriteHeader(http.StatusNotFound)
-				}
-				return hidden
-			})
-			verified, err := verifies(t, ref, public)
-			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
-		})
+	r := serve(t)
+	ref, dir := r.Host()+"/org/app:v1", manifests(t)
+	digest := strings.TrimSpace(after(must(t, "-f", dir, "-t", ref), "@sha256:"))
+	gates := map[string]*gate{"": newGate(2), ".sig": newGate(2)}
+	r.Answer(func(_ http.ResponseWriter, request *http.Request) bool {
+		_, suffix, is := strings.Cut(request.URL.Path, "/manifests/sha256-"+digest)
+		if is && request.Method == http.MethodPut {
+			gates[suffix].pass(request.Context())
+		}
+		return false
+	})
+	var jobs [2]*exec.Cmd
+	var said [2]bytes.Buffer
+	for i := range jobs {
+		jobs[i] = exec.CommandContext(t.Context(), os.Args[0], "-f", dir, "-t", ref, "-s", key, "--legacy-signature")
+		jobs[i].Env = append(os.Environ(), programVariable+"=1", passwordVariable+"=")
+		jobs[i].Stderr = &said[i]
+		g.Expect(jobs[i].Start()).To(Succeed())
+	}
+	for i, job := range jobs {
+		g.Expect(job.Wait()).To(Succeed(), said[i].String())
+	}
+	r.Answer(nil)
+	bundles, err := crane.Manifest(r.Host() + "/org/app:sha256-" + digest)
+	g.Expect(err).NotTo(HaveOccurred())
+	index, err := v1.ParseIndexManifest(bytes.NewReader(bundles))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(index.Manifests).To(HaveLen(2), "each job has an entry of its own")
+	g.Expect(index.Manifests[0].Digest).NotTo(Equal(index.Manifests[1].Digest))
+	legacy, err := crane.Manifest(r.Host() + "/org/app:sha256-" + digest + ".sig")
+	g.Expect(err).NotTo(HaveOccurred())
+	listed, err := v1.ParseManifest(bytes.NewReader(legacy))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(listed.Layers).To(HaveLen(2))
+	_, err = verifies(t, ref, public)
+	g.Expect(err).NotTo(HaveOccurred())
+}
+
+// gate holds back requests until a number of them has come.
+type gate struct {
+	left atomic.Int32
+	open chan struct{}
+}
+
+func newGate(count int32) *gate {
+	g := &gate{open: make(chan struct{})}
+	g.left.Store(count)
+	return g
+}
+
+func (g *gate) pass(ctx context.Context) {
+	if g.left.Add(-1) == 0 {
+		close(g.open)
+	}
+	select {
+	case <-g.open:
+	case <-ctx.Done():
 	}
 }
 

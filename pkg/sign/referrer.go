@@ -46,31 +46,30 @@ const maxListings = 20
 // listingPause is the wait for a registry to list a referrer that it has stored.
 const listingPause = 250 * time.Millisecond
 
-// attach stores a bundle as a referrer of a digest, in the form of cosign, and
-// has it listed.
-func attach(ctx context.Context, subject name.Digest, bundle []byte, o Options) error {
-	of, err := v1.NewHash(subject.DigestStr())
-	if err != nil {
-		return err
+// store uploads a bundle and returns the manifest that refers with it to a digest, in
+// the form of cosign.
+func store(ctx context.Context, subject name.Digest, bundle []byte, o Options) (of v1.Hash, manifest []byte, err error) {
+	if of, err = v1.NewHash(subject.DigestStr()); err != nil {
+		return of, nil, err
 	}
 	described, err := o.Registry.Describe(ctx, of)
 	if err != nil {
-		return err
+		return of, nil, err
 	}
 	mediaType, err := sgbundle.MediaTypeString("0.3")
 	if err != nil {
-		return err
+		return of, nil, err
 	}
 	for _, blob := range []v1.Layer{
 		static.NewLayer(ocispec.DescriptorEmptyJSON.Data, ocispec.MediaTypeEmptyJSON), static.NewLayer(bundle, types.MediaType(mediaType)),
 	} {
 		if err := remote.WriteLayer(subject.Context(), blob, append(slices.Clip(o.Remote), remote.WithContext(ctx))...); err != nil {
-			return err
+			return of, nil, err
 		}
 	}
 	empty := ocispec.DescriptorEmptyJSON
 	empty.Data = nil
-	body, err := json.Marshal(ocispec.Manifest{
+	manifest, err = json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: mediaType,
 		Config:  empty,
 		Layers:  []ocispec.Descriptor{{MediaType: mediaType, Digest: digest.FromBytes(bundle), Size: int64(len(bundle))}},
@@ -81,10 +80,7 @@ func attach(ctx context.Context, subject name.Digest, bundle []byte, o Options) 
 			ociremote.BundlePredicateType: cosigntypes.CosignSignPredicateType,
 		},
 	})
-	if err != nil {
-		return err
-	}
-	return list(ctx, o.Registry, of, body)
+	return of, manifest, err
 }
 
 // list stores the manifest of a referrer and has it on the list that a Verifier
@@ -95,16 +91,18 @@ func list(ctx context.Context, registry Registry, subject v1.Hash, body []byte) 
 	if err != nil {
 		return err
 	}
-	if err := registry.Put(ctx, digest.String(), types.OCIManifestSchema1, body); err != nil {
-		return err
-	}
-	for range maxListings {
+	for attempt := range maxListings {
 		shelf, err := trust.ReadShelf(ctx, registry, subject)
 		switch {
 		case shelf.Has(digest):
 			return nil
 		case err != nil:
 			return err
+		case attempt == 0:
+			if err := registry.Put(ctx, digest.String(), types.OCIManifestSchema1, body); err != nil {
+				return err
+			}
+			continue
 		case shelf.Tag == "": // some registries take a while
 			if err := pause(ctx, listingPause); err != nil {
 				return fmt.Errorf("the registry stores the signature %s, but does not list it as a referrer of %s: %w", digest, subject, err)

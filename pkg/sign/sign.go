@@ -28,11 +28,12 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	intoto "github.com/in-toto/attestation/go/v1"
 	"github.com/sigstore/cosign/v3/pkg/cosign/bundle"
-	cosignremote "github.com/sigstore/cosign/v3/pkg/cosign/remote"
+	"github.com/sigstore/cosign/v3/pkg/oci"
 	"github.com/sigstore/cosign/v3/pkg/oci/mutate"
 	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
 	"github.com/sigstore/cosign/v3/pkg/oci/static"
@@ -59,7 +60,7 @@ const logTimeout = 90 * time.Second
 type Options struct {
 	// Remote is the way to the registry for the older format and for blobs.
 	Remote []remote.Option
-	// Registry is the way to the repository for manifests. Attach needs it.
+	// Registry is the way to the repository for manifests, and to what a reader finds.
 	Registry Registry
 	// Log is the address of a transparency log (Rekor, version 1 of its API) that
 	// every signature is recorded in; empty: none.
@@ -73,15 +74,29 @@ type Registry interface {
 	Put(ctx context.Context, ref string, mediaType types.MediaType, body []byte) error
 }
 
+// Attached is a signature in a registry.
+type Attached struct {
+	keep func(ctx context.Context) error
+}
+
+// Keep looks for the signature where a trust.Verifier does, and writes it again if
+// another job that signs the same digest has overwritten it.
+func (a *Attached) Keep(ctx context.Context) error { return a.keep(ctx) }
+
 // Attach signs the manifest of a digest, which must be in the registry, and
 // stores the signature as a Sigstore bundle that refers to it. It returns when the
 // signature is listed where a trust.Verifier looks for it.
-func (k *Key) Attach(ctx context.Context, subject name.Digest, o Options) error {
+func (k *Key) Attach(ctx context.Context, subject name.Digest, o Options) (*Attached, error) {
 	signed, err := k.Bundle(ctx, subject.DigestStr(), o.Log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return attach(ctx, subject, signed, o)
+	of, body, err := store(ctx, subject, signed, o)
+	if err != nil {
+		return nil, err
+	}
+	a := &Attached{func(ctx context.Context) error { return list(ctx, o.Registry, of, body) }}
+	return a, a.Keep(ctx)
 }
 
 // Bundle signs a digest and returns the Sigstore bundle, with the entry of a log
@@ -117,40 +132,62 @@ func statementOf(digest string) ([]byte, error) {
 }
 
 // AttachLegacy signs as cosign did before bundles: a simple signing claim under
-// the tag sha256-<hex>.sig, beside those that are there. A signature of this key
-// that is there already is left as it is, unless a log has to know of it.
-func (k *Key) AttachLegacy(ctx context.Context, subject name.Digest, o Options) error {
+// the tag sha256-<hex>.sig, beside those that are there. It returns when the
+// signature is there for a trust.Verifier: another job may overwrite the tag at the
+// same time, and then the signature is written again.
+func (k *Key) AttachLegacy(ctx context.Context, subject name.Digest, o Options) (*Attached, error) {
 	claim, err := payload.Cosign{Image: subject}.MarshalJSON()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	signed, err := k.sign(ctx, claim)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var with []static.Option
-	var known []mutate.SignOption
-	if o.Log == "" {
-		known = append(known, mutate.WithDupeDetector(cosignremote.NewDupeDetector(k.signer)))
-	} else {
+	if o.Log != "" {
 		entry, err := k.record(ctx, signed, claim, o.Log)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		with = append(with, static.WithBundle(entry))
 	}
-	attached, err := static.NewSignature(claim, base64.StdEncoding.EncodeToString(signed), with...)
+	made, err := static.NewSignature(claim, base64.StdEncoding.EncodeToString(signed), with...)
+	if err != nil {
+		return nil, err
+	}
+	a := &Attached{func(ctx context.Context) error { return keepLegacy(ctx, subject, made, o) }}
+	return a, a.Keep(ctx)
+}
+
+// keepLegacy has a signature under the tag of a digest. Another job may overwrite the
+// tag at the same time: then the signature is written again.
+func keepLegacy(ctx context.Context, subject name.Digest, made oci.Signature, o Options) error {
+	of, err := v1.NewHash(subject.DigestStr())
 	if err != nil {
 		return err
 	}
-	entity, err := ociremote.SignedEntity(subject, o.remote(ctx))
+	encoded, err := made.Base64Signature()
 	if err != nil {
 		return err
 	}
-	if entity, err = mutate.AttachSignatureToEntity(entity, attached, known...); err != nil {
-		return err
+	for range maxListings {
+		if found, err := trust.HasLegacy(ctx, o.Registry, of, encoded); found || err != nil {
+			return err
+		}
+		entity, err := ociremote.SignedEntity(subject, o.remote(ctx))
+		if err != nil {
+			return err
+		}
+		if entity, err = mutate.AttachSignatureToEntity(entity, made); err != nil {
+			return err
+		}
+		if err := ociremote.WriteSignatures(subject.Repository, entity, o.remote(ctx)); err != nil {
+			return err
+		}
 	}
-	return ociremote.WriteSignatures(subject.Repository, entity, o.remote(ctx))
+	return fmt.Errorf("the registry takes the signature of %s, but a reader does not find it under its tag for legacy signatures; "+
+		"if other jobs sign the same digest at the same time, try again", of)
 }
 
 // record notes a signature of a claim in a log and returns what proves it, in

@@ -42,6 +42,9 @@ import (
 func newCosign(d Demand, o Options) (*Authority, error) {
 	var material root.TrustedMaterial
 	prints := []string{ProviderCosign}
+	for _, format := range d.Formats {
+		prints = append(prints, string(format))
+	}
 	if d.TrustedRoot != nil {
 		var err error
 		if material, err = parseRoot(d.TrustedRoot); err != nil {
@@ -55,13 +58,14 @@ func newCosign(d Demand, o Options) (*Authority, error) {
 	if d.Secret != nil {
 		return newKeyed(d, material, prints)
 	}
-	return newKeyless(d, keyless{private: material, public: o.PublicRoot}, prints)
+	return newKeyless(d, keyless{private: material, public: o.PublicRoot, formats: d.Formats}, prints)
 }
 
 // keyed demands a signature by one of some keys.
 type keyed struct {
-	keys []key
-	log  root.TrustedMaterial // nil when no log is asked for
+	keys    []key
+	log     root.TrustedMaterial // nil when no log is asked for
+	formats []Format
 }
 
 func newKeyed(d Demand, log root.TrustedMaterial, prints []string) (*Authority, error) {
@@ -80,11 +84,11 @@ func newKeyed(d Demand, log root.TrustedMaterial, prints []string) (*Authority, 
 	for _, k := range keys {
 		alternatives = append(alternatives, k.fingerprint)
 	}
-	return &Authority{method: keyed{keys: keys, log: log}, prints: append(append(prints, "keys"), sorted(alternatives)...), notes: notes}, nil
+	return &Authority{method: keyed{keys: keys, log: log, formats: d.Formats}, prints: append(append(prints, "keys"), sorted(alternatives)...), notes: notes}, nil
 }
 
 func (m keyed) begin(context.Context, Subject) (judge, error) {
-	j := &cosignJudge{}
+	j := &cosignJudge{formats: m.formats}
 	for _, k := range m.keys {
 		j.names = append(j.names, k.name())
 		for _, verifier := range k.verifiers {
@@ -110,6 +114,7 @@ type keyless struct {
 	private    root.TrustedMaterial // nil: the public one
 	public     *PublicRoot
 	identities []identity
+	formats    []Format
 }
 
 // identity is a pair of expressions that match all of a value.
@@ -196,7 +201,7 @@ func (m keyless) begin(ctx context.Context, _ Subject) (judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cosignJudge{material: material, identities: m.identities, keyless: cosign.CheckOpts{
+	return &cosignJudge{formats: m.formats, material: material, identities: m.identities, keyless: cosign.CheckOpts{
 		TrustedMaterial: material, Offline: true,
 		IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
 		// A private root that lists certificate logs wants them as the public one does.
@@ -219,7 +224,8 @@ type cosignJudge struct {
 	material   root.TrustedMaterial // nil for keys
 	identities []identity
 
-	names []string // of the keys, for words
+	names   []string // of the keys, for words
+	formats []Format // that count; empty: all
 }
 
 // waysFor returns the ways in which a signature may be good. A certificate must be
@@ -252,7 +258,7 @@ func (j *cosignJudge) waysFor(c candidate) (ways []way) {
 }
 
 func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, error) {
-	if s.cosign == nil {
+	if s.cosign == nil || len(j.formats) > 0 && !slices.Contains(j.formats, s.cosign.format()) {
 		return Signer{}, nil, nil
 	}
 	var last error

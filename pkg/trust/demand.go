@@ -48,6 +48,8 @@ type Demand struct {
 	TrustedRoot *Secret
 	// Identities that may sign without a key; any of them will do.
 	Identities []Identity
+	// Formats of cosign's signatures that count; empty: all.
+	Formats []Format
 }
 
 // Identity is one of matchOIDCIdentity. Both are regular expressions, and have

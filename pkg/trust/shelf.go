@@ -21,6 +21,7 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/sigstore/cosign/v3/pkg/oci/static"
 )
 
 // Shelf is the list of referrers of an image, as a Verifier reads it. Writers of
@@ -46,6 +47,20 @@ func ReadShelf(ctx context.Context, repository Repository, digest v1.Hash) (Shel
 	}
 	listed, err = r.tagged(ctx, digest)
 	return Shelf{Tag: FallbackTag(digest), Index: listed.index, listed: listed}, err
+}
+
+// HasLegacy tells whether a legacy signature, in base64, is among those of a digest
+// that a Verifier reads.
+func HasLegacy(ctx context.Context, repository Repository, digest v1.Hash, encoded string) (bool, error) {
+	r := &reader{source: repository}
+	body, ok, err := r.legacyManifest(ctx, digest)
+	m := manifest{}
+	if !ok || m.decode(body) != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(m.Layers[:min(len(m.Layers), maxSignatures)], func(layer v1.Descriptor) bool {
+		return layer.Annotations[static.SignatureAnnotationKey] == encoded
+	}), nil
 }
 
 // Has tells whether a referrer is on the list.
