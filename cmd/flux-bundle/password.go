@@ -18,10 +18,13 @@ package main
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/term"
 
@@ -67,7 +70,23 @@ func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key,
 	if err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
+	if doubt := refusedElsewhere(key); doubt != "" {
+		a.warnf("--sign-key %s: %s", path, doubt)
+	}
 	return key, nil
+}
+
+// refusedElsewhere says who refuses what a key signs; empty: nobody that is known.
+func refusedElsewhere(key *sign.Key) string {
+	const better = "sign with a key on P-256, as flux bundle generate-key-pair makes it"
+	if key.Hash() == crypto.SHA256 {
+		return ""
+	}
+	if public, is := key.GetPublicKey().(*ecdsa.PublicKey); is {
+		return fmt.Sprintf("it is a key on %s: source-controller refuses what it signs, and so does cosign verify without --signature-digest-algorithm=%s; %s",
+			public.Params().Name, strings.ToLower(strings.ReplaceAll(key.Hash().String(), "-", "")), better)
+	}
+	return fmt.Sprintf("it is a key of the kind %s: source-controller and cosign verify refuse what it signs; %s", key.GetKeyAlgorithm(), better)
 }
 
 // password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.

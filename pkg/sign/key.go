@@ -128,6 +128,10 @@ func newKey(signer signature.SignerVerifier) (*Key, error) {
 	}, nil
 }
 
+// Hash returns the hash that the key signs. cosign and source-controller verify
+// with SHA-256, whatever the key.
+func (k *Key) Hash() crypto.Hash { return k.algorithm.GetHashType() }
+
 // PublicKey returns the public key in PEM format, as cosign.pub holds it.
 func (k *Key) PublicKey() []byte { return k.publicPEM }
 

@@ -19,14 +19,23 @@ package sign_test
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -111,10 +120,15 @@ func newKey(t *testing.T) *sign.Key {
 // demand is what cosign checks signatures by.
 func demand(t *testing.T, key *sign.Key) *cosign.CheckOpts {
 	t.Helper()
+	return demandBy(t, key, crypto.SHA256)
+}
+
+func demandBy(t *testing.T, key *sign.Key, hash crypto.Hash) *cosign.CheckOpts {
+	t.Helper()
 	g := NewWithT(t)
 	public, err := cryptoutils.UnmarshalPEMToPublicKey(key.PublicKey())
 	g.Expect(err).NotTo(HaveOccurred())
-	verifier, err := signature.LoadVerifier(public, crypto.SHA256)
+	verifier, err := signature.LoadVerifier(public, hash)
 	g.Expect(err).NotTo(HaveOccurred())
 	return &cosign.CheckOpts{SigVerifier: verifier, IgnoreTlog: true, Offline: true, ClaimVerifier: cosign.SimpleClaimVerifier}
 }
@@ -168,6 +182,65 @@ func TestCosignAcceptsWhatIsSigned(t *testing.T) {
 			g.Expect(legacyVerifies(t, of, demand(t, key))).To(Succeed(), "a second signature replaces the first")
 		})
 	}
+}
+
+// TestOthersVerifyWithAHashOfTheirOwn holds what the documentation says of keys that
+// are not on P-256. cosign verify takes the hash from a flag, which defaults to SHA-256;
+// source-controller takes SHA-256.
+func TestOthersVerifyWithAHashOfTheirOwn(t *testing.T) {
+	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	numbers, err := rsa.GenerateKey(rand.Reader, 2048)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	for name, c := range map[string]struct {
+		key crypto.Signer
+		// by is the hash by which others accept; zero: they do not.
+		by crypto.Hash
+	}{
+		"P-256":   {onCurve(t, elliptic.P256()), crypto.SHA256},
+		"RSA":     {numbers, crypto.SHA256},
+		"P-384":   {onCurve(t, elliptic.P384()), crypto.SHA384},
+		"P-521":   {onCurve(t, elliptic.P521()), crypto.SHA512},
+		"Ed25519": {edwards, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			key, of := imported(t, c.key), pushed(t, true)
+			g.Expect(key.Hash() == crypto.SHA256).To(Equal(c.by == crypto.SHA256))
+			g.Expect(attach(t, key.Attach, of, options(t, of))).To(Succeed())
+			g.Expect(attach(t, key.AttachLegacy, of, options(t, of))).To(Succeed())
+			for _, hash := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
+				accepts := Not(Succeed())
+				if hash == c.by {
+					accepts = Succeed()
+				}
+				g.Expect(bundlesVerify(t, of, demandBy(t, key, hash))).To(accepts, "%s", hash)
+				g.Expect(legacyVerifies(t, of, demandBy(t, key, hash))).To(accepts, "%s", hash)
+			}
+		})
+	}
+}
+
+func onCurve(t *testing.T, curve elliptic.Curve) crypto.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return key
+}
+
+// imported is a key as cosign import-key-pair writes it.
+func imported(t *testing.T, private crypto.Signer) *sign.Key {
+	t.Helper()
+	g := NewWithT(t)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	g.Expect(err).NotTo(HaveOccurred())
+	path := filepath.Join(t.TempDir(), "key.pem")
+	g.Expect(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)).To(Succeed())
+	pair, err := cosign.ImportKeyPair(path, func(bool) ([]byte, error) { return password, nil })
+	g.Expect(err).NotTo(HaveOccurred())
+	key, err := sign.OpenKey(pair.PrivateBytes, password)
+	g.Expect(err).NotTo(HaveOccurred())
+	return key
 }
 
 // rekor is a transparency log with the keys of a Sigstore of the test: it reads
