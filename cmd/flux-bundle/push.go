@@ -61,8 +61,8 @@ document is a Kubernetes object, as kustomize-controller demands it. A file that
 Helm charts are not checked. The check runs in a process of its own, which sees the packed files only, has no network, starts no program
 and gets no secret; so a folder of somebody else can be checked.
 
-Private keys, .env files and Kubernetes Secrets that SOPS did not encrypt are warned of, and refused with --strict. So is a check that the
-kernel does not confine, on Linux.
+Private keys, .env files, Kubernetes Secrets and what a secretGenerator reads are warned of where SOPS did not encrypt them, and refused
+with --strict. So is a check that the kernel does not confine, on Linux.
 
 With --remote-bases, kustomize fetches over the network and runs git, with the rights of whoever runs the command. Trust the folder in
 full before you use it: never use it for an untrusted pull request.

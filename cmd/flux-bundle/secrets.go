@@ -19,10 +19,12 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path"
 	"regexp"
@@ -45,36 +47,54 @@ type confidence struct{ file, what string }
 func (s confidence) String() string { return fmt.Sprintf("%s (%s)", fault.Quote(s.file), s.what) }
 
 // secretsIn finds keys and secrets in an archive that are not encrypted. It goes by
-// names and marks: a password in other text is not found.
+// names and marks, and by the generators of kustomizations: a password in other text
+// is not found.
 func secretsIn(ctx context.Context, archive string) ([]confidence, error) {
-	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
+	var found []confidence
+	inputs := generatorInputs{}
+	err := eachFile(ctx, archive, func(name string, body []byte) {
+		if isManifest(name) {
+			inputs.add(name, body)
+		}
+	})
 	if err != nil {
 		return nil, err
+	}
+	err = eachFile(ctx, archive, func(name string, body []byte) {
+		if what := cmp.Or(secretIn(name, body), inputs.secretIn(name, body)); what != "" {
+			found = append(found, confidence{name, what})
+		}
+	})
+	return found, err
+}
+
+// eachFile reads the first maxSecretBytes of each file of an archive.
+func eachFile(ctx context.Context, archive string, visit func(name string, body []byte)) error {
+	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
+	if err != nil {
+		return err
 	}
 	defer file.Close()
 	plain, err := gzip.NewReader(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var found []confidence
 	for entries := tar.NewReader(plain); ; {
 		entry, err := entries.Next()
 		if errors.Is(err, io.EOF) {
-			return found, nil
+			return nil
 		}
 		if err = errors.Join(err, ctx.Err()); err != nil {
-			return nil, err
+			return err
 		}
 		if entry.Typeflag != tar.TypeReg {
 			continue
 		}
 		body, err := io.ReadAll(io.LimitReader(entries, maxSecretBytes))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if what := secretIn(entry.Name, body); what != "" {
-			found = append(found, confidence{entry.Name, what})
-		}
+		visit(entry.Name, body)
 	}
 }
 
@@ -105,10 +125,16 @@ func secretIn(name string, body []byte) string {
 		return "a private key, by its name"
 	case !isEncrypted && isEnvironment(base):
 		return "values of environment variables"
-	case path.Ext(base) == ".yaml", path.Ext(base) == ".yml", path.Ext(base) == ".json":
+	case isManifest(name):
 		return secretObject(body)
 	}
 	return ""
+}
+
+// isManifest tells whether a file of that name may hold Kubernetes objects or a
+// kustomization.
+func isManifest(name string) bool {
+	return isKustomization(name) || slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(path.Ext(name)))
 }
 
 // isKeyName tells whether a file of that name is a private key or a store of keys.
@@ -134,22 +160,31 @@ const maxObjectBytes = 3 << 19
 // secretObject says what is secret in documents of YAML or JSON. What cannot be
 // parsed is for the check to say.
 func secretObject(body []byte) string {
-	for text := range bytes.SplitSeq(body, []byte("\n---")) {
-		mayHold := bytes.Contains(text, []byte("Secret")) || bytes.Contains(text, []byte("secretGenerator"))
-		if !mayHold || len(text) > maxObjectBytes {
-			continue
-		}
-		var document yaml.Node
-		if err := yaml.Unmarshal(text, &document); err != nil {
-			continue
-		}
-		for _, object := range document.Content {
-			if what := secretFields(object); what != "" {
-				return what
-			}
+	for object := range objectsOf(body, "Secret", "secretGenerator") {
+		if what := secretFields(object); what != "" {
+			return what
 		}
 	}
 	return ""
+}
+
+// objectsOf returns the documents of YAML or JSON that hold one of the words, can be
+// parsed and have at most maxObjectBytes.
+func objectsOf(body []byte, words ...string) iter.Seq[*yaml.Node] {
+	return func(yield func(*yaml.Node) bool) {
+		for text := range bytes.SplitSeq(body, []byte("\n---")) {
+			holds := func(word string) bool { return bytes.Contains(text, []byte(word)) }
+			var document yaml.Node
+			if len(text) > maxObjectBytes || !slices.ContainsFunc(words, holds) || yaml.Unmarshal(text, &document) != nil {
+				continue
+			}
+			for _, object := range document.Content {
+				if !yield(object) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // secretFields says what is secret in an object or in the objects of a list.
@@ -165,26 +200,138 @@ func secretFields(object *yaml.Node) string {
 	if kind := fields["kind"]; kind != nil && kind.Value == "Secret" && (isUnencrypted(fields["data"]) || isUnencrypted(fields["stringData"])) {
 		return "a Secret that SOPS did not encrypt"
 	}
-	if generators := fields["secretGenerator"]; generators != nil {
-		for _, generator := range generators.Content {
-			if isUnencrypted(fieldsOf(generator)["literals"]) {
-				return "a secretGenerator with literals"
+	for _, generator := range generatorsOf(object, forSecrets) {
+		if isUnencrypted(fieldsOf(resolved(generator))["literals"]) {
+			return "a secretGenerator with literals"
+		}
+	}
+	return ""
+}
+
+// generated is the kind of objects that a generator makes.
+type generated int
+
+const (
+	forSecrets generated = iota
+	forConfigMaps
+)
+
+// generatorsOf returns the generators of a kustomization, or the object itself if it is
+// one, as the field generators of a kustomization names them.
+func generatorsOf(object *yaml.Node, of generated) []*yaml.Node {
+	field, kind := "secretGenerator", "SecretGenerator"
+	if of == forConfigMaps {
+		field, kind = "configMapGenerator", "ConfigMapGenerator"
+	}
+	fields := fieldsOf(object)
+	if named := fields["kind"]; named != nil && named.Value == kind {
+		return []*yaml.Node{object}
+	}
+	if list := fields[field]; list != nil {
+		return resolved(list).Content
+	}
+	return nil
+}
+
+// input is a file that a generator reads.
+type input struct {
+	of generated
+	// variables tells that each line is one key and its value.
+	variables bool
+	// key under which the file is kept; empty where variables are.
+	key string
+}
+
+// generatorInputs are the inputs of all generators, by their path.
+type generatorInputs map[string][]input
+
+// add notes the inputs of the generators in a file, whose folder their paths start from.
+func (g generatorInputs) add(name string, body []byte) {
+	for object := range objectsOf(body, "Generator") {
+		for _, of := range []generated{forSecrets, forConfigMaps} {
+			for _, generator := range generatorsOf(object, of) {
+				fields := fieldsOf(resolved(generator))
+				for _, text := range textsOf(fields["files"]) {
+					key, file, named := strings.Cut(text, "=")
+					if !named {
+						key, file = path.Base(text), text
+					}
+					g.note(path.Join(path.Dir(name), file), input{of: of, key: key})
+				}
+				for _, file := range append(textsOf(fields["envs"]), textsOf(fields["env"])...) {
+					g.note(path.Join(path.Dir(name), file), input{of: of, variables: true})
+				}
+			}
+		}
+	}
+}
+
+func (g generatorInputs) note(file string, i input) { g[file] = append(g[file], i) }
+
+// secretIn says what is secret in the input of a generator; empty: nothing that is known.
+func (g generatorInputs) secretIn(name string, body []byte) string {
+	for _, i := range g[path.Clean(name)] {
+		switch {
+		case i.variables && i.of == forSecrets && hasPlainVariable(body):
+			return "variables of a secretGenerator"
+		case i.variables, bytes.Contains(body, []byte(encrypted)), publicOnly.Match(body), len(bytes.TrimSpace(body)) == 0:
+		case i.of == forSecrets:
+			return "a file of a secretGenerator"
+		case isKeyName(strings.ToLower(i.key)):
+			return "a private key, by its name"
+		default:
+			if what := secretObject(body); what != "" {
+				return what
 			}
 		}
 	}
 	return ""
 }
 
+// hasPlainVariable tells whether a file of variables has a value that is neither
+// encrypted nor filled in later. SOPS adds variables of its own.
+func hasPlainVariable(body []byte) bool {
+	isEncrypted := bytes.Contains(body, []byte(encrypted))
+	for line := range strings.Lines(string(body)) {
+		key, value, set := strings.Cut(strings.TrimSpace(line), "=")
+		own := isEncrypted && strings.HasPrefix(key, "sops_")
+		if set && !own && !strings.HasPrefix(key, "#") && isInClear(value) {
+			return true
+		}
+	}
+	return false
+}
+
+// textsOf returns a text, or those of a list.
+func textsOf(n *yaml.Node) (texts []string) {
+	switch n = resolved(n); {
+	case n == nil:
+	case n.Kind == yaml.ScalarNode:
+		texts = append(texts, n.Value)
+	default:
+		for _, one := range n.Content {
+			texts = append(texts, resolved(one).Value)
+		}
+	}
+	return texts
+}
+
+// resolved follows an alias.
+func resolved(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
 // isUnencrypted tells whether values are there, and one of them is neither encrypted nor
 // filled in later.
 func isUnencrypted(values *yaml.Node) bool {
-	if values == nil {
+	if values = resolved(values); values == nil {
 		return false
 	}
-	if values.Kind == yaml.AliasNode {
-		values = values.Alias
-	}
 	for i, value := range values.Content {
+		value = resolved(value)
 		if values.Kind == yaml.MappingNode && i%2 == 0 {
 			continue
 		}
@@ -192,9 +339,13 @@ func isUnencrypted(values *yaml.Node) bool {
 		if values.Kind == yaml.SequenceNode { // key=value
 			_, text, _ = strings.Cut(text, "=")
 		}
-		if value.Kind != yaml.ScalarNode || text != "" && !strings.HasPrefix(text, encrypted) && !substituted.MatchString(text) {
+		if value.Kind != yaml.ScalarNode || isInClear(text) {
 			return true
 		}
 	}
 	return false
+}
+
+func isInClear(value string) bool {
+	return value != "" && !strings.HasPrefix(value, encrypted) && !substituted.MatchString(value)
 }

@@ -89,6 +89,61 @@ func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
 	g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 64<<20))
 }
 
+// TestInputsOfGeneratorsAreNotPackedWithoutAWord packs files that a kustomization makes
+// Secrets or ConfigMaps of.
+func TestInputsOfGeneratorsAreNotPackedWithoutAWord(t *testing.T) {
+	const (
+		variables = "variables of a secretGenerator"
+		file      = "a file of a secretGenerator"
+	)
+	generator := func(of, field string) string { return of + ":\n- name: s\n  " + field + "\n" }
+	for name, c := range map[string]struct {
+		kustomization string
+		files         map[string]string
+		// told are the files that are named, and why.
+		told map[string]string
+	}{
+		"variables":                                     {generator("secretGenerator", "envs: [prod.properties]"), map[string]string{"prod.properties": "TOKEN=hunter2\n"}, map[string]string{"prod.properties": variables}},
+		"one file of variables":                         {generator("secretGenerator", "env: prod.txt"), map[string]string{"prod.txt": "# x\n\n TOKEN=hunter2"}, map[string]string{"prod.txt": variables}},
+		"a file":                                        {generator("secretGenerator", "files: [password]"), map[string]string{"password": "hunter2"}, map[string]string{"password": file}},
+		"a file under another key":                      {generator("secretGenerator", "files: ['token=sub/../a=b.txt']"), map[string]string{"a=b.txt": "hunter2"}, map[string]string{"a=b.txt": file}},
+		"a file and an alias":                           {"x: &f [password]\n" + generator("secretGenerator", "files: *f"), map[string]string{"password": "hunter2"}, map[string]string{"password": file}},
+		"literals behind an alias":                      {"x: &l [a=hunter2]\n" + generator("secretGenerator", "literals: *l"), nil, map[string]string{"kustomization.yaml": "a secretGenerator with literals"}},
+		"a generator of its own":                        {"generators: [g.yaml]\n", map[string]string{"g.yaml": "apiVersion: builtin\nkind: SecretGenerator\nmetadata: {name: s}\nfiles: [password]\n", "password": "hunter2"}, map[string]string{"password": file}},
+		"a key for a ConfigMap":                         {generator("configMapGenerator", "files: [tls.key=k.bin]"), map[string]string{"k.bin": "\x00hunter2"}, map[string]string{"k.bin": "a private key, by its name"}},
+		"a Secret in a ConfigMap":                       {generator("configMapGenerator", "files: [manifest.tpl]"), map[string]string{"manifest.tpl": plainSecret}, map[string]string{"manifest.tpl": "a Secret that SOPS did not encrypt"}},
+		"partly encrypted variables":                    {generator("secretGenerator", "envs: [a.txt]"), map[string]string{"a.txt": "A=ENC[AES256_GCM,data:x]\nB=hunter2\nsops_version=3\n"}, map[string]string{"a.txt": variables}},
+		"a kustomization below another":                 {"resources: [app]\n", map[string]string{"app/Kustomization": generator("secretGenerator", "envs: [../shared.txt]"), "shared.txt": "A=hunter2"}, map[string]string{"shared.txt": variables}},
+		"literals in the third name of a kustomization": {"resources: [app]\n", map[string]string{"app/Kustomization": generator("secretGenerator", "literals: [a=hunter2]")}, map[string]string{"app/Kustomization": "a secretGenerator with literals"}},
+
+		"encrypted variables":               {generator("secretGenerator", "envs: [a.txt]"), map[string]string{"a.txt": "A=ENC[AES256_GCM,data:x]\nsops_version=3\nsops_mac=ENC[x]\n"}, nil},
+		"an encrypted file":                 {generator("secretGenerator", "files: [a]"), map[string]string{"a": `{"data":"ENC[AES256_GCM,data:x]","sops":{}}`}, nil},
+		"a certificate":                     {generator("secretGenerator", "files: [tls.crt]"), map[string]string{"tls.crt": "-----BEGIN CERTIFICATE-----\nAA==\n"}, nil},
+		"an empty file":                     {generator("secretGenerator", "files: [a]"), map[string]string{"a": "\n"}, nil},
+		"variables without a value":         {generator("secretGenerator", "envs: [a]"), map[string]string{"a": "A=\nB\nC=${LATER}\n"}, nil},
+		"variables of a ConfigMap":          {generator("configMapGenerator", "envs: [a]"), map[string]string{"a": "A=b\n"}, nil},
+		"a file of a ConfigMap":             {generator("configMapGenerator", "files: [a]"), map[string]string{"a": "hello"}, nil},
+		"a file of the same name elsewhere": {"resources: [app]\n", map[string]string{"app/kustomization.yaml": generator("secretGenerator", "files: [password]"), "password": "hello"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			dir := folder(t, c.files)
+			write(t, dir, map[string]string{"kustomization.yaml": c.kustomization})
+			args := []string{"-f", dir, "-t", "localhost:5000/org/app:v1", "--dry-run", "--no-validate"}
+			warned, refused := flux(t, args...), flux(t, append(args, "--strict")...)
+			g.Expect(warned.code).To(BeZero(), warned.err)
+			g.Expect(strings.Count(warned.err, "is not encrypted")).To(Equal(len(c.told)), warned.err)
+			g.Expect(refused.code).To(Equal(min(len(c.told), 1)), refused.err)
+			for path, what := range c.told {
+				for _, told := range []string{warned.err, refused.err} {
+					g.Expect(told).To(ContainSubstring(`"%s" (%s) is not encrypted`, path, what))
+					g.Expect(told).NotTo(ContainSubstring("hunter2"))
+				}
+			}
+		})
+	}
+}
+
 func TestRulesThatNoReaderSeesAreNamed(t *testing.T) {
 	g := NewWithT(t)
 	dir := folder(t, map[string]string{".sourceignore": "/*\n!/deploy\n", "deploy/a.txt": "a", "deploy/logo.png": "p"})
