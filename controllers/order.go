@@ -36,11 +36,16 @@ type pickedImage struct {
 
 // stay keeps the plan at the tag that is published while the policy picks another one
 // that is equal in its order, such as v1.0.0 for 1.0.0. image-reflector-controller
-// picks any of these, at each scan another one.
+// picks any of these, at each scan another one. A tag of the same digest keeps the name
+// of what is published, too: nothing is to be deployed.
 func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) {
 	published := latestPublication(obj).Tag
 	if obj.Status.Artifact == nil || obj.Status.Record == nil || obj.Status.Record.Image != p.Repository.Name() ||
-		published == "" || published == p.Tag || !inOnePlace(policy.Spec, published, p.Tag) {
+		published == "" || published == p.Tag || !admits(policy.Spec, published) {
+		return
+	}
+	p.KeepName = true
+	if !inOnePlace(policy.Spec, published, p.Tag) {
 		return
 	}
 	p.picked = &pickedImage{tag: p.Tag, digest: p.Digest}
@@ -50,7 +55,21 @@ func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolic
 // follow lets the plan go to what the policy picked, because the equal tag that is
 // published is gone.
 func (p *Plan) follow() {
-	p.Tag, p.Digest, p.picked = p.picked.tag, p.picked.digest, nil
+	p.Tag, p.Digest, p.picked, p.KeepName = p.picked.tag, p.picked.digest, nil, false
+}
+
+// admits tells whether a policy could pick a tag.
+func admits(spec imagev1.ImagePolicySpec, tag string) bool {
+	by, ok := ordered(spec.FilterTags, tag)
+	if !ok || spec.Policy.SemVer == nil {
+		return ok
+	}
+	within, err := semver.NewConstraint(spec.Policy.SemVer.Range)
+	if err != nil {
+		return false
+	}
+	parsed, err := parseVersion(by)
+	return err == nil && within.Check(parsed)
 }
 
 // inOnePlace tells whether a policy admits two tags and puts them in one place of its order.
@@ -63,9 +82,18 @@ func inOnePlace(spec imagev1.ImagePolicySpec, one, other string) bool {
 	if spec.Policy.SemVer == nil {
 		return one == other
 	}
-	a, errA := semver.StrictNewVersion(strings.TrimPrefix(one, "v"))
-	b, errB := semver.StrictNewVersion(strings.TrimPrefix(other, "v"))
+	a, errA := parseVersion(one)
+	b, errB := parseVersion(other)
 	return errA == nil && errB == nil && a.Equal(b)
+}
+
+// parseVersion reads a version as image-reflector-controller does: with a v or without,
+// and with zeros in front of numbers, but not shortened.
+func parseVersion(text string) (*semver.Version, error) {
+	if strings.Count(text, ".") < 2 {
+		return nil, semver.ErrInvalidSemVer
+	}
+	return semver.NewVersion(text)
 }
 
 // ordered returns what a policy orders a tag by, and whether its filter admits the tag.

@@ -25,6 +25,8 @@ import (
 	. "github.com/onsi/gomega"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
@@ -40,6 +42,7 @@ func TestAPickThatIsEqualChangesNothing(t *testing.T) {
 		"versions behind a filter": {published: "v1.0.0", equal: "1.0.0", newer: "1.0.1", change: func(obj *imagev1.ImagePolicy) {
 			obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: `^v?[0-9.]+$`}
 		}},
+		"versions of a calendar": {published: "2026.08.01", equal: "v2026.08.01", newer: "2026.08.02"},
 		"numbers that are extracted": {published: "main-7", equal: "dev-7", newer: "dev-8", change: func(obj *imagev1.ImagePolicy) {
 			obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: `^[a-z]+-(?P<n>[0-9]+)$`, Extract: "$n"}
 			obj.Spec.Policy = imagev1.ImagePolicyChoice{Numerical: &imagev1.NumericalPolicy{Order: "asc"}}
@@ -83,6 +86,43 @@ func TestAFilterOfAnySizeKeepsNobodyWaiting(t *testing.T) {
 	s.picks("app", imagev1.ImageRef{Tag: tag})
 	s.waitPublished("app", tag+"@")
 	NewWithT(t).Expect(time.Since(start)).To(BeNumerically("<", 20*time.Second))
+}
+
+// A pick of the digest that is published is nothing to deploy, though it is newer.
+func TestAPickOfTheSameDigestChangesNothing(t *testing.T) {
+	for sentence, reflect := range map[string]bool{"of a tag": false, "of a tag and its digest": true} {
+		t.Run(sentence, func(t *testing.T) {
+			s, g := startScene(t), NewWithT(t)
+			digest, _ := s.push("app:1.0.0", version("1"))
+			for _, tag := range []string{"1.0.1", "v1.0.2", "2.0.0"} {
+				s.push("app:"+tag, version("1"))
+			}
+			s.imageRepository("app")
+			s.imagePolicy("app", annotated, func(*imagev1.ImagePolicy) {})
+			pick := func(tag string) {
+				ref := imagev1.ImageRef{Tag: tag}
+				if reflect {
+					ref.Digest = digest.String()
+				}
+				s.picks("app", ref)
+			}
+			pick("1.0.0")
+			before := s.waitPublished("app", "1.0.0@")
+			for _, tag := range []string{"1.0.1", "v1.0.2", "1.0.1"} {
+				pick(tag)
+				s.reconciled("app")
+				g.Expect(s.waitPublished("app", "1.0.0@").Status.Artifact).To(Equal(before.Status.Artifact))
+				g.Expect(s.record("app").Status.LatestRef.Tag).To(Equal(tag))
+				g.Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).To(ContainSubstring("the tag " + tag + ", which the policy picks, is the same digest"))
+			}
+			g.Expect(s.record("app").Status.History).To(HaveLen(1))
+
+			// The name goes when the policy does not admit it any more.
+			edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.Policy.SemVer.Range = ">=1.0.1" })
+			pick("1.0.1")
+			s.waitPublished("app", "1.0.1@"+digest.String())
+		})
+	}
 }
 
 func TestAPickThatIsEqualIsPublishedWhereTheOtherIsGone(t *testing.T) {

@@ -72,6 +72,9 @@ type Plan struct {
 	Tag string
 	// Digest to publish, if it is known; zero: whatever Tag points at.
 	Digest v1.Hash
+	// KeepName tells that the tag that is published stays while Tag is another one of
+	// the same digest.
+	KeepName bool
 	// picked is what the policy picked, where Tag is an equal one that is published; nil elsewhere.
 	picked *pickedImage
 	// Access names what opens the registry.

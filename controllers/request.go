@@ -71,6 +71,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Content:    r.content(obj),
 		Verifier:   a.asked.verifier(opened),
 		Terms:      a.asked.terms,
+		KeepName:   plan.KeepName,
 		Published:  published,
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
 		Depth:      depth,

@@ -503,7 +503,7 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	// The same digest under another name is no reason to believe in it.
 	s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.0\n"})
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
-	s.waitFailed("app", v1alpha1.ReasonVerificationError, "503", "still published: 1.0.1@")
+	s.waitFailed("app", v1alpha1.ReasonVerificationError, "503", "still published: 1.0.0@")
 	s.reconciled("app")
 	NewWithT(t).Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).NotTo(haveEvent(v1alpha1.ReasonNewArtifact, "published 1.0.1@"), "as if it were good")
 	NewWithT(t).Expect(s.record("app").Status.ObservedTrust).To(Equal(before.Status.ObservedTrust))

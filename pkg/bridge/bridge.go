@@ -106,7 +106,7 @@ func resolve(ctx context.Context, r Request) (*registry.Manifest, error) {
 
 // stands tells whether the resolved digest is what is published, read with the
 // same settings and stored undamaged. A tag that is new for the same digest,
-// or another address of the server, only renames the artifact.
+// unless the name is kept, or another address of the server, only renames the artifact.
 func (b *Bridge) stands(ctx context.Context, r Request, out *Outcome) (bool, error) {
 	p := r.Published
 	if p == nil || p.Repository != out.Image.Repository || p.Digest != out.Image.Digest || p.Content != out.Content {
@@ -118,11 +118,15 @@ func (b *Bridge) stands(ctx context.Context, r Request, out *Outcome) (bool, err
 	}
 	out.Format, out.VerifiedBy, out.chartVersion = p.Format, p.VerifiedBy, p.Artifact.Metadata[v1alpha1.MetadataChartVersion]
 	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)
-	if p.Artifact.Revision == out.revision && p.Artifact.URL == kept.URL {
+	named := *out
+	if r.KeepName {
+		named.revision, named.Image.Tag = p.Artifact.Revision, p.Artifact.Metadata[v1alpha1.MetadataTag]
+	}
+	if p.Artifact.Revision == named.revision && p.Artifact.URL == kept.URL {
 		out.Unchanged, out.Artifact = true, p.Artifact
 		return true, nil
 	}
-	out.Artifact = b.artifact(kept, *out, p.Artifact.Metadata)
+	out.Artifact = b.artifact(kept, named, p.Artifact.Metadata)
 	return true, nil
 }
 

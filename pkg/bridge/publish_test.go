@@ -101,6 +101,18 @@ func TestRequestsWhenSomethingIsPublished(t *testing.T) {
 		g.Expect(out.Artifact.Digest).To(Equal(before.Artifact.Digest))
 	})
 
+	t.Run("another tag of the same digest changes nothing where the name is kept", func(t *testing.T) {
+		g := NewWithT(t)
+		b.asked()
+		r := b.request("app", "team/app:stable", nobody)
+		r.Published, r.KeepName = published(before), true
+		out := b.publish(r)
+		g.Expect(b.asked()).To(ConsistOf(HaveSuffix("/v2/team/app/manifests/stable")))
+		g.Expect(out.Unchanged).To(BeTrue())
+		g.Expect(out.Artifact).To(Equal(before.Artifact))
+		g.Expect(out.Image.Tag).To(Equal("stable"))
+	})
+
 	t.Run("another tag of a reflected digest asks nothing at all", func(t *testing.T) {
 		g := NewWithT(t)
 		b.asked()

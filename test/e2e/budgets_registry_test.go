@@ -97,7 +97,12 @@ func TestRequestsOfOneSource(t *testing.T) {
 	n.Expect(gate.spent(n, app)).To(Equal([]string{"HEAD /manifests/1.1.0", "GET /manifests/sha256:", "GET /blobs/sha256:"}), "a tag that moved")
 
 	n.push(app, "1.2.0", configMap(n.namespace, "moved"))
-	n.published(app, "1.2.0")
+	n.eventually(func(g Gomega) {
+		obj := named(n, app, &v1alpha1.ArtifactRepository{})
+		g.Expect(env.Client.Get(n.Context(), n.key(app), obj)).To(Succeed())
+		g.Expect(obj.Status.LatestRef.Tag).To(Equal("1.2.0"))
+	})
+	n.published(app, moved) // a tag of the same digest is nothing to deploy
 	n.Expect(gate.spent(n, app)).To(Equal([]string{"GET /manifests/1.2.0"}), "another tag of the same content")
 }
 
