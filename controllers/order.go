@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/limit"
+	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
 // pickedImage is what a policy picked of its repository.
@@ -70,6 +72,41 @@ func admits(spec imagev1.ImagePolicySpec, tag string) bool {
 	}
 	parsed, err := parseVersion(by)
 	return err == nil && within.Check(parsed)
+}
+
+// unseenBuild returns a tag of the last scan that stands for a version with build
+// metadata, as Helm pushes it, which a policy does not see: Helm writes _ for the + of a
+// version, and image-reflector-controller does not read it so. A status holds a few of
+// the tags only.
+func unseenBuild(spec imagev1.ImagePolicySpec, repository *imagev1.ImageRepository) string {
+	if spec.Policy.SemVer == nil || repository.Status.LastScanResult == nil {
+		return ""
+	}
+	within, err := semver.NewConstraint(spec.Policy.SemVer.Range)
+	if err != nil {
+		return ""
+	}
+	for _, tag := range repository.Status.LastScanResult.LatestTags {
+		by, ok := ordered(spec.FilterTags, tag)
+		if !ok || by != tag || !reference.IsTag(tag) {
+			continue
+		}
+		if _, err := parseVersion(tag); err == nil {
+			continue
+		}
+		if version, err := parseVersion(versionOf(tag)); err == nil && within.Check(version) {
+			return tag
+		}
+	}
+	return ""
+}
+
+// versionOf returns the version that Helm stores a chart under a tag for.
+func versionOf(tag string) string { return strings.Replace(tag, "_", "+", 1) }
+
+// buildAdvice says how to let a policy see a tag.
+func buildAdvice(tag string) string {
+	return fmt.Sprintf("the tag %s stands for the version %s, which the policy does not see: let filterTags extract the version from such tags", tag, versionOf(tag))
 }
 
 // inOnePlace tells whether a policy admits two tags and puts them in one place of its order.

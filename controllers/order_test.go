@@ -29,6 +29,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/test/publish"
 )
 
 // A policy picks any of several tags that are equal in its order. The one that is
@@ -122,6 +123,72 @@ func TestAPickOfTheSameDigestChangesNothing(t *testing.T) {
 			pick("1.0.1")
 			s.waitPublished("app", "1.0.1@"+digest.String())
 		})
+	}
+}
+
+// Helm writes _ for the + of a version into a tag, which no semver policy takes for a
+// version. The source of a chart says so.
+func TestBuildsOfAChartThatThePolicyDoesNotSee(t *testing.T) {
+	scanned := func(s *scene, tags ...string) {
+		editStatus(s, "orders", func(obj *imagev1.ImageRepository) { obj.Status.LastScanResult = &imagev1.ScanResult{LatestTags: tags} })
+	}
+	message := func(s *scene) string { return conditions.GetMessage(s.record("orders"), meta.ReadyCondition) }
+	const advice = "stands for the version 1.1.0+up2, which the policy does not see: let filterTags extract the version"
+	for sentence, c := range map[string]struct {
+		tags   []string
+		change func(*imagev1.ImagePolicy)
+		told   bool
+	}{
+		"a build of a newer version":           {tags: []string{"1.0.0", "1.1.0_up2"}, told: true},
+		"with a filter that lets it pass":      {tags: []string{"1.1.0_up2"}, change: filtered("^[0-9]", ""), told: true},
+		"with a filter that leaves it out":     {tags: []string{"1.1.0_up2"}, change: filtered("^[0-9.]+$", "")},
+		"with a filter that extracts versions": {tags: []string{"1.1.0_up2"}, change: filtered("^(?P<v>[0-9.]+)(_.+)?$", "$v")},
+		"out of the range":                     {tags: []string{"3.0.0_up2"}, change: func(obj *imagev1.ImagePolicy) { obj.Spec.Policy.SemVer.Range = "1.x" }},
+		"no version":                           {tags: []string{"main_2", "1_2", "1.1_up2", "1.1.0_", "1.1.0_a_b"}},
+		"another order": {tags: []string{"1.1.0_up2"}, change: func(obj *imagev1.ImagePolicy) {
+			obj.Spec.Policy = imagev1.ImagePolicyChoice{Alphabetical: &imagev1.AlphabeticalPolicy{Order: "asc"}}
+		}},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			s, g := startScene(t), NewWithT(t)
+			_, err := publish.Registry{Host: s.registry.Host()}.Helm("team", publish.Chart{Name: "orders", Version: "1.0.0"})
+			g.Expect(err).NotTo(HaveOccurred())
+			s.imageRepository("orders")
+			if c.change == nil {
+				c.change = func(*imagev1.ImagePolicy) {}
+			}
+			s.imagePolicy("orders", annotated, c.change)
+			scanned(s, c.tags...)
+			s.picks("orders", imagev1.ImageRef{Tag: "1.0.0"})
+			s.waitPublished("orders", "1.0.0@")
+			s.eventually(func(g Gomega) { g.Expect(strings.Contains(message(s), advice)).To(Equal(c.told), message(s)) })
+		})
+	}
+
+	t.Run("nothing is picked", func(t *testing.T) {
+		s := startScene(t)
+		s.imageRepository("orders")
+		s.imagePolicy("orders", annotated, func(*imagev1.ImagePolicy) {})
+		scanned(s, "1.1.0_up2")
+		editStatus(s, "orders", func(obj *imagev1.ImagePolicy) {
+			obj.Status.ObservedGeneration = obj.Generation
+			conditions.MarkFalse(obj, meta.ReadyCondition, "Failed", "unable to determine latest version from provided list")
+		})
+		s.waitFailed("orders", v1alpha1.ReasonDependencyNotReady, "unable to determine latest version", "if it holds Helm charts, the tag 1.1.0_up2", advice)
+	})
+	t.Run("no chart", func(t *testing.T) {
+		s, g := startScene(t), NewWithT(t)
+		s.source("orders", "1.0.0")
+		scanned(s, "1.1.0_up2")
+		s.waitPublished("orders", "1.0.0@")
+		s.reconciled("orders")
+		g.Expect(message(s)).NotTo(ContainSubstring("1.1.0_up2"))
+	})
+}
+
+func filtered(pattern, extract string) func(*imagev1.ImagePolicy) {
+	return func(obj *imagev1.ImagePolicy) {
+		obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: pattern, Extract: extract}
 	}
 }
 

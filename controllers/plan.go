@@ -75,6 +75,9 @@ type Plan struct {
 	// KeepName tells that the tag that is published stays while Tag is another one of
 	// the same digest.
 	KeepName bool
+	// UnseenBuild is a tag that stands for a version of a Helm chart which the policy
+	// does not see; empty where none is known.
+	UnseenBuild string
 	// picked is what the policy picked, where Tag is an equal one that is published; nil elsewhere.
 	picked *pickedImage
 	// Access names what opens the registry.
@@ -188,8 +191,9 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 	if obj.Spec.Digest != "" {
 		return p.pin(obj, policy)
 	}
+	p.UnseenBuild = unseenBuild(policy.Spec, repository)
 	if err := evaluated(policy); err != nil {
-		return cmp.Or(unusable(obj, policy), scanFailure(repository), err)
+		return cmp.Or(unusable(obj, policy), scanFailure(repository), p.hint(err))
 	}
 	latest := policy.Status.LatestRef
 	if !isNameOf(latest.Name, p.Repository) {
@@ -205,6 +209,14 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 	}
 	p.stay(obj, policy)
 	return nil
+}
+
+// hint adds to the reason why a policy has picked nothing how tags of charts are ordered.
+func (p *Plan) hint(err error) error {
+	if p.UnseenBuild == "" {
+		return err
+	}
+	return waitFor("%w; if it holds Helm charts, %s", err, buildAdvice(p.UnseenBuild))
 }
 
 // pick fills in what a policy picked. Tenants may be able to edit a policy's

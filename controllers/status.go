@@ -359,6 +359,9 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 	if latest := obj.Status.LatestRef; a.plan.KeepName && latest != nil && latest.Digest == obj.Status.Record.Digest && latest.Tag != latestPublication(obj).Tag {
 		message += fmt.Sprintf("; the tag %s, which the policy picks, is the same digest", latest.Tag)
 	}
+	if a.plan.UnseenBuild != "" && obj.Status.Format == v1alpha1.FormatHelm {
+		message += "; " + buildAdvice(a.plan.UnseenBuild)
+	}
 	if obj.Status.Record.SettingsHash != "" {
 		message += fmt.Sprintf("; the content settings (ignore, layerSelector, format, platform) take more than %d KiB, so only their hash is recorded:"+
 			" lost bytes cannot be made again after the settings change; shorten them", v1alpha1.MaxSettingsBytes>>10)

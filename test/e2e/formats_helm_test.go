@@ -31,6 +31,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
@@ -105,6 +106,51 @@ func (n *tenant) released(version string, artifact *meta.Artifact) {
 func (n *tenant) retag(image, tag string) {
 	n.Helper()
 	n.Expect(crane.Tag(env.Registry().Host()+"/"+n.image(image), tag, crane.Insecure, crane.WithContext(n.Context()))).To(Succeed())
+}
+
+// Helm writes _ for the + of a version. The filters are those of docs/formats/helm.md.
+func TestBuildsOfAChart(t *testing.T) {
+	t.Parallel()
+	for sentence, test := range map[string]struct {
+		versions         []string
+		pattern, extract string
+		order            string // a range
+		want             string
+		told             bool // that a build is not seen
+	}{
+		"without a filter, builds are not seen": {
+			versions: []string{"1.0.0", "1.1.0+up2"}, order: "1.x", want: "1.0.0", told: true,
+		},
+		"by the version": {
+			versions: []string{"1.0.0", "1.1.0+up2", "0.9.0"}, order: "1.x", want: "1.1.0_up2",
+			pattern: `^(?P<v>[0-9]+\.[0-9]+\.[0-9]+)(_.+)?$`, extract: "$v",
+		},
+		"by the version, the first of the alphabet": {
+			versions: []string{"1.0.0", "1.1.0+up9", "1.1.0+up10", "1.1.0+up11"}, order: "1.x", want: "1.1.0_up10",
+			pattern: `^(?P<v>[0-9]+\.[0-9]+\.[0-9]+)(_.+)?$`, extract: "$v",
+		},
+		"by the version and the number of the build": {
+			versions: []string{"1.1.0", "1.1.0+up9", "1.1.0+up10", "1.0.0+up99", "2.0.0+up1"}, order: ">=1.0.0-0 <2.0.0-0", want: "1.1.0_up10",
+			pattern: `^(?P<v>[0-9]+\.[0-9]+\.[0-9]+)(_up(?P<n>[0-9]+))?$`, extract: "$v-1$n",
+		},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+			for _, version := range test.versions {
+				n.helm(chart(version))
+			}
+			n.images("app", func(s *v1alpha1.ArtifactRepositorySpec) {
+				s.Policy = &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: test.order}}
+				if test.pattern != "" {
+					s.FilterTags = &imagev1.TagFilter{Pattern: test.pattern, Extract: test.extract}
+				}
+			})
+			n.published("app", test.want)
+			message := conditions.GetMessage(get(n, "app", &v1alpha1.ArtifactRepository{}), meta.ReadyCondition)
+			n.Expect(strings.Contains(message, "the tag 1.1.0_up2 stands for the version 1.1.0+up2")).To(Equal(test.told), message)
+		})
+	}
 }
 
 // A chart that Helm pushed is released by helm-controller, whatever its tag, its
