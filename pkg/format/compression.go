@@ -198,7 +198,7 @@ func (u *unpacked) Close() {
 type members struct {
 	src  *bufio.Reader
 	gzip *gzip.Reader
-	// count is the number of members begun.
+	// count is the number of members begun; padding counts as one.
 	count int
 }
 
@@ -233,13 +233,31 @@ func (m *members) Read(p []byte) (int, error) {
 
 // next begins the next member; io.EOF says that there is none.
 func (m *members) next() error {
-	if _, err := m.src.Peek(1); err != nil {
+	first, err := m.src.Peek(1)
+	if err != nil {
 		return err
 	}
 	m.count++
+	if first[0] == 0 {
+		return m.skipPadding()
+	}
 	if err := m.gzip.Reset(m.src); err != nil {
 		return broken("the layer has bytes after its gzip stream that are not gzip", err)
 	}
 	m.gzip.Multistream(false)
 	return nil
+}
+
+// skipPadding reads zeros to the end of the file, with which some tools fill up a
+// block. gzip ignores them. It returns io.EOF.
+func (m *members) skipPadding() error {
+	for {
+		b, err := m.src.ReadByte()
+		if err != nil {
+			return err
+		}
+		if b != 0 {
+			return invalid("the layer has bytes after its gzip stream that are not gzip")
+		}
+	}
 }

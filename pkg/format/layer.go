@@ -50,6 +50,8 @@ const (
 	// maxHeadersBytes bounds the headers of all entries of an artifact, less
 	// freeHeaderBytes of each.
 	maxHeadersBytes = 16 << 20
+	// gnuLabel is the type of the entry that tar --label of GNU begins an archive with.
+	gnuLabel = 'V'
 	// freeHeaderBytes is what an entry has whose name or time takes a PAX header:
 	// three blocks, and the padding of the entry before it. The limit of entries
 	// bounds these bytes.
@@ -238,8 +240,9 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 	if l.entries++; l.before.entries+l.entries > l.limits.Entries {
 		return exceeded("--max-entries", "the artifact has more than %d entries", l.limits.Entries)
 	}
-	if header.Typeflag == tar.TypeXGlobalHeader {
-		// A default for the entries after it, which Go and so every consumer ignores.
+	if header.Typeflag == tar.TypeXGlobalHeader || header.Typeflag == gnuLabel && header.Size == 0 {
+		// No files: a default for the entries after it, which Go and so every consumer
+		// ignores, and the name of the archive.
 		l.normal = false
 		return nil
 	}
@@ -304,7 +307,7 @@ func isNormal(header *tar.Header) bool {
 		if header.Size != 0 {
 			return false
 		}
-	case tar.TypeSymlink, tar.TypeLink:
+	case tar.TypeSymlink, tar.TypeLink, tar.TypeCont:
 		return false
 	}
 	return header.Mode&^allowed == 0 && header.Mode&needed == needed
@@ -358,7 +361,8 @@ func checkType(header *tar.Header) error {
 	}
 	mode := header.FileInfo().Mode().Type()
 	switch header.Typeflag {
-	case tar.TypeReg:
+	case tar.TypeReg, tar.TypeCont:
+		// POSIX has a contiguous file read as any other.
 		if mode != 0 || strings.HasSuffix(header.Name, "/") {
 			return invalid("the layer has an entry that is a file by its type and something else by its mode or name: %s", fault.Quote(header.Name))
 		}

@@ -106,6 +106,18 @@ func (r Registry) Push(ctx context.Context, image string, artifact v1.Image) err
 	return nil
 }
 
+// Put pushes a manifest alone under repository:tag. What it names is there already.
+func (r Registry) Put(ctx context.Context, image string, manifest remote.Taggable) error {
+	tag, err := name.NewTag(r.Host+"/"+image, name.Insecure)
+	if err != nil {
+		return err
+	}
+	if err := remote.Put(tag, manifest, r.options(ctx)...); err != nil {
+		return fmt.Errorf("push %s: %w", tag, err)
+	}
+	return nil
+}
+
 // PushIndex pushes an index, and all that is in it, under repository:tag.
 func (r Registry) PushIndex(ctx context.Context, image string, index v1.ImageIndex) error {
 	tag, err := name.NewTag(r.Host+"/"+image, name.Insecure)
