@@ -590,6 +590,40 @@ func TestWhatNobodyHasAnyMoreIsSaidByWhoLeads(t *testing.T) {
 	f.expectCode(artifact, http.StatusServiceUnavailable)
 }
 
+// Two attempts find out whether a registry answers. A consumer of a third source is
+// told to come again when the time of that source is over, and not of theirs.
+func TestAConsumerIsAnsweredWhileOthersAskTheRegistry(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	artifacts := map[string]*meta.Artifact{}
+	for name, timeout := range map[string]time.Duration{"first": 9 * time.Second, "second": 9 * time.Second, "third": time.Second} {
+		artifacts[name] = s.publishes(name, "1.0.0").Status.Artifact
+		edit(s, name, func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Timeout = &metav1.Duration{Duration: timeout} })
+		s.reconciled(name)
+	}
+	f := s.follower()
+	s.registry.Forget()
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	s.registry.Answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			<-held
+		}
+		return false
+	})
+	var others sync.WaitGroup
+	for _, name := range []string{"first", "second"} {
+		others.Go(func() { f.expectServed(artifacts[name]) })
+	}
+	s.eventually(func(g Gomega) { g.Expect(s.registry.Count(http.MethodGet, "/manifests/")).To(Equal(2)) })
+
+	f.expectCode(artifacts["third"], http.StatusServiceUnavailable)
+
+	g.Expect(s.registry.Count(http.MethodGet, "/third/")).To(BeZero())
+	release()
+	others.Wait()
+}
+
 func TestOtherBytesThanTheRecordNamesAreLeftToWhoLeads(t *testing.T) {
 	s := startScene(t)
 	good := s.publishes("app", "1.0.0").Status.Artifact

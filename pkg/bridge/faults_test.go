@@ -20,19 +20,23 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -235,6 +239,27 @@ func TestADiskThatRefusesIsToldApartFromTheRegistry(t *testing.T) {
 
 	g.Expect(os.Rename(moved, b.root)).To(Succeed())
 	b.publish(b.request("app", "team/app:1.0.0", nobody))
+}
+
+// sweptStore is a store from whose scratch folders something removes files.
+type sweptStore struct{ bridge.Store }
+
+// Put implements bridge.Store.
+func (s sweptStore) Put(ctx context.Context, key store.Key, file store.File) (store.Stored, error) {
+	if err := os.Remove(file.Path); err != nil {
+		return store.Stored{}, err
+	}
+	return s.Store.Put(ctx, key, file)
+}
+
+func TestWhyTheFileCannotBeStoredIsTold(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	r := b.request("app", "team/app:1.0.0", nobody)
+	_, err := bridge.New(sweptStore{b.store}, time.Now).Publish(t.Context(), r)
+	expectFault(t, err, v1alpha1.ReasonStorageOperationFailed, fault.Retry)
+	g.Expect(err).To(MatchError(fs.ErrNotExist))
+	g.Expect(b.stored()).To(BeEmpty())
 }
 
 func TestAMalformedDigestIsRefusedBeforeARegistrySeesIt(t *testing.T) {

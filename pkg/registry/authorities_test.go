@@ -85,7 +85,7 @@ func TestCertificateAuthoritiesAreAskedByTheRulesOfRedirects(t *testing.T) {
 			if tc.target != "" {
 				target = tc.target
 			}
-			request, err := http.NewRequestWithContext(t.Context(), method, target, bytes.NewReader([]byte("question")))
+			request, err := http.NewRequestWithContext(bounded(t), method, target, bytes.NewReader([]byte("question")))
 			g.Expect(err).NotTo(HaveOccurred())
 			request.SetBasicAuth("user", password)
 			var body []byte

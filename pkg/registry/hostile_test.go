@@ -73,6 +73,15 @@ func raw(answer string) http.HandlerFunc {
 	}
 }
 
+// bounded returns the context of a request that the timeouts of the client have to
+// end, long before this one does.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // quick are timeouts that make hostile servers cost little time.
 func quick() registry.Options {
 	return registry.Options{
@@ -102,7 +111,7 @@ func TestAFailureTellsWhetherTheRegistryAnswered(t *testing.T) {
 			s := serve(t)
 			_, layer := s.putImage(t, "app:1", "content")
 			s.answerTo("/blobs/", c.answer)
-			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Pull(t.Context(), layer, io.Discard)
+			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u")).Pull(bounded(t), layer, io.Discard)
 			g.Expect(err).To(HaveOccurred())
 			g.Expect(fault.Of(err, "").Answered).To(Equal(c.want), err.Error())
 		})
@@ -176,7 +185,7 @@ func TestHostileManifests(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := serve(t)
 			s.answerTo("/manifests/", tc.answer)
-			_, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Resolve(t.Context(), tc.query)
+			_, err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Resolve(bounded(t), tc.query)
 			expectFault(t, err, tc.reason, tc.class)
 			NewWithT(t).Expect(err.Error()).To(ContainSubstring(tc.words))
 			NewWithT(t).Expect(err.Error()).NotTo(Or(ContainSubstring("hunter22"), ContainSubstring("\x1b")))
@@ -367,7 +376,7 @@ func TestHostileBlobs(t *testing.T) {
 			s := serve(t)
 			s.answerTo("/blobs/", tc.answer)
 			var got bytes.Buffer
-			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Pull(t.Context(), tc.desc, &got)
+			err := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Pull(bounded(t), tc.desc, &got)
 			expectFault(t, err, tc.reason, tc.class)
 			NewWithT(t).Expect(err.Error()).To(ContainSubstring(tc.words))
 			NewWithT(t).Expect(int64(got.Len())).To(BeNumerically("<=", max(tc.desc.Size, 0)), "no more is written than the manifest says")

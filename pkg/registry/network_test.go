@@ -190,7 +190,7 @@ func TestTLS(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			options := quick()
 			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "other.example.com": "127.0.0.1"})
-			_, err := newClient(t, options).Repository(repository(t, tc.host+"/app"), tc.access).Resolve(t.Context(), registry.Query{Tag: "1"})
+			_, err := newClient(t, options).Repository(repository(t, tc.host+"/app"), tc.access).Resolve(bounded(t), registry.Query{Tag: "1"})
 			if tc.words == "" {
 				NewWithT(t).Expect(err).NotTo(HaveOccurred())
 				return
@@ -257,7 +257,7 @@ func TestPlainHTTPIsNotUsedWhereTLSIsSpoken(t *testing.T) {
 			}
 			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "other.example.com": "127.0.0.1"})
 			repo := newClient(t, options).Repository(repository(t, tc.host+door[strings.LastIndex(door, ":"):]+"/app"), access)
-			_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			_, err := repo.Resolve(bounded(t), registry.Query{Tag: "1"})
 			expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 			g.Expect(err.Error()).To(ContainSubstring(tc.want))
 

@@ -237,7 +237,7 @@ func TestWhatIsNoAnswerToAReadIsAFailure(t *testing.T) {
 				s.answerTo(part, answer)
 			}
 			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u"))
-			_, err := do(t.Context(), t, repo, referrers)
+			_, err := do(bounded(t), t, repo, referrers)
 			expectFault(t, err, tc.reason, tc.class)
 			NewWithT(t).Expect(err.Error()).To(And(ContainSubstring(tc.words), Not(ContainSubstring(password))))
 		})

@@ -81,6 +81,15 @@ func TestOpen(t *testing.T) {
 		expectDiskFault(t, err, "not a directory")
 	})
 
+	for _, folder := range []string{"externalartifact", "blobs"} {
+		t.Run("says that a file is in the place of the folder "+folder, func(t *testing.T) {
+			root := t.TempDir()
+			NewWithT(t).Expect(os.WriteFile(filepath.Join(root, folder), nil, 0o600)).To(Succeed())
+			_, err := store.Open(options(root))
+			expectDiskFault(t, err, "give the controller a folder of its own")
+		})
+	}
+
 	for name, tc := range map[string]struct {
 		change func(*store.Options)
 		words  string
