@@ -21,7 +21,10 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/fluxcd/pkg/apis/meta"
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
@@ -56,7 +59,50 @@ func TestExternalArtifactOfAFirstFailure(t *testing.T) {
 	})
 }
 
+// asKstatus waits until an object has the status by which Flux and other tools wait
+// for it.
+func asKstatus[T any, P object[T]](s *scene, name string, want status.Status) {
+	s.Helper()
+	s.eventually(func(g Gomega) {
+		gvk, err := s.client.GroupVersionKindFor(P(new(T)))
+		g.Expect(err).NotTo(HaveOccurred())
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(get[T, P](g, s, name))
+		g.Expect(err).NotTo(HaveOccurred())
+		obj := &unstructured.Unstructured{Object: content}
+		obj.SetGroupVersionKind(gvk)
+		result, err := status.Compute(obj)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(result.Status).To(Equal(want), result.Message)
+	})
+}
+
 // By kstatus an object that is not ready and not stalled is in progress for ever.
+func TestKstatus(t *testing.T) {
+	s := startScene(t)
+	both := func(name string, want status.Status) {
+		t.Helper()
+		asKstatus[v1alpha1.ArtifactRepository](s, name, want)
+		asKstatus[sourcev1.ExternalArtifact](s, name, want)
+	}
+	s.artifactRepository("waiting", byTag(s.image("app"), "missing"))
+	s.waitFailed("waiting", v1alpha1.ReasonImageNotFound)
+	both("waiting", status.InProgressStatus)
+
+	s.pushNonsense("app:1.0.0")
+	s.artifactRepository("stalled", byTag(s.image("app"), "1.0.0"))
+	both("stalled", status.FailedStatus)
+
+	s.push("app:1.0.0", map[string]string{"app.yaml": "version: 1\n"})
+	s.reconciled("stalled")
+	both("stalled", status.CurrentStatus)
+
+	// What was published before stays, and is not what is asked for.
+	s.pushNonsense("app:1.0.0")
+	s.reconciled("stalled")
+	both("stalled", status.FailedStatus)
+	NewWithT(t).Expect(s.external("stalled").Status.Artifact).NotTo(BeNil())
+}
+
 func TestExternalArtifactOfAStalledSource(t *testing.T) {
 	s := startScene(t)
 	s.pushNonsense("app:1.0.0")

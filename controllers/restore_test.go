@@ -46,6 +46,7 @@ func TestRestoreFromABackup(t *testing.T) {
 			s.stop()
 
 			s.restore(withStatus)
+			s.storage = t.TempDir() // a backup has no artifacts
 			s.start()
 			if !withStatus {
 				s.picks("annotated", imagev1.ImageRef{Tag: "1.0.0"})

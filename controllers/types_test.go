@@ -17,12 +17,15 @@ limitations under the License.
 package controllers_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -77,6 +80,54 @@ func TestTypesComeAndGo(t *testing.T) {
 	s.eventually(func(g Gomega) { get[imagev1.ImagePolicy](g, s, "own") })
 	s.picks("own", imagev1.ImageRef{Name: s.image("app"), Tag: "1.1.0"})
 	s.waitPublished("own", "1.1.0@")
+
+	// A version that is not served for a while keeps its objects.
+	back = s.unserved("externalartifacts." + sourcev1.GroupVersion.Group)
+	s.push("app:1.2.0", publish.Files{"app.yaml": "version: 1.2.0\n"})
+	s.picks("own", imagev1.ImageRef{Name: s.image("app"), Tag: "1.2.0"})
+	s.waitFailed("own", v1alpha1.ReasonDependencyNotReady, "ExternalArtifact")
+	back()
+	s.waitPublished("own", "1.2.0@")
+
+	back = s.unserved("artifactrepositories." + v1alpha1.Group)
+	s.push("app:1.3.0", publish.Files{"app.yaml": "version: 1.3.0\n"})
+	s.picks("own", imagev1.ImageRef{Name: s.image("app"), Tag: "1.3.0"})
+	back()
+	s.waitPublished("own", "1.3.0@")
+}
+
+// unserved has the API server serve no version of a type. The function that it returns
+// has it serve them again.
+func (s *scene) unserved(name string) (back func()) {
+	s.Helper()
+	g := NewWithT(s)
+	crd := &unstructured.Unstructured{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	g.Expect(s.client.Get(s.Context(), client.ObjectKey{Name: name}, crd)).To(Succeed())
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	g.Expect(err).NotTo(HaveOccurred())
+	serve := func(served bool) {
+		s.Helper()
+		var patch []string
+		for i := range versions {
+			patch = append(patch, fmt.Sprintf(`{"op": "replace", "path": "/spec/versions/%d/served", "value": %t}`, i, served))
+		}
+		g.Expect(s.client.Patch(s.Context(), crd, client.RawPatch(types.JSONPatchType, []byte("["+strings.Join(patch, ",")+"]")))).To(Succeed())
+		s.eventually(func(g Gomega) {
+			for _, version := range versions {
+				list := &unstructured.UnstructuredList{}
+				list.SetGroupVersionKind(schema.GroupVersionKind{Group: group, Version: version.(map[string]any)["name"].(string), Kind: kind})
+				g.Expect(s.client.List(s.Context(), list) == nil).To(Equal(served))
+			}
+		})
+	}
+	serve(false)
+	return func() {
+		s.Helper()
+		serve(true)
+	}
 }
 
 // withoutType removes a type and all of its objects. The function that it returns puts
