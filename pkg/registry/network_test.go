@@ -19,6 +19,7 @@ package registry_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,6 +35,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -288,6 +291,45 @@ func TestAClientThatWritesMayUsePlainHTTPWhereNoTLSIsSpoken(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	repo := newClient(t, options).Repository(named.Repository, registry.Access{Insecure: true})
 	g.Expect(headByOthers(t, repo, named)).To(Succeed())
+}
+
+func TestAManifestIsWrittenOrTheRefusalTold(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answers []int // one for each request, the last for those that follow
+		writes  int
+		refusal int
+	}{
+		"it is stored":                  {[]int{http.StatusCreated}, 1, 0},
+		"it is refused":                 {[]int{http.StatusForbidden}, 1, http.StatusForbidden},
+		"the registry is overloaded":    {[]int{http.StatusServiceUnavailable, http.StatusCreated}, 2, 0},
+		"it is refused the second time": {[]int{http.StatusServiceUnavailable, http.StatusBadRequest}, 2, http.StatusBadRequest},
+		"the registry stays overloaded": {[]int{http.StatusServiceUnavailable}, 3, http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			s := serve(t)
+			writes := 0
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPut {
+					return false
+				}
+				w.WriteHeader(tc.answers[min(writes, len(tc.answers)-1)])
+				writes++
+				return true
+			})
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), registry.Access{}).Writable()
+			err := repo.Put(bounded(t), "1", types.OCIManifestSchema1, []byte("{}"))
+			g.Expect(writes).To(Equal(tc.writes))
+			if tc.refusal == 0 {
+				g.Expect(err).NotTo(HaveOccurred())
+				return
+			}
+			refusal, ok := errors.AsType[*transport.Error](err)
+			g.Expect(ok).To(BeTrue(), "%v", err)
+			g.Expect(refusal.StatusCode).To(Equal(tc.refusal))
+		})
+	}
 }
 
 func TestPlainHTTPByAProxyThatDoesNotTunnel(t *testing.T) {
