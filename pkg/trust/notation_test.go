@@ -376,3 +376,28 @@ func TestTheNameThatNotationHasForDockerHub(t *testing.T) {
 		})
 	}
 }
+
+// Settings of cosign beside Notation demand nothing, and a note says so.
+func TestSettingsOfCosignAreNotUsedForNotation(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(d *trust.Demand)
+		noted  bool
+	}{
+		"none":           {func(*trust.Demand) {}, false},
+		"identities":     {func(d *trust.Demand) { d.Identities = []trust.Identity{{Issuer: "^i$", Subject: "^s$"}} }, true},
+		"a trusted root": {func(d *trust.Demand) { d.TrustedRoot = &trust.Secret{Name: "apps/root"} }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			demand := newNotary(t, "any").demand(policy(t, "strict", nil))
+			c.change(&demand)
+			authority, err := trust.NewAuthority(demand, trust.Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			noted := ContainElement(ContainSubstring("they are for cosign"))
+			if !c.noted {
+				noted = Not(noted)
+			}
+			g.Expect(authority.Notes()).To(noted)
+		})
+	}
+}
