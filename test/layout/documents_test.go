@@ -45,6 +45,48 @@ func TestTheTestsThatTheSecurityPageNamesExist(t *testing.T) {
 	}
 }
 
+// TestThePagesPatchWhatGitKeeps holds that no page has a reader change a source in
+// a way that the next reconciliation of a Kustomization undoes.
+func TestThePagesPatchWhatGitKeeps(t *testing.T) {
+	change := regexp.MustCompile(`kubectl [^|\n]*(?:patch|edit) (?:artifactrepository|imagepolicy|imagerepository)[^\n]*`)
+	found := 0
+	for page, text := range pages(t) {
+		for _, command := range change.FindAllString(text, -1) {
+			found++
+			if !strings.Contains(command, "--field-manager=flux-client-side-apply") {
+				t.Errorf("%s: a Kustomization undoes: %s", page, command)
+			}
+		}
+	}
+	if found == 0 {
+		t.Fatal("no page changes a source")
+	}
+}
+
+// pages returns the text of the README and of all pages of the documentation.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	read := func(path string) error {
+		text, err := os.ReadFile(path)
+		all[path] = string(text)
+		return err
+	}
+	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		return read(path)
+	})
+	if err == nil {
+		err = read(filepath.Join(root, "README.md"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // tests returns the names of all tests and fuzz targets of the module.
 func tests(t *testing.T) map[string]bool {
 	t.Helper()
