@@ -103,6 +103,16 @@ docker-build: ## Build the container image IMG. Needs Docker with BuildKit.
 test: fmt-check vet verify-generated controlplane ## Run all tests and checks of CI but the linters, which are make lint.
 	$(GO) test $(PKG) -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
 
+# Programs that tests of make interop need beyond the control plane. Without them,
+# make test leaves these tests out.
+INTEROP_PROGRAMS := notification-controller
+
+.PHONY: interop
+interop: controlplane ## Run the tests beside programs that make test does not build. The first run builds them.
+	$(CONTROLPLANE) build -programs $(INTEROP_PROGRAMS)
+	@tests="$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' test/e2e/interop*_test.go | paste -sd '|' -)"; \
+	$(GO) test ./test/e2e -count=1 -run "^($$tests)$$" -timeout $(TEST_TIMEOUT) $(GO_TEST_ARGS)
+
 .PHONY: faults
 faults: controlplane ## Run the fault tests with SEEDS seeds, from SEED on. A failure prints its seed.
 	@tests="$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' test/e2e/faults_*_test.go | paste -sd '|' -)"; \

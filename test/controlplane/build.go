@@ -76,6 +76,26 @@ func Executable(ctx context.Context, program string) (string, error) {
 	return filepath.Join(dir, program), err
 }
 
+// Built returns the path of a program, and false if it is missing or not up to
+// date. It builds nothing.
+func Built(ctx context.Context, program string) (path string, built bool, err error) {
+	selected, err := selectRecipes([]string{program})
+	if err != nil {
+		return "", false, err
+	}
+	places, err := locate("")
+	if err != nil {
+		return "", false, err
+	}
+	b, err := newBuilder(ctx, places, nil)
+	if err != nil {
+		return "", false, err
+	}
+	defer b.close()
+	built, err = b.isFresh(selected[0])
+	return b.binary(selected[0]), built, err
+}
+
 // places are the directories of a build.
 type places struct {
 	programs string // the pinned modules

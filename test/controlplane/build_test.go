@@ -115,7 +115,7 @@ func TestBuild(t *testing.T) {
 }
 
 func TestSelectRecipes(t *testing.T) {
-	t.Run("leaves out the clients unless they are named", func(t *testing.T) {
+	t.Run("leaves out what is built on request unless it is named", func(t *testing.T) {
 		g := NewWithT(t)
 		g.Expect(selectRecipes(nil)).To(HaveLen(9))
 	})

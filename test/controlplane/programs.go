@@ -34,7 +34,8 @@ const (
 	KustomizeController      = "kustomize-controller"
 	SourceController         = "source-controller"
 	HelmController           = "helm-controller"
-	Cosign                   = "cosign" // a client, built only on request
+	NotificationController   = "notification-controller" // for make interop, built only on request
+	Cosign                   = "cosign"                  // a client, built only on request
 )
 
 // recipe says how one program is built.
@@ -76,7 +77,8 @@ func recipes() []recipe {
 		{name: SourceController, module: "source-controller", pkg: fluxModule(SourceController), about: time.Minute, crds: []string{SourceController}},
 		{name: HelmController, module: "helm-controller", pkg: fluxModule(HelmController), about: 30 * time.Second, crds: []string{HelmController, SourceController}},
 
-		// Clients, built only on request.
+		// Built only on request.
+		{name: NotificationController, module: "notification-controller", pkg: fluxModule(NotificationController), about: 2 * time.Minute, crds: []string{NotificationController}, onRequest: true},
 		{name: "kustomize", module: "kustomize", pkg: "sigs.k8s.io/kustomize/kustomize/v5", about: 30 * time.Second, onRequest: true},
 		{name: "helm", module: "helm", pkg: "helm.sh/helm/v4/cmd/helm", about: 2 * time.Minute, onRequest: true},
 		{name: Cosign, module: "cosign", pkg: "github.com/sigstore/cosign/v3/cmd/cosign", about: 2 * time.Minute, onRequest: true},

@@ -17,35 +17,58 @@ limitations under the License.
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"sync"
 
 	eventv1 "github.com/fluxcd/pkg/apis/event/v1beta1"
 )
 
-// alertReceiver receives Flux events in the place of notification-controller.
+// alertReceiver receives Flux events in the place of notification-controller, and
+// passes on to one what a test asks for.
 type alertReceiver struct {
 	*httptest.Server
 	mu     sync.Mutex
 	events []eventv1.Event
+	// onward are the addresses of notification-controllers, by namespace.
+	onward map[string]string
 }
 
 func newAlertReceiver() *alertReceiver {
-	r := &alertReceiver{}
+	r := &alertReceiver{onward: map[string]string{}}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
 		var event eventv1.Event
-		if err := json.NewDecoder(request.Body).Decode(&event); err != nil {
+		if err := errors.Join(err, json.Unmarshal(body, &event)); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		r.mu.Lock()
-		defer r.mu.Unlock()
 		r.events = append(r.events, event)
-		w.WriteHeader(http.StatusAccepted)
+		address := r.onward[event.InvolvedObject.Namespace]
+		r.mu.Unlock()
+		if address == "" {
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		target := &url.URL{Scheme: "http", Host: address}
+		request.Body = io.NopCloser(bytes.NewReader(body))
+		httputil.NewSingleHostReverseProxy(target).ServeHTTP(w, request)
 	}))
 	return r
+}
+
+// passOn sends the events of a namespace to a notification-controller as well.
+func (r *alertReceiver) passOn(namespace, address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onward[namespace] = address
 }
 
 // about returns the events about an object of a kind.

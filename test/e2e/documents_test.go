@@ -93,6 +93,9 @@ func TestTheDocumentationApplies(t *testing.T) {
 	blocks := n.blocks(root, fence)
 	n.Expect(blocks).NotTo(BeEmpty())
 	for i, block := range blocks {
+		if strings.Contains(block.content, notificationGroup) {
+			continue // its kinds are there only where TestNotifications runs, which applies them
+		}
 		file := filepath.Join(t.TempDir(), fmt.Sprintf("%d.yaml", i))
 		n.Expect(os.WriteFile(file, []byte(block.content), 0o600)).To(Succeed())
 		t.Log(block.page)

@@ -47,7 +47,7 @@ type environment struct {
 	*stage.Stage
 	// controller is the one that serves everything without a shard's label.
 	controller *stage.Controller
-	// alerts receives the Flux events of the controller.
+	// alerts receives the Flux events of the controller and of kustomize-controller.
 	alerts *alertReceiver
 }
 
@@ -102,6 +102,7 @@ func (e *environment) setUp(ctx context.Context) (err error) {
 	if err := controlplane.Build(ctx, controlplane.BuildOptions{Programs: []string{controlplane.Cosign}, Progress: os.Stderr}); err != nil {
 		return err
 	}
+	e.alerts = newAlertReceiver()
 	options := controlplane.All()
 	options.Progress = os.Stderr
 	// The garbage collector looks for new kinds every 30 seconds: it is to know
@@ -110,12 +111,11 @@ func (e *environment) setUp(ctx context.Context) (err error) {
 	// Many tests scan at once, every second.
 	options.ControllerArgs = map[string][]string{
 		controlplane.ImageReflectorController: {"--concurrent=20", "--kube-api-qps=500", "--kube-api-burst=1000"},
-		controlplane.KustomizeController:      {"--concurrent=10", "--requeue-dependency=1s"},
+		controlplane.KustomizeController:      {"--concurrent=10", "--requeue-dependency=1s", "--events-addr=" + e.alerts.URL},
 	}
 	if e.Stage, err = stage.Start(ctx, options); err != nil {
 		return err
 	}
-	e.alerts = newAlertReceiver()
 	e.controller, err = e.StartController(ctx, stage.ControllerOptions{Args: []string{
 		"--watch-label-selector=!" + shardLabel,
 		"--events-addr=" + e.alerts.URL,
