@@ -411,6 +411,26 @@ func TestAChangeOfIgnoreRollsOutAtOnce(t *testing.T) {
 	g.Expect(s.waitPublished("app", "1.0.0@").Status.Artifact.Digest).To(Equal(plain.Digest))
 }
 
+func TestAnIgnorePatternThatCannotBeReadIsNamed(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n", "README.md": "# app\n"})
+	s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = new("# docs\n*.md\ncharts/[a-\n") })
+	s.imageRepository("app")
+	s.imagePolicy("app")
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+
+	external := s.waitPublished("app", "1.0.0+")
+	for _, obj := range []conditions.Getter{s.record("app"), external} {
+		g.Expect(obj).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
+		g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).To(ContainSubstring(`line 3 of spec.ignore is "charts/[a-", which is no pattern`))
+	}
+
+	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = new("*.md\n") })
+	s.eventually(func(g Gomega) {
+		g.Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).NotTo(ContainSubstring("spec.ignore"))
+	})
+}
+
 func TestAnAnswerThatComesLateFindsItsObjectGone(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	started, ended := make(chan struct{}), make(chan struct{})

@@ -366,6 +366,11 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 		message += fmt.Sprintf("; the content settings (ignore, layerSelector, format, platform) take more than %d KiB, so only their hash is recorded:"+
 			" lost bytes cannot be made again after the settings change; shorten them", v1alpha1.MaxSettingsBytes>>10)
 	}
+	if ignore := obj.Spec.Ignore; ignore != nil {
+		if flaw := format.PatternFlaw("spec.ignore", *ignore); flaw != "" {
+			message += "; " + flaw + "; nothing is left out by it"
+		}
+	}
 	return message + unenforced(obj)
 }
 

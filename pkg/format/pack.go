@@ -23,6 +23,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"io/fs"
@@ -179,14 +180,23 @@ func IsPattern(line string) bool {
 	return true
 }
 
+// PatternFlaw describes the first line of an ignore text that is no pattern, for the
+// end of a message; name is that of the text. It is empty if all lines can be read.
+func PatternFlaw(name, text string) string {
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		if pattern := strings.TrimRight(line, "\r\n"); !IsPattern(pattern) {
+			return fmt.Sprintf(`line %d of %s is %s, which is no pattern: every [ needs its ], and \ something behind it`, number, name, fault.Quote(pattern))
+		}
+	}
+	return ""
+}
+
 // checkPatterns refuses a .sourceignore file with a line that is no pattern.
 func checkPatterns(name string, body []byte) error {
-	number := 0
-	for line := range bytes.Lines(body) {
-		number++
-		if text := strings.TrimRight(string(line), "\r\n"); !IsPattern(text) {
-			return invalid(`line %d of %s is %s, which is no pattern: every [ needs its ], and \ something behind it`, number, fault.Quote(name), fault.Quote(text))
-		}
+	if flaw := PatternFlaw(fault.Quote(name), string(body)); flaw != "" {
+		return invalid("%s", flaw)
 	}
 	return nil
 }
