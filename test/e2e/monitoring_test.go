@@ -268,7 +268,12 @@ type panel struct {
 	Type, Title string
 	Targets     []struct{ Expr, LegendFormat string }
 	// Panels are those of a row that is collapsed.
-	Panels []panel
+	Panels      []panel
+	FieldConfig struct {
+		Defaults struct {
+			Thresholds struct{ Steps []struct{ Color string } }
+		}
+	}
 }
 
 // withNested returns panels and all that are in them.
@@ -360,6 +365,9 @@ func TestMonitoring(t *testing.T) {
 	}
 	for _, panel := range withNested(board.Panels) {
 		n.Expect(len(panel.Targets) > 0).To(Equal(panel.Type != "row"), panel.Title)
+		if panel.Type == "stat" {
+			n.Expect(panel.FieldConfig.Defaults.Thresholds.Steps).NotTo(BeEmpty(), "%s: without thresholds, Grafana colours 80 and more red", panel.Title)
+		}
 		for _, target := range panel.Targets {
 			q := understand(target.Expr)
 			q.grouped = append(q.grouped, shown(target.LegendFormat)...)
