@@ -62,6 +62,7 @@ type app struct {
 	flags globalFlags
 	// registries is made when the flags are known.
 	registries *registry.Client
+	login      login
 	// cancel ends the time that --timeout gives.
 	cancel context.CancelFunc
 	// check checks packed files.
@@ -72,6 +73,7 @@ type app struct {
 type globalFlags struct {
 	insecure     bool
 	provider     string
+	creds        string
 	timeout      time.Duration
 	authRealms   []string
 	allowedCIDRs []string
@@ -83,6 +85,8 @@ func (f *globalFlags) bind(fs *pflag.FlagSet) {
 	f.limits = format.DefaultLimits()
 	fs.BoolVar(&f.insecure, "insecure-registry", false, "allow plain HTTP where the registry does not speak HTTPS")
 	fs.StringVar(&f.provider, "provider", "generic", "`origin` of registry credentials: generic (Docker config and its helpers), aws, azure or gcp")
+	fs.StringVar(&f.creds, credsFlag, "", "`credentials` of the registry: username:password or a token; - reads them from standard input. "+
+		"Every process of this machine can read arguments: better set "+credsVariable)
 	fs.DurationVar(&f.timeout, "timeout", 5*time.Minute, "time after which to give up")
 	fs.StringSliceVar(&f.authRealms, "registry-auth-realms", nil,
 		"`hosts` that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain")
@@ -124,7 +128,8 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	var ctx context.Context
 	ctx, a.cancel = context.WithTimeoutCause(cmd.Context(), a.flags.timeout, errTimeout{a.flags.timeout})
 	cmd.SetContext(ctx)
-	return nil
+	a.login, err = a.readLogin(ctx)
+	return err
 }
 
 // providers are where credentials can come from.
@@ -145,7 +150,7 @@ func (a *app) reference(text string) (reference.Image, error) {
 		return image, &failure{err: err, words: fmt.Sprintf("--provider is %q, but %q is no registry of that cloud; leave --provider out for the credentials of docker login",
 			a.flags.provider, image.Repository.RegistryStr())}
 	}
-	return image, nil
+	return image, a.login.only(image.Repository)
 }
 
 func (a *app) nameOptions() []name.Option {
@@ -155,11 +160,11 @@ func (a *app) nameOptions() []name.Option {
 	return nil
 }
 
-// access returns the way to a repository with the credentials of this machine:
-// those of the Docker config and its helpers, or of a cloud.
+// access returns the way to a repository with the credentials of --creds or those of
+// this machine: of the Docker config and its helpers, or of a cloud.
 func (a *app) access(ctx context.Context, repository name.Repository) (*registry.Repository, error) {
 	granted, err := await(ctx, func() (registry.Access, error) {
-		return credentials.Local(ctx, repository, a.flags.provider)
+		return a.grant(ctx, repository)
 	})
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("no credentials for %q: %w", repository.RegistryStr(), ctx.Err())

@@ -88,7 +88,7 @@ func TestWhatCannotBeMeantIsRefusedBeforeAnyWork(t *testing.T) {
 		"an operation that there is not":       {reading, []string{"--layer-operation", "move"}, `--layer-operation is "move", expected extract or copy`},
 		"a media type of one word":             {reading, []string{"--layer-media-type", "tar"}, `--layer-media-type is "tar", expected a media type such as`},
 		"a pattern that matches nothing":       {append(reading, "push"), []string{"--ignore-paths", "a/[b"}, `--ignore-paths is "a/[b", expected a pattern`},
-		"an annotation without a value":        {[]string{"push"}, []string{"-a", "x"}, `--annotation is "x", expected key=value`},
+		"an annotation without a value":        {[]string{"push"}, []string{"-a", "x"}, `--annotations is "x", expected key=value`},
 		"a time of creation that is none":      {[]string{"push"}, []string{"-a", "org.opencontainers.image.created=today"}, `is "today", expected a time such as`},
 		"a tag of a reference that is none":    {[]string{"push"}, []string{"-t", "ghcr.io/org/app:v 1"}, `"ghcr.io/org/app:v 1" is no reference`},
 		"a key to sign with that is not there": {[]string{"push"}, []string{"-s", "nope.key"}, "--sign-key nope.key: no such file"},

@@ -60,7 +60,7 @@ func execute(s streams, args []string) int {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 	ctx, stop := signal.NotifyContext(context.Background(), slices.DeleteFunc(signals, signal.Ignored)...)
 	defer stop()
-	s.lookupEnv = takePassword(s.lookupEnv)
+	s.lookupEnv = takeSecrets(s.lookupEnv)
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	return run(ctx, s, args)
 }

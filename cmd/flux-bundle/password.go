@@ -34,15 +34,22 @@ import (
 // passwordVariable is where cosign looks for the password of a key.
 const passwordVariable = "COSIGN_PASSWORD"
 
-// takePassword removes the password from the environment of this process: programs
-// that it starts, such as credential helpers, inherit the rest. The function that it
-// returns still finds the password.
-func takePassword(lookupEnv func(string) (string, bool)) func(string) (string, bool) {
-	password, found := lookupEnv(passwordVariable)
-	_ = os.Unsetenv(passwordVariable) // the name is a valid one
+// takeSecrets removes secrets from the environment of this process: programs that it
+// starts, such as credential helpers, inherit the rest. The function that it returns
+// still finds them.
+func takeSecrets(lookupEnv func(string) (string, bool)) func(string) (string, bool) {
+	for _, variable := range []string{passwordVariable, credsVariable} {
+		lookupEnv = takeSecret(lookupEnv, variable)
+	}
+	return lookupEnv
+}
+
+func takeSecret(lookupEnv func(string) (string, bool), variable string) func(string) (string, bool) {
+	secret, found := lookupEnv(variable)
+	_ = os.Unsetenv(variable) // the name is a valid one
 	return func(name string) (string, bool) {
-		if name == passwordVariable {
-			return password, found
+		if name == variable {
+			return secret, found
 		}
 		return lookupEnv(name)
 	}

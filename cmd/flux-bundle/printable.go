@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -153,6 +154,7 @@ func (f *commandFinder) completedBy(r rune) bool {
 // guard is the way of all that the command prints, whatever wrote it: a terminal
 // or a CI service that shows it obeys nothing in it. Lines and tabs pass.
 type guard struct {
+	mu       sync.Mutex
 	to       io.Writer
 	commands commandFinder
 	// rest is the beginning of a character.
@@ -161,6 +163,8 @@ type guard struct {
 
 // Write writes text with escapes in place of what something would obey.
 func (g *guard) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	text := slices.Concat(g.rest, p)
 	out := make([]byte, 0, len(text))
 	for len(text) > 0 && utf8.FullRune(text) {

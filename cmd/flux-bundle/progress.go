@@ -19,6 +19,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -56,8 +57,11 @@ type progress struct {
 	lender string
 	size   int64
 	bar    *progressbar.ProgressBar
-	// began tells that any byte was asked for.
-	began bool
+	// began tells that any byte was asked for, sent how many there were, and endLines
+	// ends the lines about it.
+	began    bool
+	sent     count
+	endLines func()
 }
 
 // start is called when the bytes are read from their start, which a second
@@ -74,8 +78,10 @@ func (p *progress) start() io.Writer {
 			p.app.statusf("%s %s %s again", p.doing(), p.what, p.between(p.repository))
 		} else {
 			p.app.statusf("%s %s (%s) %s", p.doing(), p.what, bytesText(p.size), p.between(p.repository))
+			p.endLines = p.tellLines()
 		}
-		return io.Discard
+		p.sent.Store(0)
+		return &p.sent
 	}
 	const (
 		width    = 30
@@ -94,8 +100,47 @@ func (p *progress) start() io.Writer {
 	return p.bar
 }
 
-// end ends the bar and says what became of the transfer.
+// linesEvery is how often a line tells how far a transfer is. Some CI services end a
+// job that prints nothing for minutes.
+const linesEvery = 10 * time.Second
+
+// tellLines prints lines until the function that it returns is called, which waits for
+// the last one.
+func (p *progress) tellLines() (end func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(linesEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				p.app.statusf("%s %s: %s of %s", p.doing(), p.what, bytesText(p.sent.Load()), bytesText(p.size))
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-done
+	}
+}
+
+// count counts the bytes that are written to it.
+type count struct{ atomic.Int64 }
+
+// Write implements io.Writer.
+func (c *count) Write(part []byte) (int, error) {
+	c.Add(int64(len(part)))
+	return len(part), nil
+}
+
+// end ends the bar or the lines and says what became of the transfer.
 func (p *progress) end(err error) {
+	if p.endLines != nil {
+		p.endLines()
+	}
 	if p.bar != nil {
 		_ = p.bar.Clear() // what cannot be cleared stays: nothing else to do on a broken terminal
 	}

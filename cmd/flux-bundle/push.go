@@ -32,6 +32,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
@@ -159,7 +160,7 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.BoolVar(&p.tlog, "tlog", false, "record the signature in a transparency log, where it is public for ever")
 	fs.StringVar(&p.rekor, "rekor-url", sign.PublicLog, "`address` of the transparency log that --tlog means")
 	fs.StringSliceVar(&p.ignore, "ignore-paths", nil, "`patterns` of further files to leave out, in the format of .sourceignore")
-	fs.StringArrayVarP(&p.annotations, "annotation", "a", nil, "annotation as `key=value`; may be repeated; an empty value removes one that comes from git")
+	fs.StringArrayVarP(&p.annotations, "annotations", "a", nil, "annotation as `key=value`; may be repeated; an empty value removes one that comes from git")
 	fs.StringVar(&p.source, "source", "", "`address` of the source (default: the address of git's remote origin)")
 	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
 	fs.BoolVar(&p.follow, followFlag, false, followUsage)
@@ -168,6 +169,7 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.BoolVar(&p.remoteBases, "remote-bases", false, "let kustomizations use the network and run git; only for a folder that is trusted in full")
 	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest, or gets one from another push at the same time")
 	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")
+	fs.SetNormalizeFunc(formerNames)
 	p.output.bind(cmd)
 	for _, err := range []error{
 		cmd.MarkFlagFilename("sign-key", "key"),
@@ -177,6 +179,14 @@ func (p *push) bind(cmd *cobra.Command) {
 			panic(err) // there is no such flag: a mistake in this program
 		}
 	}
+}
+
+// formerNames keeps flags working that were renamed to the names that flux push artifact has.
+func formerNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if name == "annotation" {
+		name = "annotations"
+	}
+	return pflag.NormalizedName(name)
 }
 
 // pushed is the result, for programs to read. What names the first tag has the
@@ -355,7 +365,7 @@ func (p *push) given() (map[string]string, error) {
 	for _, text := range p.annotations {
 		key, value, found := strings.Cut(text, "=")
 		if !found || key == "" {
-			return nil, unexpected("annotation", text, "key=value")
+			return nil, unexpected("annotations", text, "key=value")
 		}
 		annotations[key] = value
 	}
@@ -372,6 +382,7 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 	if err := checkFinished(ctx, filepath.Join(from.folder, from.file)); err != nil {
 		return nil, err
 	}
+	p.app.statusf("packing %s", p.path)
 	packed, err := format.Pack(ctx, from.root, scratch, p.app.packOptions(p.ignore))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.path, inFlags(err))

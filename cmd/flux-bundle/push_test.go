@@ -617,7 +617,7 @@ func TestBadInput(t *testing.T) {
 		"the wrong password of the key": {args: []string{"-t", ref, "-s", key}, env: environment{passwordVariable: "wrong"}, words: []string{"the password does not open the key"}},
 		"no password and no terminal":   {args: []string{"-t", ref, "-s", key}, words: []string{"set COSIGN_PASSWORD, or run on a terminal"}},
 		"how to sign without a key":     {args: []string{"-t", ref, "--tlog"}, words: []string{"--sign-key"}},
-		"an annotation without a value": {args: []string{"-t", ref, "-a", "x"}, words: []string{`--annotation is "x"`}},
+		"an annotation without a value": {args: []string{"-t", ref, "-a", "x"}, words: []string{`--annotations is "x"`}},
 		"a time that is none":           {args: []string{"-t", ref, "-a", "org.opencontainers.image.created=today"}, words: []string{`"today"`}},
 		"SOURCE_DATE_EPOCH is a date":   {args: []string{"-t", ref}, env: environment{"SOURCE_DATE_EPOCH": "2026-01-01"}, words: []string{"SOURCE_DATE_EPOCH"}},
 		"an output that there is not":   {args: []string{"-t", ref, "-o", "xml"}, words: []string{`--output is "xml"`}},

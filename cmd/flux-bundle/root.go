@@ -18,8 +18,10 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // run is the command: it carries out args and returns the exit code.
@@ -60,6 +62,9 @@ func newRoot(a *app) *cobra.Command {
 	complete(root, "provider", providers()...)
 	pushByDefault(a, root)
 	root.AddCommand(verbs(a)...)
+	for _, verb := range root.Commands() {
+		hide(verb, root.PersistentFlags(), meaningless(verb.Name()))
+	}
 	takeOnce(root)
 	return root
 }
@@ -76,6 +81,31 @@ func verbs(a *app) []*cobra.Command {
 		newDocs(),
 		newCheck(a),
 	}
+}
+
+// meaningless tells which global flags say nothing to a verb.
+func meaningless(verb string) func(flag string) bool {
+	limits := func(flag string) bool { return strings.HasPrefix(flag, "max-") }
+	switch verb {
+	case "verify": // it reads manifests and signatures only
+		return limits
+	case "generate-key-pair":
+		return func(flag string) bool { return flag != "timeout" }
+	default:
+		return func(string) bool { return false }
+	}
+}
+
+// hide leaves global flags out of the help of a verb. They are accepted as before: a
+// script may give the same ones to all verbs.
+func hide(verb *cobra.Command, global *pflag.FlagSet, hidden func(flag string) bool) {
+	global.VisitAll(func(f *pflag.Flag) {
+		if hidden(f.Name) {
+			shadow := *f
+			shadow.Hidden = true
+			verb.Flags().AddFlag(&shadow)
+		}
+	})
 }
 
 const rootLong = `flux bundle packages a folder of manifests as an OCI artifact, signs it and pushes it; and it shows, pulls, verifies and compares
