@@ -34,6 +34,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/controlplane"
 )
@@ -100,6 +102,42 @@ func TestTheDocumentationApplies(t *testing.T) {
 		n.Expect(os.WriteFile(file, []byte(block.content), 0o600)).To(Succeed())
 		t.Log(block.page)
 		apply("-f", file)
+	}
+}
+
+// The page for administrators checks the policies by what an account could try. Each
+// command has to be refused by its policy: a refusal by the roles proves nothing.
+func TestTheChecksForAdministratorsReachThePolicies(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	n.published(orders, n.pushAndScan(orders, "1.0.0"))
+	// What Flux aggregates into the role edit.
+	n.allow(person{name: "system:serviceaccount:" + n.namespace + ":tenant"},
+		rbacv1.PolicyRule{APIGroups: []string{sourcev1.GroupVersion.Group}, Resources: []string{"externalartifacts"}, Verbs: []string{"get", "patch"}})
+	n.allow(person{name: "system:serviceaccount:" + n.namespace + ":provisioner"},
+		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"get", "patch"}})
+	root, err := controlplane.Root()
+	n.Expect(err).NotTo(HaveOccurred())
+	page, err := os.ReadFile(filepath.Join(root, "docs", "guides", "platform-admins.md"))
+	n.Expect(err).NotTo(HaveOccurred())
+	var commands [][]string
+	for line := range strings.Lines(string(page)) {
+		if strings.HasPrefix(line, "kubectl ") && strings.Contains(line, "--as=") {
+			line = strings.NewReplacer(" apps ", " "+n.namespace+" ", ":apps:", ":"+n.namespace+":", ":flux-system:", ":"+n.namespace+":").Replace(line)
+			commands = append(commands, strings.Fields(line)[1:])
+		}
+	}
+	n.Expect(commands).To(HaveLen(3))
+	n.eventually(func(g Gomega) {
+		says, _ := env.Kubectl(n.Context(), commands[0]...)
+		g.Expect(strings.TrimSpace(says)).To(Equal("yes"))
+	})
+	for i, policy := range []string{"publish.source.contrib.fluxcd.io", "namespace-labels.source.contrib.fluxcd.io"} {
+		n.eventually(func(g Gomega) {
+			says, err := env.Kubectl(n.Context(), commands[i+1]...)
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(says).To(And(ContainSubstring("ValidatingAdmissionPolicy '"+policy+"'"), ContainSubstring("denied request")))
+		})
 	}
 }
 
