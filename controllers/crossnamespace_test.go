@@ -175,6 +175,85 @@ func TestWithoutConsentAHandWrittenSourceIsWithdrawn(t *testing.T) {
 	}
 }
 
+// What was fetched by the access of an owner stays subject to the owner's consent,
+// whatever the tenant makes of the source meanwhile.
+func TestConsentCountsForWhatWasFetchedByIt(t *testing.T) {
+	own := func(o owner, spec func(*v1alpha1.ArtifactRepositorySpec)) {
+		edit(o.scene, "app", func(obj *v1alpha1.ArtifactRepository) {
+			obj.Spec.ImagePolicyRef, obj.Spec.Image = nil, o.image("app")
+			spec(&obj.Spec)
+		})
+	}
+	for name, dodge := range map[string]func(o owner, digest string){
+		"the object names the image and its tag": func(o owner, _ string) {
+			own(o, func(spec *v1alpha1.ArtifactRepositorySpec) { spec.Tag = "1.0.0" })
+		},
+		"the object names the image and the digest that it has": func(o owner, digest string) {
+			own(o, func(spec *v1alpha1.ArtifactRepositorySpec) { spec.Digest = digest })
+		},
+		"the object is suspended": func(o owner, _ string) {
+			own(o, func(spec *v1alpha1.ArtifactRepositorySpec) { spec.Tag, spec.Suspend = "1.0.0", true })
+		},
+		"the policy is gone": func(o owner, _ string) {
+			NewWithT(o).Expect(o.client.Delete(o.Context(), &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: o.scene.namespace, Name: "app"}})).To(Succeed())
+		},
+		"the policy refers to a repository of the tenant's own": func(o owner, _ string) {
+			o.imageRepository("app")
+			edit(o.scene, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.ImageRepositoryRef.Namespace = "" })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOwner(t)
+			g := NewWithT(t)
+			o.start()
+			o.artifactRepository("app")
+			o.tenantPolicy()
+			o.waitPublished("app", "1.0.0@")
+			dodge(o, o.record("app").Status.Record.Digest)
+			o.eventually(func(g Gomega) {
+				obj := o.record("app")
+				g.Expect(obj.Status.ObservedGeneration).To(Equal(obj.Generation))
+			})
+			g.Expect(o.record("app").Status.Artifact).NotTo(BeNil(), "the owner consents")
+
+			o.change(func(obj *imagev1.ImageRepository) { obj.Annotations = nil })
+
+			o.eventually(func(g Gomega) {
+				g.Expect(o.record("app").Status.Artifact).To(BeNil())
+				g.Expect(o.stored()).To(BeEmpty())
+			})
+			g.Consistently(func() any { return o.record("app").Status.Artifact }).WithTimeout(time.Second).Should(BeNil())
+		})
+	}
+}
+
+// Content that the tenant fetched by an access of its own is the tenant's.
+func TestConsentDoesNotCountForWhatWasFetchedWithoutIt(t *testing.T) {
+	o := newOwner(t)
+	g := NewWithT(t)
+	o.start()
+	o.artifactRepository("app")
+	o.tenantPolicy()
+	o.waitPublished("app", "1.0.0@")
+	g.Expect(o.record("app").Status.Record.ImageRepository).To(Equal(o.namespace + "/app"))
+	o.create(o.dockerConfig(client.ObjectKey{Namespace: o.scene.namespace, Name: "mine"}, "owner", "secret"))
+	o.push("app:2.0.0", publish.Files{"app.yaml": "version: 2\n"})
+	edit(o.scene, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Spec.ImagePolicyRef, obj.Spec.Image, obj.Spec.Tag = nil, o.image("app"), "2.0.0"
+		obj.Spec.SecretRef = &meta.LocalObjectReference{Name: "mine"}
+	})
+	published := o.waitPublished("app", "2.0.0@")
+	g.Expect(o.record("app").Status.Record.ImageRepository).To(BeEmpty())
+
+	o.change(func(obj *imagev1.ImageRepository) { obj.Annotations = nil })
+
+	edit(o.scene, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Annotations = map[string]string{meta.ReconcileRequestAnnotation: "now"}
+	})
+	o.eventually(func(g Gomega) { g.Expect(o.record("app").Status.LastHandledReconcileAt).To(Equal("now")) })
+	g.Expect(o.external("app").Status.Artifact).To(Equal(published.Status.Artifact))
+}
+
 func TestATypoInTheConsentKeepsWhatIsPublished(t *testing.T) {
 	o := newOwner(t)
 	g := NewWithT(t)

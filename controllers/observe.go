@@ -19,6 +19,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -53,6 +54,9 @@ type Surroundings struct {
 
 	// trust are the TrustPolicies that are in force.
 	trust *inForce
+	// lent are the facts about the ImageRepository of another namespace by whose access
+	// the published content was fetched; nil if there is no such one.
+	lent *repositoryMarkings
 }
 
 // markings returns the facts of an opt-in decision.
@@ -140,8 +144,35 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 			return s, err
 		}
 	}
+	if s.lent, err = o.lender(ctx, obj); err != nil {
+		return s, err
+	}
 	s.External, err = get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
 	return s, err
+}
+
+// lender reads the ImageRepository by whose access the published content was fetched. A
+// spec that no longer refers to it keeps what it got only with its owner's consent.
+func (o observer) lender(ctx context.Context, obj *v1alpha1.ArtifactRepository) (*repositoryMarkings, error) {
+	if obj.Status.Record == nil || obj.Status.Record.ImageRepository == "" {
+		return nil, nil
+	}
+	marks := &repositoryMarkings{Foreign: true, Missing: true}
+	if o.rules.NoCrossNamespaceRefs {
+		return marks, nil
+	}
+	namespace, name, _ := strings.Cut(obj.Status.Record.ImageRepository, "/")
+	key := types.NamespacedName{Namespace: namespace, Name: name}
+	repository, err := get(ctx, o.client, key, &imagev1.ImageRepository{})
+	if err != nil || repository == nil {
+		return marks, err
+	}
+	err = acl.NewAuthorization(o.client).HasAccessToRef(ctx, obj, key, repository.Spec.AccessFrom)
+	marks.Missing, marks.Mark, marks.Admits = false, markOf(repository.Annotations), err == nil
+	if refused(err) {
+		err = nil
+	}
+	return marks, err
 }
 
 // followOwn makes the image objects that are kept for an ArtifactRepository

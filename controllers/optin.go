@@ -126,6 +126,9 @@ type decision struct {
 	Why string
 	// Warnings that the facts give rise to.
 	Warnings []warning
+	// Lent tells that it is about the access by which the published content was fetched,
+	// and not about what the spec asks for.
+	Lent bool
 }
 
 // decidePolicy tells whether an ImagePolicy is a source by itself. Of the marks,

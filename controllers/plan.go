@@ -87,6 +87,9 @@ type Plan struct {
 	Judges bool
 	// Note is what a person should know beside what is published.
 	Note string
+	// lender is the ImageRepository of another namespace whose access is used, as
+	// namespace/name; empty where there is no such one.
+	lender string
 }
 
 // subjects are the names of the image to publish, as far as they are known.
@@ -109,6 +112,9 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 	permission := r.permission(obj, around)
 	switch {
 	case permission.Choice == choiceOff:
+		if permission.Lent {
+			plan.Interval = conflictDelay // what the spec asks for has its turn when this is gone
+		}
 		return stop(Withdraw, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
 	case permission.Choice == choiceKeep && (around.Repository != nil || obj.Spec.ImagePolicyRef == nil):
 		return stop(Refuse, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
@@ -160,13 +166,22 @@ func repositoryOf(obj *v1alpha1.ArtifactRepository) (name.Repository, error) {
 }
 
 // permission tells whether anything may be published from these surroundings.
-// Where the spec names the image, only the namespace has a say.
+// Where the spec names the image, only the namespace has a say, and the owner of the
+// access by which the published content was fetched.
 func (r Rules) permission(obj *v1alpha1.ArtifactRepository, around Surroundings) decision {
 	marks := around.markings()
-	if around.Policy == nil || obj.Spec.ImagePolicyRef == nil {
-		return r.decideNamespace(marks.Namespace)
+	followed := r.decideNamespace(marks.Namespace)
+	if around.Policy != nil && obj.Spec.ImagePolicyRef != nil {
+		followed = r.decidePermission(marks)
 	}
-	return r.decidePermission(marks)
+	if around.lent == nil || followed.Choice == choiceOff {
+		return followed
+	}
+	if consent := r.consent(*around.lent); consent.Choice == choiceOff {
+		return decision{Choice: choiceOff, Lent: true, Why: fmt.Sprintf(
+			"what is published was fetched by the access of ImageRepository %s, which no longer allows it: %s", obj.Status.Record.ImageRepository, consent.Why)}
+	}
+	return followed
 }
 
 // followPolicy fills in the image that the ImagePolicy picked, or that the pin
@@ -187,6 +202,9 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 	p.Access = accessOf(repository)
 	if err := p.Access.Check(); err != nil {
 		return err
+	}
+	if key.Namespace != obj.Namespace {
+		p.lender = key.String()
 	}
 	if obj.Spec.Digest != "" {
 		return p.pin(obj, policy)

@@ -143,8 +143,19 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		size = made.Bytes
 	}
 	recipe := recipeOf(a.settings, made.Content)
+	recipe.ImageRepository = lenderOf(status.Record, a)
 	recipe.Image, recipe.Digest, recipe.Size = made.Image.Repository, made.Image.Digest.String(), size
 	status.Record = &recipe
+}
+
+// lenderOf tells by whose access recorded content was fetched, see Recipe. Another name
+// for what is published, and bytes that were made again, are no new content.
+func lenderOf(before *v1alpha1.Recipe, a attempt) string {
+	fetched := a.err == nil && a.plan.Action == Publish && a.verifiedAnew()
+	if before == nil || fetched {
+		return a.plan.lender
+	}
+	return before.ImageRepository
 }
 
 // recipeOf records content settings, or their hash where they take too many bytes for a

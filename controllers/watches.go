@@ -53,6 +53,9 @@ const (
 	artifactsByPolicy = "spec.imagePolicyRef"
 	// artifactsBySecret finds ArtifactRepositories by the Secrets that they name.
 	artifactsBySecret = "spec.secrets"
+	// artifactsByLender finds ArtifactRepositories by the ImageRepository of another
+	// namespace by whose access their content was fetched, as namespace/name.
+	artifactsByLender = "status.record.imageRepository"
 )
 
 // IndexFields declares what the controllers look objects up by. It is called
@@ -67,6 +70,15 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	err = indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByPolicy, func(obj client.Object) []string {
 		if name := policyName(obj.(*v1alpha1.ArtifactRepository)); name != "" {
 			return []string{name}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByLender, func(obj client.Object) []string {
+		if record := obj.(*v1alpha1.ArtifactRepository).Status.Record; record != nil && record.ImageRepository != "" {
+			return []string{record.ImageRepository}
 		}
 		return nil
 	})
@@ -251,7 +263,8 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 		requests = append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
 			client.InNamespace(policy.Namespace), client.MatchingFields{artifactsByPolicy: policy.Name})...)
 	}
-	return requests
+	return append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+		client.MatchingFields{artifactsByLender: client.ObjectKeyFromObject(obj).String()})...)
 }
 
 func itself(_ context.Context, obj client.Object) []ctrl.Request {

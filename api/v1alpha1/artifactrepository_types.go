@@ -278,6 +278,11 @@ type Publication struct {
 type Recipe struct {
 	// Image is the repository that the content came from.
 	Image string `json:"image"`
+	// ImageRepository is the one of another namespace, as namespace/name, by whose access
+	// the content was fetched. The consent of its owner counts as long as the content is
+	// published, whatever the spec refers to.
+	// +optional
+	ImageRepository string `json:"imageRepository,omitempty"`
 	// Digest of the image's manifest.
 	Digest string `json:"digest"`
 	// Format that was asked for; empty for the one that was detected.
