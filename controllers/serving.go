@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -217,11 +218,26 @@ func (s *Supplier) Run(ctx context.Context) {
 }
 
 // Publishes has the signature of store.HandlerOptions.Publishes. It asks the
-// cache: what was withdrawn is not served from a disk that still has it.
+// cache: what was withdrawn is not served from a disk that still has it. Neither is
+// what a former object of the name has left: nobody knows what that withdrew.
 func (s *Supplier) Publishes(ctx context.Context, key store.Key, sha256 string) bool {
 	var obj v1alpha1.ArtifactRepository
 	err := s.Reconciler.Client.Get(ctx, types.NamespacedName(key), &obj, &client.GetOptions{UnsafeDisableDeepCopy: new(true)})
-	return err == nil && obj.Status.Artifact != nil && !isWithdrawn(&obj, sha256)
+	if err != nil || obj.Status.Artifact == nil || isWithdrawn(&obj, sha256) {
+		return false
+	}
+	if names(&obj, sha256) {
+		return true
+	}
+	has, err := s.has(key, sha256, &obj)
+	return err == nil && has
+}
+
+// has tells whether this disk has a file that an object published. One that is older than
+// the object was published by a former one of the same name.
+func (s *Supplier) has(key store.Key, sha256 string, obj *v1alpha1.ArtifactRepository) (bool, error) {
+	published, err := s.Reconciler.Store.PublishedAt(key, sha256)
+	return !published.IsZero() && !published.Before(obj.CreationTimestamp.Time), err
 }
 
 // Missing has the signature of store.HandlerOptions.Missing.
@@ -317,9 +333,12 @@ func (s *Supplier) sight(ctx context.Context, name types.NamespacedName, limit *
 // consumers who were told of it just before. It is kept for the retention by the
 // replica that published it, and by that of the shard which the source has left.
 func (s *Supplier) previous(ctx context.Context, o order) error {
-	had, err := s.Reconciler.Store.Has(ctx, o.Key, o.sha256)
+	had, err := s.has(o.Key, o.sha256, o.obj)
 	if had || err != nil {
 		return err
+	}
+	if stale, err := s.Reconciler.Store.Has(ctx, o.Key, o.sha256); stale || err != nil {
+		return cmp.Or(err, store.ErrNotPublished)
 	}
 	_, _, err = s.questions.Do(ctx, o.wanted, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.askPeers(ctx, o.wanted) })
 	if !errors.Is(err, store.ErrNotPublished) && !errors.Is(err, store.ErrUnheard) {

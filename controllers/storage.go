@@ -76,7 +76,7 @@ func (c *Collector) collect(ctx context.Context) error {
 		obj := &list.Items[i]
 		// A record without an artifact keeps nothing: what it named was withdrawn.
 		if artifact := obj.Status.Artifact; artifact != nil {
-			records = append(records, store.Record{Key: keyOf(obj), Paths: []string{artifact.Path}, Withdrawn: withdrawnFiles(obj)})
+			records = append(records, store.Record{Key: keyOf(obj), Paths: []string{artifact.Path}, Withdrawn: withdrawnFiles(obj), Since: obj.CreationTimestamp.Time})
 		}
 	}
 	collected, err := c.Store.Collect(ctx, records)

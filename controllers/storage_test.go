@@ -42,6 +42,7 @@ import (
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/controllers"
@@ -394,6 +395,34 @@ func TestDeletingAPolicysObjectsLeavesNothingOnDisk(t *testing.T) {
 		g.Expect(s.stored()).To(HaveLen(2), "%v", s.stored())
 	})
 	s.expectServed(s.external("beside").Status.Artifact)
+}
+
+// A disk that was away while an object was deleted and made again has files of the
+// former one, which may have been withdrawn.
+func TestFilesOfAFormerObjectAreNotServedAndGo(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	publishAnew := func(tag string) *meta.Artifact {
+		s.push("app:"+tag, publish.Files{"app.yaml": "version: " + tag + "\n"})
+		s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) {
+			obj.Spec.ImagePolicyRef, obj.Spec.Image, obj.Spec.Tag = nil, s.image("app"), tag
+		})
+		return s.waitPublished("app", tag+"@").Status.Artifact
+	}
+	former := publishAnew("1.0.0")
+	content, err := os.ReadFile(s.file(former))
+	g.Expect(err).NotTo(HaveOccurred())
+	remove[v1alpha1.ArtifactRepository](s, "app")
+	s.eventually(func(g Gomega) { g.Expect(fileExists(s.file(former))).To(BeFalse()) })
+	remove[sourcev1.ExternalArtifact](s, "app") // nothing collects owned objects here
+	now := publishAnew("1.0.1")
+	g.Expect(os.WriteFile(s.file(former), content, 0o600)).To(Succeed())
+	before := time.Now().Add(-time.Minute)
+	g.Expect(os.Chtimes(s.file(former), before, before)).To(Succeed())
+
+	code, _ := s.fetch(s.artifacts.URL + "/" + former.Path)
+	g.Expect(code).To(Equal(http.StatusNotFound))
+	s.eventually(func(g Gomega) { g.Expect(fileExists(s.file(former))).To(BeFalse(), "the collection removes it") })
+	s.expectServed(now)
 }
 
 // Without a collection: what is withdrawn or deleted goes from each disk at once,

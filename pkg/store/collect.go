@@ -35,6 +35,10 @@ type Record struct {
 	Paths []string
 	// Withdrawn are the SHA256 of files that must go.
 	Withdrawn []string
+	// Since is when the object was created. What was published before, and is not named,
+	// is left of a former object of the same name, and must go: what that withdrew is
+	// not known.
+	Since time.Time
 }
 
 // Collected counts what was removed.
@@ -48,7 +52,7 @@ type Collected struct {
 // Collect removes what no record needs, given the records of all live objects.
 //
 // What a record names stays. Of the other files of a key with a record, those
-// go that were withdrawn or published longer than the TTL ago, and then the oldest while the key
+// go that were withdrawn, published before the object was created or longer than the TTL ago, and then the oldest while the key
 // has more files than the retention allows; this is how fluxcd/pkg/artifact understands the
 // two flags. A key without a record loses all its files at once. Content that no key
 // uses any more goes, and folders that are empty.
@@ -67,21 +71,22 @@ func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
 		return Collected{}, diskFault("collect files that nothing names", err)
 	}
 	defer root.Close()
-	named, withdrawn, keys := index(live)
+	named, withdrawn, since := index(live)
 	s.holds.settle(live, s.now().Add(-max(s.ttl, minHold)))
 
 	var done Collected
 	errs := []error{s.sweepKeys(ctx, root, &done, func(key Key) retention {
-		return retention{live: keys[key], named: named, withdrawn: withdrawn, ttl: s.ttl, records: s.records, now: s.now()}
+		created, isLive := since[key]
+		return retention{live: isLive, since: created, named: named, withdrawn: withdrawn, ttl: s.ttl, records: s.records, now: s.now()}
 	})}
 	errs = append(errs, s.sweepBlobs(ctx, root, &done))
 	return done, diskFault("collect files that nothing names", errors.Join(errs...))
 }
 
-func index(live []Record) (named, withdrawn map[string]bool, keys map[Key]bool) {
-	named, withdrawn, keys = map[string]bool{}, map[string]bool{}, map[Key]bool{}
+func index(live []Record) (named, withdrawn map[string]bool, since map[Key]time.Time) {
+	named, withdrawn, since = map[string]bool{}, map[string]bool{}, map[Key]time.Time{}
 	for _, record := range live {
-		keys[record.Key] = true
+		since[record.Key] = record.Since
 		for _, p := range record.Paths {
 			named[p] = true
 		}
@@ -89,7 +94,20 @@ func index(live []Record) (named, withdrawn map[string]bool, keys map[Key]bool) 
 			withdrawn[record.Key.file(sha256)] = true
 		}
 	}
-	return named, withdrawn, keys
+	return named, withdrawn, since
+}
+
+// PublishedAt returns when a key's file was published last on this disk, under whichever
+// key; zero if it is not there.
+func (s *Store) PublishedAt(key Key, sha256 string) (time.Time, error) {
+	f, info, err := s.openRegular(key.file(sha256))
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, diskFault("look at a file of "+key.String(), err)
+	}
+	return info.ModTime(), f.Close()
 }
 
 // Remove removes all of a key's files now, held or not.
@@ -136,6 +154,8 @@ func (s *Store) withdraw(key Key, sha256 string) error {
 // retention decides about the files of one key.
 type retention struct {
 	live bool
+	// since is when the object was created, see [Record].
+	since time.Time
 	// named and withdrawn are paths that records say must stay, and must go.
 	named, withdrawn map[string]bool
 	ttl              time.Duration
@@ -158,7 +178,7 @@ func (r retention) garbage(files []stored) []stored {
 	for _, f := range files {
 		switch {
 		case r.named[f.path]:
-		case !r.live || r.withdrawn[f.path] || r.now.Sub(f.published) > r.ttl:
+		case !r.live || r.withdrawn[f.path] || f.published.Before(r.since) || r.now.Sub(f.published) > r.ttl:
 			gone = append(gone, f)
 			left--
 		default:
