@@ -212,6 +212,7 @@ func operate(ctx context.Context, o *options, serving *controllers.Serving) erro
 	ctrl.Log.Info("starting", "version", version)
 	running, ctx := errgroup.WithContext(ctx)
 	running.Go(func() error { return manage(ctx, mgr) })
+	running.Go(func() error { return controllers.StayKnown(ctx, mgr.GetConfig()) })
 	running.Go(func() error { return serving.Start(ctx) })
 	return running.Wait()
 }

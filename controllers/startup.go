@@ -98,7 +98,7 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 	return pauses.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		asked, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
-		err := client.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(asked).Error()
+		err := readiness(asked, client)
 		if apierrors.IsForbidden(err) {
 			refusals++
 		} else {
@@ -124,6 +124,45 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 		}
 		return false, nil
 	})
+}
+
+// readiness asks the API server whether it is ready.
+func readiness(ctx context.Context, client *discovery.DiscoveryClient) error {
+	return client.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(ctx).Error()
+}
+
+// StayKnown asks the API server each minute, until ctx ends, whether it knows this
+// process. It returns an error when the answer was 401 for maxStranger: the caches of a
+// process that nobody knows see nothing new, and their retries do not end.
+func StayKnown(ctx context.Context, config *restclient.Config) error {
+	client, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	var stranger time.Time
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		asked, cancel := context.WithTimeout(ctx, answerTimeout)
+		err := readiness(asked, client)
+		cancel()
+		switch {
+		case !apierrors.IsUnauthorized(err):
+			stranger = time.Time{}
+			continue
+		case stranger.IsZero():
+			stranger = time.Now()
+		case time.Since(stranger) >= maxStranger:
+			return fmt.Errorf("the API server %s does not know this process since %s: %w", config.Host, maxStranger, err)
+		}
+		ctrl.LoggerFrom(ctx).Info("the API server does not know this process, which ends when that lasts",
+			"host", config.Host, "for", time.Since(stranger).Round(time.Second).String(), "most", maxStranger.String(), "error", fault.Line(err.Error()))
+	}
 }
 
 // isAway tells whether an answer, or that there is none, means that the API

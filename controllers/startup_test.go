@@ -27,8 +27,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/gomega"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/image-source/image-source-controller/controllers"
 )
@@ -137,6 +139,43 @@ func TestAnAPIServerThatDoesNotKnowTheProcessEndsIt(t *testing.T) {
 		g.Expect(time.Since(start)).To(BeNumerically("~", 10*time.Minute, time.Minute))
 	})
 }
+
+func TestAProcessThatTheAPIServerKnowsNoLongerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, start := NewWithT(t), time.Now()
+		var log lines
+		ctx := ctrl.LoggerInto(t.Context(), funcr.New(log.add, funcr.Options{}))
+		err := controllers.StayKnown(ctx, &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}})
+		g.Expect(err).To(MatchError(ContainSubstring("does not know this process")))
+		g.Expect(time.Since(start)).To(BeNumerically("~", 11*time.Minute, time.Minute))
+		g.Expect(log.said).To(HaveLen(10), "each minute")
+	})
+}
+
+// A token that is renewed in time ends nothing.
+func TestAProcessThatTheAPIServerKnowsAgainGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		start := time.Now()
+		forgetful := transport(func(request *http.Request) (*http.Response, error) {
+			if time.Since(start)%(10*time.Minute) < time.Minute {
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: request}, nil
+			}
+			return answering401{}.RoundTrip(request)
+		})
+		NewWithT(t).Expect(controllers.StayKnown(ctx, &rest.Config{Host: "http://192.0.2.1", Transport: forgetful})).To(Succeed())
+	})
+}
+
+// lines keeps what is logged.
+type lines struct{ said []string }
+
+func (l *lines) add(_, line string) { l.said = append(l.said, line) }
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (t transport) RoundTrip(request *http.Request) (*http.Response, error) { return t(request) }
 
 // answering401 is an API server that knows nobody.
 type answering401 struct{}
