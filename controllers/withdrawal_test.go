@@ -19,8 +19,10 @@ package controllers_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -303,17 +305,34 @@ func TestALongRequestIsKeptAsItsHash(t *testing.T) {
 	s.eventually(func(g Gomega) { g.Expect(s.registry.Requests()).NotTo(BeEmpty(), "another one is another request") })
 }
 
-// unlimited has the API server store an ignore of any length, as before it had a
-// limit, while do runs.
+// unlimited has the API server store specs with any ignore, interval and timeout, as
+// before they had limits, while do runs.
 func (s *scene) unlimited(do func()) {
 	s.Helper()
 	g := NewWithT(s)
-	const path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/ignore/maxLength"
 	crd := &unstructured.Unstructured{}
 	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
 	crd.SetName("artifactrepositories." + v1alpha1.Group)
-	patch := func(text string) {
-		g.Expect(s.client.Patch(context.WithoutCancel(s.Context()), crd, client.RawPatch(types.JSONPatchType, []byte(text)))).To(Succeed())
+	g.Expect(s.client.Get(s.Context(), client.ObjectKeyFromObject(crd), crd)).To(Succeed())
+	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	g.Expect(err).NotTo(HaveOccurred())
+	path := []string{"schema", "openAPIV3Schema", "properties", "spec", "properties"}
+	var forbid, allow []map[string]any
+	for field, limits := range map[string][]string{
+		"ignore": {"maxLength"}, "interval": {"pattern", "x-kubernetes-validations"}, "timeout": {"pattern", "x-kubernetes-validations"},
+	} {
+		for _, limit := range limits {
+			value, found, err := unstructured.NestedFieldCopy(versions[0].(map[string]any), append(path, field, limit)...)
+			g.Expect(found).To(BeTrue(), "%s of %s: %v", limit, field, err)
+			at := "/spec/versions/0/" + strings.Join(path, "/") + "/" + field + "/" + limit
+			allow = append(allow, map[string]any{"op": "remove", "path": at})
+			forbid = append(forbid, map[string]any{"op": "add", "path": at, "value": value})
+		}
+	}
+	patch := func(operations []map[string]any) {
+		text, err := json.Marshal(operations)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(s.client.Patch(context.WithoutCancel(s.Context()), crd, client.RawPatch(types.JSONPatchType, text))).To(Succeed())
 	}
 	probe := func() error {
 		ignore := strings.Repeat("a", 20_000)
@@ -321,22 +340,42 @@ func (s *scene) unlimited(do func()) {
 		obj.Spec.ImagePolicyRef, obj.Spec.Ignore = &meta.LocalObjectReference{Name: "probe"}, &ignore
 		return s.client.Create(s.Context(), obj, client.DryRunAll)
 	}
-	patch(`[{"op": "remove", "path": "` + path + `"}]`)
+	patch(allow)
 	g.Eventually(probe).WithTimeout(deadline).WithPolling(poll).Should(Succeed())
 	do()
-	patch(`[{"op": "add", "path": "` + path + `", "value": 16384}]`)
+	patch(forbid)
 	g.Eventually(func() bool { return apierrors.IsInvalid(probe()) }).WithTimeout(deadline).WithPolling(poll).Should(BeTrue())
 }
 
-// A spec that was stored before it had limits is published, rebuilt and withdrawn.
-func TestSettingsThatWereStoredBeforeTheyHadALimit(t *testing.T) {
+// A spec that was stored before it had limits is published, rebuilt and withdrawn, and
+// its durations occupy no worker.
+func TestSpecsThatWereStoredBeforeTheyHadLimits(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.picked("app", "1.0.0")
 	ignore := "*.md\n" + strings.Repeat("# "+strings.Repeat("a", 97)+"\n", 1_000)
+	durations := map[string]time.Duration{
+		"negative": -time.Hour, "zero": 0, "tiny": time.Nanosecond, "huge": math.MaxInt64, "years": 100_000 * time.Hour,
+	}
 	s.unlimited(func() {
 		s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = &ignore })
+		for name, d := range durations {
+			s.artifactRepository(name, func(obj *v1alpha1.ArtifactRepository) {
+				obj.Spec.ImagePolicyRef.Name = "app"
+				obj.Spec.Interval = &metav1.Duration{Duration: d}
+				if d != time.Nanosecond { // nothing can be fetched in that time
+					obj.Spec.Timeout = &metav1.Duration{Duration: d}
+				}
+			})
+		}
 	})
 	s.start()
+	for name := range durations {
+		s.waitPublished(name, "1.0.0")
+	}
+	const seconds = 2
+	before := len(s.registry.Requests())
+	g.Consistently(func() int { return len(s.registry.Requests()) - before }).WithTimeout(seconds*time.Second).WithPolling(poll).
+		Should(BeNumerically("<=", (seconds+1)*len(durations)), "at most one look each second")
 	external := s.waitPublished("app", "1.0.0")
 	obj := s.record("app")
 	g.Expect(obj.Status.Record.Ignore).To(BeNil())
@@ -353,4 +392,7 @@ func TestSettingsThatWereStoredBeforeTheyHadALimit(t *testing.T) {
 	})
 	s.govern("policy", listing("ghcr.io/org/**"))
 	s.withdrawn("app", "no TrustPolicy that enforces lists")
+	for name := range durations {
+		s.withdrawn(name, "no TrustPolicy that enforces lists")
+	}
 }
