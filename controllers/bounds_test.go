@@ -106,3 +106,13 @@ func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
 	}
 	runtime.KeepAlive(&told)
 }
+
+// A range that no person writes is not read: the schema of an ImagePolicy has no limits.
+func TestARangeOfAnySizeIsNotRead(t *testing.T) {
+	for size, want := range map[int]bool{1: true, 100_000: false} {
+		spec := imagev1.ImagePolicySpec{Policy: imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: strings.Repeat(">=1.0.0 || ", size) + ">=1.0.0"}}}
+		if got := admits(spec, "1.2.3"); got != want {
+			t.Errorf("a range of %d parts admits: %t", size+1, got)
+		}
+	}
+}

@@ -66,7 +66,7 @@ func admits(spec imagev1.ImagePolicySpec, tag string) bool {
 	if !ok || spec.Policy.SemVer == nil {
 		return ok
 	}
-	within, err := semver.NewConstraint(spec.Policy.SemVer.Range)
+	within, err := constraint(spec)
 	if err != nil {
 		return false
 	}
@@ -82,7 +82,7 @@ func unseenBuild(spec imagev1.ImagePolicySpec, repository *imagev1.ImageReposito
 	if spec.Policy.SemVer == nil || repository.Status.LastScanResult == nil {
 		return ""
 	}
-	within, err := semver.NewConstraint(spec.Policy.SemVer.Range)
+	within, err := constraint(spec)
 	if err != nil {
 		return ""
 	}
@@ -122,6 +122,15 @@ func inOnePlace(spec imagev1.ImagePolicySpec, one, other string) bool {
 	a, errA := parseVersion(one)
 	b, errB := parseVersion(other)
 	return errA == nil && errB == nil && a.Equal(b)
+}
+
+// constraint returns the range of a policy that orders by versions. The schema of an
+// ImagePolicy has no limits.
+func constraint(spec imagev1.ImagePolicySpec) (*semver.Constraints, error) {
+	if size := len(spec.Policy.SemVer.Range); size > limit.MaxExpression {
+		return nil, fmt.Errorf("the range has %d bytes, expected at most %d", size, limit.MaxExpression)
+	}
+	return semver.NewConstraint(spec.Policy.SemVer.Range)
 }
 
 // parseVersion reads a version as image-reflector-controller does: with a v or without,
