@@ -191,7 +191,7 @@ func operate(ctx context.Context, o *options, serving *controllers.Serving) erro
 	if err != nil {
 		return fmt.Errorf("--watch-label-selector: %w", err)
 	}
-	config, err := connect(ctx, o.client)
+	config, err := connect(ctx, o.client, serving)
 	if err != nil {
 		return unlessEnded(ctx, err)
 	}
@@ -223,13 +223,13 @@ const limitsTimeout = 5 * time.Second
 // connect returns how to reach the API server, once it is ready. Then only it is
 // asked whether it limits requests by itself, which holds for the life of the
 // process; that takes no context, and is begun anew where there is no answer.
-func connect(ctx context.Context, o fluxclient.Options) (*rest.Config, error) {
+func connect(ctx context.Context, o fluxclient.Options, serving *controllers.Serving) (*rest.Config, error) {
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return nil, fmt.Errorf("no way to the API server is configured: %w", err)
 	}
 	for {
-		if err := controllers.AwaitAPIServer(ctx, config); err != nil {
+		if err := controllers.AwaitAPIServer(ctx, config, serving.Waits); err != nil {
 			return nil, err
 		}
 		limited := make(chan *rest.Config, 1)
@@ -261,7 +261,7 @@ func manage(ctx context.Context, mgr manager.Manager) error {
 	err := mgr.Start(ctx)
 	if err != nil && ctx.Err() == nil {
 		ctrl.Log.Error(err, "the controllers have ended; artifacts are served until the API server is ready")
-		err = errors.Join(err, unlessEnded(ctx, controllers.AwaitAPIServer(ctx, mgr.GetConfig())))
+		err = errors.Join(err, unlessEnded(ctx, controllers.AwaitAPIServer(ctx, mgr.GetConfig(), func(error) {})))
 	}
 	return err
 }

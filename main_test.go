@@ -31,6 +31,8 @@ import (
 	flowcontrolapi "k8s.io/api/flowcontrol/v1"
 
 	fluxclient "github.com/fluxcd/pkg/runtime/client"
+
+	"github.com/image-source/image-source-controller/controllers"
 )
 
 // configure has the process find an API server by a kubeconfig.
@@ -57,7 +59,7 @@ func TestAnAPIServerIsAskedOnlyWhenItIsReady(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	config, err := connect(t.Context(), fluxclient.Options{QPS: 5, Burst: 10})
+	config, err := connect(t.Context(), fluxclient.Options{QPS: 5, Burst: 10}, &controllers.Serving{})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(config.QPS).To(BeNumerically("<", 0), "it limits requests by itself, and has not been ready at once")
 }
@@ -75,7 +77,7 @@ func TestAnAPIServerThatHangsIsNotWaitedForAtTheEnd(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	ended := make(chan error, 1)
 	go func() {
-		_, err := connect(ctx, fluxclient.Options{})
+		_, err := connect(ctx, fluxclient.Options{}, &controllers.Serving{})
 		ended <- err
 	}()
 	g.Eventually(ended).WithTimeout(30 * time.Second).Should(Receive(MatchError(context.Canceled)))

@@ -58,6 +58,7 @@ type Serving struct {
 	Cache cache.Cache
 
 	ready atomic.Bool
+	waits atomic.Pointer[error]
 }
 
 // Start serves until ctx ends and the server has drained.
@@ -83,10 +84,16 @@ func (s *Serving) serve(ctx context.Context, listener net.Listener) error {
 	return s.Server.Serve(ctx, listener)
 }
 
+// Waits says why the replica does not serve yet; nil says that nothing is waited for.
+func (s *Serving) Waits(why error) { s.waits.Store(&why) }
+
 // Ready is the readiness check of a replica: that it serves what its caches
 // know, and is not about to end. Who leads does not matter.
 func (s *Serving) Ready(*http.Request) error {
 	if !s.ready.Load() {
+		if why := s.waits.Load(); why != nil && *why != nil {
+			return *why
+		}
 		return errors.New("artifacts are not served yet, or not for much longer")
 	}
 	return nil

@@ -37,7 +37,7 @@ import (
 )
 
 // ListenProbes returns the server of the probes of a Pod at an address: /healthz,
-// that the process lives, and /readyz, whether it is ready. It is no part of the
+// that the process lives, and /readyz, whether it is ready, and why not. It is no part of the
 // manager, because it has to answer before that is made, while the API server is
 // waited for, and after it has ended, while consumers are still served. It listens
 // from now on and answers from its start.
@@ -48,10 +48,12 @@ func ListenProbes(ctx context.Context, address string, ready healthz.Checker) (*
 		shutdownTimeout = time.Second
 	)
 	mux := http.NewServeMux()
-	for path, checks := range map[string]map[string]healthz.Checker{"/healthz": {"ping": healthz.Ping}, "/readyz": {"artifacts": ready}} {
-		handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
-		mux.Handle(path, handler)
-		mux.Handle(path+"/", handler)
+	alive := http.StripPrefix("/healthz", &healthz.Handler{Checks: map[string]healthz.Checker{"ping": healthz.Ping}})
+	mux.Handle("/healthz", alive)
+	mux.Handle("/healthz/", alive)
+	// The handler of several checks withholds their reasons.
+	for _, path := range []string{"/readyz", "/readyz/artifacts"} {
+		mux.Handle(path, healthz.CheckHandler{Checker: ready})
 	}
 	var listening net.ListenConfig
 	listener, err := listening.Listen(ctx, "tcp", address)
@@ -81,12 +83,14 @@ const (
 )
 
 // AwaitAPIServer returns when the API server is ready, or ctx has ended, with its
-// error, or with one when the API server does not know this process for maxStranger. A process that ended instead would be started again after pauses that
-// grow to minutes, and be away for as long after the API server is back.
+// error, or with one when the API server does not know this process for maxStranger. A
+// process that ended instead would be started again after pauses that grow to minutes,
+// and be away for as long after the API server is back. It tells why it waits after each
+// attempt, and nil at the end.
 //
 // It waits for an answer and judges none: what is wrong with the rights, the
 // certificates or the kinds is for those to say who ask next.
-func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
+func AwaitAPIServer(ctx context.Context, config *restclient.Config, tell func(why error)) error {
 	client, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return err
@@ -116,14 +120,25 @@ func AwaitAPIServer(ctx context.Context, config *restclient.Config) error {
 			if !told.IsZero() {
 				log.Info("the API server answers")
 			}
+			tell(nil)
 			return true, nil
 		}
+		tell(fmt.Errorf("waiting for the API server %s: %s", config.Host, words(err)))
 		if ctx.Err() == nil && time.Since(told) >= tellEvery {
 			told = time.Now()
-			log.Info("waiting for the API server", "host", config.Host, "error", fault.Line(err.Error()))
+			log.Info("waiting for the API server", "host", config.Host, "error", words(err))
 		}
 		return false, nil
 	})
+}
+
+// words are those of an error of the API server. The library has no code in the words for 401.
+func words(err error) string {
+	said := fault.Line(err.Error())
+	if apierrors.IsUnauthorized(err) {
+		return "401 Unauthorized: " + said
+	}
+	return said
 }
 
 // readiness asks the API server whether it is ready.
@@ -161,7 +176,7 @@ func StayKnown(ctx context.Context, config *restclient.Config) error {
 			return fmt.Errorf("the API server %s does not know this process since %s: %w", config.Host, maxStranger, err)
 		}
 		ctrl.LoggerFrom(ctx).Info("the API server does not know this process, which ends when that lasts",
-			"host", config.Host, "for", time.Since(stranger).Round(time.Second).String(), "most", maxStranger.String(), "error", fault.Line(err.Error()))
+			"host", config.Host, "for", time.Since(stranger).Round(time.Second).String(), "most", maxStranger.String(), "error", words(err))
 	}
 }
 

@@ -19,6 +19,7 @@ package controllers_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -67,7 +68,7 @@ func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
 				w.WriteHeader(code)
 			}))
 			defer server.Close()
-			g.Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL})).To(Succeed())
+			g.Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL}, func(error) {})).To(Succeed())
 			g.Expect(asked.Load()).To(Equal(tc.asked))
 		})
 	}
@@ -76,7 +77,7 @@ func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewTLSServer(http.NotFoundHandler())
 		defer server.Close()
-		NewWithT(t).Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL})).To(Succeed())
+		NewWithT(t).Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL}, func(error) {})).To(Succeed())
 	})
 
 	t.Run("or the process is told to end, while it hangs", func(t *testing.T) {
@@ -90,7 +91,7 @@ func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
 		}))
 		defer server.Close()
 		defer close(release)
-		g.Expect(controllers.AwaitAPIServer(ctx, &rest.Config{Host: server.URL})).To(MatchError(context.Canceled))
+		g.Expect(controllers.AwaitAPIServer(ctx, &rest.Config{Host: server.URL}, func(error) {})).To(MatchError(context.Canceled))
 	})
 }
 
@@ -108,10 +109,13 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- probes.Start(ctx) }()
+	var body []byte
 	code := func(path string) int {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+probes.Listener.Addr().String()+path, http.NoBody)
 		g.Expect(err).NotTo(HaveOccurred())
 		response, err := (&http.Client{}).Do(request)
+		g.Expect(err).NotTo(HaveOccurred())
+		body, err = io.ReadAll(response.Body)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(response.Body.Close()).To(Succeed())
 		return response.StatusCode
@@ -119,6 +123,7 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 	g.Expect(code("/healthz")).To(Equal(http.StatusOK))
 	g.Expect(code("/healthz/ping")).To(Equal(http.StatusOK))
 	g.Expect(code("/readyz")).To(Equal(http.StatusInternalServerError))
+	g.Expect(string(body)).To(ContainSubstring("not yet"))
 	ready.Store(true)
 	g.Expect(code("/readyz")).To(Equal(http.StatusOK))
 	g.Expect(code("/readyz/artifacts")).To(Equal(http.StatusOK))
@@ -134,7 +139,13 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 func TestAnAPIServerThatDoesNotKnowTheProcessEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, start := NewWithT(t), time.Now()
-		err := controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}})
+		var serving controllers.Serving
+		var told []string
+		err := controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}}, func(why error) {
+			serving.Waits(why)
+			told = append(told, serving.Ready(nil).Error())
+		})
+		g.Expect(told).To(HaveEach(And(ContainSubstring("waiting for the API server http://192.0.2.1"), ContainSubstring(": 401 Unauthorized"))), "by /readyz")
 		g.Expect(err).To(MatchError(ContainSubstring("does not know this process")))
 		g.Expect(time.Since(start)).To(BeNumerically("~", 10*time.Minute, time.Minute))
 	})
