@@ -230,7 +230,7 @@ func (l *link) judgeScheme(request *http.Request) error {
 	case request.URL.Scheme == "https", request.URL.Scheme == "http" && l.plain != never:
 		return nil
 	default:
-		return refusef("refused to connect to %q by %s: only https is allowed (insecure: true allows http)", request.URL.Host, request.URL.Scheme)
+		return refusef("refused to connect to %q by %s: only https is allowed", request.URL.Host, request.URL.Scheme)
 	}
 }
 
