@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -86,8 +87,7 @@ func TestWhatNeverAnswersEndsWithTheCommand(t *testing.T) {
 	}
 }
 
-// held is the command in a process of its own that reads a key from a pipe, which
-// no signal interrupts.
+// held is the command in a process of its own that reads a key from a pipe.
 type held struct {
 	*exec.Cmd
 	// key ends the wait when it is written and closed.
@@ -96,8 +96,9 @@ type held struct {
 	ended chan error
 }
 
-// hold starts the command, by way of more programs where they are given.
-func hold(t *testing.T, by ...string) *held {
+// hold starts the command with a standard error of its own, or nil for one that is kept,
+// by way of more programs where they are given.
+func hold(t *testing.T, stderr *os.File, by ...string) *held {
 	t.Helper()
 	g := NewWithT(t)
 	path := pipe(t)
@@ -105,7 +106,9 @@ func hold(t *testing.T, by ...string) *held {
 	h := &held{Cmd: exec.CommandContext(t.Context(), argv[0], argv[1:]...), said: &bytes.Buffer{}, ended: make(chan error, 1)}
 	args := []string{"-f", manifests(t), "-t", "example.com/org/app:v1", "-s", path, "--dry-run"}
 	h.Env = append(os.Environ(), childVariable+"="+strings.Join(args, "\n"), passwordVariable+"=secret")
-	h.Stderr = h.said
+	if h.Stderr = h.said; stderr != nil {
+		h.Stderr = stderr
+	}
 	g.Expect(h.Start()).To(Succeed())
 	go func() { h.ended <- h.Wait() }()
 	var err error
@@ -113,6 +116,25 @@ func hold(t *testing.T, by ...string) *held {
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { _ = h.key.Close() })
 	return h
+}
+
+// full returns the ends of a pipe that takes no more: to write to it waits, which no
+// context ends.
+func full(t *testing.T) (from, to *os.File) {
+	t.Helper()
+	g := NewWithT(t)
+	var ends [2]int
+	g.Expect(syscall.Pipe2(ends[:], syscall.O_NONBLOCK|syscall.O_CLOEXEC)).To(Succeed())
+	from, to = os.NewFile(uintptr(ends[0]), "from"), os.NewFile(uintptr(ends[1]), "to")
+	t.Cleanup(func() { _, _ = from.Close(), to.Close() })
+	for block := make([]byte, 4096); ; {
+		if _, err := syscall.Write(ends[1], block); err != nil {
+			g.Expect(err).To(Equal(syscall.EAGAIN))
+			break
+		}
+	}
+	g.Expect(syscall.SetNonblock(ends[1], false)).To(Succeed())
+	return from, to
 }
 
 // release gives the command a key to go on with, and returns how it ends.
@@ -133,7 +155,8 @@ func TestASecondSignalEndsTheCommandAtOnce(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(s.String(), func(t *testing.T) {
 			g := NewWithT(t)
-			h := hold(t)
+			_, stderr := full(t) // the command waits to say that it was interrupted
+			h := hold(t, stderr)
 			// Signals of one kind that come at the same time are one.
 			g.Eventually(func() <-chan error {
 				_ = h.Process.Signal(s) // it may have ended
@@ -146,18 +169,23 @@ func TestASecondSignalEndsTheCommandAtOnce(t *testing.T) {
 
 func TestAClosedTerminalEndsTheCommandInOrder(t *testing.T) {
 	g := NewWithT(t)
-	h := hold(t)
+	said, stderr := full(t)
+	h := hold(t, stderr)
 	for range 3 {
 		g.Expect(h.Process.Signal(syscall.SIGHUP)).To(Succeed())
 		g.Consistently(h.ended, 50*time.Millisecond).ShouldNot(Receive())
 	}
-	g.Expect(h.release(t)).To(Equal(exitFailure), h.said.String())
-	g.Expect(h.said.String()).To(HavePrefix("error: interrupted"))
+	g.Expect(stderr.Close()).To(Succeed())
+	text, err := io.ReadAll(said)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(strings.Trim(string(text), "\x00")).To(HavePrefix("error: interrupted"))
+	g.Eventually(h.ended, time.Minute).Should(Receive())
+	g.Expect(h.ProcessState.ExitCode()).To(Equal(exitFailure))
 }
 
 func TestACommandThatOutlivesItsTerminalGoesOn(t *testing.T) {
 	g := NewWithT(t)
-	h := hold(t, "nohup")
+	h := hold(t, nil, "nohup")
 	g.Expect(h.Process.Signal(syscall.SIGHUP)).To(Succeed())
 	g.Expect(h.release(t)).To(Equal(exitOK), h.said.String())
 }

@@ -282,7 +282,7 @@ func TestDemandsThatMakeNoSense(t *testing.T) {
 		"no key":                     {[]string{"--key", nonsense}, []string{nonsense, "not a public key"}},
 		"no such file":               {[]string{"--key", "none.pub"}, []string{"--key", "none.pub"}},
 		"a file of another kind":     {[]string{"--key", large}, []string{"more than"}},
-		"a folder":                   {[]string{"--key", t.TempDir()}, []string{"--key", "directory"}},
+		"a folder":                   {[]string{"--key", t.TempDir()}, []string{"--key", "it is a folder"}},
 		"a key and an identity":      {[]string{"--key", public, "--certificate-identity", "x"}, []string{"key", "certificate-identity"}},
 		"an identity of nobody":      {[]string{"--certificate-identity", "x"}, []string{"--certificate-oidc-issuer"}},
 		"an issuer of nobody":        {[]string{"--certificate-oidc-issuer", "x"}, []string{"--certificate-identity"}},
