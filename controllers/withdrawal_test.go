@@ -319,7 +319,7 @@ func (s *scene) unlimited(do func()) {
 	path := []string{"schema", "openAPIV3Schema", "properties", "spec", "properties"}
 	var forbid, allow []map[string]any
 	for field, limits := range map[string][]string{
-		"ignore": {"maxLength"}, "interval": {"pattern", "x-kubernetes-validations"}, "timeout": {"pattern", "x-kubernetes-validations"},
+		"ignore": {"maxLength"}, "interval": {"x-kubernetes-validations"}, "timeout": {"x-kubernetes-validations"},
 	} {
 		for _, limit := range limits {
 			value, found, err := unstructured.NestedFieldCopy(versions[0].(map[string]any), append(path, field, limit)...)
