@@ -205,7 +205,8 @@ func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Obje
 }
 
 // selectable returns the objects of a source that Flux's Alerts can select: the
-// ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy.
+// ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy. That
+// nobody opted in is told about the ImagePolicy elsewhere, once.
 func selectable(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (objects []client.Object) {
 	switch external := around.External; {
 	case external != nil && ownedBy(external, obj):
@@ -214,7 +215,7 @@ func selectable(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt
 		// It was made just now: no cache has seen it yet.
 		objects = append(objects, &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}})
 	}
-	if around.Policy != nil && (obj.Status.Artifact == nil || len(objects) == 0) {
+	if around.Policy != nil && a.plan.Action != Withdraw && (obj.Status.Artifact == nil || len(objects) == 0) {
 		objects = append(objects, around.Policy)
 	}
 	return objects
