@@ -32,13 +32,36 @@ const MaxExpression = 1 << 10
 // MaxExpression characters without repetitions stays below.
 const maxProgram, maxRanges = 1100, 3000
 
+// maxClasses bounds the classes of Unicode in an expression. Hundreds of them beside each
+// other take a second to read. Where an expression asks for either case of a letter,
+// maxFolded bounds what may end a range of characters far from ASCII: of such a range,
+// each of up to 125,000 characters is looked up.
+const maxClasses, maxFolded = 16, 2
+
+var (
+	// classes matches what begins the name of a class of Unicode.
+	classes = regexp.MustCompile(`\\[pP]`)
+	// folds matches a flag that asks for either case of a letter.
+	folds = regexp.MustCompile(`\(\?[imsU-]*i`)
+	// far matches a character beyond ASCII, and what begins the number of one.
+	far = regexp.MustCompile(`[^\x00-\x7f]|\\x\{`)
+)
+
 // Expression compiles a regular expression, as regexp.Compile does. It bounds the cost
-// before it compiles: 16 KiB of text can become a program of hundreds of MiB.
+// before it reads and compiles: 1 KiB of text can take seconds to read, and 16 KiB become a
+// program of hundreds of MiB.
 //
 // The error says, for the end of a sentence about the expression, what is wrong with it.
 func Expression(text string) (*regexp.Regexp, error) {
 	if size := len(text); size > MaxExpression {
 		return nil, fmt.Errorf("has %d bytes, expected at most %d", size, MaxExpression)
+	}
+	named := len(classes.FindAllStringIndex(text, -1))
+	switch {
+	case named > maxClasses:
+		return nil, fmt.Errorf("is too complex: has %d classes of Unicode, expected at most %d", named, maxClasses)
+	case folds.MatchString(text) && named+len(far.FindAllStringIndex(text, -1)) > maxFolded:
+		return nil, fmt.Errorf("is too complex: expected at most %d characters beyond ASCII and classes of Unicode with the flag i", maxFolded)
 	}
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {

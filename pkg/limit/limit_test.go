@@ -23,6 +23,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -109,6 +110,27 @@ func TestARefusalCostsLittle(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonLimitExceeded))
 			g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 4<<20))
+		})
+	}
+}
+
+// Expressions of 1 KiB that take seconds to read, which nothing ends, are not read.
+func TestAnExpressionIsReadInLittleTime(t *testing.T) {
+	for name, expression := range map[string]string{
+		"ranges in either case":             `(?i)[` + strings.Repeat("B-\U0001e942", 169) + `]`,
+		"ranges of numbers in either case":  `(?i)[` + strings.Repeat(`B-\x{1e942}`, 92) + `]`,
+		"ranges beside each other":          `(?i)` + strings.Repeat("[B-\U0001e942]", 125),
+		"ranges in a group":                 `(?ms-U:(?mi-s:[` + strings.Repeat("B-\U0001e942", 165) + `]))`,
+		"classes":                           `[` + strings.Repeat(`\pL`, 340) + `]`,
+		"classes that are all but a class":  `[^` + strings.Repeat(`\PL`, 340) + `]`,
+		"names of classes in either case":   `(?i)[` + strings.Repeat(`\p{Greek}`, 100) + `]`,
+		"alternatives":                      strings.Repeat("(a|b)", 200),
+		"what is left, at the most, of all": `(?i)[B-\x{1e942}B-\x{1e942}` + strings.Repeat(`\W`, 490) + `]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			_, _ = limit.Expression(expression)
+			NewWithT(t).Expect(time.Since(start)).To(BeNumerically("<", 500*time.Millisecond))
 		})
 	}
 }

@@ -103,6 +103,11 @@ func TestExpressionsAreBounded(t *testing.T) {
 		"an optional repetition":                  {`(a?){999}(b?){999}`, "too complex"},
 		"classes with many ranges":                {strings.Repeat(`\pL`, 340), "too complex"},
 		"classes with many ranges in either case": {`(?i)` + strings.Repeat(`\pL`, 340), "too complex"},
+		"one class of hundreds":                   {`[` + strings.Repeat(`\PL`, 340) + `]`, "has 340 classes of Unicode, expected at most 16"},
+		"ranges beyond ASCII in either case":      {`(?i)[` + strings.Repeat("B-\U0001e942", 169) + `]`, "beyond ASCII"},
+		"ranges of numbers in either case":        {`(?s-U:(?m-s:(?mi:[` + strings.Repeat(`B-\x{1e942}`, 80) + `])))`, "beyond ASCII"},
+		"a name beyond ASCII in either case":      {`(?i)^m\x{fc}ller@EXÄMPLE\.com$`, ""},
+		"a few classes":                           {`^[\p{L}\p{N}_-]+/[\p{L}\p{N}_-]+$`, ""},
 	} {
 		for _, field := range []string{"issuer", "subject"} {
 			t.Run(name+" as "+field, func(t *testing.T) {
