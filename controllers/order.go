@@ -74,6 +74,11 @@ func admits(spec imagev1.ImagePolicySpec, tag string) bool {
 	return err == nil && within.Check(parsed)
 }
 
+// maxScanned is how many tags image-reflector-controller writes into a status. The schema
+// has no limits, neither for the number of tags nor for their length, and tenants may be
+// able to edit it.
+const maxScanned = 10
+
 // unseenBuild returns a tag of the last scan that stands for a version with build
 // metadata, as Helm pushes it, which a policy does not see: Helm writes _ for the + of a
 // version, and image-reflector-controller does not read it so. A status holds a few of
@@ -86,9 +91,12 @@ func unseenBuild(spec imagev1.ImagePolicySpec, repository *imagev1.ImageReposito
 	if err != nil {
 		return ""
 	}
-	for _, tag := range repository.Status.LastScanResult.LatestTags {
-		by, ok := ordered(spec.FilterTags, tag)
-		if !ok || by != tag || !reference.IsTag(tag) {
+	tags := repository.Status.LastScanResult.LatestTags
+	for _, tag := range tags[:min(len(tags), maxScanned)] {
+		if !reference.IsTag(tag) {
+			continue
+		}
+		if by, ok := ordered(spec.FilterTags, tag); !ok || by != tag {
 			continue
 		}
 		if _, err := parseVersion(tag); err == nil {
@@ -142,8 +150,8 @@ func parseVersion(text string) (*semver.Version, error) {
 	return semver.NewVersion(text)
 }
 
-// ordered returns what a policy orders a tag by, and whether its filter admits the tag.
-// A filter that costs too much admits none: the schema of an ImagePolicy has no limits.
+// ordered returns what a policy orders a valid tag by, and whether its filter admits the
+// tag. A filter that costs too much admits none: the schema of an ImagePolicy has no limits.
 func ordered(filter *imagev1.TagFilter, tag string) (by string, ok bool) {
 	if filter == nil {
 		return tag, true

@@ -218,12 +218,12 @@ func (p *Plan) followPolicy(obj *v1alpha1.ArtifactRepository, around Surrounding
 		return cmp.Or(scanFailure(repository), waitFor("ImagePolicy %s picked from %s, but its ImageRepository %s scans %s: waiting for the policy to be evaluated again (flux reconcile image policy %s -n %s)",
 			policy.Name, fault.Quote(latest.Name), key, fault.Quote(repository.Spec.Image), policy.Name, policy.Namespace))
 	}
+	if err := p.pick(policy.Name, latest); err != nil {
+		return err
+	}
 	if isSignatureTag.MatchString(latest.Tag) {
 		return waitFor("ImagePolicy %s picked the tag %s, which stores a signature: set spec.exclusionList of ImageRepository %s to ['%s']",
 			policy.Name, fault.Quote(latest.Tag), key, strings.Join(signatureTags, "', '"))
-	}
-	if err := p.pick(policy.Name, latest); err != nil {
-		return err
 	}
 	p.stay(obj, policy)
 	return nil
