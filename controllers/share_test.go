@@ -120,6 +120,36 @@ func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
 	s.publishes("other", "1.0.0")
 }
 
+// A source with spec.verify reads its Secrets a second time at the end, in the place that
+// it has. However many places others have taken, it takes no second one.
+func TestPullsThatTrickleKeepNoVerifiedSourceFromBeingPublished(t *testing.T) {
+	s := newScene(t)
+	hostile, pulls := trickling(t)
+	defer s.stop()
+	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
+	s.beside = []string{tenant}
+	s.start()
+	for i := range 8 {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: fmt.Sprintf("app-%d", i)},
+			Spec: v1alpha1.ArtifactRepositorySpec{
+				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
+				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+			},
+		})
+	}
+	for range 2 {
+		NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
+	}
+
+	signer := newSigner(t)
+	s.keys(signer)
+	s.picked("app", "1.0.0")
+	s.sign("app:1.0.0", signer)
+	s.artifactRepository("app", signed)
+	s.waitPublished("app", "1.0.0@")
+}
+
 // A tenant whose sources keep all workers busy, here by writes that are refused late, does
 // not keep the sources of others waiting that were there when the controllers started.
 func TestATenantWhoKeepsTheWorkersBusyKeepsNobodyWaiting(t *testing.T) {

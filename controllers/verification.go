@@ -217,6 +217,15 @@ func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1al
 		return demands{wait: wait, err: err}
 	}
 	defer end()
+	return r.readOwnDemands(ctx, obj)
+}
+
+// readOwnDemands reads what spec.verify asks, in a place of the namespace that is taken
+// already.
+func (r *ArtifactRepositoryReconciler) readOwnDemands(ctx context.Context, obj *v1alpha1.ArtifactRepository) (d demands) {
+	if obj.Spec.Verify == nil {
+		return d
+	}
 	authority, err := r.Trust.own(ctx, obj)
 	if failure := fault.Of(err, ""); failure != nil && failure.Class == fault.Stall {
 		d.err = err
@@ -380,7 +389,8 @@ func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alph
 	if err != nil || now.Namespace == nil {
 		return true, err
 	}
-	asked := r.demands(ctx, obj, now, a.plan.Repository.Name())
+	// Not by demands: the attempt would wait for a second place while it has the first.
+	asked := r.platformDemands(ctx, now, a.plan.Repository.Name()).with(r.readOwnDemands(ctx, obj))
 	return !a.asked.same(asked.fingerprint), nil
 }
 
