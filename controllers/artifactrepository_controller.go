@@ -549,7 +549,7 @@ func (r *ArtifactRepositoryReconciler) observeArrival(obj *v1alpha1.ArtifactRepo
 	if failure := fault.Of(err, v1alpha1.ReasonFetchFailed); failure != nil && failure.Class == fault.Retry {
 		return
 	}
-	awaited := r.attention.arrived(client.ObjectKeyFromObject(obj), *around.Policy.Status.LatestRef)
+	awaited := r.attention.arrived(client.ObjectKeyFromObject(obj), hashOf(*around.Policy.Status.LatestRef))
 	artifact := obj.Status.Artifact
 	if err != nil || awaited.IsZero() || artifact == nil {
 		return

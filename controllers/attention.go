@@ -18,7 +18,9 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,10 +51,18 @@ type note struct {
 	inspected time.Time
 	// pick is what the policy was last seen to pick, and awaited since when it is
 	// to be published; zero when it is not, or no longer.
-	pick    imagev1.ImageRef
+	pick    pickHash
 	awaited time.Time
 	// overwritten are the resource versions that this process replaced last.
 	overwritten [4]string
+}
+
+// pickHash identifies what a policy picks. The pick itself is not kept: the schema of a
+// status does not limit it, and a note outlasts the policy.
+type pickHash [sha256.Size]byte
+
+func hashOf(pick imagev1.ImageRef) pickHash {
+	return sha256.Sum256([]byte(strings.Join([]string{pick.Name, pick.Tag, pick.Digest}, "\n")))
 }
 
 func (a *attention) on(key types.NamespacedName, do func(*note)) {
@@ -126,7 +136,7 @@ func (a *attention) inspect(key types.NamespacedName, every time.Duration) (due 
 }
 
 // await notes when a policy was first seen to pick what it picks.
-func (a *attention) await(key types.NamespacedName, pick imagev1.ImageRef) {
+func (a *attention) await(key types.NamespacedName, pick pickHash) {
 	a.on(key, func(n *note) {
 		if n.pick != pick {
 			n.pick, n.awaited = pick, time.Now()
@@ -136,7 +146,7 @@ func (a *attention) await(key types.NamespacedName, pick imagev1.ImageRef) {
 
 // arrived returns since when a pick was awaited, and notes that it is no longer;
 // zero when it was not, or when there is a newer one by now.
-func (a *attention) arrived(key types.NamespacedName, pick imagev1.ImageRef) (since time.Time) {
+func (a *attention) arrived(key types.NamespacedName, pick pickHash) (since time.Time) {
 	a.on(key, func(n *note) {
 		if n.pick == pick {
 			since, n.awaited = n.awaited, time.Time{}

@@ -17,13 +17,17 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -83,14 +87,16 @@ func TestStrangersCannotHaveAnObjectLookedAtAllTheTime(t *testing.T) {
 	}
 }
 
+// heap returns how many bytes the program keeps.
+func heap() int64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
 func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
 	const values, size = 200, 200_000
-	heap := func() int64 {
-		var stats runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&stats)
-		return int64(stats.HeapAlloc)
-	}
 	var told said
 	before := heap()
 	for i := range values {
@@ -105,6 +111,44 @@ func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
 		t.Errorf("the warnings about %d values of %d bytes keep %d bytes", values, size, grown)
 	}
 	runtime.KeepAlive(&told)
+}
+
+// followed is a client that knows one source, which follows every policy.
+type followed struct {
+	client.Client
+	source v1alpha1.ArtifactRepository
+}
+
+// List implements client.Reader.
+func (f followed) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	list.(*v1alpha1.ArtifactRepositoryList).Items = []v1alpha1.ArtifactRepository{f.source}
+	return nil
+}
+
+// Get implements client.Reader.
+func (followed) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return errors.ErrUnsupported
+}
+
+// A policy may pick a megabyte: the schema of its status has no limits. Each source could
+// be made to follow it once, and another policy then.
+func TestNotesDoNotKeepWhatPoliciesPick(t *testing.T) {
+	const sources, size = 200, 200_000
+	policy := &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
+	before, r := heap(), &ArtifactRepositoryReconciler{}
+	for i := range sources {
+		name := fmt.Sprint(i)
+		r.Client = followed{source: v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: policy.Namespace, Name: name}}}
+		policy.Status.LatestRef = &imagev1.ImageRef{Tag: strings.Repeat("t", size) + name}
+		if got := len(r.ofPolicy(t.Context(), policy)); got != 1 {
+			t.Fatalf("%d sources follow the policy", got)
+		}
+	}
+	r.Client, policy.Status.LatestRef = nil, nil
+	if grown := heap() - before; grown > sources*size/4 {
+		t.Errorf("the picks of %d sources of %d bytes keep %d bytes", sources, size, grown)
+	}
+	runtime.KeepAlive(r)
 }
 
 // A range that no person writes is not read: the schema of an ImagePolicy has no limits.

@@ -237,8 +237,9 @@ func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.
 	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsByPolicy: obj.GetName()})
 	if pick := obj.(*imagev1.ImagePolicy).Status.LatestRef; pick != nil {
+		hash := hashOf(*pick)
 		for _, request := range requests {
-			r.attention.await(request.NamespacedName, *pick)
+			r.attention.await(request.NamespacedName, hash)
 		}
 	}
 	return append(requests, r.named(ctx, obj)...)
