@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/acl"
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -158,5 +160,52 @@ func TestARangeOfAnySizeIsNotRead(t *testing.T) {
 		if got := admits(spec, "1.2.3"); got != want {
 			t.Errorf("a range of %d parts admits: %t", size+1, got)
 		}
+	}
+}
+
+// around is a client that knows a namespace and an ImageRepository of another one.
+type around struct {
+	client.Client
+	repository imagev1.ImageRepository
+}
+
+// Get implements client.Reader.
+func (a around) Get(_ context.Context, key client.ObjectKey, obj client.Object, _ ...client.GetOption) error {
+	obj.SetName(key.Name)
+	if repository, ok := obj.(*imagev1.ImageRepository); ok {
+		*repository = a.repository
+	}
+	return nil
+}
+
+// The schema of an ImageRepository does not limit accessFrom either, which each look at
+// the source of another namespace reads.
+func TestAccessListsOfAnySizeCostLittle(t *testing.T) {
+	labels := map[string]string{}
+	for i := range 100_000 {
+		labels[fmt.Sprint(i)] = ""
+	}
+	for sentence, c := range map[string]struct {
+		selectors []acl.NamespaceSelector
+		admits    bool
+	}{
+		"all":            {[]acl.NamespaceSelector{{}}, true},
+		"many selectors": {append(slices.Repeat([]acl.NamespaceSelector{{MatchLabels: map[string]string{"a": "b"}}}, 60_000), acl.NamespaceSelector{}), false},
+		"many labels":    {[]acl.NamespaceSelector{{MatchLabels: labels}, {}}, false},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			g := NewWithT(t)
+			policy := &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
+			policy.Spec.ImageRepositoryRef = meta.NamespacedObjectReference{Namespace: "images", Name: "app"}
+			repository := imagev1.ImageRepository{ObjectMeta: metav1.ObjectMeta{Namespace: "images", Name: "app"}}
+			repository.Spec.AccessFrom = &acl.AccessFrom{NamespaceSelectors: c.selectors}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			s, err := observer{client: around{repository: repository}}.aroundPolicy(t.Context(), policy)
+			runtime.ReadMemStats(&after)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(s.Admitted).To(Equal(c.admits))
+			g.Expect(after.TotalAlloc-before.TotalAlloc).To(BeNumerically("<", 1<<20), "bytes")
+		})
 	}
 }

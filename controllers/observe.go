@@ -97,12 +97,31 @@ func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy)
 	if s.Repository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil || s.Repository == nil {
 		return s, err
 	}
-	err = acl.NewAuthorization(o.client).HasAccessToRef(ctx, policy, key, s.Repository.Spec.AccessFrom)
-	s.Admitted = err == nil
-	if refused(err) {
-		err = nil
-	}
+	s.Admitted, err = o.admitted(ctx, policy, s.Repository)
 	return s, err
+}
+
+// maxSelectors bounds the labels and selectors of an accessFrom that is read. The schema
+// of an ImageRepository has no limits, and each look at a source reads one or two.
+const maxSelectors = 1000
+
+// admitted tells whether the accessFrom of an ImageRepository lets an object in. One with
+// more than maxSelectors labels and selectors lets nobody in.
+func (o observer) admitted(ctx context.Context, obj client.Object, repository *imagev1.ImageRepository) (bool, error) {
+	if from := repository.Spec.AccessFrom; from != nil && obj.GetNamespace() != repository.Namespace {
+		count := len(from.NamespaceSelectors)
+		for _, selector := range from.NamespaceSelectors {
+			count += len(selector.MatchLabels)
+		}
+		if count > maxSelectors {
+			return false, nil
+		}
+	}
+	err := acl.NewAuthorization(o.client).HasAccessToRef(ctx, obj, client.ObjectKeyFromObject(repository), repository.Spec.AccessFrom)
+	if refused(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // refused tells that accessFrom does not let a namespace in, and not that this
@@ -167,11 +186,8 @@ func (o observer) lender(ctx context.Context, obj *v1alpha1.ArtifactRepository) 
 	if err != nil || repository == nil {
 		return marks, err
 	}
-	err = acl.NewAuthorization(o.client).HasAccessToRef(ctx, obj, key, repository.Spec.AccessFrom)
-	marks.Missing, marks.Mark, marks.Admits = false, markOf(repository.Annotations), err == nil
-	if refused(err) {
-		err = nil
-	}
+	marks.Missing, marks.Mark = false, markOf(repository.Annotations)
+	marks.Admits, err = o.admitted(ctx, obj, repository)
 	return marks, err
 }
 
