@@ -53,7 +53,7 @@ type link struct {
 	plain     plainHTTP
 	transport *http.Transport
 	dialer    *dialer
-	// secure is set once the registry has answered by HTTPS.
+	// secure is set once the registry has answered by HTTPS, whatever it said.
 	secure atomic.Bool
 	// proxySecret is the password of the proxy, to keep it out of errors.
 	proxySecret string
@@ -164,6 +164,9 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 		cancel(err)
 		observe(0, 0)
 		return nil, err
+	}
+	if request.URL.Scheme == "https" && request.URL.Host == l.host {
+		l.secure.Store(true)
 	}
 	answer.Body = newBody(ctx, answer.Body, bodyOptions{
 		idle: l.client.options.IdleTimeout, cancel: cancel,

@@ -357,13 +357,26 @@ func TestPlainHTTPByAProxyThatDoesNotTunnel(t *testing.T) {
 }
 
 // TestARegistryThatSpokeHTTPSIsNotAskedInClear holds that the password of a
-// registry does not go out in clear once somebody keeps its TLS from being reached.
+// registry does not go out in clear once somebody keeps its TLS from being reached,
+// whatever it answered before.
 func TestARegistryThatSpokeHTTPSIsNotAskedInClear(t *testing.T) {
+	for name, answer := range map[string]func(*server){
+		"an image":   func(secure *server) { secure.demandBasic("user", password) },
+		"a failure":  func(secure *server) { secure.answerTo("/v2/", code(http.StatusServiceUnavailable, "")) },
+		"a redirect": func(secure *server) { secure.answerTo("/v2/", redirect("https://127.0.0.1:1/v2/")) },
+	} {
+		t.Run(name, func(t *testing.T) { spokeHTTPS(t, answer) })
+	}
+}
+
+func spokeHTTPS(t *testing.T, answer func(*server)) {
+	t.Helper()
 	g := NewWithT(t)
 	a := newAuthority(t)
 	plain, secure := serve(t), serveTLS(t, a)
 	secure.putImage(t, "app:1", "x")
-	secure.demandBasic("user", password)
+	answer(secure)
+	plain.demandBasic("user", password)
 	var cut atomic.Bool
 	door := serveBoth(t, plain.host(), func() string {
 		if cut.Load() {
@@ -374,10 +387,10 @@ func TestARegistryThatSpokeHTTPSIsNotAskedInClear(t *testing.T) {
 	access := user("u")
 	access.TLS, access.Insecure = a.trust(), true
 	repo := newClient(t, quick()).Repository(repository(t, door+"/app"), access)
-	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
-	g.Expect(err).NotTo(HaveOccurred())
+	_, _ = repo.Resolve(t.Context(), registry.Query{Tag: "1"}) // whatever it says
 	cut.Store(true)
 	secure.CloseClientConnections()
+	var err error
 	for range 3 {
 		_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 		expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)

@@ -127,9 +127,6 @@ func (s *session) learn(e endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.found = &e
-	if e.scheme == "https" {
-		s.link.secure.Store(true)
-	}
 }
 
 // lost makes the next request ping again: the registry may have moved from
