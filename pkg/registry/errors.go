@@ -138,7 +138,10 @@ var (
 // clean makes another's words fit for a condition: fault.Words without the
 // secrets that are known, and without anything that looks like one.
 func clean(text string, known ...string) string {
-	text = without(text[:min(len(text), maxAnswerBytes)], known)
+	if len(text) >= maxAnswerBytes {
+		text = text[:maxAnswerBytes] + ellipsis
+	}
+	text = without(text, known)
 	text = without(fault.Plain(text), known) // one may have been hidden by what was removed
 	for _, s := range suspects {
 		text = s.pattern.ReplaceAllString(text, s.instead)
@@ -149,17 +152,49 @@ func clean(text string, known ...string) string {
 		}
 		return "***"
 	})
-	return fault.Words(text)
+	return unpart(fault.Words(text), known)
 }
 
 // without removes what is known to be secret, whatever it looks like.
 func without(text string, known []string) string {
-	for _, secret := range known {
-		if len(secret) > 3 {
-			text = strings.ReplaceAll(text, secret, "***")
-		}
+	for _, secret := range spellings(known) {
+		text = strings.ReplaceAll(text, secret, "***")
 	}
 	return text
+}
+
+// spellings are those of secrets in messages, where some values are in quotes.
+func spellings(secrets []string) (all []string) {
+	for _, secret := range secrets {
+		if len(secret) > 3 {
+			quoted := strconv.Quote(secret)
+			all = append(all, secret, quoted[1:len(quoted)-1])
+		}
+	}
+	return all
+}
+
+// ellipsis is what stands for the rest of a text that was cut.
+const ellipsis = "..."
+
+// unpart removes from a message, which is short, what is known to be secret, and what
+// is left of a secret in front of each place where a text was cut: who wrote the text
+// chose that place.
+func unpart(message string, known []string) string {
+	parts := strings.SplitAfter(without(message, known), ellipsis)
+	for i, part := range parts[:len(parts)-1] {
+		text := strings.TrimSuffix(part, ellipsis)
+		for _, secret := range spellings(known) {
+			for n := min(len(secret), len(text)); n > 3; n-- {
+				if strings.HasSuffix(text, secret[:n]) {
+					text = text[:len(text)-n] + "***"
+					break
+				}
+			}
+		}
+		parts[i] = text + ellipsis
+	}
+	return strings.Join(parts, "")
 }
 
 // failure turns an error into a fault. doing says what failed, as in "get
@@ -252,7 +287,7 @@ func (r *Repository) explain(err error) string {
 	if answer, ok := errors.AsType[*answerError](err); ok {
 		known = append(known, answer.sent)
 	}
-	return without(r.tell(err, known), known)
+	return unpart(r.tell(err, known), known)
 }
 
 func (r *Repository) tell(err error, known []string) string {

@@ -472,6 +472,48 @@ func TestNoPartOfAnAnswerGetsASecretIntoAMessage(t *testing.T) {
 	}
 }
 
+// TestNoCutLeavesPartOfASecretInAMessage sends a password back where a text that is
+// repeated is cut, so that all but its end would be left, and in quotes, where a part of
+// it is escaped.
+func TestNoCutLeavesPartOfASecretInAMessage(t *testing.T) {
+	const secret = `correct-"horse"-battery`
+	part := secret[:len(secret)-1]
+	until := func(end int, text string) string {
+		return text + strings.Repeat("x", end-len(part)-len(text)) + secret + secret
+	}
+	hidden := strings.Repeat(secret, 2800) // it gets shorter before it is cut
+	for name, answer := range map[string]http.HandlerFunc{
+		"in quotes":              write("<html>", "Content-Type", "text/"+secret),
+		"the end of a type":      write("<html>", "Content-Type", until(253, "text/")),
+		"the end of a host":      redirect("http://" + until(253, "a") + ".invalid/"),
+		"the end of an encoding": write("x", "Content-Encoding", until(253, "a"), "Content-Length", "5"),
+		"the end of what is looked at": code(http.StatusForbidden,
+			strings.Repeat("\x00", 16<<10-3-len(part)-1)+secret[:5]+"\x00"+secret[5:]+secret),
+		"the end of what is read": code(http.StatusForbidden,
+			"\x1b]"+hidden+"\x07"+strings.Repeat("\x00", 64<<10-3-len(hidden)-len(part))+secret),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/v2/" {
+					answer(w, r)
+					return true
+				}
+				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			})
+			access := registry.Access{Auth: &authn.Basic{Username: "user", Password: secret}}
+			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), access)
+			_, failed := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+			for _, err := range []error{failed, repo.Pull(t.Context(), descriptorOf([]byte("x")), io.Discard)} {
+				g.Expect(fmt.Sprint(err)).NotTo(ContainSubstring(secret[:8]))
+			}
+		})
+	}
+}
+
 func TestAClientCertificateOpensTheRegistry(t *testing.T) {
 	a := newAuthority(t)
 	s := newServer()

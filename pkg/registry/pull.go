@@ -78,7 +78,7 @@ func (r *Repository) pullCoded(ctx context.Context, desc v1.Descriptor, answer *
 	content := again.Body
 	if asSent != nil {
 		if content, err = decoder(again.Body); err != nil {
-			return fmt.Errorf("%w (its Content-Encoding is %s)", asSent, without(fault.Quote(answer.Header.Get("Content-Encoding")), r.secrets()))
+			return fmt.Errorf("%w (its Content-Encoding is %s)", asSent, unpart(fault.Quote(answer.Header.Get("Content-Encoding")), r.secrets()))
 		}
 		defer content.Close()
 	}

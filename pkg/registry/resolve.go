@@ -274,7 +274,7 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	}
 	m := &Manifest{Digest: digest, Body: body}
 	if m.MediaType, err = mediaType(answer.Header, body); err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: %s", doing, without(err.Error(), r.secrets()))
+		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: %s", doing, unpart(err.Error(), r.secrets()))
 	}
 	r.client.manifests.put(digestKey{access: r.access, digest: digest}, m)
 	return m, nil
@@ -305,7 +305,7 @@ func (r *Repository) vouched(doing string, got reply, want v1.Hash) (v1.Hash, er
 		return v1.Hash{}, &fault.Error{
 			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
 			Err: fmt.Errorf("cannot %s: the answer is %d bytes of type %s without a digest, expected a manifest; "+
-				"a proxy or a failing registry may have sent it", doing, len(got.body), without(fault.Quote(got.header.Get("Content-Type")), r.secrets())),
+				"a proxy or a failing registry may have sent it", doing, len(got.body), unpart(fault.Quote(got.header.Get("Content-Type")), r.secrets())),
 		}
 	default:
 		return v1.Hash{}, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
