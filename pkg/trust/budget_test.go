@@ -60,7 +60,8 @@ func (s *server) spent(i *image) []string {
 }
 
 // TestAVerificationCostsItsSignatures holds that to verify an image costs the
-// requests for its signatures and no others: the login is that of the image.
+// requests for its signatures and no others: the login is that of the image. Before an
+// image is rejected, what is not there is asked for once more.
 func TestAVerificationCostsItsSignatures(t *testing.T) {
 	const tag, legacy = "GET manifests/tag", "GET manifests/tag.sig"
 	bundle := []string{"GET manifests", "GET blobs"}
@@ -75,7 +76,7 @@ func TestAVerificationCostsItsSignatures(t *testing.T) {
 		"a bundle by referrers":    {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(t *testing.T, i *image) { t.Helper(); i.signBundle(t, by) }, bundle},
 		"a bundle by fallback tag": {false, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(t *testing.T, i *image) { t.Helper(); i.signBundle(t, by) }, append([]string{tag}, bundle...)},
 		"a legacy signature":       {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, by) }, []string{tag, legacy, "GET blobs"}},
-		"no signature":             {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(*testing.T, *image) {}, []string{tag, legacy}},
+		"no signature":             {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(*testing.T, *image) {}, []string{tag, legacy, tag, legacy}},
 		"one of Notation": {true, notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
 			t.Helper()
 			i.attachNotation(t, notary.sign(t, notationOptions{target: i.descriptor}), "")
@@ -128,8 +129,8 @@ func TestOnlyWhatIsToBeRejectedIsAskedForAgain(t *testing.T) {
 		costs []string
 	}{
 		"a good signature": {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, by) }, []string{tag, legacy, "GET blobs"}},
-		"another key":      {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, newPair(t)) }, []string{tag, legacy, "GET blobs"}},
-		"no signature":     {func(*testing.T, *image) {}, []string{tag, legacy, again}},
+		"another key":      {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, newPair(t)) }, []string{tag, legacy, "GET blobs", tag}},
+		"no signature":     {func(*testing.T, *image) {}, []string{tag, legacy, tag, legacy, again}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -143,6 +143,16 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	return page{body: body, mediaType: mediaType, next: next, more: more}, failed
 }
 
+// sure is get for what the registry says is there: one answer to the contrary, which
+// may come from a proxy or from one server of many, is not believed.
+func (r *reader) sure(ctx context.Context, a ask) (page, error) {
+	answer, err := r.get(ctx, a)
+	if _, no := errors.AsType[*answerError](err); no {
+		return r.get(ctx, a)
+	}
+	return answer, err
+}
+
 // links are the targets and the parameters of a Link header, and isNext the parameter of
 // the link to the next page (RFC 8288).
 var (
@@ -238,7 +248,7 @@ func FallbackTag(digest v1.Hash) string { return digest.Algorithm + "-" + digest
 
 // manifestByDigest returns a manifest.
 func (r *reader) manifestByDigest(ctx context.Context, digest v1.Hash) (page, error) {
-	answer, err := r.get(ctx, ask{target: url.URL{Path: "manifests/" + digest.String()}})
+	answer, err := r.sure(ctx, ask{target: url.URL{Path: "manifests/" + digest.String()}})
 	if err == nil {
 		err = check(answer.body, digest)
 	}
@@ -265,7 +275,7 @@ func (r *reader) legacyManifest(ctx context.Context, digest v1.Hash) (body []byt
 // blob returns a blob of at most maxEnvelope bytes.
 func (r *reader) blob(ctx context.Context, descriptor v1.Descriptor) ([]byte, error) {
 	doing := "get blob " + descriptor.Digest.String()
-	answer, err := r.get(ctx, ask{target: url.URL{Path: "blobs/" + descriptor.Digest.String()}})
+	answer, err := r.sure(ctx, ask{target: url.URL{Path: "blobs/" + descriptor.Digest.String()}})
 	if err == nil {
 		err = check(answer.body, descriptor.Digest)
 	}

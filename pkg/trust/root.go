@@ -164,7 +164,7 @@ func (p *PublicRoot) good(last publicRoot) bool {
 
 func (p *PublicRoot) attempt(last publicRoot, running chan struct{}) {
 	began := p.options.Clock()
-	fetched, err := p.fetch()
+	fetched, err := guarded(p.fetch)
 	if err == nil {
 		last = fetched
 		last.got = began

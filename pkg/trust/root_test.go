@@ -373,17 +373,24 @@ func TestWithoutAPublicRoot(t *testing.T) {
 	_, err = trust.NewPublicRoot(trust.PublicRootOptions{})
 	g.Expect(err).To(MatchError(ContainSubstring("folder")))
 
-	away, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Transport: nowhere{}})
-	g.Expect(err).NotTo(HaveOccurred())
-	authority, err := trust.NewAuthority(keylessBy(trust.Identity{Issuer: ".*", Subject: ".*"}), trust.Options{PublicRoot: away})
-	g.Expect(err).NotTo(HaveOccurred())
-	_, err = push(t, serve(t, true), "none").verifyBy(t, rule(authority))
-	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", "nowhere")
+	for words, transport := range map[string]http.RoundTripper{"nowhere": nowhere{}, "made this program panic": breaking{}} {
+		away, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Transport: transport})
+		g.Expect(err).NotTo(HaveOccurred())
+		authority, err := trust.NewAuthority(keylessBy(trust.Identity{Issuer: ".*", Subject: ".*"}), trust.Options{PublicRoot: away})
+		g.Expect(err).NotTo(HaveOccurred())
+		_, err = push(t, serve(t, true), "none").verifyBy(t, rule(authority))
+		expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", words)
+	}
 }
 
 type nowhere struct{}
 
 func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("nowhere") }
+
+// breaking stands for code that panics over what a repository sends.
+type breaking struct{}
+
+func (breaking) RoundTrip(*http.Request) (*http.Response, error) { panic("breaking") }
 
 // TestThePublicRootHasAFingerprint holds that another public root shows in what
 // identifies the demands, the same for all who have it, and none does not.

@@ -103,18 +103,28 @@ func (s *search) run(ctx context.Context) {
 		s.note(forBoth, errors.New("there was no time left to look for signatures"))
 		return
 	}
-	listed, err := s.reader.referrers(ctx, s.subject.Digest)
-	s.note(forBoth, err)
-	s.referrers(ctx, listed.found, BundleReferrer)
-	if s.needs() == 0 {
-		return
+	places := []func(context.Context) (absent bool){s.listed, s.tagged, s.legacy}
+	// One answer that there is no such place may come from a proxy, or from one server
+	// of many, so before an image counts as unsigned the registry is asked again.
+	for range 2 {
+		places = slices.DeleteFunc(places, func(look func(context.Context) bool) bool { return s.needs() == 0 || !look(ctx) })
 	}
-	listed, err = s.reader.tagged(ctx, s.subject.Digest)
+}
+
+// listed looks at the list of referrers that the registry keeps.
+func (s *search) listed(ctx context.Context) (absent bool) {
+	list, err := s.reader.referrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
-	s.referrers(ctx, listed.found, BundleTag)
-	if s.needs()&forCosign != 0 {
-		s.note(forCosign, s.legacy(ctx))
-	}
+	s.referrers(ctx, list.found, BundleReferrer)
+	return list.absent && len(list.found) == 0
+}
+
+// tagged looks at the list of referrers under the fallback tag.
+func (s *search) tagged(ctx context.Context) (absent bool) {
+	list, err := s.reader.tagged(ctx, s.subject.Digest)
+	s.note(forBoth, err)
+	s.referrers(ctx, list.found, BundleTag)
+	return list.absent
 }
 
 // prove asks whether the registry shows the subject itself, where nothing else
@@ -405,12 +415,20 @@ func (s *search) describe(ctx context.Context) (ocispec.Descriptor, error) {
 	return *s.target, nil
 }
 
-// legacy reads the signatures under the tag of cosign 1 and 2.
-func (s *search) legacy(ctx context.Context) error {
-	body, ok, err := s.reader.legacyManifest(ctx, s.subject.Digest)
-	if !ok {
-		return err
+// legacy looks at the signatures under the tag of cosign 1 and 2.
+func (s *search) legacy(ctx context.Context) (absent bool) {
+	if s.needs()&forCosign == 0 {
+		return false
 	}
+	body, ok, err := s.reader.legacyManifest(ctx, s.subject.Digest)
+	if ok {
+		err = s.openLegacies(ctx, body)
+	}
+	s.note(forCosign, err)
+	return !ok && err == nil
+}
+
+func (s *search) openLegacies(ctx context.Context, body []byte) error {
 	s.shown = true
 	m := manifest{}
 	switch err := m.decode(body); {

@@ -132,6 +132,49 @@ func TestWhatStorageHasLostIsUnknown(t *testing.T) {
 	}
 }
 
+// TestOneAnswerDoesNotMakeAnImageCountAsUnsigned has each request for a signature or for
+// a list of signatures answered once by somebody who does not have it.
+func TestOneAnswerDoesNotMakeAnImageCountAsUnsigned(t *testing.T) {
+	for _, referrers := range []bool{true, false} {
+		for _, c := range []struct {
+			part string
+			// legacy has the image signed in the older format, and hidden by another key
+			// in the form that is not under test.
+			legacy bool
+		}{
+			{"/referrers/", false}, {"/manifests/sha256:", false}, {"/blobs/", false},
+			{"/manifests/sha256-", false}, {".sig", true}, {"/blobs/", true},
+		} {
+			for _, code := range []int{http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable} {
+				t.Run(fmt.Sprintf("%d for %s, legacy %t, by a registry that lists referrers %t", code, c.part, c.legacy, referrers), func(t *testing.T) {
+					g := NewWithT(t)
+					s := serve(t, referrers)
+					i, by, demand := keyed(t, s)
+					sign, hide := i.signBundle, i.signLegacy
+					if c.legacy {
+						sign, hide = hide, sign
+					}
+					sign(t, by)
+					hide(t, newPair(t))
+					answered := map[string]bool{}
+					s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+						if answered[r.URL.Path] || !strings.Contains(r.URL.Path, c.part) {
+							return false
+						}
+						answered[r.URL.Path] = true
+						w.Header().Set("Content-Type", "text/html")
+						w.WriteHeader(code)
+						_, _ = w.Write([]byte("<html>")) // the test reads it
+						return true
+					})
+					_, err := i.verify(t, demand)
+					g.Expect(trust.VerdictOf(err)).NotTo(Equal(trust.Rejected), "%v", err)
+				})
+			}
+		}
+	}
+}
+
 // TestARegistryThatDoesNotAnswer holds that a verdict tells a registry that
 // does not answer from one that answers something else than signatures.
 func TestARegistryThatDoesNotAnswer(t *testing.T) {
