@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -27,6 +28,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // rightTo returns the scope of a login for some actions in a repository.
@@ -44,7 +48,9 @@ func (r *Repository) Writable() *Repository {
 // RoundTripper returns the guarded connection to the registry for clients that
 // write, such as go-containerregistry's remote package. It logs in by itself with
 // the credential and the rules of this repository, so that such a client needs no
-// credential: it answers the question for /v2/ with 200 once the registry is found.
+// credential: it answers the question for /v2/ with 200 once the registry is found. Of an
+// answer, such as a manifest to add to, MaxManifest bytes are read; a longer one ends with
+// LimitExceeded (stall).
 func (r *Repository) RoundTripper() http.RoundTripper { return writer{r} }
 
 // writer is the connection of clients that write.
@@ -52,6 +58,30 @@ type writer struct{ repository *Repository }
 
 // RoundTrip implements http.RoundTripper.
 func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
+	answer, err := w.route(request)
+	if err == nil {
+		answer.Body = &short{ReadCloser: answer.Body, left: MaxManifest + 1}
+	}
+	return answer, err
+}
+
+// short is a body that clients may keep in memory, whatever size its sender announced.
+type short struct {
+	io.ReadCloser
+	left int64
+}
+
+// Read implements io.Reader.
+func (s *short) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.left)])
+	if s.left -= int64(n); s.left == 0 {
+		return n, fault.Stallf(v1alpha1.ReasonLimitExceeded, "an answer of the registry is larger than %d bytes", MaxManifest)
+	}
+	return n, err
+}
+
+// route sends a request where it may go.
+func (w writer) route(request *http.Request) (*http.Response, error) {
 	session := w.repository.session
 	if w.repository.invalid != nil {
 		return nil, w.repository.invalid

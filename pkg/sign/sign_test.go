@@ -30,6 +30,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -37,6 +38,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +48,7 @@ import (
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
 	"github.com/sigstore/cosign/v3/pkg/cosign"
 	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
@@ -361,4 +364,39 @@ func TestAnEmptyPasswordOpensWhatItEncrypted(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	_, err = sign.OpenKey(pair.Private, nil)
 	g.Expect(err).NotTo(HaveOccurred())
+}
+
+// TestWhatIsUnderATagOfSignaturesIsReadToALimit holds that the author of a manifest under
+// the tag for signatures does not choose how much of it a job has to hold in memory.
+func TestWhatIsUnderATagOfSignaturesIsReadToALimit(t *testing.T) {
+	const size = 1 << 28
+	g := NewWithT(t)
+	stored := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	digest := "sha256:" + strings.Repeat("a", 64)
+	var sent atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".sig"):
+			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
+			_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"config":{"mediaType":"x","size":%d,"digest":%q},"layers":[]}`, size, digest)
+		case r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, digest):
+			n, _ := io.CopyN(w, rand.Reader, size)
+			sent.Add(n)
+		default:
+			stored.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	image, err := random.Image(100, 1)
+	g.Expect(err).NotTo(HaveOccurred())
+	of, err := image.Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	repository, err := name.NewRepository(server.Listener.Addr().String() + "/org/app")
+	g.Expect(err).NotTo(HaveOccurred())
+	at := repository.Digest(of.String())
+	g.Expect(remote.Write(at, image)).To(Succeed())
+	err = attach(t, newKey(t).AttachLegacy, at, options(t, at))
+	g.Expect(err).To(MatchError(ContainSubstring("larger than")))
+	server.Close()
+	g.Expect(sent.Load()).To(BeNumerically("<", 64<<20), "%v", err)
 }
