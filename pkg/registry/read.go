@@ -58,7 +58,7 @@ type reply struct {
 // The answer is one that says what there is: 200, whose body has at most
 // MaxManifest bytes, or one of those by which registries say that there is no
 // such thing or no such list, 400, 404, 405 and 406, whose body is empty: its
-// text could hold anything. A 400 or 404 of storage that the registry redirects to
+// text could hold anything. A 400, 404 or 405 of storage that the registry redirects to
 // says no such thing, and is an error. The answer was read to its end, and need not be closed. A list
 // of referrers that is longer is cut, and its body ends with LimitExceeded. A
 // manifest has the digest that was asked for or that the registry names; under a
@@ -125,12 +125,12 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	got := reply{code: answer.StatusCode, header: answer.Header}
 	switch got.code {
 	case http.StatusOK:
-	case http.StatusBadRequest, http.StatusNotFound:
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
 		if isStorage(answer, key) {
 			return reply{}, newAnswerError(answer, r.client.options.Clock())
 		}
 		return got, nil
-	case http.StatusMethodNotAllowed, http.StatusNotAcceptable:
+	case http.StatusNotAcceptable:
 		return got, nil
 	default:
 		return reply{}, newAnswerError(answer, r.client.options.Clock())

@@ -97,6 +97,7 @@ func TestOnlyARegistrySaysThatThereIsNoSuchThing(t *testing.T) {
 		"storage does not have it":                           {http.StatusTemporaryRedirect, "/bucket/data", http.StatusNotFound, true},
 		"storage with the path of a registry":                {http.StatusFound, "/docker/registry/v2/manifests", http.StatusNotFound, true},
 		"storage refuses the request":                        {http.StatusTemporaryRedirect, "/bucket/data", http.StatusBadRequest, true},
+		"storage has a mark in its place":                    {http.StatusTemporaryRedirect, "/bucket/data", http.StatusMethodNotAllowed, true},
 		"another registry does not have it":                  {http.StatusTemporaryRedirect, "", http.StatusNotFound, false},
 		"a website, where the registry has no such function": {http.StatusSeeOther, "/page", http.StatusNotFound, false},
 		"a website that has no page for such a client":       {http.StatusFound, "/page", http.StatusNotAcceptable, false},

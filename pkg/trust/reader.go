@@ -53,7 +53,7 @@ type Repository interface {
 	Name() string
 	// Do sends a GET whose URL is relative to the repository, and returns an
 	// answer of 200, or one of 400, 404, 405 and 406, by which registries say that
-	// there is no such thing. Every other, and a 400 or 404 of storage behind the
+	// there is no such thing. Every other, and a 400, 404 or 405 of storage behind the
 	// registry, is an error, a fault that knows how long
 	// the registry wants to be left alone. Bodies are bounded, and need not be
 	// closed. Manifests are asked for in all their types if none is accepted by
