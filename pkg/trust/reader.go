@@ -26,6 +26,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -139,7 +140,7 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	if err != nil {
 		mediaType = ""
 	}
-	next, more := nextPage(answer.Header)
+	next, more := nextPage(a.target.Path, answer.Header)
 	return page{body: body, mediaType: mediaType, next: next, more: more}, failed
 }
 
@@ -160,15 +161,15 @@ var (
 	isNext = regexp.MustCompile(`(?i);\s*rel\s*=\s*("([^"]*\s)?next(\s[^"]*)?"|next\s*([;,]|$))`)
 )
 
-// nextPage returns the query of the link to the next page, and whether there is such a
-// link. Its path is not read: the list of referrers goes on where it began.
-func nextPage(header http.Header) (query string, more bool) {
+// nextPage returns the query of the link to the next page of a list, and whether there is
+// such a link. The query is empty for a link to something else than the list.
+func nextPage(list string, header http.Header) (query string, more bool) {
 	for _, value := range header.Values("Link") {
 		for _, link := range links.FindAllStringSubmatch(value, -1) {
 			if !isNext.MatchString(link[2]) {
 				continue
 			}
-			if target, err := url.Parse(link[1]); err == nil {
+			if target, err := url.Parse(link[1]); err == nil && (target.Path == "" || path.Base(target.Path) == path.Base(list)) {
 				query = target.RawQuery
 			}
 			return query, true
@@ -204,7 +205,7 @@ func (r *reader) referrers(ctx context.Context, digest v1.Hash) (listing, error)
 		}
 		err = cmp.Or(err, added)
 		if err == nil && answer.more && answer.next == "" {
-			err = errors.New("the link to its next page has no query")
+			err = errors.New("the link to its next page has no query, or leads to something else")
 		}
 		if err != nil {
 			return listed, &unreadError{doing: doing, err: err}

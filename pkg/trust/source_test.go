@@ -357,6 +357,10 @@ func TestEveryFormOfALinkToTheNextPage(t *testing.T) {
 		`</first?a=b>; rel="first", <%s?last=x>; rel=next`: trust.Accepted,
 		`<%s?last=x>; rel=next; title=x, </z?a=b>; rel=x`:  trust.Accepted,
 		`<%s/second>; rel="next"`:                          trust.Unknown,
+		`<%s/second?a=b>; rel="next"`:                      trust.Unknown,
+		`<https://example.com/api%s?last=x>; rel="next"`:   trust.Accepted,
+		`<?last=x>; title="%s"; rel="next"`:                trust.Accepted,
+		`<./..%s?last=x>; rel="next"`:                      trust.Accepted,
 		`<%s?last=x>; rel="nextish"`:                       trust.Rejected,
 	} {
 		t.Run(link, func(t *testing.T) {
