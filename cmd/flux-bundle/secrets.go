@@ -35,6 +35,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 // maxSecretBytes is how much of a file is searched for secrets.
@@ -169,13 +170,13 @@ func secretObject(body []byte) string {
 }
 
 // objectsOf returns the documents of YAML or JSON that hold one of the words, can be
-// parsed and have at most maxObjectBytes.
+// parsed, have at most maxObjectBytes, and are no longer once their tags are written out.
 func objectsOf(body []byte, words ...string) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
 		for text := range bytes.SplitSeq(body, []byte("\n---")) {
 			holds := func(word string) bool { return bytes.Contains(text, []byte(word)) }
 			var document yaml.Node
-			if len(text) > maxObjectBytes || !slices.ContainsFunc(words, holds) || yaml.Unmarshal(text, &document) != nil {
+			if len(text) > maxObjectBytes || !slices.ContainsFunc(words, holds) || limit.HasTagDirective(text) || yaml.Unmarshal(text, &document) != nil {
 				continue
 			}
 			for _, object := range document.Content {

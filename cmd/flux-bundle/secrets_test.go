@@ -79,14 +79,20 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 
 // TestASearchForSecretsTakesLittleMemory has a parser make millions of values of a file.
 func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
-	body := []byte("kind: Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n")
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	what := secretIn("a.yaml", body)
-	runtime.ReadMemStats(&after)
-	g := NewWithT(t)
-	g.Expect(what).To(BeEmpty())
-	g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 64<<20))
+	for name, body := range map[string]string{
+		"a large document": "kind: Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n",
+		"long tags":        "%TAG !a! " + strings.Repeat("x", 500_000) + "\r---\rkind: Secret\na: [" + strings.Repeat("!a!b c,", 400) + "]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			what := secretIn("a.yaml", []byte(body))
+			runtime.ReadMemStats(&after)
+			g := NewWithT(t)
+			g.Expect(what).To(BeEmpty())
+			g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 64<<20))
+		})
+	}
 }
 
 // TestInputsOfGeneratorsAreNotPackedWithoutAWord packs files that a kustomization makes

@@ -178,7 +178,7 @@ func TestObjectsOfAnArtifactAreBoundedTogether(t *testing.T) {
 		return layers
 	}
 	for name, layers := range map[string][]v1.Descriptor{
-		"of many values": policies(8, "x: ["+strings.Repeat("a,", 90_000)+"]\n"),
+		"of many values": policies(8, "x: ["+strings.Repeat("a,", 45_000)+"]\n"),
 		"of many bytes":  policies(20, "x: "+strings.Repeat("a", 1_000_000)+"\n"),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,7 @@ package format
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"slices"
@@ -32,6 +33,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
@@ -40,17 +42,17 @@ const (
 	maxObjectBytes = 1 << 20
 	// maxObjectMarks bounds what an object costs in memory once it is parsed:
 	// every value and every comment of a YAML document follows one of objectMarks.
+	// Two values follow a comma or a question mark if one of them is left out, so
+	// that these count twice.
 	maxObjectMarks = 100_000
-	objectMarks    = "\n,:-?[{#"
-	// maxTagDirectives bounds the directives of a YAML file, each of which a parser
-	// compares with each other one.
-	maxTagDirectives = 16
+	objectMarks    = "\n,,:-??[{#"
 	// maxRareBreaks bounds the line breaks of YAML 1.1 that are not of ASCII. A parser
 	// keeps each comment that ends with one by itself, which takes half a KiB.
 	maxRareBreaks = 1000
-	// maxExpandedBytes bounds a text of YAML whose aliases are written out, where each
-	// value takes expandedNodeBytes beyond its own: decoders write them out.
-	maxExpandedBytes  = 8 << 20
+	// maxExpandedBytes bounds a text of YAML whose aliases are written out, as JSON,
+	// where each value takes expandedNodeBytes beyond its own: decoders write them out.
+	// In memory it takes four times as much.
+	maxExpandedBytes  = 4 << 20
 	expandedNodeBytes = 50
 	// maxObjectsBytes and maxObjectsMarks bound the objects of an artifact together.
 	maxObjectsBytes = 16 << 20
@@ -263,8 +265,8 @@ func checkYAML(body []byte) error {
 	if countAny(body, objectMarks) > maxObjectMarks {
 		return tooLarge("the YAML has more than the %d values that are read", maxObjectMarks)
 	}
-	if bytes.Count(body, []byte("%TAG")) > maxTagDirectives {
-		return tooLarge("the YAML has more than the %d %%TAG directives that are read", maxTagDirectives)
+	if limit.HasTagDirective(body) {
+		return invalid("the YAML has a %%TAG directive, by which a few bytes become a tag of any length; write out the tags")
 	}
 	breaks := 0
 	for _, rare := range []string{"\u0085", "\u2028", "\u2029"} {
@@ -302,7 +304,11 @@ func expanded(n *yaml.Node, known map[*yaml.Node]int) int {
 		return size
 	}
 	known[n] = maxExpandedBytes + 1 // what holds itself has no end
-	size := len(n.Value) + expandedNodeBytes
+	text, err := json.Marshal(n.Value)
+	if err != nil { // a string is always written
+		return maxExpandedBytes + 1
+	}
+	size := len(text) + expandedNodeBytes
 	for _, child := range n.Content {
 		size = min(size+expanded(child, known), maxExpandedBytes+1)
 	}

@@ -218,7 +218,9 @@ func TestATektonBundleThatBreaksItsContractIsRefused(t *testing.T) {
 		"a tar with an object larger than any":   {[]v1.Descriptor{gzip(task, taskYAML+strings.Repeat("#", 1<<20))}, exceeded, "more than the 1048576 bytes"},
 		"an object of too many values":           {[]v1.Descriptor{raw(task, taskYAML+"x: ["+strings.Repeat("a,", 100_000)+"]\n")}, exceeded, "more than the 100000 values"},
 		"an object of too many rare line breaks": {[]v1.Descriptor{raw(task, taskYAML+strings.Repeat("#\u2028", 1001))}, exceeded, "more than the 1000 line breaks"},
-		"an object of too many directives":       {[]v1.Descriptor{raw(task, strings.Repeat("%TAG !a! b\n", 17)+"---\n"+taskYAML)}, exceeded, "more than the 16 %TAG directives"},
+		"an object with a directive":             {[]v1.Descriptor{raw(task, "%TAG !a! b\n---\n"+taskYAML)}, invalid, "has a %TAG directive"},
+		"a directive behind a rare line break":   {[]v1.Descriptor{raw(task, taskYAML+"...\u2028%TAG !a! b\n---\n"+taskYAML)}, invalid, "has a %TAG directive"},
+		"a directive behind a byte order mark":   {[]v1.Descriptor{raw(task, "\ufeff%TAG !a! b\n---\n"+taskYAML)}, invalid, "has a %TAG directive"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			content, err := format.Convert(t.Context(), ofImage(t, b, tc.layers...), b, format.Options{Image: image}, t.TempDir())
@@ -245,6 +247,9 @@ func TestAnObjectThatCostsMuchToParseTakesLittleMemory(t *testing.T) {
 	b := blobs(t.TempDir())
 	for name, body := range map[string]string{
 		"a list of nothing":             strings.Repeat("- \n", 49_000),
+		"keys without values":           "a: {" + strings.Repeat("a,", 99_000) + "}\n",
+		"keys of keys":                  "a:\n" + strings.Repeat("- "+strings.Repeat("? ", 490)+"\n", 200),
+		"long tags":                     "%TAG !a! " + strings.Repeat("x", 500_000) + "\n---\na: [" + strings.Repeat("!a!b c,", 400) + "]\n",
 		"many keys":                     many(49_000, func(i int) string { return fmt.Sprintf("k%x: 1\n", i) }),
 		"lists in lists":                strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000),
 		"aliases of aliases":            "a0: &a0 [x]\n" + many(1000, func(i int) string { return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i) }),

@@ -176,3 +176,18 @@ func TestReadingEndsAtTheLimit(t *testing.T) {
 	_, err = limit.ReadAll(iotest.ErrReader(broken), 5)
 	g.Expect(err).To(MatchError(broken))
 }
+
+func TestDirectivesThatShortenTagsAreFound(t *testing.T) {
+	for text, want := range map[string]bool{
+		"%TAG !a! b\n---\na\n":           true,
+		"\ufeff%TAG !a! b\n---\na\n":     true,
+		"a\n...\n%TAG !a! b\n---\na\n":   true,
+		"a\r...\r%TAG !a! b\r---\ra\r":   true,
+		"a\n...\u2028%TAG !a! b\n---\na": true,
+		"a: |\n  %TAG%\nb: %TAG\n":       false,
+		"%YAML 1.1\n---\na: '%TAG'\n":    false,
+		"":                               false,
+	} {
+		NewWithT(t).Expect(limit.HasTagDirective([]byte(text))).To(Equal(want), "%q", text)
+	}
+}
