@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -471,6 +472,48 @@ func TestAnImageOfManyWhiteoutsTakesLittleTime(t *testing.T) {
 	content, err := format.Convert(ctx, m, b, format.Options{Format: v1alpha1.FormatImage}, t.TempDir())
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	NewWithT(t).Expect(headers(t, content.Path)).To(HaveLen(n + 2))
+}
+
+// TestTheFoldersOfAnImageTakeLittleMemory has images of as many folders as are read,
+// and of paths that stay in memory where a part of them does.
+func TestTheFoldersOfAnImageTakeLittleMemory(t *testing.T) {
+	long := strings.Repeat("/"+strings.Repeat("x", 250), 4)
+	for name, names := range map[string]func(yield func(string) bool){
+		"deep folders": func(yield func(string) bool) {
+			for i := range 3000 {
+				if !yield(strings.Repeat(fmt.Sprintf("%x/", i), 31) + "f") {
+					return
+				}
+			}
+		},
+		"paths that others replace": func(yield func(string) bool) {
+			for i := range 49_000 {
+				if !yield(fmt.Sprintf("%x/x%s", i, long)) || !yield(fmt.Sprintf("%x/x", i)) {
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := blobs(t.TempDir())
+			layer := b.stream(t, gzip.BestSpeed, func(w *tar.Writer) error {
+				for name := range names {
+					if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			layer.MediaType = types.OCILayer
+			var err error
+			grown := memory.Peak(func() {
+				_, err = format.Convert(t.Context(), ofImage(t, b, layer), b, format.Options{Format: v1alpha1.FormatImage}, t.TempDir())
+			})
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+			t.Logf("%s: %d KiB", name, grown>>10)
+			NewWithT(t).Expect(grown).To(BeNumerically("<", 32<<20))
+		})
+	}
 }
 
 func TestALargeImageTakesLittleMemory(t *testing.T) {

@@ -77,7 +77,8 @@ type Limits struct {
 	// NameBytes bounds the length of a path.
 	NameBytes int
 	// IndexBytes bounds the paths of all files and folders together: they are
-	// held in memory.
+	// held in memory. Those with capital letters count twice but for images, which
+	// tell names apart by case.
 	IndexBytes int64
 	// Layers bounds the layers of a manifest (--max-layers). More than 1000 are
 	// never read.

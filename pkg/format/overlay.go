@@ -39,11 +39,12 @@ type overlay struct {
 	// report is told about the links that are left out; nil: nobody is.
 	report *Report
 	root   *item
+	// items are all below the root, by path.
+	items map[string]*item
+	// pathBytes is the length of their paths.
+	pathBytes int64
 	// layer is the number of the layer that is applied, from 1.
 	layer int
-	// items and pathBytes are what the index holds.
-	items     int
-	pathBytes int64
 	// copied is how many bytes hard links add to the file system.
 	copied int64
 	// displaced is how many symbolic links became a folder, because a layer has
@@ -54,11 +55,15 @@ type overlay struct {
 	plain bool
 }
 
-// item is a file, a folder or a symbolic link of an overlay.
+// item is a file, a folder or a symbolic link of an overlay. A list of what is in a
+// folder takes far less memory than a map for each.
 type item struct {
 	node
-	symlink  bool
-	children map[string]*item
+	symlink bool
+	// in is its folder, and first the first item of this one.
+	in, first *item
+	// before and next are its neighbours in the folder.
+	before, next *item
 	// touched is the last layer that has the item or something in it.
 	touched int
 	// emptied is the last layer that hid what lower layers have in it.
@@ -66,7 +71,7 @@ type item struct {
 }
 
 func newOverlay(limits Limits) *overlay {
-	return &overlay{limits: limits, root: &item{node: node{path: ".", folder: true}}, plain: true}
+	return &overlay{limits: limits, root: &item{node: node{path: ".", folder: true}}, items: map[string]*item{}, plain: true}
 }
 
 // apply applies one entry of the layer. It returns the node whose content is
@@ -105,37 +110,36 @@ func (o *overlay) whiteOut(e entry, folder, hidden string) error {
 	case hidden == "" || hidden == "." || hidden == "..":
 		return invalid("the image has a whiteout that names no file: %s", fault.Quote(e.path))
 	}
-	in := o.get(folder)
-	switch {
-	case in == nil:
-	case hidden == opaque:
-		o.empty(in)
-	default:
-		o.hide(in, hidden)
+	if hidden == opaque {
+		o.empty(o.get(folder))
+	} else {
+		o.hide(o.get(strings.TrimSuffix(e.path, whiteout+hidden) + hidden))
 	}
 	return nil
 }
 
-// hide removes what lower layers have by that name.
-func (o *overlay) hide(in *item, name string) {
-	switch i := in.children[name]; {
+// hide removes what lower layers have of an item, if there is one.
+func (o *overlay) hide(i *item) {
+	switch {
 	case i == nil:
 	case i.touched < o.layer:
-		o.remove(in, name)
+		o.remove(i)
 	default:
 		o.empty(i)
 	}
 }
 
-// empty removes what lower layers have in a folder. Once for each layer is
-// enough, and keeps many whiteouts of a large folder cheap.
+// empty removes what lower layers have in a folder, if there is one. Once for each
+// layer is enough, and keeps many whiteouts of a large folder cheap.
 func (o *overlay) empty(i *item) {
-	if i.emptied == o.layer {
+	if i == nil || i.emptied == o.layer {
 		return
 	}
 	i.emptied = o.layer
-	for name := range i.children {
-		o.hide(i, name)
+	for child := i.first; child != nil; {
+		next := child.next
+		o.hide(child)
+		child = next
 	}
 }
 
@@ -162,51 +166,54 @@ func (o *overlay) link(e entry) error {
 
 // get returns the item of that path, nil when there is none.
 func (o *overlay) get(path string) *item {
-	at := o.root
 	if path == "" {
-		return at
+		return o.root
 	}
-	for name := range strings.SplitSeq(path, "/") {
-		if at = at.children[name]; at == nil {
-			return nil
-		}
-	}
-	return at
+	return o.items[path]
 }
 
 // put makes room for an entry, and the folders that it lies in.
 func (o *overlay) put(e entry) (*item, error) {
-	// The name may be a small part of a large PAX header, which it would keep.
-	path := strings.Clone(e.path)
-	at, start := o.root, 0
-	for {
-		length := strings.IndexByte(path[start:], '/')
-		if length < 0 {
-			break
-		}
-		end := start + length
-		name := path[start:end]
-		if known := at.children[name]; known != nil && known.symlink {
-			o.displaced++
-			o.report.omit(known.path, SymbolicLink)
-		}
-		var err error
-		if at, err = o.make(at, name, node{path: path[:end], folder: true}); err != nil {
-			return nil, err
-		}
-		start = end + 1
+	in, err := o.folder(parentOf(e.path))
+	if err != nil {
+		return nil, err
 	}
-	i, err := o.make(at, path[start:], node{path: path, folder: e.folder, executable: e.executable, named: true})
+	i, err := o.make(in, node{path: e.path, folder: e.folder, executable: e.executable, named: true})
 	if err == nil {
 		i.symlink = e.symlink
 	}
 	return i, err
 }
 
+// folder returns the folder of that path, and makes it if it is missing.
+func (o *overlay) folder(path string) (*item, error) {
+	known := o.get(path)
+	if known != nil && known.folder {
+		for i := known; i != nil && i.touched < o.layer; i = i.in {
+			i.touched = o.layer
+		}
+		return known, nil
+	}
+	if known != nil && known.symlink {
+		o.displaced++
+		o.report.omit(known.path, SymbolicLink)
+	}
+	in, err := o.folder(parentOf(path))
+	if err != nil {
+		return nil, err
+	}
+	return o.make(in, node{path: path, folder: true})
+}
+
+// parentOf returns the path of the folder that something lies in; empty: the root.
+func parentOf(path string) string {
+	return path[:max(0, strings.LastIndexByte(path, '/'))]
+}
+
 // make puts a node into a folder. A folder on a folder keeps what is in it, and
 // anything else replaces what is there.
-func (o *overlay) make(in *item, name string, n node) (*item, error) {
-	if known := in.children[name]; known != nil {
+func (o *overlay) make(in *item, n node) (*item, error) {
+	if known := o.items[n.path]; known != nil {
 		if known.folder && n.folder {
 			o.plain = o.plain && (!known.named || !n.named)
 			known.named = known.named || n.named
@@ -214,29 +221,38 @@ func (o *overlay) make(in *item, name string, n node) (*item, error) {
 			return known, nil
 		}
 		o.plain = false
-		o.remove(in, name)
+		o.remove(known)
 	}
-	o.items++
 	o.pathBytes += int64(len(n.path))
-	if err := o.limits.checkIndex(o.items, o.pathBytes); err != nil {
+	if err := o.limits.checkIndex(len(o.items)+1, o.pathBytes); err != nil {
 		return nil, err
 	}
-	if in.children == nil {
-		in.children = map[string]*item{}
+	// The path may be a small part of a large PAX header, or of the path of a file
+	// that another replaces, and would keep it.
+	n.path = strings.Clone(n.path)
+	i := &item{node: n, in: in, next: in.first, touched: o.layer}
+	if i.next != nil {
+		i.next.before = i
 	}
-	i := &item{node: n, touched: o.layer}
-	in.children[name] = i
+	in.first = i
+	o.items[n.path] = i
 	return i, nil
 }
 
-// remove takes an item and all that is in it out of a folder.
-func (o *overlay) remove(in *item, name string) {
-	i := in.children[name]
-	for child := range i.children {
-		o.remove(i, child)
+// remove takes an item and all that is in it out of its folder.
+func (o *overlay) remove(i *item) {
+	for i.first != nil {
+		o.remove(i.first)
 	}
-	delete(in.children, name)
-	o.items--
+	if i.before != nil {
+		i.before.next = i.next
+	} else {
+		i.in.first = i.next
+	}
+	if i.next != nil {
+		i.next.before = i.before
+	}
+	delete(o.items, i.path)
 	o.pathBytes -= int64(len(i.path))
 }
 
@@ -245,22 +261,13 @@ func (o *overlay) remove(in *item, name string) {
 func (o *overlay) flatten() (*tree, int, error) {
 	t, links := newTree(o.limits), o.displaced
 	t.key = func(path string) string { return path }
-	var insert func(in *item) error
-	insert = func(in *item) error {
-		for _, i := range in.children {
-			if i.symlink {
-				links++
-				o.report.omit(i.path, SymbolicLink)
-				continue
-			}
-			if err := t.insert(&i.node); err != nil {
-				return err
-			}
-			if err := insert(i); err != nil {
-				return err
-			}
+	for _, i := range o.items {
+		if i.symlink {
+			links++
+			o.report.omit(i.path, SymbolicLink)
+		} else if err := t.insert(&i.node); err != nil {
+			return nil, 0, err
 		}
-		return nil
 	}
-	return t, links, insert(o.root)
+	return t, links, nil
 }

@@ -48,8 +48,8 @@ type tree struct {
 	key func(path string) string
 	// nodes by the key of their path.
 	nodes map[string]*node
-	// pathBytes is the length of all paths.
-	pathBytes int64
+	// pathBytes is the length of all paths, and keyBytes of the keys that are no paths.
+	pathBytes, keyBytes int64
 	// again says that a folder was named more than once.
 	again bool
 }
@@ -106,11 +106,15 @@ func (t *tree) meet(known *node, again entry) error {
 }
 
 func (t *tree) insert(n *node) error {
+	key := t.key(n.path)
 	t.pathBytes += int64(len(n.path))
-	if err := t.limits.checkIndex(len(t.nodes)+1, t.pathBytes); err != nil {
+	if key != n.path {
+		t.keyBytes += int64(len(key))
+	}
+	if err := t.limits.checkIndex(len(t.nodes)+1, t.pathBytes+t.keyBytes); err != nil {
 		return err
 	}
-	t.nodes[t.key(n.path)] = n
+	t.nodes[key] = n
 	return nil
 }
 
@@ -130,6 +134,9 @@ func (t *tree) prune(folder string) {
 	for key, n := range t.nodes {
 		if n.path == folder || strings.HasPrefix(n.path, folder+"/") {
 			t.pathBytes -= int64(len(n.path))
+			if key != n.path {
+				t.keyBytes -= int64(len(key))
+			}
 			delete(t.nodes, key)
 		}
 	}
