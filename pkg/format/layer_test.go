@@ -242,6 +242,8 @@ func TestLimitsAreNamedWithTheirFlag(t *testing.T) {
 			layerOf(t, good, link("a", "x"), link("b", "x"), link("c", "x")), format.Limits{Entries: 3}, []string{"--max-entries"}},
 		"paths that fill the memory": {
 			layerOf(t, many...), format.Limits{IndexBytes: 30}, []string{"more than 30 bytes together"}},
+		"paths with capitals that fill the memory with the keys that they are compared by": {
+			layerOf(t, file{name: "ABCDEFGHIJKLMNOPQRST"}), format.Limits{IndexBytes: 30}, []string{"more than 30 bytes together"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := convert(t, tc.layer, format.Options{Limits: tc.limits})
