@@ -291,6 +291,55 @@ func TestAFileThatAChartHasTwiceIsComparedTwice(t *testing.T) {
 	g.Expect(shown.Files).To(ContainElement(And(HaveField("Path", "app/templates/role.yaml"), HaveField("Copy", 2))))
 }
 
+// TestAllThatHelmReadsOfAChartIsShown compares charts with entries of types that Helm takes
+// for files: of the last one of a name, it takes the content.
+func TestAllThatHelmReadsOfAChartIsShown(t *testing.T) {
+	r := serve(t)
+	push := func(tag string, more ...tar.Header) string {
+		var body bytes.Buffer
+		archive := tar.NewWriter(&body)
+		for _, h := range append([]tar.Header{{Name: "app/Chart.yaml"}, {Name: "app/values.yaml"}}, more...) {
+			content := "name: app\nversion: 1.0.0\n"
+			if h.Typeflag == tar.TypeSymlink || h.Typeflag == 'V' {
+				content = ""
+			}
+			h.Mode, h.Size = 0o644, int64(len(content))
+			NewWithT(t).Expect(archive.WriteHeader(&h)).To(Succeed())
+			_, err := io.WriteString(archive, content)
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		}
+		NewWithT(t).Expect(archive.Close()).To(Succeed())
+		chart, err := publish.LayeredArtifact("application/vnd.cncf.helm.config.v1+json", static.NewLayer(zipped(t, body.Bytes()), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+		return pushImage(t, r, "charts/app:"+tag, chart, err)
+	}
+	plain := push("plain")
+	for name, c := range map[string]struct {
+		hidden  tar.Header
+		refused string
+	}{
+		"a contiguous file":      {tar.Header{Name: "app/templates/role.yaml", Typeflag: tar.TypeCont}, ""},
+		"a link":                 {tar.Header{Name: "app/templates/role.yaml", Typeflag: tar.TypeSymlink, Linkname: "x"}, ""},
+		"a link of a known name": {tar.Header{Name: "app/values.yaml", Typeflag: tar.TypeSymlink, Linkname: "x"}, ""},
+		"a label":                {tar.Header{Name: "app/values.yaml", Typeflag: 'V'}, "unknown type 'V'"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			ref := push(strings.ReplaceAll(name, " ", "-"), c.hidden)
+			run := flux(t, "diff", plain, ref)
+			if c.refused != "" {
+				expectOneError(g, run, c.refused)
+				return
+			}
+			g.Expect(run.code).To(Equal(exitFailure), run.err)
+			g.Expect(run.out).To(ContainSubstring(c.hidden.Name))
+			var shown inspection
+			g.Expect(json.Unmarshal([]byte(must(t, "inspect", ref, "-o", "json")), &shown)).To(Succeed())
+			g.Expect(shown.Files).To(HaveLen(3))
+			g.Expect(shown.Omitted).To(BeEmpty())
+		})
+	}
+}
+
 // TestFilesOfAChartCanBeReadWhateverTheirPermissions unpacks a chart whose files nobody
 // may read, as diff does to compare their text.
 func TestFilesOfAChartCanBeReadWhateverTheirPermissions(t *testing.T) {

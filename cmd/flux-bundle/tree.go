@@ -102,8 +102,8 @@ func (t *tree) size() (sum int64) {
 const implied fs.FileMode = 0o750
 
 // readTree lists a published archive, which pkg/format has checked: its size,
-// its names, and that it holds nothing but files and folders, and links in a
-// chart, which Helm does not follow. With into it is unpacked there, as consumers
+// its names, and that it holds nothing but files and folders. In a chart, what is no
+// folder is a file, as to Helm: a link is an empty one. With into it is unpacked there, as consumers
 // unpack it: nothing is written outside, or over anything. The umask holds for files;
 // folders are for this user alone.
 func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error) {
@@ -134,7 +134,7 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 
 func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error {
 	name, mode := path.Clean(header.Name), header.FileInfo().Mode().Perm()
-	if header.Typeflag != tar.TypeDir && header.Typeflag != tar.TypeReg {
+	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
 	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {

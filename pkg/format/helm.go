@@ -103,6 +103,7 @@ func publishChart(ctx context.Context, in Input, desc v1.Descriptor) (*Content, 
 		return nil, err
 	}
 	defer l.file.Close()
+	l.ofChart = true
 	version, err := checkChart(ctx, l)
 	if err != nil {
 		return nil, err

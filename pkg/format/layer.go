@@ -88,6 +88,9 @@ type layer struct {
 	sum v1.Hash
 	// ofImage says that links are handed over too.
 	ofImage bool
+	// ofChart says that Helm reads the layer, to which all that is no folder is a file: a
+	// link is an empty one.
+	ofChart bool
 	// report is told about the links that are skipped; nil: nobody is.
 	report *Report
 	// before is what was read of other layers of the artifact, which counts
@@ -240,7 +243,7 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 	if l.entries++; l.before.entries+l.entries > l.limits.Entries {
 		return exceeded("--max-entries", "the artifact has more than %d entries", l.limits.Entries)
 	}
-	if header.Typeflag == tar.TypeXGlobalHeader || header.Typeflag == gnuLabel && header.Size == 0 {
+	if header.Typeflag == tar.TypeXGlobalHeader || header.Typeflag == gnuLabel && header.Size == 0 && !l.ofChart {
 		// No files: a default for the entries after it, which Go and so every consumer
 		// ignores, and the name of the archive.
 		l.normal = false
@@ -263,7 +266,9 @@ func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io
 	}
 	if header.Typeflag == tar.TypeSymlink && !l.ofImage {
 		l.links++
-		l.report.omit(path.Clean(header.Name), SymbolicLink)
+		if !l.ofChart {
+			l.report.omit(path.Clean(header.Name), SymbolicLink)
+		}
 		l.normal = false
 		return nil
 	}
