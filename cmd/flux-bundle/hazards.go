@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"context"
 	"fmt"
 	"iter"
 	"maps"
@@ -291,18 +292,27 @@ func (t *tree) checkNames() error {
 // checkRepositories refuses a tree with which a folder of the target is a git
 // repository, whose settings and hooks run programs. Git finds one without a folder
 // .git wherever HEAD, objects and refs lie side by side, or HEAD and commondir.
-func (t *tree) checkRepositories(target *os.Root) error {
+func (t *tree) checkRepositories(ctx context.Context, target *os.Root) error {
 	ours := map[string]bool{}
 	folders := map[string]bool{".": true}
 	for name := range t.paths {
 		ours[canonicalPath(name)] = true
 		folders[path.Dir(name)] = true
 	}
-	for folder := range folders {
+	// Outermost first: what is not there has nothing in it.
+	there := map[string]bool{".": true}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		isThere := func(name string) bool {
+			_, err := target.Lstat(name)
+			return err == nil
+		}
+		there[folder] = there[path.Dir(folder)] && isThere(folder)
 		has := func(name string) bool {
 			name = path.Join(folder, name)
-			_, err := target.Lstat(name)
-			return err == nil || ours[canonicalPath(name)]
+			return there[folder] && isThere(name) || ours[canonicalPath(name)]
 		}
 		if has("HEAD") && (has("commondir") || has("objects") && has("refs")) {
 			return fmt.Errorf("with the artifact, %q would be a git repository (HEAD, objects and refs), whose hooks and settings run programs; "+

@@ -251,6 +251,22 @@ func TestOtherHiddenFilesAreNamed(t *testing.T) {
 	g.Expect(regexp.MustCompile(`(?m)^warning: (".*") is hidden`).FindAllString(run.err, -1)).To(ConsistOf(`warning: ".unknown" is hidden`, `warning: "b/.other" is hidden`))
 }
 
+// TestManyHazardsHideNoProgram pulls one file that a CI service obeys among many that
+// are hidden or that a shell obeys: the line about it must be found.
+func TestManyHazardsHideNoProgram(t *testing.T) {
+	g := NewWithT(t)
+	headers := []tar.Header{{Name: "z/Jenkinsfile", Mode: 0o644}}
+	for i := range 1000 {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("%d/.unknown", i), Mode: 0o644}, tar.Header{Name: fmt.Sprintf("%d/.envrc", i), Mode: 0o644})
+	}
+	ref := pushLayer(t, serve(t), "org/app:v1", layerOf(t, headers...))
+	run := flux(t, "pull", ref, "-o", t.TempDir())
+	g.Expect(run.code).To(Equal(exitFailure), run.err)
+	g.Expect(strings.Count(run.err, "\n")).To(BeNumerically("<", 50))
+	g.Expect(run.err).To(And(ContainSubstring(`"z/Jenkinsfile" takes effect by itself`), ContainSubstring("980 more take effect by themselves: a shell"),
+		ContainSubstring("980 more are hidden"), ContainSubstring("the artifact has 1001 paths that programs obey")))
+}
+
 // TestPermissionsFollowTheUmask pulls files with all permissions there are.
 func TestPermissionsFollowTheUmask(t *testing.T) {
 	g := NewWithT(t)

@@ -22,8 +22,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,7 +43,7 @@ of the artifact as far as the umask allows them.
 
 An artifact with a path that git takes for a repository is refused: .git in any spelling, and HEAD, objects and refs side by side. Files that a program obeys
 by itself, such as .envrc, .gitattributes, .github/ or .vscode/, and programs in a folder that PATH has, are named before anything is written, and are written
-after a question, or with --force. Other hidden files are named only.
+after a question, or with --force. Other hidden files are named only. Of each kind, 20 are named and the rest are counted; flux bundle inspect lists all.
 
 A pull that is killed loses nothing: each file has its old or its new content. It leaves a folder .flux-bundle-* with the old files behind, which the next pull
 names. Until somebody removes it, push and diff refuse the folder.
@@ -186,22 +188,44 @@ func (a *app) warnOfStages(dir string) error {
 // vet judges the names of what is about to be written: some are refused, and those
 // of files that programs obey by themselves are told, before a question.
 func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error {
-	if err := cmp.Or(listed.checkNames(), listed.checkRepositories(s.target)); err != nil {
+	if err := cmp.Or(listed.checkNames(), listed.checkRepositories(ctx, s.target)); err != nil {
 		return err
 	}
-	var obeyed []hazard
-	for _, h := range append(hazards(listed), listed.onPath(s.target.Name(), filepath.SplitList(a.getenv("PATH")))...) {
-		if h.by == "" {
-			a.warnf("%s", printable(fmt.Sprintf("%q is hidden: if it is meant for a program, that may obey it by itself", h.path)))
-			continue
-		}
-		a.warnf("%s", printable(fmt.Sprintf("%q takes effect by itself: %s obeys it", h.path, h.by)))
-		obeyed = append(obeyed, h)
-	}
+	found := append(hazards(listed), listed.onPath(s.target.Name(), filepath.SplitList(a.getenv("PATH")))...)
+	a.warnOfHazards(found)
+	obeyed := slices.DeleteFunc(found, func(h hazard) bool { return h.by == "" })
 	if len(obeyed) == 0 || force {
 		return nil
 	}
 	return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(obeyed), "path"), obeyed[0].path), "write"})
+}
+
+// fewHazards is how many paths are named that one program obeys: nobody finds one of
+// them among many thousands.
+const fewHazards = 20
+
+// warnOfHazards names what programs obey by themselves, and counts the rest of what
+// one of them does.
+func (a *app) warnOfHazards(found []hazard) {
+	count := map[string]int{}
+	for _, h := range found {
+		switch count[h.by]++; {
+		case count[h.by] > fewHazards:
+		case h.by == "":
+			a.warnf("%s", printable(fmt.Sprintf("%q is hidden: if it is meant for a program, that may obey it by itself", h.path)))
+		default:
+			a.warnf("%s", printable(fmt.Sprintf("%q takes effect by itself: %s obeys it", h.path, h.by)))
+		}
+	}
+	for _, by := range slices.Sorted(maps.Keys(count)) {
+		switch more := count[by] - fewHazards; {
+		case more <= 0:
+		case by == "":
+			a.warnf("%d more are hidden; flux bundle inspect lists all files", more)
+		default:
+			a.warnf("%d more take effect by themselves: %s obeys them; flux bundle inspect lists all files", more, by)
+		}
+	}
 }
 
 // place moves what was unpacked to where it belongs, after a question where that

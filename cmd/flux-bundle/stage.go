@@ -199,35 +199,33 @@ func (s *stage) close() {
 
 // plan is what is to be done to the target.
 type plan struct {
-	// folders to make, outermost first, and their permissions.
-	folders     []string
-	permissions map[string]fs.FileMode
-	// added and overwritten are files to move to the target.
-	added, overwritten []string
+	// added are to be moved to the target: folders with all that is in them, and files.
+	added []string
+	// overwritten are files to move over those of the target.
+	overwritten []string
 	// other is a file of the target that the artifact does not have.
 	other string
 }
 
 // plan compares what was unpacked with what is there.
 func (s *stage) plan(ctx context.Context, t *tree) (*plan, error) {
-	p := &plan{permissions: t.folders}
-	// Outermost first: what is no folder has none in it.
-	for _, folder := range slices.Sorted(maps.Keys(t.folders)) {
-		if folder == "." {
-			continue
-		}
-		switch info, err := s.target.Lstat(folder); {
-		case errors.Is(err, fs.ErrNotExist):
-			p.folders = append(p.folders, folder)
-		case err != nil:
-			return nil, err
-		case !info.IsDir():
-			return nil, fmt.Errorf("%q is a folder in the artifact, but something else in %q: remove it first", folder, s.target.Name())
+	p := &plan{}
+	missing, err := s.missing(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	for folder := range missing {
+		if !missing[path.Dir(folder)] {
+			p.added = append(p.added, folder)
 		}
 	}
+	slices.Sort(p.added)
 	for _, f := range t.files {
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if missing[path.Dir(f.path)] {
+			continue
 		}
 		switch same, err := s.compare(f); {
 		case errors.Is(err, fs.ErrNotExist):
@@ -241,9 +239,39 @@ func (s *stage) plan(ctx context.Context, t *tree) (*plan, error) {
 	if t.lone { // a file says nothing of those beside it
 		return p, nil
 	}
-	var err error
-	p.other, err = s.other(t)
+	p.other, err = s.other(ctx, t)
 	return p, err
+}
+
+// missing returns the folders that the target does not have, and gives them their
+// permissions in the stage, from where they are moved as they are.
+func (s *stage) missing(ctx context.Context, t *tree) (map[string]bool, error) {
+	missing := map[string]bool{}
+	// Outermost first: what is no folder has none in it.
+	for _, folder := range slices.Sorted(maps.Keys(t.folders)) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if folder == "." {
+			continue
+		}
+		if !missing[path.Dir(folder)] {
+			switch info, err := s.target.Lstat(folder); {
+			case errors.Is(err, fs.ErrNotExist):
+			case err != nil:
+				return nil, err
+			case !info.IsDir():
+				return nil, fmt.Errorf("%q is a folder in the artifact, but something else in %q: remove it first", folder, s.target.Name())
+			default:
+				continue
+			}
+		}
+		missing[folder] = true
+		if err := s.fresh.Chmod(folder, t.folders[folder]&s.allowed|0o700); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
 }
 
 // compare tells whether a file of the target is that of the artifact.
@@ -276,13 +304,15 @@ func (s *stage) compare(f treeFile) (same bool, err error) {
 }
 
 // other looks for a file that the artifact does not have.
-func (s *stage) other(t *tree) (found string, err error) {
+func (s *stage) other(ctx context.Context, t *tree) (found string, err error) {
 	ours := map[string]bool{}
 	for _, f := range t.files {
 		ours[f.path] = true
 	}
 	err = fs.WalkDir(limit.FS(s.target), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil:
 			return fs.SkipDir // what cannot be read is not ours
 		case d.IsDir() && path.Dir(name) == "." && strings.HasPrefix(name, stagePrefix):
@@ -296,7 +326,7 @@ func (s *stage) other(t *tree) (found string, err error) {
 	return found, err
 }
 
-// carryOut moves files into the target. At every moment each file that was there is
+// carryOut moves files and folders into the target. At every moment each file that was there is
 // there, with what it had or with what it gets, so that a process that is killed
 // loses nothing. Whatever fails is undone; what cannot be moved back stays in the
 // stage, which the error names.
@@ -327,12 +357,6 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 			return err
 		}
 	}
-	for _, folder := range p.folders {
-		if err := s.target.Mkdir(folder, 0o700); err != nil {
-			return err
-		}
-		undo = append(undo, func() error { return s.target.Remove(folder) })
-	}
 	for _, file := range slices.Concat(p.added, p.overwritten) {
 		if err := ctx.Err(); err != nil { // before the file is moved: what has no undo must not happen
 			return err
@@ -341,12 +365,6 @@ func (s *stage) carryOut(ctx context.Context, p *plan) (err error) {
 			return err
 		}
 		undo = append(undo, func() error { return s.moveBack(file) })
-	}
-	// Last, and innermost first: one may forbid to write.
-	for _, folder := range slices.Backward(p.folders) {
-		if err := s.target.Chmod(folder, p.permissions[folder]&s.allowed|0o700); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -387,11 +405,11 @@ func (s *stage) keep(file string) error {
 	return errors.Join(err, to.Close())
 }
 
-// moveBack undoes that a file was moved into the target.
+// moveBack undoes that a file or a folder was moved into the target.
 func (s *stage) moveBack(file string) error {
 	kept := path.Join(s.name, oldFolder, file)
 	if _, err := s.target.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
-		return s.target.Remove(file)
+		return s.target.Rename(file, path.Join(s.name, freshFolder, file))
 	}
 	err := s.target.Rename(kept, file)
 	s.stays = s.stays || err != nil

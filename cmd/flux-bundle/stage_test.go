@@ -19,6 +19,7 @@ package main
 import (
 	"archive/tar"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,6 +182,53 @@ func TestEachFileIsOldOrNewAtEveryMoment(t *testing.T) {
 	}
 	g.Expect(treeOf(t, dir)).To(Equal(want))
 	g.Expect(os.ReadFile(outside)).To(BeEquivalentTo("outside"))
+}
+
+// TestANewFolderIsMovedAsAWhole holds that the number of files in a folder that the target
+// does not have costs no time once they are unpacked: what is moved back has no deadline.
+func TestANewFolderIsMovedAsAWhole(t *testing.T) {
+	g := NewWithT(t)
+	dir := folder(t, map[string]string{"there/mine.yaml": "mine"})
+	headers := []tar.Header{{Name: "b.yaml"}, {Name: "there/new/c.yaml"}}
+	for i := range 50 {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("a/%d/x/y/z.yaml", i)})
+	}
+	packed := filepath.Join(t.TempDir(), "layer")
+	g.Expect(os.WriteFile(packed, archived(t, headers...), 0o600)).To(Succeed())
+	s, err := newStage(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer s.close()
+	pulled, err := readTree(t.Context(), packed, s.fresh)
+	g.Expect(err).NotTo(HaveOccurred())
+	p, err := s.plan(t.Context(), pulled)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(p.added).To(ConsistOf("a", "b.yaml", "there/new"))
+
+	before := modes(t, filepath.Join(dir, "there"))
+	g.Expect(s.carryOut(&ending{Context: t.Context(), left: 2}, p)).To(MatchError(context.Canceled))
+	g.Expect(modes(t, filepath.Join(dir, "there"))).To(Equal(before))
+	g.Expect(filepath.Join(dir, "a")).NotTo(BeAnExistingFile())
+	g.Expect(s.carryOut(t.Context(), p)).To(Succeed())
+	g.Expect(treeOf(t, filepath.Join(dir, "a"))).To(HaveLen(50))
+}
+
+// TestTheWorkOfAPullEndsWithItsTime ends what a pull does for each path of an artifact.
+func TestTheWorkOfAPullEndsWithItsTime(t *testing.T) {
+	g := NewWithT(t)
+	s, err := newStage(folder(t, map[string]string{"mine.yaml": "mine"}))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer s.close()
+	packed := filepath.Join(t.TempDir(), "layer")
+	g.Expect(os.WriteFile(packed, layerOf(t, tar.Header{Name: "a/b/", Typeflag: tar.TypeDir, Mode: 0o700}), 0o600)).To(Succeed())
+	_, err = readTree(&ending{Context: t.Context()}, packed, s.fresh)
+	g.Expect(err).To(MatchError(context.Canceled))
+	pulled, err := readTree(t.Context(), packed, s.fresh)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(pulled.checkRepositories(&ending{Context: t.Context()}, s.target)).To(MatchError(context.Canceled))
+	_, err = s.missing(&ending{Context: t.Context()}, pulled)
+	g.Expect(err).To(MatchError(context.Canceled))
+	_, err = s.other(&ending{Context: t.Context()}, pulled)
+	g.Expect(err).To(MatchError(context.Canceled))
 }
 
 // TestAMoveThatIsInterruptedIsUndone holds that nothing is moved any more once

@@ -117,7 +117,7 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 		return nil, fmt.Errorf("cannot unpack what is published: %w", err)
 	}
 	t := newTree()
-	for entries := tar.NewReader(uncompressed); ; {
+	for entries := tar.NewReader(&untilDone{ctx, uncompressed}); ; {
 		header, err := entries.Next()
 		switch {
 		case errors.Is(err, io.EOF):
@@ -126,7 +126,7 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 		case err != nil:
 			return nil, fmt.Errorf("cannot unpack what is published: %w", err)
 		}
-		if err := t.take(header, &untilDone{ctx, entries}, into); err != nil {
+		if err := t.take(header, entries, into); err != nil {
 			return nil, err
 		}
 	}
@@ -137,10 +137,12 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
+	_, made := t.folders[path.Dir(name)]
 	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
-		if _, named := t.folders[folder]; !named {
-			t.folders[folder] = implied
+		if _, known := t.folders[folder]; known {
+			break // and so are those that it is in
 		}
+		t.folders[folder] = implied
 	}
 	if header.Typeflag == tar.TypeDir {
 		t.folders[name] = mode | 0o700
@@ -157,8 +159,10 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 	}
 	stored := t.stored(name, taken.copy)
 	if into != nil {
-		if err := into.MkdirAll(path.Dir(stored), 0o700); err != nil {
-			return err
+		if !made || taken.copy > 0 {
+			if err := into.MkdirAll(path.Dir(stored), 0o700); err != nil {
+				return err
+			}
 		}
 		// The system takes away what the umask does. A chart may have files that their
 		// owner could not read again.
