@@ -93,15 +93,16 @@ func isPlainOnWindows(element string) bool {
 // such as a Makefile or a script, are not among them.
 func runner(name string) string {
 	const tool = "a shell or another tool of the user"
-	switch name {
-	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".githooks", ".pre-commit-config.yaml", ".pre-commit-config.yml":
+	switch strings.TrimSuffix(name, ".exe") { // git looks for a hook by this name, too, on Windows
+	case ".gitattributes", ".gitconfig", ".gitmodules", ".lfsconfig", ".husky", ".githooks", ".pre-commit-config.yaml", ".pre-commit-config.yml",
+		"prek.toml", "hk.pkl", "captainhook.json":
 		return "git"
 	// Hooks: core.hooksPath names any folder.
 	case "applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit", "prepare-commit-msg", "commit-msg", "post-commit",
 		"pre-rebase", "post-checkout", "post-merge", "pre-push", "pre-receive", "post-receive", "post-update", "proc-receive", "push-to-checkout",
 		"reference-transaction", "pre-auto-gc", "post-rewrite", "sendemail-validate", "fsmonitor-watchman", "post-index-change":
 		return "git"
-	case ".hg", ".hgsub", ".jj", ".svn", ".bzr", ".sl", ".pijul", "_darcs", ".fslckout", "_fossil_":
+	case ".hg", ".hgsub", ".jj", ".svn", ".bzr", ".sl", ".pijul", "_darcs", ".fslckout", "_fossil_", "cvs", "_mtn":
 		return "a version control system"
 	case ".github", ".gitlab", ".gitlab-ci.yml", ".gitea", ".forgejo", ".circleci", "circle.yml", ".buildkite", ".tekton", ".travis.yml", ".drone.yml",
 		".woodpecker", ".woodpecker.yml", ".woodpecker.yaml", "azure-pipelines.yml", "azure-pipelines.yaml", ".azure-pipelines", ".azuredevops",
@@ -109,20 +110,22 @@ func runner(name string) string {
 		".gitpod.yml", ".teamcity", ".harness", ".prow.yaml", ".zuul.yaml", ".zuul.d", "zuul.yaml", "zuul.d", "screwdriver.yaml", "codefresh.yml", ".codefresh",
 		"wercker.yml", "cloudbuild.yaml", "cloudbuild.yml", "cloudbuild.json", "buildspec.yml", "buildspec.yaml", ".packit.yaml", ".mergify.yml",
 		"renovate.json", "renovate.json5", "netlify.toml", "vercel.json", "bamboo-specs", "bitrise.yml", "codemagic.yaml", "shippable.yml", "buddy.yml",
-		"codeship-steps.yml", "codeship-services.yml", "amplify.yml", "heroku.yml", "render.yaml", "atlantis.yaml":
+		"codeship-steps.yml", "codeship-services.yml", "amplify.yml", "heroku.yml", "render.yaml", "atlantis.yaml", "digger.yml", "bors.toml", "buildkite", "buildkite.yml", "buildkite.yaml", "buildkite.json",
+		"readthedocs.yml", "railway.json", "railway.toml", "codeowners":
 		return "a CI service"
 	case ".profile", ".xprofile", ".xsession", ".login", ".logout", ".tmux.conf", ".tmux", ".pam_environment", ".environment", ".autoenv", ".autoenv.zsh",
 		".config", ".local", ".cache", ".ssh", ".kube", ".docker", ".aws", ".azure", ".gnupg", ".gdbinit", ".lldbinit", ".rprofile", ".renviron",
-		".mise", ".mise.toml", ".mise.local.toml", "mise.toml", "mise.local.toml", ".tool-versions", ".terraform.d", ".oh-my-zsh":
+		".mise", ".mise.toml", ".mise.local.toml", "mise.toml", "mise.local.toml", ".tool-versions", ".terraform.d", ".oh-my-zsh", ".forward", ".rhosts", "_netrc", "windowspowershell",
+		"rust-toolchain", "rust-toolchain.toml", "sitecustomize.py", "usercustomize.py", "startup.m":
 		return tool
 	case ".pnpmfile.cjs", ".pnp.cjs", ".pnp.loader.mjs", ".yarn", ".cargo", ".rustup", ".bundle", ".gem", ".gradle", ".mvn", ".m2", ".sbt", ".pip", ".nuget",
-		".nix-profile", ".nix-defexpr":
+		".nix-profile", ".nix-defexpr", "bunfig.toml", "pnpmfile.js", "nuget.config", "directory.build.props", "directory.build.targets":
 		return "a package manager"
 	case ".vscode", ".idea", ".fleet", ".zed", ".vs", ".nova", ".helix", ".theia", ".devcontainer", ".devcontainer.json", ".vim", ".nvim", "_vimrc", "_gvimrc", "_exrc",
 		".nvim.lua", ".emacs", ".emacs.d", ".emacs.el", ".dir-locals.el", ".dir-locals-2.el", ".ycm_extra_conf.py",
 		".cursor", ".cursorrules", ".windsurf", ".windsurfrules", ".clinerules", ".roo", ".continue", ".kiro", ".junie", ".gemini", ".codex", ".opencode",
 		".aider.conf.yml", ".claude", ".claude.json", ".mcp.json", "claude.md", "claude.local.md", "agents.md", "gemini.md",
-		"opencode.json", "opencode.jsonc", "crush.json":
+		"opencode.json", "opencode.jsonc", "crush.json", "mcp.json", "vimfiles", "_emacs", "_dir-locals.el", "pyvenv.cfg":
 		return "an editor"
 	case "launchagents", "launchdaemons", "application support", "appdata", "start menu", "autorun.inf", "desktop.ini":
 		return "the desktop"
@@ -131,12 +134,14 @@ func runner(name string) string {
 	case isGit(name), strings.HasPrefix(strings.TrimPrefix(name, "."), "lefthook"):
 		return "git"
 	case strings.HasPrefix(name, ".bash"), strings.HasPrefix(name, ".zsh"), strings.HasPrefix(name, ".zlog"), strings.HasPrefix(name, ".zprofile"),
-		name == ".env", strings.HasPrefix(name, ".env."), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name):
+		name == ".env", strings.HasPrefix(name, ".env."), strings.HasSuffix(name, "profile.ps1"), settingsFile.MatchString(name), pythonFile.MatchString(name):
 		return tool
 	case pipelineFile.MatchString(name):
 		return "a CI service"
-	case strings.HasSuffix(name, ".code-workspace"):
+	case strings.HasSuffix(name, ".code-workspace"), scriptedSettings.MatchString(name), agentFile.MatchString(name):
 		return "an editor"
+	case shortcut.MatchString(name):
+		return "the desktop"
 	default:
 		return ""
 	}
@@ -145,6 +150,20 @@ func runner(name string) string {
 // settingsFile are names that many programs give to settings, which often run code,
 // such as .kshrc, .npmrc or .eslintrc.js.
 var settingsFile = regexp.MustCompile(`^\..*rc(\.[a-z0-9]+)?$`)
+
+// scriptedSettings are programs that checks and formatters of an editor load, such as
+// eslint.config.js.
+var scriptedSettings = regexp.MustCompile(`^[a-z0-9_-]+\.config\.[cm]?[jt]s$`)
+
+// agentFile are instructions that agents in an editor read.
+var agentFile = regexp.MustCompile(`^(agents?|claude|gemini|qwen|warp|crush|codex|copilot|opencode)(\.[a-z]+)?\.md$`)
+
+// pythonFile are names that Python runs lines of at its start, and Jupyter at its own.
+var pythonFile = regexp.MustCompile(`^(.*\.pth|jupyter_[a-z_]*config\.(py|json))$`)
+
+// shortcut are names of files that lead the desktop of Windows, which looks there when the
+// folder is opened, to a server.
+var shortcut = regexp.MustCompile(`\.(lnk|url|scf|library-ms|search-ms|searchconnector-ms)$`)
 
 // pipelineFile are names that pipelines have by custom where a repository has several.
 var pipelineFile = regexp.MustCompile(`^((azure-pipelines|buildspec|cloudbuild)[-._].*\.(ya?ml|json)|jenkinsfile[-._].*|.*[-._]jenkinsfile|.*\.gocd\.(ya?ml|json))$`)

@@ -163,6 +163,9 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		"Library/LaunchAgents/a.plist", "Documents/PowerShell/Profile.ps1", ".unknown/.bashrc",
 		"tools/hooks/post-checkout", "hooks/Pre-Push", "_darcs/prefs/defaults", "Jenkinsfile.nightly", "azure-pipelines-pr.yml", "ci.gocd.yaml",
 		"bamboo-specs/bamboo.yml", "amplify.yml", "opencode.json", "all.code-workspace", "Library/Application Support/a/config",
+		"tools/pre-commit.exe", "prek.toml", "CVS/Root", "buildkite/pipeline.yml", "CODEOWNERS", "rust-toolchain.toml", "lib/site-packages/a.pth", "sitecustomize.py",
+		"jupyter_server_config.py", "bunfig.toml", "src/Directory.Build.props", "vimfiles/plugin/a.vim", "venv/pyvenv.cfg", "eslint.config.mjs", "AGENTS.override.md",
+		"docs/a.library-ms", "a.url",
 	}
 	for _, name := range named {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
