@@ -111,15 +111,24 @@ func isHarmless(body []byte) bool {
 	return bytes.IndexFunc(body, func(r rune) bool { return r != '\n' && !isPlain(r) || commands.completedBy(r) }) < 0
 }
 
+// maxYAMLBytes bounds what is given to the encoder of YAML, which takes some hundred
+// bytes of memory for each.
+const maxYAMLBytes = 4 << 20
+
 // encodeYAML encodes a result as YAML. What YAML would print as it is although a
-// terminal or a CI service might obey it, or would refuse, is printed as JSON, which
-// YAML includes but for the escapes of characters that take more than 16 bits.
+// terminal or a CI service might obey it, or would refuse, and what is large, is printed
+// as JSON, which YAML includes but for the escapes of characters that take more than 16
+// bits.
 func encodeYAML(result any) ([]byte, error) {
+	asJSON, err := encodeWith(result, func(r rune) string { return fmt.Sprintf(`\U%08x`, r) })
+	if err != nil || len(asJSON) > maxYAMLBytes {
+		return asJSON, err
+	}
 	body, err := yaml.Marshal(result)
 	if err == nil && isHarmless(body) {
 		return body, nil
 	}
-	return encodeWith(result, func(r rune) string { return fmt.Sprintf(`\U%08x`, r) })
+	return asJSON, nil
 }
 
 // commandFinder finds in text what a CI service obeys that reads it: "::" at the

@@ -56,3 +56,18 @@ func TestEncodedResultsDoNothingToATerminalAndLoseNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestALargeResultIsNoWorkForTheEncoderOfYAML: JSON is YAML, and takes a tenth of the
+// memory.
+func TestALargeResultIsNoWorkForTheEncoderOfYAML(t *testing.T) {
+	g := NewWithT(t)
+	for size, start := range map[int]string{10: "- path: x\n", 100_000: "[\n"} {
+		files := make([]shownFile, size)
+		for i := range files {
+			files[i] = shownFile{Path: "x", SHA256: "y"}
+		}
+		body, err := encodeYAML(files)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(string(body[:len(start)])).To(Equal(start))
+	}
+}
