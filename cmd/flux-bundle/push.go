@@ -411,7 +411,7 @@ func (p *push) doubt(ctx context.Context, packed *format.Packed) error {
 		doubts = append(doubts, fmt.Sprintf("left out %s that Flux leaves out by default, because a .sourceignore file leaves itself out: %s; add the line !.sourceignore to keep its rules",
 			counted(n, "file"), some(packed.Unkept)))
 	}
-	secrets, err := await(ctx, func() ([]confidence, error) { return secretsIn(ctx, packed.Path) }) // no parser can be told to end
+	secrets, err := await(ctx, func() ([]confidence, error) { return secretsIn(ctx, packed) }) // no parser can be told to end
 	if err != nil {
 		return err
 	}

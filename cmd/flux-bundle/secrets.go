@@ -35,6 +35,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
@@ -47,13 +48,13 @@ type confidence struct{ file, what string }
 // String describes the secret in a message, without its value.
 func (s confidence) String() string { return fmt.Sprintf("%s (%s)", fault.Quote(s.file), s.what) }
 
-// secretsIn finds keys and secrets in an archive that are not encrypted. It goes by
+// secretsIn finds packed keys and secrets that are not encrypted. It goes by
 // names and marks, and by the generators of kustomizations: a password in other text
 // is not found.
-func secretsIn(ctx context.Context, archive string) ([]confidence, error) {
+func secretsIn(ctx context.Context, packed *format.Packed) ([]confidence, error) {
 	var found []confidence
-	inputs := generatorInputs{}
-	err := eachFile(ctx, archive, func(name string, body []byte) {
+	inputs := newGeneratorInputs(packed.Files)
+	err := eachFile(ctx, packed.Path, func(name string, body []byte) {
 		if isManifest(name) {
 			inputs.add(name, body)
 		}
@@ -61,7 +62,7 @@ func secretsIn(ctx context.Context, archive string) ([]confidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = eachFile(ctx, archive, func(name string, body []byte) {
+	err = eachFile(ctx, packed.Path, func(name string, body []byte) {
 		if what := cmp.Or(secretIn(name, body), inputs.secretIn(name, body)); what != "" {
 			found = append(found, confidence{name, what})
 		}
@@ -124,7 +125,7 @@ func secretIn(name string, body []byte) string {
 		return "a private key of age"
 	case !isEncrypted && isKeyName(base) && !publicOnly.Match(body):
 		return "a private key, by its name"
-	case !isEncrypted && isEnvironment(base):
+	case isEnvironment(base) && (!isEncrypted || hasPlainVariable(body)):
 		return "values of environment variables"
 	case isManifest(name):
 		return secretObject(body)
@@ -169,14 +170,16 @@ func secretObject(body []byte) string {
 	return ""
 }
 
-// objectsOf returns the documents of YAML or JSON that hold one of the words, can be
-// parsed, have at most maxObjectBytes, and are no longer once their tags are written out.
+// objectsOf returns the documents of YAML or JSON that hold one of the words and can be
+// parsed, but for those that are expensive to parse: large ones, and those whose tags
+// are longer once they are written out.
 func objectsOf(body []byte, words ...string) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
 		for text := range bytes.SplitSeq(body, []byte("\n---")) {
 			holds := func(word string) bool { return bytes.Contains(text, []byte(word)) }
 			var document yaml.Node
-			if len(text) > maxObjectBytes || !slices.ContainsFunc(words, holds) || limit.HasTagDirective(text) || yaml.Unmarshal(text, &document) != nil {
+			isExpensive := len(text) > maxObjectBytes || limit.HasTagDirective(text)
+			if isExpensive || !slices.ContainsFunc(words, holds) || yaml.Unmarshal(text, &document) != nil {
 				continue
 			}
 			for _, object := range document.Content {
@@ -234,17 +237,29 @@ func generatorsOf(object *yaml.Node, of generated) []*yaml.Node {
 	return nil
 }
 
-// input is a file that a generator reads.
+// input is what generators make of a file.
 type input struct {
-	of generated
-	// variables tells that each line is one key and its value.
+	// variables of a secretGenerator are in it, one on each line.
 	variables bool
-	// key under which the file is kept; empty where variables are.
-	key string
+	// secret tells that a secretGenerator takes it as it is.
+	secret bool
+	// shown tells that a configMapGenerator takes it as it is, and key that it does so
+	// under the name of a key.
+	shown, key bool
 }
 
-// generatorInputs are the inputs of all generators, by their path.
-type generatorInputs map[string][]input
+// generatorInputs are the packed files that may be inputs of generators, by their path.
+// All generators of a file count together: it is searched once.
+type generatorInputs map[string]*input
+
+// newGeneratorInputs returns the packed files without any generator.
+func newGeneratorInputs(files []string) generatorInputs {
+	inputs := generatorInputs{}
+	for _, name := range files {
+		inputs[path.Clean(name)] = &input{}
+	}
+	return inputs
+}
 
 // add notes the inputs of the generators in a file, whose folder their paths start from.
 func (g generatorInputs) add(name string, body []byte) {
@@ -257,34 +272,42 @@ func (g generatorInputs) add(name string, body []byte) {
 					if !named {
 						key, file = path.Base(text), text
 					}
-					g.note(path.Join(path.Dir(name), file), input{of: of, key: key})
+					i := g.at(name, file)
+					i.secret = i.secret || of == forSecrets
+					i.shown = i.shown || of == forConfigMaps
+					i.key = i.key || of == forConfigMaps && isKeyName(strings.ToLower(key))
+				}
+				if of == forConfigMaps {
+					continue
 				}
 				for _, file := range append(textsOf(fields["envs"]), textsOf(fields["env"])...) {
-					g.note(path.Join(path.Dir(name), file), input{of: of, variables: true})
+					g.at(name, file).variables = true
 				}
 			}
 		}
 	}
 }
 
-func (g generatorInputs) note(file string, i input) { g[file] = append(g[file], i) }
+// at returns the input that a generator in a file names. One that is not packed is noted
+// for nobody.
+func (g generatorInputs) at(name, file string) *input {
+	return cmp.Or(g[path.Join(path.Dir(name), file)], &input{})
+}
 
 // secretIn says what is secret in the input of a generator; empty: nothing that is known.
 func (g generatorInputs) secretIn(name string, body []byte) string {
-	for _, i := range g[path.Clean(name)] {
-		switch {
-		case i.variables && i.of == forSecrets && hasPlainVariable(body):
-			return "variables of a secretGenerator"
-		case i.variables, bytes.Contains(body, []byte(encrypted)), publicOnly.Match(body), len(bytes.TrimSpace(body)) == 0:
-		case i.of == forSecrets:
-			return "a file of a secretGenerator"
-		case isKeyName(strings.ToLower(i.key)):
-			return "a private key, by its name"
-		default:
-			if what := secretObject(body); what != "" {
-				return what
-			}
-		}
+	i := g.at(".", name)
+	switch {
+	case i.variables && hasPlainVariable(body):
+		return "variables of a secretGenerator"
+	case *i == (input{}), bytes.Contains(body, []byte(encrypted)), publicOnly.Match(body), len(bytes.TrimSpace(body)) == 0:
+		return ""
+	case i.secret:
+		return "a file of a secretGenerator"
+	case i.key:
+		return "a private key, by its name"
+	case i.shown:
+		return secretObject(body)
 	}
 	return ""
 }

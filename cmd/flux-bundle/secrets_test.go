@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -33,21 +34,23 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 		file, body string
 		want       string
 	}{
-		"a key of TLS":                      {"tls.key", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "a private key"},
-		"a key within other text":           {"config.txt", "x\n-----BEGIN OPENSSH PRIVATE KEY-----\nAA==\n", "a private key"},
-		"a key by its name":                 {"tls.key", "\x00\x01", "a private key, by its name"},
-		"an OpenPGP key":                    {"sops.asc", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n", "a private key"},
-		"an age key":                        {"keys.txt", "# created\n" + age + "\n", "a private key of age"},
-		"an age key in a .env file":         {".env", "SOPS_AGE_KEY=" + age + "\n", "a private key of age"},
-		"a .env file":                       {".env", "TOKEN=x\n", "values of environment variables"},
-		"a Secret":                          {"s.yaml", plainSecret, "a Secret that SOPS did not encrypt"},
-		"a Secret in base64":                {"s.yaml", "kind: Secret\napiVersion: v1\nmetadata: {name: s}\ndata: {password: aHVudGVyMg==}\n", "a Secret that SOPS did not encrypt"},
-		"a Secret behind another document":  {"s.yaml", "---\n" + strings.ReplaceAll(plainSecret, "Secret", "ConfigMap") + "---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
-		"a Secret in a list":                {"s.json", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"a":"b"}}]}`, "a Secret that SOPS did not encrypt"},
-		"a Secret that is partly encrypted": {"s.yaml", strings.Replace(sealed, "sops:", "stringData:\n  other: plain\nsops:", 1), "a Secret that SOPS did not encrypt"},
-		"a Secret behind no YAML":           {"s.yaml", "a: [\n---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
-		"a Secret whose data is an alias":   {"s.yaml", "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  annotations: &a {password: hunter2}\nstringData: *a\n", "a Secret that SOPS did not encrypt"},
-		"a generator of a Secret":           {"kustomization.yaml", "secretGenerator:\n- name: s\n  literals:\n  - password=hunter2\n", "a secretGenerator with literals"},
+		"a key of TLS":                         {"tls.key", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "a private key"},
+		"a key within other text":              {"config.txt", "x\n-----BEGIN OPENSSH PRIVATE KEY-----\nAA==\n", "a private key"},
+		"a key by its name":                    {"tls.key", "\x00\x01", "a private key, by its name"},
+		"an OpenPGP key":                       {"sops.asc", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n", "a private key"},
+		"an age key":                           {"keys.txt", "# created\n" + age + "\n", "a private key of age"},
+		"an age key in a .env file":            {".env", "SOPS_AGE_KEY=" + age + "\n", "a private key of age"},
+		"a .env file":                          {".env", "TOKEN=x\n", "values of environment variables"},
+		"a .env file that is partly encrypted": {".env", "A=ENC[AES256_GCM,data:x]\nTOKEN=hunter2\nsops_version=3\n", "values of environment variables"},
+		"a .env file that speaks of ENC[":      {".env", "# not ENC[\nTOKEN=hunter2\n", "values of environment variables"},
+		"a Secret":                             {"s.yaml", plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret in base64":                   {"s.yaml", "kind: Secret\napiVersion: v1\nmetadata: {name: s}\ndata: {password: aHVudGVyMg==}\n", "a Secret that SOPS did not encrypt"},
+		"a Secret behind another document":     {"s.yaml", "---\n" + strings.ReplaceAll(plainSecret, "Secret", "ConfigMap") + "---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret in a list":                   {"s.json", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"a":"b"}}]}`, "a Secret that SOPS did not encrypt"},
+		"a Secret that is partly encrypted":    {"s.yaml", strings.Replace(sealed, "sops:", "stringData:\n  other: plain\nsops:", 1), "a Secret that SOPS did not encrypt"},
+		"a Secret behind no YAML":              {"s.yaml", "a: [\n---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret whose data is an alias":      {"s.yaml", "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  annotations: &a {password: hunter2}\nstringData: *a\n", "a Secret that SOPS did not encrypt"},
+		"a generator of a Secret":              {"kustomization.yaml", "secretGenerator:\n- name: s\n  literals:\n  - password=hunter2\n", "a secretGenerator with literals"},
 
 		"an encrypted Secret":                 {"s.yaml", sealed, ""},
 		"a Secret that is filled in later":    {"s.yaml", strings.Replace(plainSecret, "hunter2", "${PASSWORD}", 1), ""},
@@ -55,6 +58,7 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 		"a SecretStore":                       {"s.yaml", "apiVersion: v1\nkind: SecretStore\nmetadata:\n  name: s\ndata: {a: b}\n", ""},
 		"a public key":                        {"cosign.key", "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n", ""},
 		"an encrypted key":                    {"tls.key", `{"data":"ENC[AES256_GCM,data:x]","sops":{}}`, ""},
+		"an encrypted .env file":              {".env", "#ENC[AES256_GCM,data:x]\nA=ENC[AES256_GCM,data:x]\nsops_version=3\nsops_mac=ENC[x]\n", ""},
 		"an example of environment variables": {".env.example", "TOKEN=\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,6 +95,27 @@ func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
 			g := NewWithT(t)
 			g.Expect(what).To(BeEmpty())
 			g.Expect(after.TotalAlloc - before.TotalAlloc).To(BeNumerically("<", 64<<20))
+		})
+	}
+}
+
+// TestASearchForSecretsEndsSoon has files that a search could read again and again.
+func TestASearchForSecretsEndsSoon(t *testing.T) {
+	names := strings.Repeat("x,", 200_000)
+	var directives strings.Builder
+	for i := range 80_000 {
+		fmt.Fprintf(&directives, "%%TAG !%x! b\n", i)
+	}
+	for name, files := range map[string]map[string]string{
+		"one file of thousands of generators": {
+			"kustomization.yaml": "secretGenerator:\n- {name: s, envs: [" + names + "]}\nconfigMapGenerator:\n- {name: c, files: [" + names + "]}\n",
+			"x":                  strings.Repeat("#\n", 100_000),
+		},
+		"directives that are compared with each other": {"a.yaml": "# Secret\n" + directives.String() + "---\na: b\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := flux(t, "-f", folder(t, files), "-t", "localhost:5000/org/app:v1", "--dry-run", "--no-validate", "--timeout", "10s")
+			NewWithT(t).Expect(run.code).To(BeZero(), run.err)
 		})
 	}
 }
