@@ -298,7 +298,7 @@ func (c *comparing) conversion(r *git.Repository, id git.ID, name string) string
 }
 
 // maxAttributesBytes is the size of the largest .gitattributes file that is read.
-const maxAttributesBytes = 1 << 20
+const maxAttributesBytes = 128 << 10
 
 // hasAttribute tells whether a .gitattributes file names a filter, an encoding or a
 // keyword for a file. A later line may take that back: it is not looked at, because
@@ -319,6 +319,9 @@ func (c *comparing) hasAttribute(r *git.Repository, name string) bool {
 	defer root.Close()
 	elements := strings.Split(filepath.ToSlash(file), "/")
 	for i := range elements {
+		if c.ctx.Err() != nil { // to try all patterns may take long
+			return false
+		}
 		domain := elements[:i]
 		text, err := readBelow(root, path.Join(path.Join(domain...), ".gitattributes"), maxAttributesBytes)
 		if err == nil && converts(string(text), domain, elements) {

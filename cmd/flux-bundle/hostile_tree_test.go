@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -385,6 +386,25 @@ func TestWhatGitConvertsIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestManyAttributesHoldUpNobody has patterns for git that take minutes to try.
+func TestManyAttributesHoldUpNobody(t *testing.T) {
+	g := NewWithT(t)
+	dir := repository(t)
+	file := filepath.Join("app", strings.Repeat(strings.Repeat("a", 18)+"/", 50), "a.yaml")
+	write(t, dir, map[string]string{file: "a: 1\n"})
+	ask(t, dir, "add", ".")
+	ask(t, dir, "commit", "--quiet", "--message=two")
+	write(t, dir, map[string]string{file: "a: 2\n"})
+	pattern := strings.Repeat("*a", 40) + "b filter=x\n"
+	for at := filepath.Dir(file); at != "app"; at = filepath.Dir(at) {
+		write(t, dir, map[string]string{filepath.Join(at, ".gitattributes"): strings.Repeat(pattern, 1<<20/len(pattern))})
+	}
+	const timeout = 5 * time.Second
+	start := time.Now()
+	flux(t, "-f", filepath.Join(dir, "app"), "-t", "127.0.0.1:1/org/app:v1", "--dry-run", "--no-validate", "--timeout", timeout.String())
+	g.Expect(time.Since(start)).To(BeNumerically("<", 2*timeout))
 }
 
 // TestAPlantedLinkIsNotFollowed leads paths within a repository out of it.
