@@ -63,7 +63,7 @@ Helm charts are not checked. The check runs in a process of its own, which sees 
 and gets no secret; so a folder of somebody else can be checked.
 
 Private keys, .env files, Kubernetes Secrets and what a secretGenerator reads are warned of where SOPS did not encrypt them, and refused
-with --strict. So is a check that the kernel does not confine, on Linux.
+with --strict. So is a kustomization that cannot be built without the network and, on Linux, a check that the kernel does not confine.
 
 With --remote-bases, kustomize fetches over the network and runs git, with the rights of whoever runs the command. Trust the folder in
 full before you use it: never use it for an untrusted pull request.
@@ -165,7 +165,7 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.StringVar(&p.revision, "revision", "", "`revision` of the source, as branch@sha1:commit (default: what git has checked out)")
 	fs.BoolVar(&p.follow, followFlag, false, followUsage)
 	fs.BoolVar(&p.noValidate, "no-validate", false, "do not check that YAML parses, that kustomizations build and that objects are complete")
-	fs.BoolVar(&p.strict, "strict", false, "refuse what is only warned of otherwise: keys and secrets that are not encrypted, rules in .sourceignore that no reader sees, and a check that the kernel does not confine")
+	fs.BoolVar(&p.strict, "strict", false, "refuse what is only warned of otherwise: keys and secrets that are not encrypted, rules in .sourceignore that no reader sees, kustomizations that cannot be built without the network, and a check that the kernel does not confine")
 	fs.BoolVar(&p.remoteBases, "remote-bases", false, "let kustomizations use the network and run git; only for a folder that is trusted in full")
 	fs.BoolVar(&p.immutable, "immutable", false, "fail if a tag exists with another digest, or gets one from another push at the same time")
 	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")

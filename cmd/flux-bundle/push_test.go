@@ -868,6 +868,23 @@ func TestWhatIsNotChecked(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotBuiltIsNoSuccessWithStrict(t *testing.T) {
+	g := NewWithT(t)
+	files := map[string]string{"a.yaml": configMap}
+	for i := range 2 * maxUnbuilt {
+		files[fmt.Sprintf("%d/kustomization.yaml", i)] = "resources:\n- http://127.0.0.1:1/nothing.yaml\n"
+	}
+	args := []string{"-f", folder(t, files), "-t", "127.0.0.1:1/org/app:v1", "--dry-run"}
+	run := flux(t, args...)
+	g.Expect(run.code).To(Equal(exitOK), run.err)
+	g.Expect(strings.Count(run.err, "is not built")).To(Equal(maxUnbuilt))
+	g.Expect(run.err).To(ContainSubstring(" more kustomizations are not built"))
+	run = flux(t, append(args, "--strict")...)
+	g.Expect(run.code).To(Equal(exitFailure))
+	g.Expect(run.out).To(BeEmpty())
+	g.Expect(run.err).To(ContainSubstring("not built for want of the network"))
+}
+
 func TestRemoteBasesAreFetchedWhenAsked(t *testing.T) {
 	g := NewWithT(t)
 	dir := folder(t, map[string]string{"kustomization.yaml": "resources:\n- http://127.0.0.1:1/nothing.yaml\n"})

@@ -35,9 +35,12 @@ type validation struct {
 	shown string
 	// remoteBases lets kustomize fetch over the network.
 	remoteBases bool
-	// strict refuses a check that the kernel does not confine.
+	// strict refuses a check that the kernel does not confine, and what it cannot build.
 	strict bool
 }
+
+// maxUnbuilt is how many kustomizations are named that are not built.
+const maxUnbuilt = 10
 
 // validate unpacks an archive as kustomize-controller does and has it checked.
 func (v *validation) validate(ctx context.Context, archive string) error {
@@ -49,7 +52,7 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 	if err := unpack(ctx, archive, folder); err != nil {
 		return cmp.Or(ctx.Err(), err)
 	}
-	at, unconfined := ".", ""
+	at, unconfined, unbuilt := ".", "", 0
 	err = v.app.check(ctx, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
 		switch {
 		case m.Unconfined != "":
@@ -57,10 +60,15 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 		case m.At != "":
 			at = m.At
 		case m.Unbuilt != nil:
-			v.app.warnf("%s is not built, because it needs %s from the network; --remote-bases allows that, for a folder that you trust in full",
-				v.show(m.Unbuilt.File), m.Unbuilt.Words)
+			if unbuilt++; unbuilt <= maxUnbuilt {
+				v.app.warnf("%s is not built, because it needs %s from the network; --remote-bases allows that, for a folder that you trust in full",
+					v.show(m.Unbuilt.File), m.Unbuilt.Words)
+			}
 		}
 	})
+	if more := unbuilt - maxUnbuilt; more > 0 {
+		v.app.warnf("%d more kustomizations are not built", more)
+	}
 	switch {
 	case unconfined == "":
 	case v.strict:
@@ -70,6 +78,9 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 	}
 	found, isFinding := errors.AsType[*finding](err)
 	switch {
+	case err == nil && v.strict && unbuilt > 0:
+		return fmt.Errorf("%s: %s not built for want of the network, and not checked; leave --strict out, or give --remote-bases for a folder that you trust in full",
+			v.shown, counted(unbuilt, "kustomization"))
 	case err == nil:
 		return nil
 	case isFinding:
