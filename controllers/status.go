@@ -379,7 +379,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 	}
 	if ignore := obj.Spec.Ignore; ignore != nil {
 		if flaw := format.PatternFlaw("spec.ignore", *ignore); flaw != "" {
-			message += "; " + flaw + "; nothing is left out by it"
+			message += "; " + flaw + "; it leaves out nothing, or less than it seems to"
 		}
 	}
 	return message + unenforced(obj)

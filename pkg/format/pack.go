@@ -32,6 +32,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fluxcd/pkg/sourceignore"
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
@@ -180,20 +182,35 @@ func IsPattern(line string) bool {
 	return true
 }
 
-// PatternFlaw describes the first line of an ignore text that is no pattern, for the
-// end of a message; name is that of the text. It is empty if all lines can be read.
+// hasUnseen tells whether a line of a .sourceignore file has a character that nobody
+// sees, but for the spaces at its end that Git drops. Names with such a character are
+// rare, so the line hardly matches what it seems to.
+func hasUnseen(line string) bool {
+	isUnseen := func(r rune) bool { return !unicode.IsGraphic(r) }
+	last, _ := utf8.DecodeLastRuneInString(strings.TrimRight(line, " "))
+	return !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" && (strings.ContainsFunc(line, isUnseen) || last != ' ' && unicode.IsSpace(last))
+}
+
+// PatternFlaw describes the first line of an ignore text that is no pattern, or has
+// characters that nobody sees, for the end of a message; name is that of the text. It is
+// empty if all lines can be read.
 func PatternFlaw(name, text string) string {
 	number := 0
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(strings.TrimPrefix(text, string(byteOrderMark))) {
 		number++
-		if pattern := strings.TrimRight(line, "\r\n"); !IsPattern(pattern) {
-			return fmt.Sprintf(`line %d of %s is %s, which is no pattern: every [ needs its ], and \ something behind it`, number, name, fault.Quote(pattern))
+		pattern := strings.TrimRight(line, "\r\n")
+		switch at := fmt.Sprintf("line %d of %s is %s, which", number, name, fault.Quote(pattern)); {
+		case !IsPattern(pattern):
+			return at + ` is no pattern: every [ needs its ], and \ something behind it`
+		case hasUnseen(pattern):
+			return at + " has a character that nobody sees and that few names have: remove it, or write ? in its place"
 		}
 	}
 	return ""
 }
 
-// checkPatterns refuses a .sourceignore file with a line that is no pattern.
+// checkPatterns refuses a .sourceignore file with a line that is no pattern, or does not
+// match what it seems to.
 func checkPatterns(name string, body []byte) error {
 	if flaw := PatternFlaw(fault.Quote(name), string(body)); flaw != "" {
 		return invalid("%s", flaw)

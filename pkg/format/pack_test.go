@@ -411,3 +411,28 @@ func TestAPackedFileIsWatchedWhileItIsRead(t *testing.T) {
 		})
 	}
 }
+
+func TestPatternsWithCharactersThatNobodySeesAreRefused(t *testing.T) {
+	for name, pattern := range map[string]string{
+		"a tab at the end": "secret.yaml\t", "a vertical tab": "secret.yaml\v", "a next line": "secret.yaml\u0085",
+		"a space of no width": "secret\u200b.yaml", "a joiner": "secret.yaml\u200d", "a soft hyphen": "sec\u00adret.yaml",
+		"a space that does not break": "secret.yaml\u00a0 ", "text from right to left": "\u202esecret.yaml",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := pack(t, folderOf(t, map[string]string{"a.yaml": "x", "secret.yaml": "y", ".sourceignore": "*.key\n" + pattern + "\n"}), format.PackOptions{})
+			expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, `line 2 of ".sourceignore"`)
+		})
+	}
+	for name, pattern := range map[string]string{
+		"spaces at the end": "secret.yaml  ", "a carriage return": "secret.yaml\r", "a comment": "# a\u200b\t\nsecret.yaml", "an empty line": " \t\nsecret.yaml",
+		"a mark at the start": "\ufeffsecret.yaml", "letters of all kinds": "secret.yaml\né/日本 語",
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			packed, err := pack(t, folderOf(t, map[string]string{"a.yaml": "x", "secret.yaml": "y", ".sourceignore": pattern + "\n"}), format.PackOptions{})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(packed.Files).NotTo(ContainElement("secret.yaml"))
+			g.Expect(format.PatternFlaw("spec.ignore", pattern+"\n")).To(BeEmpty())
+		})
+	}
+}
