@@ -197,10 +197,11 @@ const chartFile = "Chart.yaml"
 // kustomize-controller does not apply. Manifests beside one that it does apply, such
 // as an empty one, are applied as well.
 func (c *check) isChart(folder string) bool {
-	if !c.exists(path.Join(folder, chartFile)) {
+	info, err := fs.Stat(c.files, path.Join(folder, chartFile))
+	if err != nil || !info.Mode().IsRegular() { // a folder of that name makes no chart
 		return false
 	}
-	_, err := c.buildGenerated(folder, []string{"./" + chartFile})
+	_, err = c.buildGenerated(folder, []string{"./" + chartFile})
 	return err != nil
 }
 

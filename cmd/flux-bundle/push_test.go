@@ -868,6 +868,12 @@ func TestWhatIsNotChecked(t *testing.T) {
 	}
 }
 
+func TestAFolderNamedChartMakesNoChart(t *testing.T) {
+	dir := folder(t, map[string]string{"app/Chart.yaml/a.txt": "a", "app/templates/a.yaml": "a: !Ref [\n"})
+	run := flux(t, "-f", dir, "-t", "127.0.0.1:1/org/app:v1", "--dry-run")
+	NewWithT(t).Expect(run.code).To(Equal(exitFailure), run.out)
+}
+
 func TestWhatIsNotBuiltIsNoSuccessWithStrict(t *testing.T) {
 	g := NewWithT(t)
 	files := map[string]string{"a.yaml": configMap}
