@@ -145,7 +145,7 @@ func TestTheNextPageIsOfTheSameList(t *testing.T) {
 		if r.URL.RawQuery == "last=x" {
 			index.Manifests = []v1.Descriptor{stored}
 		}
-		w.Header().Set("Link", `<http://elsewhere.example.com/v2/other/referrers/sha256:aa?last=x>; rel="next"`)
+		w.Header().Set("Link", "<http://elsewhere.example.com/v2/other/referrers/"+i.digest.String()+`?last=x>; rel="next"`)
 		w.Header().Set("Content-Type", string(types.OCIImageIndex))
 		_ = json.NewEncoder(w).Encode(index) // the test reads it
 		return true
