@@ -83,7 +83,7 @@ func (a *attention) on(key types.NamespacedName, do func(*note)) {
 // is interrupted: that of the judgement by the platform, and that of the rest.
 func (a *attention) begin(ctx context.Context, key types.NamespacedName) (judging, attempting context.Context, end func()) {
 	judging, end = context.WithCancel(ctx)
-	attempting, leave := context.WithCancel(judging)
+	attempting, leave := context.WithCancel(judging) //nolint:gosec // it ends with judging
 	a.on(key, func(n *note) { n.cancel, n.leave = end, leave })
 	return judging, attempting, end
 }

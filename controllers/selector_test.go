@@ -48,7 +48,7 @@ func TestAnUnreadableSelectorGovernsWhatItMayMean(t *testing.T) {
 			governs:  []labels.Set{{}, {"stage": "prod"}},
 		},
 		"a key that no label has beside one that can be read": {
-			selector: metav1.LabelSelector{MatchLabels: map[string]string{"stage ": "prod", "team": "a"}},
+			selector: metav1.LabelSelector{MatchLabels: map[string]string{"stage ": "prod", "team": "a"}}, //nolint:gocritic // no label has such a key
 			governs:  []labels.Set{{"team": "a"}, {"team": "a", "stage": "test"}}, ignores: []labels.Set{{}, {"team": "b"}},
 		},
 		"an operator that does not exist": {

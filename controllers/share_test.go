@@ -166,7 +166,11 @@ func TestATenantWhoKeepsTheWorkersBusyKeepsNobodyWaiting(t *testing.T) {
 		if !strings.Contains(r.URL.Path, "/namespaces/"+tenant+"/imagerepositories/") {
 			return nil, nil
 		}
-		time.Sleep(200 * time.Millisecond) // as long as a busy API server takes
+		select {
+		case <-time.After(200 * time.Millisecond): // as long as a busy API server takes
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
 		select {
 		case refused <- r.URL.Path:
 		default: // as many as are waited for are there

@@ -200,7 +200,7 @@ func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, arou
 		}
 	}
 	if len(d.rules) > 0 || d.terms.Asked() {
-		d.fingerprint = fingerprintOf(d.rules, d.terms.Fingerprint()) //nolint:contextcheck // the fetch it begins is for others, too
+		d.fingerprint = fingerprintOf(d.rules, d.terms.Fingerprint())
 	}
 	return d
 }
@@ -231,7 +231,7 @@ func (r *ArtifactRepositoryReconciler) readOwnDemands(ctx context.Context, obj *
 		d.err = err
 	}
 	d.rules = []trust.Rule{{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority, Err: err}}}}
-	d.fingerprint = fingerprintOf(d.rules) //nolint:contextcheck // as above
+	d.fingerprint = fingerprintOf(d.rules)
 	return d
 }
 

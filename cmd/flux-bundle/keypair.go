@@ -144,7 +144,7 @@ func create(folder *os.Root, files ...newFile) (err error) {
 		if written[i], err = f.write(folder); err != nil {
 			return err
 		}
-		defer folder.Remove(written[i]) // after a rename it is gone already
+		defer func() { _ = folder.Remove(written[i]) }() // after a rename it is gone already
 	}
 	for i, f := range files {
 		if err := f.claim(folder, written[i]); err != nil {

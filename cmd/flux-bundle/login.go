@@ -36,7 +36,7 @@ const (
 	credsFlag = "creds"
 	// credsVariable stands for --creds: other users of a machine can read arguments,
 	// but not the environment.
-	credsVariable = "FLUX_BUNDLE_CREDS"
+	credsVariable = "FLUX_BUNDLE_CREDS" //nolint:gosec // a name, and no credentials
 	// fromInput is the value of --creds that means standard input.
 	fromInput = "-"
 	// maxCredsBytes bounds what is read of standard input.

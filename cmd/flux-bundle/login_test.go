@@ -155,10 +155,10 @@ func TestWhatTakesLongSaysHowFarItIs(t *testing.T) {
 			to := p.start()
 			_, err := to.Write(make([]byte, 1<<20))
 			g.Expect(err).NotTo(HaveOccurred())
-			time.Sleep(linesEvery + time.Second)
+			<-time.After(linesEvery + time.Second)
 			_, err = p.start().Write(make([]byte, 2<<20)) // it begins again
 			g.Expect(err).NotTo(HaveOccurred())
-			time.Sleep(linesEvery) // and hangs
+			<-time.After(linesEvery) // and hangs
 			p.end(nil)
 			g.Expect(strings.Split(said.String(), "\n")).To(ContainElements(
 				way.doing()+" layer one: 1.0 MiB of 4.0 MiB", way.doing()+" layer one: 2.0 MiB of 4.0 MiB"))

@@ -449,10 +449,10 @@ func TestNoPartOfAnAnswerGetsASecretIntoAMessage(t *testing.T) {
 			g := NewWithT(t)
 			s := serve(t)
 			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
-				switch {
-				case r.URL.Path == "/token":
+				switch r.URL.Path {
+				case "/token":
 					_, _ = io.WriteString(w, `{"token":"`+token+`"}`)
-				case r.URL.Path == "/v2/":
+				case "/v2/":
 					w.Header().Set("WWW-Authenticate", `Bearer realm="`+s.URL+`/token"`)
 					w.WriteHeader(http.StatusUnauthorized)
 				default:

@@ -115,11 +115,11 @@ func (p *PublicRoot) material(ctx context.Context) (root.TrustedMaterial, error)
 	if p == nil {
 		return nil, denyf(Unknown, "there is no public root of trust here; give one with trustedRootSecretRef")
 	}
-	last, running := p.current() //nolint:contextcheck // what it begins is for others, too
+	last, running := p.current()
 	if !p.good(last) && running != nil {
 		select {
 		case <-running:
-			last, _ = p.current() //nolint:contextcheck // as above
+			last, _ = p.current()
 		case <-ctx.Done():
 			return nil, denyf(Unknown, "cannot get the public root of trust: %s", ctx.Err())
 		}
