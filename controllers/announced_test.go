@@ -38,7 +38,7 @@ func byTag(image, tag string) func(*v1alpha1.ArtifactRepository) {
 	}
 }
 
-// What never published is found where consumers and Alerts look for it.
+// A source that never published is found where consumers and Alerts look for it.
 func TestExternalArtifactOfAFirstFailure(t *testing.T) {
 	s := startScene(t)
 	s.artifactRepository("app", byTag(s.image("app"), "missing"))

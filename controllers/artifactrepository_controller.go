@@ -55,7 +55,7 @@ const conflictDelay = 200 * time.Millisecond
 // what is to take its place.
 const replacementTime = time.Second
 
-// orphanTime is what the garbage collector gets to orphan the dependents of an object
+// orphanTime is the time that the garbage collector gets to orphan the dependents of an object
 // that is deleted, and to let it go. Its finalizer can be written by anybody.
 const orphanTime = 10 * time.Second
 
@@ -143,7 +143,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	err = r.conclude(writing, obj, around, &a)
 	switch {
 	case isGone(err), isConflict(err):
-		// The next look finds what became of the object, or that it is gone.
+		// The next look finds the object as it is then, or that it is gone.
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
 		return ctrl.Result{}, err
@@ -308,7 +308,7 @@ func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1
 	return ok && err == nil
 }
 
-// look tells whether the bytes of what is published are stored. To read them to their
+// look tells whether the published bytes are stored. To read them to their
 // end takes a place in the share of the namespace, as a pull does: where all are taken,
 // they are read the next time.
 func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.ArtifactRepository, depth store.Depth) (stored bool, err error) {

@@ -57,7 +57,7 @@ type note struct {
 	overwritten [4]string
 }
 
-// pickHash identifies what a policy picks. The pick itself is not kept: the schema of a
+// pickHash identifies the pick of a policy. The pick itself is not kept: the schema of a
 // status does not limit it, and a note outlasts the policy.
 type pickHash [sha256.Size]byte
 
@@ -94,9 +94,9 @@ func (a *attention) interrupt(key types.NamespacedName) {
 	a.end(key, func(n *note) context.CancelFunc { return n.cancel })
 }
 
-// abandon ends what is under way for an object that is deleted, but the judgement by the
-// platform. The object may be one that left the shard: whoever changes its labels all the
-// time must not keep published by that what the platform rejects.
+// abandon ends the work under way for an object that is deleted, but the judgement by the
+// platform. The object may be one that left the shard: a tenant who changes its labels all the
+// time must not keep an image published that the platform rejects.
 func (a *attention) abandon(key types.NamespacedName) {
 	a.end(key, func(n *note) context.CancelFunc { return n.leave })
 }

@@ -234,7 +234,7 @@ func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string
 	}
 }
 
-// sameReady tells whether Ready says what it said before. While attempts are repeated,
+// sameReady tells whether Ready has not changed. While attempts are repeated,
 // the reason tells it and not the words: those of a network or a server may be others
 // at each attempt.
 func sameReady(before, obj conditions.Getter) bool {
@@ -243,7 +243,7 @@ func sameReady(before, obj conditions.Getter) bool {
 		(was.Message == now.Message || now.Status == metav1.ConditionFalse && classOf(obj) == fault.Retry)
 }
 
-// classOf tells what the conditions of an object say about the next attempt.
+// classOf returns the class of failure that the conditions of an object tell.
 func classOf(obj conditions.Getter) fault.Class {
 	switch {
 	case conditions.IsStalled(obj):
@@ -255,7 +255,7 @@ func classOf(obj conditions.Getter) fault.Class {
 	}
 }
 
-// failing remembers of the objects that fail what their last event was about.
+// failing remembers the subject of the last event of each object that fails.
 type failing struct {
 	mu   sync.Mutex
 	told map[types.NamespacedName]failed

@@ -211,7 +211,7 @@ func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
 	g.Expect(r.lanes.busy[obj.Namespace]).To(Equal(r.lanes.share-2), "the place is free again")
 }
 
-// Reading what is stored has such a place, too: at a short interval, some hundred sources
+// Reading stored bytes has such a place, too: at a short interval, some hundred sources
 // of large artifacts would occupy all workers with it.
 func TestReadingWhatIsStoredCountsAgainstTheNamespace(t *testing.T) {
 	g := NewWithT(t)

@@ -143,7 +143,7 @@ func TestATagBesideADigestIsNeverAskedFor(t *testing.T) {
 		g.Expect(s.registry.Requests()).To(BeEmpty())
 	}
 
-	// Another name for the same bytes asks for nothing, nor does none.
+	// Another name for the same bytes asks for nothing, nor does the lack of a name.
 	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "1.0.0" })
 	s.waitPublished("moved", "1.0.0@"+digest.String())
 	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "" })

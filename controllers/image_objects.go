@@ -275,7 +275,7 @@ func current(seen, want metav1.Object, keys []string) bool {
 		maps.Equal(pick(seen.GetLabels(), append([]string{v1alpha1.MadeByLabel}, keys...)), want.GetLabels())
 }
 
-// generatedLabels are the labels of what is generated for an object: those of the keys
+// generatedLabels are the labels of the objects that are generated for another one: those of the keys
 // that it has itself, and its kind.
 func generatedLabels(obj metav1.Object, kind string, keys []string) map[string]string {
 	return merge(pick(obj.GetLabels(), keys), map[string]string{v1alpha1.MadeByLabel: kind})

@@ -64,7 +64,7 @@ func (p Plan) lane() lane {
 // a lane is known to work, only a few attempts are in it, and a lane that works
 // leaves some workers to the others, because it may cease to at any time. So does
 // a namespace, which may have any number of lanes, and more attempts than a lane may.
-// Whatever two namespaces do, a third one begins.
+// A third namespace begins, however busy two others are.
 type lanes struct {
 	// capacity is how many attempts may be in one lane, share how many the sources
 	// of one namespace may have, and workers how many there may be in all; 0 is any number.
@@ -75,8 +75,8 @@ type lanes struct {
 	// busy is how many attempts the sources of a namespace have, if any.
 	busy map[string]int
 	// judging are the namespaces whose place for a judgement by the platform is taken.
-	// It is one of their share that waits for nothing else: whoever pulls for an hour
-	// must not keep published by that what the platform rejects.
+	// It is one of their share that waits for nothing else: a namespace that pulls for an hour
+	// must not keep an image published that the platform rejects.
 	judging map[string]bool
 	// quiet is until when a registry does not want to be asked with an access
 	// (HTTP Retry-After). Its limits are those of a credential, not of a host.
@@ -173,7 +173,7 @@ func (l *lanes) enter(plan Plan, insist bool) (admission, time.Duration) {
 func full(busy, most int) bool { return most > 0 && busy >= most }
 
 // spent tells whether a namespace has as many attempts as it may, beside a judgement.
-// One that has any leaves the last worker to those that have none.
+// One that has any leaves the last worker to those without one.
 func (l *lanes) spent(namespace string) bool {
 	own := l.busy[namespace]
 	return l.share > 0 && own >= l.share-1 || l.workers > 0 && own > 0 && sum(l.busy)+len(l.judging) >= l.workers-1

@@ -28,7 +28,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// Whatever object on the way of an image a reconcile is requested on, the registry is
+// On each object on the way of an image that a reconcile is requested on, the registry is
 // asked anew: a tag that has moved is published. Each way to make a source is tried.
 func TestARequestOnAnyObjectLeadsToALookAtTheRegistry(t *testing.T) {
 	sources := map[string]struct {

@@ -171,7 +171,7 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 }
 
 // lender reads the ImageRepository by whose access the published content was fetched. A
-// spec that no longer refers to it keeps what it got only with its owner's consent.
+// spec that no longer refers to it keeps its content only with its owner's consent.
 func (o observer) lender(ctx context.Context, obj *v1alpha1.ArtifactRepository) (*repositoryMarkings, error) {
 	if obj.Status.Record == nil || obj.Status.Record.ImageRepository == "" {
 		return nil, nil

@@ -127,7 +127,7 @@ type decision struct {
 	// Warnings that the facts give rise to.
 	Warnings []warning
 	// Lent tells that it is about the access by which the published content was fetched,
-	// and not about what the spec asks for.
+	// and not about the wishes of the spec.
 	Lent bool
 }
 

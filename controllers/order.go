@@ -30,7 +30,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// pickedImage is what a policy picked of its repository.
+// pickedImage is the pick of a policy from its repository.
 type pickedImage struct {
 	tag    string
 	digest v1.Hash
@@ -54,7 +54,7 @@ func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolic
 	p.Tag, p.Digest = published, v1.Hash{}
 }
 
-// follow lets the plan go to what the policy picked, because the equal tag that is
+// follow lets the plan go to the pick of the policy, because the equal tag that is
 // published is gone.
 func (p *Plan) follow() {
 	p.Tag, p.Digest, p.picked, p.KeepName = p.picked.tag, p.picked.digest, nil, false
@@ -150,8 +150,8 @@ func parseVersion(text string) (*semver.Version, error) {
 	return semver.NewVersion(text)
 }
 
-// ordered returns what a policy orders a valid tag by, and whether its filter admits the
-// tag. A filter that costs too much admits none: the schema of an ImagePolicy has no limits.
+// ordered returns the text that a policy orders a valid tag by, and whether its filter admits the
+// tag. A filter that costs too much admits no tag: the schema of an ImagePolicy has no limits.
 func ordered(filter *imagev1.TagFilter, tag string) (by string, ok bool) {
 	if filter == nil {
 		return tag, true

@@ -76,9 +76,9 @@ type Plan struct {
 	// the same digest.
 	KeepName bool
 	// UnseenBuild is a tag that stands for a version of a Helm chart which the policy
-	// does not see; empty where none is known.
+	// does not see; empty where no such tag is known.
 	UnseenBuild string
-	// picked is what the policy picked, where Tag is an equal one that is published; nil elsewhere.
+	// picked is the pick of the policy, where Tag is an equal one that is published; nil elsewhere.
 	picked *pickedImage
 	// Access names what opens the registry.
 	Access credentials.References
@@ -113,7 +113,7 @@ func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan 
 	switch {
 	case permission.Choice == choiceOff:
 		if permission.Lent {
-			plan.Interval = conflictDelay // what the spec asks for has its turn when this is gone
+			plan.Interval = conflictDelay // the interval of the spec has its turn when this is gone
 		}
 		return stop(Withdraw, fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", permission.Why))
 	case permission.Choice == choiceKeep && (around.Repository != nil || obj.Spec.ImagePolicyRef == nil):

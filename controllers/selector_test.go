@@ -26,7 +26,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// A selector that cannot be read governs what it may mean, and not the rest.
+// A selector that cannot be read governs the namespaces that it may mean, and not the rest.
 func TestAnUnreadableSelectorGovernsWhatItMayMean(t *testing.T) {
 	in := func(key string, values ...string) metav1.LabelSelectorRequirement {
 		return metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: values}

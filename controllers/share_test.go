@@ -69,7 +69,22 @@ func trickling(t *testing.T) (registry *publish.InProcess, pulls <-chan string) 
 	return registry, asked
 }
 
-// Lanes are many for who wants many: one registry, with and without plain HTTP, is
+// pullsFrom makes sources of a registry in namespaces in turn, half of them by plain HTTP.
+func (s *scene) pullsFrom(hostile *publish.InProcess, count int, namespaces ...string) {
+	s.Helper()
+	for i := range count {
+		s.create(&v1alpha1.ArtifactRepository{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespaces[i%len(namespaces)], Name: fmt.Sprintf("app-%d", i)},
+			Spec: v1alpha1.ArtifactRepositorySpec{
+				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i/len(namespaces)%2 == 0,
+				// What others pull already would be waited for; of its own content, each pulls.
+				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+			},
+		})
+	}
+}
+
+// A tenant can have many lanes: one registry, with and without plain HTTP, is
 // two. A namespace has one share of the workers.
 func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 	s := newScene(t)
@@ -78,16 +93,7 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
 	s.beside = []string{tenant}
 	s.start()
-	for i := range 8 {
-		s.create(&v1alpha1.ArtifactRepository{
-			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: fmt.Sprintf("app-%d", i)},
-			Spec: v1alpha1.ArtifactRepositorySpec{
-				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
-				// What others pull already would be waited for; of its own content, each pulls.
-				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
-			},
-		})
-	}
+	s.pullsFrom(hostile, 8, tenant)
 	NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
 
 	s.publishes("app", "1.0.0")
@@ -103,15 +109,7 @@ func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
 		s.beside = append(s.beside, s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled}))
 	}
 	s.start()
-	for i := range 16 {
-		s.create(&v1alpha1.ArtifactRepository{
-			ObjectMeta: metav1.ObjectMeta{Namespace: s.beside[i%2], Name: fmt.Sprintf("app-%d", i)},
-			Spec: v1alpha1.ArtifactRepositorySpec{
-				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%4 < 2,
-				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
-			},
-		})
-	}
+	s.pullsFrom(hostile, 16, s.beside...)
 	for range 3 {
 		NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
 	}
@@ -129,15 +127,7 @@ func TestPullsThatTrickleKeepNoVerifiedSourceFromBeingPublished(t *testing.T) {
 	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
 	s.beside = []string{tenant}
 	s.start()
-	for i := range 8 {
-		s.create(&v1alpha1.ArtifactRepository{
-			ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: fmt.Sprintf("app-%d", i)},
-			Spec: v1alpha1.ArtifactRepositorySpec{
-				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
-				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
-			},
-		})
-	}
+	s.pullsFrom(hostile, 8, tenant)
 	for range 2 {
 		NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
 	}

@@ -179,7 +179,7 @@ func TestAProcessThatTheAPIServerKnowsAgainGoesOn(t *testing.T) {
 	})
 }
 
-// lines keeps what is logged.
+// lines keeps the lines of a log.
 type lines struct{ said []string }
 
 func (l *lines) add(_, line string) { l.said = append(l.said, line) }

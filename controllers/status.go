@@ -358,7 +358,7 @@ func markProgress(obj *v1alpha1.ArtifactRepository, revision string) {
 	}
 }
 
-// publishedMessage says what is published, since when, and what else a person on call
+// publishedMessage tells the published revision, since when, and all else that a person on call
 // should know. The image stands in status.latestRef: with it, kubectl get would be wider
 // than a screen.
 func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {

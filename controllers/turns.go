@@ -23,7 +23,7 @@ import (
 
 // newQueue returns the queue of a controller, in which namespaces take turns. The queue
 // of the library has priorities instead: objects that were there at the start come last,
-// so that a tenant who keeps the workers busy could keep them waiting for ever.
+// so that a tenant with busy sources could keep them waiting for ever.
 func newQueue(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
 	inTurn := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[ctrl.Request]{Name: name, Queue: &turns{}})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[ctrl.Request]{

@@ -205,7 +205,7 @@ func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, arou
 	return d
 }
 
-// ownDemands reads what spec.verify asks. The work, which takes requests to the API server
+// ownDemands reads the demands of spec.verify. The work, which takes requests to the API server
 // each time, counts against the namespace.
 func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1alpha1.ArtifactRepository) (d demands) {
 	if obj.Spec.Verify == nil {
@@ -220,7 +220,7 @@ func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1al
 	return r.readOwnDemands(ctx, obj)
 }
 
-// readOwnDemands reads what spec.verify asks, in a place of the namespace that is taken
+// readOwnDemands reads the demands of spec.verify, in a place of the namespace that is taken
 // already.
 func (r *ArtifactRepositoryReconciler) readOwnDemands(ctx context.Context, obj *v1alpha1.ArtifactRepository) (d demands) {
 	if obj.Spec.Verify == nil {

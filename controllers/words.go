@@ -35,7 +35,7 @@ import (
 // another one at each attempt.
 var localAddress = regexp.MustCompile(`(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|\d+\.\d+\.\d+\.\d+):\d+->`)
 
-// steady returns the message of a failure without what differs between two attempts
+// steady returns the message of a failure without the parts that differ between two attempts
 // that fail for one cause. Where only ids, times and addresses differ from the message
 // that an object has already, that one stays: a condition that says nothing new is not
 // written. A word that holds one of the subjects is never one of these.
@@ -64,7 +64,7 @@ func wordsOf(message string) []string {
 	return strings.FieldsFunc(message, func(r rune) bool { return strings.ContainsRune(" \t\"'`(){}[]<>,;=\\", r) })
 }
 
-// isID matches what a server may name one request by.
+// isID matches a name that a server may give to one request.
 var isID = regexp.MustCompile(`^[0-9A-Za-z_-]{8,}$`)
 
 // isVarying tells whether a word is an id, a time, a duration or an address.

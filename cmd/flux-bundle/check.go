@@ -436,7 +436,7 @@ func (c *check) kustomizations() ([]kustomization, error) {
 		}
 		all = append(all, k)
 	}
-	// A file of that name is a kustomization for all who do not name the file itself.
+	// A file of that name is a kustomization for everybody but those that name the file itself.
 	for _, k := range others {
 		if !named[k.file] {
 			return nil, c.explain(k, k.unfit)

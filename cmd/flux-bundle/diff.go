@@ -508,7 +508,7 @@ const (
 )
 
 // diff shows what passed isText: for a terminal the few characters are escaped
-// that would make it show something else than what stands there. A CI service may be
+// that would make it show something else than the text. A CI service may be
 // behind the terminal.
 func (p paint) diff(text string) string {
 	if !p.terminal {

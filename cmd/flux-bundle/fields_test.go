@@ -32,7 +32,7 @@ import (
 )
 
 // fieldOfSpec is a field of an ArtifactRepository in a message. The path of a
-// Kustomization is none.
+// Kustomization is no such field.
 var fieldOfSpec = regexp.MustCompile(`\bspec\.[a-zA-Z.]+|ImageRepository`)
 
 func TestAdviceNamesFlagsOfTheCommand(t *testing.T) {

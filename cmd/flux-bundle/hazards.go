@@ -169,7 +169,7 @@ var shortcut = regexp.MustCompile(`\.(lnk|url|scf|library-ms|search-ms|searchcon
 var pipelineFile = regexp.MustCompile(`^((azure-pipelines|buildspec|cloudbuild)[-._].*\.(ya?ml|json)|jenkinsfile[-._].*|.*[-._]jenkinsfile|.*\.gocd\.(ya?ml|json))$`)
 
 // isHidden tells whether a canonical name is one that settings of programs have by custom,
-// other than names that only say what is left out or kept.
+// other than names that only leave out or keep.
 func isHidden(name string) bool {
 	switch name {
 	case ".gitignore", ".gitkeep", ".keep", ".sourceignore", ".helmignore", ".krmignore", ".dockerignore", ".editorconfig", ".imgpkg":
@@ -318,7 +318,7 @@ func (t *tree) checkRepositories(ctx context.Context, target *os.Root) error {
 		ours[canonicalPath(name)] = true
 		folders[path.Dir(name)] = true
 	}
-	// Outermost first: what is not there has nothing in it.
+	// Outermost first: a missing folder has nothing in it.
 	there := map[string]bool{".": true}
 	for _, folder := range slices.Sorted(maps.Keys(folders)) {
 		if err := ctx.Err(); err != nil {

@@ -218,7 +218,7 @@ func TestNothingHidesAChange(t *testing.T) {
 }
 
 // TestAFolderThatChangesMeanwhileIsNoCommit has the folder as it was committed again
-// before what was packed is compared with the commit.
+// before the packed files are compared with the commit.
 func TestAFolderThatChangesMeanwhileIsNoCommit(t *testing.T) {
 	const file, rules = "app/more.yaml", ".sourceignore"
 	for name, packed := range map[string]func(t *testing.T, dir string){

@@ -169,7 +169,7 @@ func (f newFile) write(folder *os.Root) (name string, err error) {
 	return name, nil
 }
 
-// claim gives what was written the name of the file, which must not be taken. A file
+// claim gives the written file its name, which must not be taken. A file
 // system without links cannot tell by itself whether it is.
 func (f newFile) claim(folder *os.Root, written string) error {
 	if folder.Link(written, f.name()) == nil {

@@ -39,12 +39,12 @@ const (
 	credsVariable = "FLUX_BUNDLE_CREDS" //nolint:gosec // a name, and no credentials
 	// fromInput is the value of --creds that means standard input.
 	fromInput = "-"
-	// maxCredsBytes bounds what is read of standard input.
+	// maxCredsBytes bounds the bytes that are read of standard input.
 	maxCredsBytes = 64 << 10
 )
 
-// login is what is given to log in to one registry, in the place of what this machine
-// has. The zero value is nothing.
+// login is a login that was given for one registry, in place of those that this machine
+// has. The zero value is no login.
 type login struct {
 	auth authn.Authenticator
 	// registry is the first one that was named: no other gets the credentials.

@@ -83,7 +83,7 @@ func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key,
 	return key, nil
 }
 
-// refusedElsewhere says who refuses what a key signs; empty: nobody that is known.
+// refusedElsewhere names the programs that refuse the signatures of a key; empty: no known program.
 func refusedElsewhere(key *sign.Key) string {
 	const better = "sign with a key on P-256, as flux bundle generate-key-pair makes it"
 	if key.Hash() == crypto.SHA256 {

@@ -111,7 +111,7 @@ func isHarmless(body []byte) bool {
 	return bytes.IndexFunc(body, func(r rune) bool { return r != '\n' && !isPlain(r) || commands.completedBy(r) }) < 0
 }
 
-// maxYAMLBytes bounds what is given to the encoder of YAML, which takes some hundred
+// maxYAMLBytes bounds the input of the encoder of YAML, which takes some hundred
 // bytes of memory for each.
 const maxYAMLBytes = 4 << 20
 

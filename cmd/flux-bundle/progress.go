@@ -136,7 +136,7 @@ func (c *count) Write(part []byte) (int, error) {
 	return len(part), nil
 }
 
-// end ends the bar or the lines and says what became of the transfer.
+// end ends the bar or the lines and tells the result of the transfer.
 func (p *progress) end(err error) {
 	if p.endLines != nil {
 		p.endLines()

@@ -75,7 +75,7 @@ func newPull(a *app) *cobra.Command {
 			if dir == "" {
 				return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
 			}
-			// The system would follow a link before ".." leads up from what is behind it.
+			// The system would follow a link before ".." leads up from its target.
 			dir = filepath.Clean(dir)
 			if !demand.follow {
 				if _, err := refuseStrange(dir); err != nil {

@@ -307,7 +307,7 @@ func (p *push) references() ([]name.Tag, error) {
 	return tags, nil
 }
 
-// annotate returns the annotations of what was packed: from its repository, then those
+// annotate returns the annotations of the artifact: from its repository, then those
 // that are given, the more specific last.
 func (p *push) annotate(ctx context.Context, from *local, packed *format.Packed, given map[string]string) (map[string]string, error) {
 	known, err := gather(ctx, from, packed)
@@ -404,7 +404,7 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 	return packed, v.validate(ctx, packed.Path)
 }
 
-// doubt tells what was hardly meant. With --strict, it is an error.
+// doubt tells of a likely mistake. With --strict, it is an error.
 func (p *push) doubt(ctx context.Context, packed *format.Packed) error {
 	var doubts []string
 	if n := len(packed.Unkept); n > 0 {

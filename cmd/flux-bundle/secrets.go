@@ -114,7 +114,7 @@ var (
 // encrypted begins the values that SOPS has encrypted.
 const encrypted = "ENC["
 
-// secretIn says what is secret in a file; empty: nothing that is known.
+// secretIn names the secret in a file; empty: no known one.
 func secretIn(name string, body []byte) string {
 	base := strings.ToLower(path.Base(name))
 	isEncrypted := bytes.Contains(body, []byte(encrypted))
@@ -156,10 +156,10 @@ func isEnvironment(base string) bool {
 }
 
 // maxObjectBytes is the size of the largest document that is searched: etcd takes no
-// larger object. What a parser makes of a document is a hundred times as large.
+// larger object. A parsed document takes a hundred times as much memory.
 const maxObjectBytes = 3 << 19
 
-// secretObject says what is secret in documents of YAML or JSON. What cannot be
+// secretObject names the secret in documents of YAML or JSON. What cannot be
 // parsed is for the check to say.
 func secretObject(body []byte) string {
 	for object := range objectsOf(body, "Secret", "secretGenerator") {
@@ -191,7 +191,7 @@ func objectsOf(body []byte, words ...string) iter.Seq[*yaml.Node] {
 	}
 }
 
-// secretFields says what is secret in an object or in the objects of a list.
+// secretFields names the secret in an object or in the objects of a list.
 func secretFields(object *yaml.Node) string {
 	fields := fieldsOf(object)
 	if items := fields["items"]; items != nil {
@@ -237,7 +237,7 @@ func generatorsOf(object *yaml.Node, of generated) []*yaml.Node {
 	return nil
 }
 
-// input is what generators make of a file.
+// input is a file that generators read.
 type input struct {
 	// variables of a secretGenerator are in it, one on each line.
 	variables bool
@@ -294,7 +294,7 @@ func (g generatorInputs) at(name, file string) *input {
 	return cmp.Or(g[path.Join(path.Dir(name), file)], &input{})
 }
 
-// secretIn says what is secret in the input of a generator; empty: nothing that is known.
+// secretIn names the secret in the input of a generator; empty: no known one.
 func (g generatorInputs) secretIn(name string, body []byte) string {
 	i := g.at(".", name)
 	switch {

@@ -247,7 +247,7 @@ func (s *stage) plan(ctx context.Context, t *tree) (*plan, error) {
 // permissions in the stage, from where they are moved as they are.
 func (s *stage) missing(ctx context.Context, t *tree) (map[string]bool, error) {
 	missing := map[string]bool{}
-	// Outermost first: what is no folder has none in it.
+	// Outermost first: a file has no folder in it.
 	for _, folder := range slices.Sorted(maps.Keys(t.folders)) {
 		if err := ctx.Err(); err != nil {
 			return nil, err

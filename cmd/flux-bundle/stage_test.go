@@ -212,7 +212,7 @@ func TestANewFolderIsMovedAsAWhole(t *testing.T) {
 	g.Expect(treeOf(t, filepath.Join(dir, "a"))).To(HaveLen(50))
 }
 
-// TestTheWorkOfAPullEndsWithItsTime ends what a pull does for each path of an artifact.
+// TestTheWorkOfAPullEndsWithItsTime ends the work of a pull for each path of an artifact.
 func TestTheWorkOfAPullEndsWithItsTime(t *testing.T) {
 	g := NewWithT(t)
 	s, err := newStage(folder(t, map[string]string{"mine.yaml": "mine"}))

@@ -150,7 +150,7 @@ func (u *upload) open(ctx context.Context, repository name.Repository, tags []na
 	return d, d.restart(ctx)
 }
 
-// restart forgets what went wrong before.
+// restart forgets an earlier failure.
 func (d *destination) restart(ctx context.Context) (err error) {
 	d.pusher, err = remote.NewPusher(append(d.options, remote.WithContext(ctx))...)
 	return err
@@ -208,7 +208,7 @@ func (d *destination) recoded(ctx context.Context, found v1.Hash, body []byte) b
 	return json.Unmarshal(m.Body, &theirs) == nil && json.Unmarshal(body, &ours) == nil && reflect.DeepEqual(theirs, ours)
 }
 
-// unprevented says what lets another push move a tag.
+// unprevented says why another push can move a tag.
 func (u *upload) unprevented() string {
 	if u.immutable {
 		return "--immutable cannot prevent"

@@ -35,7 +35,7 @@ type validation struct {
 	shown string
 	// remoteBases lets kustomize fetch over the network.
 	remoteBases bool
-	// strict refuses a check that the kernel does not confine, and what it cannot build.
+	// strict refuses a check that the kernel does not confine, and a kustomization that it cannot build.
 	strict bool
 }
 
@@ -123,7 +123,7 @@ func (v *validation) whyMissing(name string) string {
 	if !filepath.IsLocal(filepath.FromSlash(name)) {
 		return "is outside of the folder that is pushed, where nobody who deploys it can read it"
 	}
-	// A link in the folder must not let its author learn what else this machine has.
+	// A link in the folder must not let its author learn of other files of this machine.
 	root, err := os.OpenRoot(v.shown)
 	if err != nil {
 		return "is not there"

@@ -40,7 +40,7 @@ const (
 	maxLabelKey   = maxName + 1 + 63
 	maxLabelValue = 63
 	maxMediaType  = 127 + 1 + 127
-	// What a label can have: any other key or value makes a selector that no program can read.
+	// The keys and values that a label can have: any other one makes a selector that no program can read.
 	labelKey   = `^([a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`
 	labelValue = `^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$`
 	maxPattern = 1024

@@ -38,7 +38,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// maxContents bounds the index of what was converted. An entry is a few hundred
+// maxContents bounds the index of converted contents. An entry is a few hundred
 // bytes, and up to 30 KiB for an index with many annotations and a hundred layers;
 // one that fell out costs another pull.
 const maxContents = 2000

@@ -75,7 +75,7 @@ func fitting(annotations map[string]string, keys, bytes int) map[string]string {
 	return fit
 }
 
-// compareKeys sorts annotations by what they are worth to readers.
+// compareKeys sorts annotations by their worth to readers.
 func compareKeys(a, b string) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }

@@ -122,7 +122,7 @@ func (r References) isLent() bool { return r.isCloud() && r.ServiceAccountName =
 func (r References) namesCloud() bool { return r.Provider != "" && r.Provider != "generic" }
 
 // maxName is the length of the longest name of an object. The schema of an
-// ImageRepository does not limit the names in it, and what is kept for a registry is kept
+// ImageRepository does not limit the names in it, and the state of a registry is kept
 // by these names.
 const maxName = 253
 

@@ -82,7 +82,7 @@ type Content struct {
 	// anything else. helm-controller refuses a revision whose tag is another
 	// version.
 	ChartVersion string
-	// Annotations of the manifest that was read, and what it leaves unsaid, of the
+	// Annotations of the manifest that was read, and for keys that it lacks, of the
 	// index that lists it.
 	Annotations map[string]string
 }

@@ -206,7 +206,7 @@ func describe(children []child) string {
 type lister struct {
 	in       Input
 	children []child
-	// seen is what was read, so that nothing counts twice.
+	// seen are the digests that were read, so that nothing counts twice.
 	seen map[listing]bool
 	// depth of the index that is read, read the number of manifests that were.
 	depth, read int

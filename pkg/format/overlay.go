@@ -118,7 +118,7 @@ func (o *overlay) whiteOut(e entry, folder, hidden string) error {
 	return nil
 }
 
-// hide removes what lower layers have of an item, if there is one.
+// hide removes an item of lower layers, if there is one.
 func (o *overlay) hide(i *item) {
 	switch {
 	case i == nil:
@@ -129,7 +129,7 @@ func (o *overlay) hide(i *item) {
 	}
 }
 
-// empty removes what lower layers have in a folder, if there is one. Once for each
+// empty removes the items of lower layers in a folder, if there is one. Once for each
 // layer is enough, and keeps many whiteouts of a large folder cheap.
 func (o *overlay) empty(i *item) {
 	if i == nil || i.emptied == o.layer {

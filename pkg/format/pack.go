@@ -184,7 +184,7 @@ func IsPattern(line string) bool {
 
 // hasUnseen tells whether a line of a .sourceignore file has a character that nobody
 // sees, but for the spaces at its end that Git drops. Names with such a character are
-// rare, so the line hardly matches what it seems to.
+// rare, so the line hardly matches as it seems to.
 func hasUnseen(line string) bool {
 	isUnseen := func(r rune) bool { return !unicode.IsGraphic(r) }
 	last, _ := utf8.DecodeLastRuneInString(strings.TrimRight(line, " "))
@@ -210,7 +210,7 @@ func PatternFlaw(name, text string) string {
 }
 
 // checkPatterns refuses a .sourceignore file with a line that is no pattern, or does not
-// match what it seems to.
+// match as it seems to.
 func checkPatterns(name string, body []byte) error {
 	if flaw := PatternFlaw(fault.Quote(name), string(body)); flaw != "" {
 		return invalid("%s", flaw)

@@ -107,7 +107,7 @@ func allContent(matches func(v1.Descriptor) bool) func(*Manifest) bool {
 }
 
 // content returns the layers but for signatures, attestations and SBOMs, which some
-// vendors ship as a layer beside what they describe.
+// vendors ship as a layer beside their subject.
 func (m *Manifest) content() []v1.Descriptor {
 	return slices.DeleteFunc(slices.Clone(m.Layers), func(l v1.Descriptor) bool { return isReferrerType(string(l.MediaType)) })
 }
@@ -131,7 +131,7 @@ func hasKey(values map[string]string, prefix string) bool {
 
 func isTitled(l v1.Descriptor) bool { return l.Annotations[titleAnnotation] != "" }
 
-// isReferrer matches what is stored beside an image to describe it, by its type or
+// isReferrer matches an artifact that is stored beside an image to describe it, by its type or
 // because it has no other content.
 func isReferrer(m *Manifest) bool {
 	return isReferrerType(m.ArtifactType) || isReferrerType(string(m.Config.MediaType)) || len(m.Layers) > 0 && len(m.content()) == 0

@@ -169,7 +169,7 @@ func (t *tree) drop(ignored func(n *node) bool) (files, dropped int) {
 	return files, dropped
 }
 
-// kept returns what is to be archived, sorted by path.
+// kept returns the items to archive, sorted by path.
 func (t *tree) kept() []*node {
 	var nodes []*node
 	for _, n := range t.nodes {

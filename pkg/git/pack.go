@@ -91,7 +91,7 @@ func (r *Repository) closePacks() {
 	r.packs = nil
 }
 
-// openPacks opens the indexes of all packs, or of none.
+// openPacks opens the indexes of all packs, or fails.
 func (r *Repository) openPacks() (err error) {
 	if r.listed {
 		return nil

@@ -39,11 +39,11 @@ const maxProgram, maxRanges = 1100, 3000
 const maxClasses, maxFolded = 16, 2
 
 var (
-	// classes matches what begins the name of a class of Unicode.
+	// classes matches the start of the name of a class of Unicode.
 	classes = regexp.MustCompile(`\\[pP]`)
 	// folds matches a flag that asks for either case of a letter.
 	folds = regexp.MustCompile(`\(\?[imsU-]*i`)
-	// far matches a character beyond ASCII, and what begins the number of one.
+	// far matches a character beyond ASCII, and the start of the number of one.
 	far = regexp.MustCompile(`[^\x00-\x7f]|\\x\{`)
 )
 

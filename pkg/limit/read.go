@@ -42,7 +42,7 @@ func ReadAll(from io.Reader, most int64) ([]byte, error) {
 // Open opens a file below a folder, and nothing that could hold up its reader: a pipe
 // that a stranger puts in its place is opened without a wait, and refused.
 //
-// Errors: those of opening it, and one for what is no regular file.
+// Errors: those of opening it, and one for anything but a regular file.
 func Open(root *os.Root, name string) (*os.File, error) {
 	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -59,7 +59,7 @@ func Open(root *os.Root, name string) (*os.File, error) {
 }
 
 // FS returns the files below a folder. A pipe that a stranger puts in the place of a
-// file or folder holds up nobody who opens it, unlike with the FS of the root itself.
+// file or folder holds up no reader, unlike with the FS of the root itself.
 func FS(root *os.Root) fs.FS { return files{root} }
 
 type files struct{ root *os.Root }

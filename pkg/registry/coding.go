@@ -65,7 +65,7 @@ func decoder(body io.Reader) (io.ReadCloser, error) {
 }
 
 // uncoded returns a body as it is meant, decoded within most bytes if need be. The
-// digest is the one that the bytes must have; the zero hash if there is none.
+// digest is the one that the bytes must have; the zero hash if there is no such digest.
 func uncoded(body []byte, digest v1.Hash, most int64) []byte {
 	if digest != (v1.Hash{}) && has(body, digest) {
 		return body

@@ -41,7 +41,7 @@ func zipped(t *testing.T, text []byte) []byte {
 }
 
 // TestTheDigestDecidesWhetherAnAnswerIsDecoded serves manifests and blobs through
-// proxies that compress, and from storage that labels what is compressed already.
+// proxies that compress, and from storage that labels bytes that were compressed before.
 func TestTheDigestDecidesWhetherAnAnswerIsDecoded(t *testing.T) {
 	manifest := []byte(`{"schemaVersion":2,"manifests":[]}`)
 	for name, c := range map[string]struct {

@@ -70,7 +70,7 @@ func newAnswerError(answer *http.Response, now time.Time) *answerError {
 	}
 }
 
-// secretOf returns what a request was authorised by, without its scheme.
+// secretOf returns the credentials of a request, without their scheme.
 func secretOf(request *http.Request) string {
 	_, secret, _ := strings.Cut(request.Header.Get("Authorization"), " ")
 	return secret
@@ -174,7 +174,7 @@ func spellings(secrets []string) (all []string) {
 	return all
 }
 
-// ellipsis is what stands for the rest of a text that was cut.
+// ellipsis stands for the rest of a text that was cut.
 const ellipsis = "..."
 
 // unpart removes from a message, which is short, what is known to be secret, and what
@@ -277,7 +277,7 @@ func (r *Repository) Clean(words string, request *http.Request) string {
 	return clean(words, append(r.secrets(), secretOf(request))...)
 }
 
-// secrets are what an answer may repeat of what was sent.
+// secrets are the parts of a request that an answer must not repeat.
 func (r *Repository) secrets() []string { return r.session.secrets(r.scope) }
 
 // explain says what is wrong and, where that is known, what helps. A registry that

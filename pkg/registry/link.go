@@ -53,7 +53,7 @@ type link struct {
 	plain     plainHTTP
 	transport *http.Transport
 	dialer    *dialer
-	// secure is set once the registry has answered by HTTPS, whatever it said.
+	// secure is set once the registry has given any answer by HTTPS.
 	secure atomic.Bool
 	// proxySecret is the password of the proxy, to keep it out of errors.
 	proxySecret string

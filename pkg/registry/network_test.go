@@ -358,7 +358,7 @@ func TestPlainHTTPByAProxyThatDoesNotTunnel(t *testing.T) {
 
 // TestARegistryThatSpokeHTTPSIsNotAskedInClear holds that the password of a
 // registry does not go out in clear once somebody keeps its TLS from being reached,
-// whatever it answered before.
+// after any answer by HTTPS.
 func TestARegistryThatSpokeHTTPSIsNotAskedInClear(t *testing.T) {
 	for name, answer := range map[string]func(*server){
 		"an image":   func(secure *server) { secure.demandBasic("user", password) },

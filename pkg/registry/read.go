@@ -44,7 +44,7 @@ type reply struct {
 	code   int
 	header http.Header
 	body   []byte
-	// cut is the end of a body that is longer than what is read; nil for all others.
+	// cut is the end of a body that is longer than its limit; nil for all others.
 	cut error
 }
 

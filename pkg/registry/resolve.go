@@ -165,7 +165,7 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 }
 
 // byHead resolves a tag by HEAD. It finds nothing, without an error, when the
-// registry does not say what is needed that way; useless tells that it says HEAD
+// registry does not name the needed right that way; useless tells that it says HEAD
 // is not supported.
 func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, useless bool, err error) {
 	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
@@ -373,7 +373,7 @@ func isManifest(body []byte) bool {
 		(manifest.MediaType != "" || manifest.SchemaVersion != 0 || bool(manifest.Manifests) || bool(manifest.Layers))
 }
 
-// shape is what tells kinds of manifests apart.
+// shape has the fields that tell kinds of manifests apart.
 type shape struct {
 	MediaType     types.MediaType `json:"mediaType"`
 	SchemaVersion int             `json:"schemaVersion"`

@@ -165,7 +165,7 @@ func (s *session) config(ctx context.Context, auth authn.Authenticator) (*authn.
 	return config, nil
 }
 
-// secrets are what an answer may repeat of what was sent.
+// secrets are the parts of a request that an answer must not repeat.
 func (s *session) secrets(scope string) []string {
 	t, _ := s.tokens.get(scope)
 	s.mu.Lock()

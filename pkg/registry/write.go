@@ -65,7 +65,7 @@ func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// short is a body that clients may keep in memory, whatever size its sender announced.
+// short is a body that clients may keep in memory, of any size that its sender announced.
 type short struct {
 	io.ReadCloser
 	left int64

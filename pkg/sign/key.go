@@ -129,7 +129,7 @@ func newKey(signer signature.SignerVerifier) (*Key, error) {
 }
 
 // Hash returns the hash that the key signs. cosign and source-controller verify
-// with SHA-256, whatever the key.
+// with SHA-256, for any key.
 func (k *Key) Hash() crypto.Hash { return k.algorithm.GetHashType() }
 
 // PublicKey returns the public key in PEM format, as cosign.pub holds it.

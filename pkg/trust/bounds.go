@@ -47,7 +47,7 @@ const (
 	maxEntryValues = 100
 	// maxCheckpoint bounds the checkpoint of a log that comes with an entry, in bytes:
 	// one with the signatures of 50 witnesses stays below. A checkpoint is public, and
-	// whoever repeats its good signature has each of them verified.
+	// an attacker who repeats its good signature has each of them verified.
 	maxCheckpoint = 16 << 10
 	// maxCertificates bounds the certificates that come with one signature, and
 	// maxCertificateBytes their size together.

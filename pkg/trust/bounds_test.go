@@ -169,7 +169,7 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 }
 
 // TestSignaturesAreBoundedTogether has signatures of which each is within the limits.
-// Those that are read hide none that is good, and the rest is not read.
+// Those that are read hide no good one, and the rest is not read.
 func TestSignaturesAreBoundedTogether(t *testing.T) {
 	const count = 30
 	s := serve(t, true)

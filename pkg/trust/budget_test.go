@@ -61,7 +61,7 @@ func (s *server) spent(i *image) []string {
 
 // TestAVerificationCostsItsSignatures holds that to verify an image costs the
 // requests for its signatures and no others: the login is that of the image. Before an
-// image is rejected, what is not there is asked for once more.
+// image is rejected, each missing place is asked for once more.
 func TestAVerificationCostsItsSignatures(t *testing.T) {
 	const tag, legacy = "GET manifests/tag", "GET manifests/tag.sig"
 	bundle := []string{"GET manifests", "GET blobs"}

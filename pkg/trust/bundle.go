@@ -68,8 +68,8 @@ type sigstoreBundle struct {
 	envelope *bundle.Envelope // nil when the bundle holds no statement
 }
 
-// parseBundle reads the bytes of a bundle, and adds to work what that and its
-// verification cost.
+// parseBundle reads the bytes of a bundle, and adds to work the cost of both the
+// reading and the verification.
 func parseBundle(body []byte, where Format, work *int) (*sigstoreBundle, error) {
 	body, err := unpacked(body)
 	*work += workOf(body)

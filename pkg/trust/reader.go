@@ -144,7 +144,7 @@ func (r *reader) get(ctx context.Context, a ask) (page, error) {
 	return page{body: body, mediaType: mediaType, next: next, more: more}, failed
 }
 
-// sure is get for what the registry says is there: one answer to the contrary, which
+// sure is get for an object that the registry lists: one answer to the contrary, which
 // may come from a proxy or from one server of many, is not believed.
 func (r *reader) sure(ctx context.Context, a ask) (page, error) {
 	answer, err := r.get(ctx, a)
@@ -180,7 +180,7 @@ func nextPage(list string, header http.Header) (query string, more bool) {
 
 // referrers lists what the registry says refers to a digest (Distribution
 // Specification 1.1, "Listing Referrers"). The list is absent where the registry
-// keeps none. With an error comes what was listed before.
+// keeps no list. With an error comes the part that was listed before.
 func (r *reader) referrers(ctx context.Context, digest v1.Hash) (listing, error) {
 	doing := "list the referrers of " + digest.String()
 	listed := listing{name: "the list of referrers of " + digest.String()}

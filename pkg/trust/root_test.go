@@ -387,7 +387,7 @@ type nowhere struct{}
 
 func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("nowhere") }
 
-// breaking stands for code that panics over what a repository sends.
+// breaking stands for code that panics over an answer of a repository.
 type breaking struct{}
 
 func (breaking) RoundTrip(*http.Request) (*http.Response, error) { panic("breaking") }

@@ -37,16 +37,16 @@ import (
 const (
 	// maxSignatures bounds how many signatures of one kind are looked at.
 	maxSignatures = 50
-	// maxWork bounds what that costs, in bytes of JSON that are decoded, at some 25 ns
+	// maxWork bounds the cost of that, in bytes of JSON that are decoded, at some 25 ns
 	// each. Three signatures of the largest size stay below.
 	maxWork = 32 << 20
-	// valueWork is what a JSON value costs beyond its bytes, keyWork one key that
+	// valueWork is the cost of a JSON value beyond its bytes, keyWork one key that
 	// something is verified with, and envelopeWork a byte of an envelope of the Notary
 	// Project, which its library decodes several times.
 	valueWork, keyWork, envelopeWork = 50, 128 << 10, 4
 )
 
-// workOf is what it costs to decode a document: all but the first value of a list or
+// workOf is the cost to decode a document: all but the first value of a list or
 // an object follow a comma.
 func workOf(document []byte) int {
 	return len(document) + valueWork*bytes.Count(document, []byte(","))
@@ -56,7 +56,7 @@ const (
 	// legacyReferrerType is the artifactType of a legacy signature that cosign stores
 	// with --registry-referrers-mode=oci-1-1.
 	legacyReferrerType = "application/vnd.dev.cosign.artifact.sig.v1+json"
-	// legacyReferrer says what such a signature is.
+	// legacyReferrer describes such a signature.
 	legacyReferrer = "a legacy cosign signature that is stored as a referrer, which is not read: " +
 		"sign with cosign 3 or flux bundle, or without --registry-referrers-mode"
 )
@@ -228,7 +228,7 @@ func (s *search) referrers(ctx context.Context, listed []referrer, where Format)
 	}
 }
 
-// pass says what a referrer is that nobody reads, where a person may take it for the
+// pass names the kind of a referrer that is not read, where a person may take it for the
 // signature that is missing.
 func (s *search) pass(d referrer) {
 	if d.ArtifactType == legacyReferrerType {

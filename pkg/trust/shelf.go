@@ -30,7 +30,7 @@ type Shelf struct {
 	// Tag is the tag that the list is kept under. It is empty where the registry keeps
 	// the list by itself (Distribution Specification 1.1).
 	Tag string
-	// Index is what is under Tag: an image index, or a manifest of another kind. It is
+	// Index is the content under Tag: an image index, or a manifest of another kind. It is
 	// nil where there is nothing.
 	Index []byte
 
