@@ -25,6 +25,7 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr"
+	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -95,6 +96,16 @@ func (s *apiServer) run(ctx context.Context) (err error) {
 		return err
 	}
 	return s.connect(s.controlPlane.Kubeconfig())
+}
+
+// ownServer starts an API server with an empty etcd for one test.
+func ownServer(t *testing.T) *apiServer {
+	t.Helper()
+	g := NewWithT(t)
+	own := &apiServer{}
+	t.Cleanup(func() { g.Expect(own.controlPlane.Stop()).To(Succeed()) })
+	g.Expect(own.run(t.Context())).To(Succeed())
+	return own
 }
 
 func (s *apiServer) connect(kubeconfig string) (err error) {

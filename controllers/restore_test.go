@@ -17,9 +17,13 @@ limitations under the License.
 package controllers_test
 
 import (
+	"net/http"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,10 +35,24 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// A backup is restored without owner references, and with or without status. What was
-// generated is adopted, and what its maker no longer wants is withdrawn.
+// A backup is restored into a new API server with an empty etcd and with empty storage,
+// as Velero does it: without owner references, and with or without status, before the
+// controller starts or while it runs. What was generated is adopted and published again,
+// and what its maker no longer wants is withdrawn.
 func TestRestoreFromABackup(t *testing.T) {
-	for sentence, withStatus := range map[string]bool{"with status": true, "without status": false} {
+	t.Parallel()
+	fresh := ownServer(t)
+	for sentence, test := range map[string]struct {
+		status, running bool
+		// abandoned is to take the annotation away before the controller starts.
+		abandoned bool
+	}{
+		"with status":                            {status: true},
+		"without status":                         {},
+		"with status, the controller runs":       {status: true, running: true},
+		"without status, the controller runs":    {running: true},
+		"of a source that nobody asks for again": {status: true, abandoned: true},
+	} {
 		t.Run(sentence, func(t *testing.T) {
 			s := startScene(t)
 			s.publishes("annotated", "1.0.0")
@@ -43,18 +61,43 @@ func TestRestoreFromABackup(t *testing.T) {
 			s.eventually(func(g Gomega) { get[imagev1.ImagePolicy](g, s, "own") })
 			s.picks("own", imagev1.ImageRef{Tag: "1.0.0"})
 			s.waitPublished("own", "1.0.0@")
+			// A restored object starts at generation 1, and its status may name a later one.
+			edit(s, "own", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Interval = &metav1.Duration{Duration: time.Hour} })
+			before := map[string]*sourcev1.ExternalArtifact{"own": s.waitPublished("own", "1.0.0@"), "annotated": s.external("annotated")}
 			s.stop()
 
-			s.restore(withStatus)
-			s.storage = t.TempDir() // a backup has no artifacts
-			s.start()
-			if !withStatus {
+			saved := s.backup()
+			s.moveTo(fresh)
+			if test.running {
+				s.start()
+			}
+			s.restore(saved, test.status)
+			if test.abandoned {
+				edit(s, "annotated", func(obj *imagev1.ImagePolicy) { obj.Annotations = nil })
+			}
+			if !test.running {
+				s.start()
+			}
+			if !test.status || test.running {
 				s.picks("annotated", imagev1.ImageRef{Tag: "1.0.0"})
 				s.picks("own", imagev1.ImageRef{Tag: "1.0.0"})
 			}
+			if test.abandoned {
+				s.eventually(gone[v1alpha1.ArtifactRepository](s, "annotated"))
+				return
+			}
 
-			s.waitPublished("annotated", "1.0.0@")
-			s.waitPublished("own", "1.0.0@")
+			for name, was := range before {
+				is := s.waitPublished(name, was.Status.Artifact.Revision)
+				NewWithT(t).Expect(is.UID).NotTo(Equal(was.UID))
+				NewWithT(t).Expect(is.Status.Artifact.Digest).To(Equal(was.Status.Artifact.Digest))
+				NewWithT(t).Expect(is.Status.Artifact.URL).To(Equal(was.Status.Artifact.URL))
+				s.eventually(func(g Gomega) {
+					code, _ := s.fetch(is.Status.Artifact.URL)
+					g.Expect(code).To(Equal(http.StatusOK))
+				})
+				s.expectServed(is.Status.Artifact)
+			}
 			s.eventually(func(g Gomega) {
 				maker := get[v1alpha1.ArtifactRepository](g, s, "own")
 				g.Expect(metav1.IsControlledBy(get[imagev1.ImagePolicy](g, s, "own"), maker)).To(BeTrue())
@@ -70,40 +113,56 @@ func TestRestoreFromABackup(t *testing.T) {
 	}
 }
 
-// While the controller was away the annotation may go, too: nothing is adopted then.
-func TestARestoredSourceThatNobodyAsksForIsWithdrawn(t *testing.T) {
-	s := startScene(t)
-	s.publishes("app", "1.0.0")
-	s.stop()
-	s.restore(true)
-	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Annotations = nil })
-	s.start()
-	s.eventually(gone[v1alpha1.ArtifactRepository](s, "app"))
-}
-
-// restore deletes all objects of a scene and writes them again, as a backup has them.
-func (s *scene) restore(withStatus bool) {
+// backup returns all objects of a scene in the order in which Velero restores them.
+func (s *scene) backup() (saved []client.Object) {
 	s.Helper()
 	g := NewWithT(s)
 	for _, list := range []client.ObjectList{
-		&sourcev1.ExternalArtifactList{}, &v1alpha1.ArtifactRepositoryList{}, &imagev1.ImagePolicyList{}, &imagev1.ImageRepositoryList{},
+		&v1alpha1.ArtifactRepositoryList{}, &sourcev1.ExternalArtifactList{}, &imagev1.ImagePolicyList{}, &imagev1.ImageRepositoryList{},
 	} {
 		g.Expect(s.client.List(s.Context(), list, client.InNamespace(s.namespace))).To(Succeed())
 		g.Expect(apimeta.EachListItem(list, func(item runtime.Object) error {
-			saved := item.DeepCopyObject().(client.Object)
-			if err := s.client.Delete(s.Context(), item.(client.Object)); err != nil {
-				return err
-			}
-			saved.SetUID("")
-			saved.SetResourceVersion("")
-			saved.SetOwnerReferences(nil)
-			saved.SetManagedFields(nil)
-			restored := saved.DeepCopyObject().(client.Object)
-			if err := s.client.Create(s.Context(), restored); err != nil || !withStatus {
-				return err
-			}
-			saved.SetResourceVersion(restored.GetResourceVersion())
-			return s.client.Status().Update(s.Context(), saved)
+			saved = append(saved, item.DeepCopyObject().(client.Object))
+			return nil
 		})).To(Succeed())
+	}
+	return saved
+}
+
+// moveTo has a scene go on in another cluster that has its namespaces and nothing in
+// them. Its storage is empty: a backup has no artifacts.
+func (s *scene) moveTo(cluster *apiServer) {
+	s.Helper()
+	g := NewWithT(s)
+	for _, name := range []string{s.namespace, s.platform} {
+		namespace := &corev1.Namespace{}
+		g.Expect(s.client.Get(s.Context(), client.ObjectKey{Name: name}, namespace)).To(Succeed())
+		g.Expect(cluster.client.Create(s.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: namespace.Labels}})).To(Succeed())
+	}
+	s.server, s.client, s.storage = cluster, cluster.client, s.TempDir()
+}
+
+// restore writes objects as Velero does: it skips what the controller has made or
+// changed meanwhile.
+func (s *scene) restore(saved []client.Object, withStatus bool) {
+	s.Helper()
+	g := NewWithT(s)
+	for _, obj := range saved {
+		obj.SetUID("")
+		obj.SetResourceVersion("")
+		obj.SetOwnerReferences(nil)
+		obj.SetManagedFields(nil)
+		restored := obj.DeepCopyObject().(client.Object)
+		if err := s.client.Create(s.Context(), restored); err != nil {
+			g.Expect(apierrors.IsAlreadyExists(err)).To(BeTrue(), "%v", err)
+			continue
+		}
+		if !withStatus {
+			continue
+		}
+		obj.SetResourceVersion(restored.GetResourceVersion())
+		if err := s.client.Status().Update(s.Context(), obj); err != nil {
+			g.Expect(apierrors.IsConflict(err)).To(BeTrue(), "%v", err)
+		}
 	}
 }

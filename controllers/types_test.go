@@ -40,11 +40,7 @@ import (
 // of the other one.
 func TestTypesComeAndGo(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
-	own := &apiServer{}
-	t.Cleanup(func() { g.Expect(own.controlPlane.Stop()).To(Succeed()) })
-	g.Expect(own.run(t.Context())).To(Succeed())
-	s := newSceneOn(t, own)
+	s := newSceneOn(t, ownServer(t))
 	s.start()
 
 	s.publishes("app", "1.0.0")
