@@ -57,7 +57,7 @@ func TestAKeyPairIsMadeOnce(t *testing.T) {
 }
 
 // TestAKeyThatOthersRefuseIsWarnedOf signs with keys that cosign imports. What others
-// make of them is held in pkg/sign.
+// make of them is held in test/e2e.
 func TestAKeyThatOthersRefuseIsWarnedOf(t *testing.T) {
 	for kind, words := range map[string][]string{
 		"P-256":   nil,

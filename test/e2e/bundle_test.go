@@ -18,7 +18,15 @@ package e2e
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,6 +40,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/gomega"
+	cosignkeys "github.com/sigstore/cosign/v3/pkg/cosign"
 	ociremote "github.com/sigstore/cosign/v3/pkg/oci/remote"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
 	corev1 "k8s.io/api/core/v1"
@@ -273,6 +282,87 @@ func (s signedBundle) test(b *bundler, registry publish.Registry) {
 	b.Expect(b.flux("verify", changed+":1.0.0", "--key=cosign.pub")).To(ContainSubstring("signed by key cosign.pub "))
 	_, err = b.try("verify", changed+":1.0.0", "--key=other.pub")
 	b.Expect(err).To(MatchError(ContainSubstring("by another key than other.pub")))
+}
+
+// TestKeysThatOthersRefuse holds what the guide says of keys: with which this project
+// and source-controller accept what the command line signs, and which the cosign command
+// accepts without further flags.
+func TestKeysThatOthersRefuse(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t, v1alpha1.UseAsSourceEnabled)
+	binary := buildBundler(t)
+	for kind, key := range map[string]struct {
+		generate func() (crypto.Signer, error)
+		// flag has cosign verify accept the signature; empty: no flag does.
+		flag string
+		// accepted tells whether source-controller and cosign verify accept it as it is.
+		accepted bool
+	}{
+		"p-256":   {generate: onCurve(elliptic.P256()), accepted: true},
+		"rsa":     {generate: func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }, accepted: true},
+		"p-384":   {generate: onCurve(elliptic.P384()), flag: "--signature-digest-algorithm=sha384"},
+		"p-521":   {generate: onCurve(elliptic.P521()), flag: "--signature-digest-algorithm=sha512"},
+		"ed25519": {generate: func() (crypto.Signer, error) { _, key, err := ed25519.GenerateKey(rand.Reader); return key, err }},
+	} {
+		for format, sign := range map[string]func(*bundler, string) string{"bundle": (*bundler).pushSigned, "legacy": (*bundler).pushSignedLegacy} {
+			t.Run(kind+" "+format, func(t *testing.T) {
+				t.Parallel()
+				b := &bundler{tenant: &tenant{T: t, Gomega: NewWithT(t), namespace: n.namespace}, binary: binary, dir: t.TempDir()}
+				public := b.importKey(key.generate)
+				name := kind + "-" + format
+				b.secret(name, corev1.SecretTypeOpaque, map[string]string{"cosign.pub": string(public)})
+				b.write("1.0.0")
+				repository := b.ref(name)
+				digest := sign(b, repository)
+				b.demand(name, repository, signedBy(name))
+
+				cosign := newCosignCommand(b.tenant)
+				cosign.dir = b.dir
+				verify := func(flags ...string) error {
+					_, err := cosign.try(append([]string{"verify", "--key=cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry", repository + ":1.0.0"}, flags...)...)
+					return err
+				}
+				newFormat := fmt.Sprintf("--new-bundle-format=%t", format == "bundle")
+				if key.accepted {
+					b.accepts(name, "1.0.0@"+digest, "key cosign.pub (sha256:")
+					b.Expect(verify(newFormat)).To(Succeed())
+					return
+				}
+				b.Expect(verify(newFormat)).NotTo(Succeed())
+				if key.flag != "" {
+					b.Expect(verify(newFormat, key.flag)).To(Succeed())
+				}
+				b.published(name, "1.0.0@"+digest)
+				theirs := named(b.tenant, name, &sourcev1.OCIRepository{})
+				b.eventually(func(g Gomega) {
+					theirs = get(b.tenant, name, theirs)
+					g.Expect(conditions.GetReason(theirs, sourcev1.SourceVerifiedCondition)).To(Equal(sourcev1.VerificationError))
+				})
+				b.Expect(theirs.Status.Artifact).To(BeNil())
+			})
+		}
+	}
+}
+
+func onCurve(curve elliptic.Curve) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
+}
+
+// importKey writes a key in the form of cosign as cosign.key and cosign.pub, and
+// returns the public one.
+func (b *bundler) importKey(generate func() (crypto.Signer, error)) (public []byte) {
+	b.Helper()
+	private, err := generate()
+	b.Expect(err).NotTo(HaveOccurred())
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	b.Expect(err).NotTo(HaveOccurred())
+	path := filepath.Join(b.dir, "key.pem")
+	b.Expect(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)).To(Succeed())
+	pair, err := cosignkeys.ImportKeyPair(path, func(bool) ([]byte, error) { return []byte(bundlePassword), nil })
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(os.WriteFile(filepath.Join(b.dir, "cosign.key"), pair.PrivateBytes, 0o600)).To(Succeed())
+	b.Expect(os.WriteFile(filepath.Join(b.dir, "cosign.pub"), pair.PublicBytes, 0o600)).To(Succeed())
+	return pair.PublicBytes
 }
 
 func signedBy(secret string) *sourcev1.OCIRepositoryVerification {
