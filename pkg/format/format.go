@@ -142,6 +142,8 @@ func table() []row {
 		{what: "a container image", matches: isImage, needsConfig: true, reads: image{}, onlyPinned: true,
 			refusal: "its files are published where spec.format is Image; use one without a base image, or push the manifests with flux push artifact"},
 		{what: "an ORAS artifact", matches: isFiles, reads: files{}},
+		// Its layer tells, as it is enough for an OCIRepository.
+		{what: "a Flux artifact", matches: allContent(isFluxContent), reads: flux{}},
 	}
 }
 

@@ -129,6 +129,8 @@ func hasKey(values map[string]string, prefix string) bool {
 	return false
 }
 
+func isFluxContent(l v1.Descriptor) bool { return l.MediaType == fluxContent }
+
 func isTitled(l v1.Descriptor) bool { return l.Annotations[titleAnnotation] != "" }
 
 // isReferrer matches an artifact that is stored beside an image to describe it, by its type or

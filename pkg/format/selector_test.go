@@ -164,7 +164,7 @@ func TestASelectorOverridesTheDetectionAndNotThePin(t *testing.T) {
 		options  format.Options
 		format   string
 	}{
-		"what has no format":                {unknownManifest(flux), selecting("", "extract"), v1alpha1.FormatLayer},
+		"what has no format":                {unknownManifest(b.put(t, "application/vnd.example.deploy.tar+gzip", layerOf(t, good))), selecting("", "extract"), v1alpha1.FormatLayer},
 		"what is refused by its name":       {manifestOf("application/vnd.timoni.config.v1+json", flux), selecting("", "extract"), v1alpha1.FormatLayer},
 		"a Flux artifact of two layers":     {fluxManifest(flux, flux), selecting("", "extract"), v1alpha1.FormatFlux},
 		"a Flux artifact that is pinned":    {fluxManifest(flux), pinned(selecting(fluxContent, ""), v1alpha1.FormatFlux), v1alpha1.FormatFlux},

@@ -35,6 +35,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
+	"oras.land/oras-go/v2"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/publish"
@@ -215,7 +216,7 @@ func corpus(t *testing.T) map[string]oddity {
 	t.Helper()
 	all := map[string]oddity{}
 	for _, part := range []map[string]oddity{
-		dialects(t), entries(t), refusedEntries(t), endsOfArchives(t), streams(t), modes(t), ignoreFiles(t), ignoreOptions(t), layerTypes(t), manifests(t), indexes(t),
+		dialects(t), entries(t), refusedEntries(t), endsOfArchives(t), streams(t), modes(t), ignoreFiles(t), ignoreOptions(t), layerTypes(t), manifests(t), indexes(t), configs(t),
 	} {
 		maps.Copy(all, part)
 	}
@@ -570,5 +571,30 @@ func indexes(t *testing.T) map[string]oddity {
 			return []publish.Child{{Image: a, Platform: "linux/amd64"}, {Image: a, Platform: "linux/arm64"}}
 		}),
 		"an index of a platform in capitals": list(types.OCIImageIndex, func(a v1.Image) []publish.Child { return []publish.Child{{Image: a, Platform: "linux/amd64/v1"}} }),
+	}
+}
+
+// configs are Flux layers that ORAS pushes, under configs that are not those of Flux.
+func configs(t *testing.T) map[string]oddity {
+	t.Helper()
+	layer := compressed(t, tarOf(t, appFile(), item("logo.png", "b")))
+	push := func(version oras.PackManifestVersion, artifactType string) oddity {
+		return oddity{layer: layer, push: func(n *tenant, image string, _ v1.Image) {
+			n.Helper()
+			_, err := n.reference().ORAS(n.Context(), image, publish.Files{"deploy.tgz": string(layer)}, publish.Packing{
+				Version: version, ArtifactType: artifactType, Parts: []publish.Part{{Title: "deploy.tgz", MediaType: string(publish.FluxContent)}},
+			})
+			n.Expect(err).NotTo(HaveOccurred())
+		}}
+	}
+	chart := push(oras.PackManifestVersion1_0, "application/vnd.cncf.helm.config.v1+json")
+	chart.refused, chart.risk = v1alpha1.ReasonInvalidArtifact, "the Helm chart has no layer of type"
+	return map[string]oddity{
+		"a Flux layer under the empty config":       push(oras.PackManifestVersion1_1, ""),
+		"a Flux layer of an artifactType":           push(oras.PackManifestVersion1_1, "application/vnd.example.deploy.v1"),
+		"a Flux layer under a config of no type":    push(oras.PackManifestVersion1_0, "application/vnd.unknown.config.v1+json"),
+		"a Flux layer under a config of its own":    push(oras.PackManifestVersion1_0, "application/vnd.example.config.v1+json"),
+		"a Flux layer under the config of an image": push(oras.PackManifestVersion1_0, string(types.OCIConfigJSON)),
+		"a Flux layer under the config of a chart":  chart,
 	}
 }
