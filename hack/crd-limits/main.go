@@ -46,6 +46,12 @@ const (
 	maxPattern = 1024
 )
 
+// mustMatch demands a pattern of a string and says in words what to write: the API server answers a
+// keyword pattern with the expression alone.
+func mustMatch(pattern, message string) []any {
+	return []any{map[string]any{"rule": "self.matches('" + pattern + "')", "message": message}}
+}
+
 // limitsByFile returns, for each file, the limits by the path of a field: [] stands for the
 // items of a list, {} for the values of a map.
 func limitsByFile() map[string]map[string]limits {
@@ -59,15 +65,17 @@ func limitsByFile() map[string]map[string]limits {
 		"spec.policy.semver.range":     {"maxLength": maxPattern},
 		"spec.layerSelector.mediaType": {"maxLength": maxMediaType},
 	}
+	key := mustMatch(labelKey, "a key must be one that a label can have, such as stage or example.com/stage")
+	value := mustMatch(labelValue, "a value must be one that a label can have: at most 63 letters, digits and the characters . _ -, with a letter or a digit at both ends, such as prod")
 	policy := map[string]limits{
 		"spec.maxArtifactBytes":                              {"maxLength": 64},
 		"spec.namespaceSelector.matchLabels":                 {"maxProperties": 64},
-		"spec.namespaceSelector.matchLabels.{}":              {"maxLength": maxLabelValue, "pattern": labelValue},
+		"spec.namespaceSelector.matchLabels.{}":              {"maxLength": maxLabelValue, "x-kubernetes-validations": value},
 		"spec.namespaceSelector.matchExpressions":            {"maxItems": 64},
-		"spec.namespaceSelector.matchExpressions[].key":      {"maxLength": maxLabelKey, "pattern": labelKey},
+		"spec.namespaceSelector.matchExpressions[].key":      {"maxLength": maxLabelKey, "x-kubernetes-validations": key},
 		"spec.namespaceSelector.matchExpressions[].operator": {"maxLength": len("DoesNotExist")},
 		"spec.namespaceSelector.matchExpressions[].values":   {"maxItems": 100},
-		"spec.namespaceSelector.matchExpressions[].values[]": {"maxLength": maxLabelValue, "pattern": labelValue},
+		"spec.namespaceSelector.matchExpressions[].values[]": {"maxLength": maxLabelValue, "x-kubernetes-validations": value},
 	}
 	maps.Copy(repository, verification("spec.verify"))
 	maps.Copy(policy, verification("spec.authorities[].verify"))
