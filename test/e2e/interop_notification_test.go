@@ -133,7 +133,7 @@ func (n *tenant) startNotificationController(program string) (hooks string) {
 	}
 	events, hooks, metrics, health := addresses[0], addresses[1], addresses[2], addresses[3]
 	process, err := env.StartProgram(n.Context(), controlplane.Program{
-		Name: controlplane.NotificationController, Path: program,
+		Name: controlplane.NotificationController + "-" + n.namespace, Path: program, // a test may run twice on one control plane
 		Args: []string{
 			"--events-addr=" + events, "--receiverAddr=" + hooks, "--metrics-addr=" + metrics, "--health-addr=" + health,
 			"--log-encoding=console",
