@@ -132,13 +132,15 @@ func (b *Bridge) stands(ctx context.Context, r Request, out *Outcome) (bool, err
 
 // artifact describes stored bytes the way Flux's consumers read it.
 func (b *Bridge) artifact(stored store.Stored, out Outcome, annotations map[string]string) meta.Artifact {
+	// The API server stores whole seconds, and the record is compared with what it stores.
+	now := metav1.NewTime(b.now().Truncate(time.Second))
 	return meta.Artifact{
 		Path:           stored.Path,
 		URL:            stored.URL,
 		Digest:         stored.Digest,
 		Size:           &stored.Size,
 		Revision:       out.revision,
-		LastUpdateTime: metav1.NewTime(b.now()),
+		LastUpdateTime: now,
 		Metadata:       metadata(annotations, out),
 	}
 }
