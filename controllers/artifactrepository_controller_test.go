@@ -431,6 +431,21 @@ func TestAnIgnorePatternThatCannotBeReadIsNamed(t *testing.T) {
 	})
 }
 
+func TestAnIgnorePatternOfTheArtifactThatCannotBeReadIsNamed(t *testing.T) {
+	s := startScene(t)
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n", "deploy/.sourceignore": "*.md\ncharts/[a-\n", "deploy/app.yaml": "version: 1\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app", annotated)
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+
+	s.waitPublished("app", "1.0.0@")
+	for _, kind := range []string{v1alpha1.ArtifactRepositoryKind, sourcev1.ExternalArtifactKind} {
+		s.eventually(func(g Gomega) {
+			g.Expect(s.events(kind, "app")).To(haveEvent(v1alpha1.ReasonNewArtifact, `line 2 of "deploy/.sourceignore" is "charts/[a-", which is no pattern`))
+		})
+	}
+}
+
 func TestAnAnswerThatComesLateFindsItsObjectGone(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	started, ended := make(chan struct{}), make(chan struct{})

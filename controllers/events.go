@@ -145,6 +145,9 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		if a.made != nil && a.made.SkippedLinks > 0 {
 			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)
 		}
+		if a.made != nil && a.made.IgnoreFlaw != "" {
+			message += "; " + a.made.IgnoreFlaw + leavesOutLess
+		}
 		if by := latestPublication(obj).VerifiedBy; by != "" {
 			message += "; verified: " + by
 		}

@@ -358,6 +358,9 @@ func markProgress(obj *v1alpha1.ArtifactRepository, revision string) {
 	}
 }
 
+// leavesOutLess ends a message about a line of ignore rules.
+const leavesOutLess = "; it leaves out nothing, or less than it seems to"
+
 // publishedMessage tells the published revision, since when, and all else that a person on call
 // should know. The image stands in status.latestRef: with it, kubectl get would be wider
 // than a screen.
@@ -379,7 +382,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 	}
 	if ignore := obj.Spec.Ignore; ignore != nil {
 		if flaw := format.PatternFlaw("spec.ignore", *ignore); flaw != "" {
-			message += "; " + flaw + "; it leaves out nothing, or less than it seems to"
+			message += "; " + flaw + leavesOutLess
 		}
 	}
 	return message + unenforced(obj)

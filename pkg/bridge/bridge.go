@@ -84,7 +84,7 @@ func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
 		return out, err
 	}
 	out.Proof, out.Bytes = verified, content.bytes
-	out.Format, out.VerifiedBy, out.SkippedLinks = content.format, verified.By(), content.skippedLinks
+	out.Format, out.VerifiedBy, out.SkippedLinks, out.IgnoreFlaw = content.format, verified.By(), content.skippedLinks, content.ignoreFlaw
 	out.chartVersion = content.chartVersion
 	out.revision = revision(nameable(out.Image, out.chartVersion), r.Content)
 	annotations := parsed.Annotations

@@ -77,6 +77,8 @@ type content struct {
 	format       string
 	bytes        int64 // that were fetched
 	skippedLinks int
+	// ignoreFlaw is that of format.Content.
+	ignoreFlaw string
 	// chartVersion is that of format.Content.
 	chartVersion string
 	// annotations of the manifest that was chosen from an index; nil where there is no
@@ -203,6 +205,7 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 		format:       read.Format,
 		bytes:        blobs.bytes,
 		skippedLinks: read.SkippedLinks,
+		ignoreFlaw:   read.IgnoreFlaw,
 		chartVersion: read.ChartVersion,
 		origin:       r.Repository.Name(),
 		blobs:        blobs.pulled,

@@ -167,6 +167,8 @@ type Outcome struct {
 	Bytes int64
 	// SkippedLinks counts symbolic links that were left out.
 	SkippedLinks int
+	// IgnoreFlaw is that of format.Content; empty when what was published stands.
+	IgnoreFlaw string
 
 	revision string
 	// chartVersion of the Helm chart that is published.

@@ -78,6 +78,9 @@ type Content struct {
 	LayerDigest v1.Hash
 	// SkippedLinks is how many symbolic links were left out.
 	SkippedLinks int
+	// IgnoreFlaw is what [PatternFlaw] says of the artifact's .sourceignore files; empty
+	// if all lines can be read.
+	IgnoreFlaw string
 	// ChartVersion is the version of the Helm chart that the file is; empty for
 	// anything else. helm-controller refuses a revision whose tag is another
 	// version.

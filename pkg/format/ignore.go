@@ -65,6 +65,8 @@ type ignoreRules struct {
 	// bytes of all files, of their folders and of the option.
 	bytes  int
 	option string
+	// flaw is what PatternFlaw says of the first file in the archive that has one.
+	flaw string
 }
 
 func newIgnoreRules(f filter, option *string) (*ignoreRules, error) {
@@ -134,6 +136,9 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 	text, flaw := ignoreText(body)
 	if flaw != "" {
 		return invalid("the file %s %s", fault.Quote(e.path), flaw)
+	}
+	if r.flaw == "" {
+		r.flaw = PatternFlaw(fault.Quote(e.path), string(text))
 	}
 	r.files[dir] = text
 	return nil

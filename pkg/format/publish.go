@@ -101,6 +101,7 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 	}
 	content.LayerDigest = desc.Digest
 	content.SkippedLinks = l.links
+	content.IgnoreFlaw = rules.flaw
 	return content, nil
 }
 
