@@ -61,9 +61,9 @@ func (s *server) spent(i *image) []string {
 
 // TestAVerificationCostsItsSignatures holds that to verify an image costs the
 // requests for its signatures and no others: the login is that of the image. Before an
-// image is rejected, each missing place is asked for once more.
+// image is rejected, each place is asked for once more.
 func TestAVerificationCostsItsSignatures(t *testing.T) {
-	const tag, legacy = "GET manifests/tag", "GET manifests/tag.sig"
+	const list, tag, legacy = "GET referrers/of the image", "GET manifests/tag", "GET manifests/tag.sig"
 	bundle := []string{"GET manifests", "GET blobs"}
 	by := newPair(t)
 	notary := newNotary(t, "release")
@@ -76,7 +76,7 @@ func TestAVerificationCostsItsSignatures(t *testing.T) {
 		"a bundle by referrers":    {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(t *testing.T, i *image) { t.Helper(); i.signBundle(t, by) }, bundle},
 		"a bundle by fallback tag": {false, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(t *testing.T, i *image) { t.Helper(); i.signBundle(t, by) }, append([]string{tag}, bundle...)},
 		"a legacy signature":       {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, by) }, []string{tag, legacy, "GET blobs"}},
-		"no signature":             {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(*testing.T, *image) {}, []string{tag, legacy, tag, legacy}},
+		"no signature":             {true, keys(map[string][]byte{"cosign.pub": by.pem(t)}), func(*testing.T, *image) {}, []string{tag, legacy, list, tag, legacy}},
 		"one of Notation": {true, notary.demand(policy(t, "strict", nil)), func(t *testing.T, i *image) {
 			t.Helper()
 			i.attachNotation(t, notary.sign(t, notationOptions{target: i.descriptor}), "")
@@ -111,7 +111,7 @@ func TestAVerificationCostsItsSignatures(t *testing.T) {
 				} else {
 					g.Expect(err).NotTo(HaveOccurred())
 				}
-				g.Expect(s.spent(i)).To(Equal(append([]string{"GET referrers/of the image"}, c.costs...)), "%s is verified", version)
+				g.Expect(s.spent(i)).To(Equal(append([]string{list}, c.costs...)), "%s is verified", version)
 				s.answer(nil)
 			}
 		})
@@ -122,15 +122,15 @@ func TestAVerificationCostsItsSignatures(t *testing.T) {
 // costs a request more, past what is remembered of it, where nothing else shows
 // that the registry knows it.
 func TestOnlyWhatIsToBeRejectedIsAskedForAgain(t *testing.T) {
-	const tag, legacy, again = "GET manifests/tag", "GET manifests/tag.sig", "GET the image"
+	const list, tag, legacy, again = "GET referrers/of the image", "GET manifests/tag", "GET manifests/tag.sig", "GET the image"
 	by := newPair(t)
 	for name, c := range map[string]struct {
 		sign  func(*testing.T, *image)
 		costs []string
 	}{
 		"a good signature": {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, by) }, []string{tag, legacy, "GET blobs"}},
-		"another key":      {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, newPair(t)) }, []string{tag, legacy, "GET blobs", tag}},
-		"no signature":     {func(*testing.T, *image) {}, []string{tag, legacy, tag, legacy, again}},
+		"another key":      {func(t *testing.T, i *image) { t.Helper(); i.signLegacy(t, newPair(t)) }, []string{tag, legacy, "GET blobs", list, tag, legacy}},
+		"no signature":     {func(*testing.T, *image) {}, []string{tag, legacy, list, tag, legacy, again}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -149,7 +149,7 @@ func TestOnlyWhatIsToBeRejectedIsAskedForAgain(t *testing.T) {
 			} else {
 				expectDenied(g, err, trust.Rejected)
 			}
-			g.Expect(s.spent(i)).To(Equal(append([]string{"GET referrers/of the image"}, c.costs...)))
+			g.Expect(s.spent(i)).To(Equal(append([]string{list}, c.costs...)))
 		})
 	}
 }

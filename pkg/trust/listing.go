@@ -48,6 +48,12 @@ type referrer struct {
 	malformed string
 }
 
+// key identifies an entry by what it says. Another list may call the same manifest a
+// signature.
+func (r referrer) key() string {
+	return fmt.Sprint(r.Digest, kindOf(r), r.malformed)
+}
+
 // listing is a list of referrers. Its limits hold for all pages together, because
 // anybody with push access can make the list long.
 type listing struct {

@@ -84,7 +84,7 @@ type search struct {
 	reader   *reader
 	subject  Subject
 	hearings []*hearing
-	seen     map[string]bool
+	seen     map[string]bool // entries of lists, and manifests of legacy signatures
 	opened   map[kind]int
 	work     map[kind]int        // see maxWork
 	shown    bool                // the registry has shown a manifest of the repository
@@ -103,28 +103,28 @@ func (s *search) run(ctx context.Context) {
 		s.note(forBoth, errors.New("there was no time left to look for signatures"))
 		return
 	}
-	places := []func(context.Context) (absent bool){s.listed, s.tagged, s.legacy}
-	// One answer that there is no such place may come from a proxy, or from one server
-	// of many, so before an image counts as unsigned the registry is asked again.
+	places := []func(context.Context) (read bool){s.listed, s.tagged, s.legacy}
+	// One answer without a good signature may come from a proxy, or from one server of
+	// many that lags behind, so before an image is rejected each place is read again.
 	for range 2 {
 		places = slices.DeleteFunc(places, func(look func(context.Context) bool) bool { return s.needs() == 0 || !look(ctx) })
 	}
 }
 
 // listed looks at the list of referrers that the registry keeps.
-func (s *search) listed(ctx context.Context) (absent bool) {
+func (s *search) listed(ctx context.Context) (read bool) {
 	list, err := s.reader.referrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
 	s.referrers(ctx, list.found, BundleReferrer)
-	return list.absent && len(list.found) == 0
+	return err == nil
 }
 
 // tagged looks at the list of referrers under the fallback tag.
-func (s *search) tagged(ctx context.Context) (absent bool) {
+func (s *search) tagged(ctx context.Context) (read bool) {
 	list, err := s.reader.tagged(ctx, s.subject.Digest)
 	s.note(forBoth, err)
 	s.referrers(ctx, list.found, BundleTag)
-	return list.absent
+	return err == nil
 }
 
 // prove asks whether the registry shows the subject itself, where nothing else
@@ -202,11 +202,12 @@ func (s *search) show(ctx context.Context, of kind, one signed) {
 func (s *search) referrers(ctx context.Context, listed []referrer, where Format) {
 	slices.SortStableFunc(listed, func(a, b referrer) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, descriptor := range listed {
-		if descriptor.malformed != "" {
-			s.report(forBoth, "%s", descriptor.malformed)
+		if s.seen[descriptor.key()] {
 			continue
 		}
-		if s.seen[descriptor.Digest.String()] {
+		if descriptor.malformed != "" {
+			s.seen[descriptor.key()] = true
+			s.report(forBoth, "%s", descriptor.malformed)
 			continue
 		}
 		of := kindOf(descriptor) & s.needs()
@@ -214,7 +215,7 @@ func (s *search) referrers(ctx context.Context, listed []referrer, where Format)
 			s.pass(descriptor)
 			continue
 		}
-		s.seen[descriptor.Digest.String()] = true
+		s.seen[descriptor.key()] = true
 		if err := ctx.Err(); err != nil {
 			s.note(of, fmt.Errorf("there was no time to read all signatures: %w", err))
 			return
@@ -236,7 +237,7 @@ func (s *search) pass(d referrer) {
 	} else {
 		s.mismatch(kindOf(d))
 	}
-	s.seen[d.Digest.String()] = true
+	s.seen[d.key()] = true
 }
 
 // mismatch says that a signature is of another kind than is wanted.
@@ -416,16 +417,17 @@ func (s *search) describe(ctx context.Context) (ocispec.Descriptor, error) {
 }
 
 // legacy looks at the signatures under the tag of cosign 1 and 2.
-func (s *search) legacy(ctx context.Context) (absent bool) {
+func (s *search) legacy(ctx context.Context) (read bool) {
 	if s.needs()&forCosign == 0 {
 		return false
 	}
 	body, ok, err := s.reader.legacyManifest(ctx, s.subject.Digest)
-	if ok {
+	if sum := bytesPrint(body); ok && !s.seen[sum] {
+		s.seen[sum] = true
 		err = s.openLegacies(ctx, body)
 	}
 	s.note(forCosign, err)
-	return !ok && err == nil
+	return err == nil
 }
 
 func (s *search) openLegacies(ctx context.Context, body []byte) error {

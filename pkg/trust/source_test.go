@@ -23,6 +23,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -172,6 +173,56 @@ func TestOneAnswerDoesNotMakeAnImageCountAsUnsigned(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestOneOutdatedAnswerDoesNotRejectAnImage has the list of referrers, or the manifest of
+// legacy signatures, answered once as it was before the image was signed, or by a server
+// that calls the signature something else.
+func TestOneOutdatedAnswerDoesNotRejectAnImage(t *testing.T) {
+	const empty = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+	for _, c := range []struct {
+		name, part         string
+		referrers, renamed bool
+	}{
+		{"an empty list of referrers", "/referrers/", true, false},
+		{"an empty list under the tag", "/manifests/sha256-", false, false},
+		{"a list under the tag with another type", "/manifests/sha256-", false, true},
+		{"no legacy signatures", ".sig", true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, c.referrers)
+			i, by, demand := keyed(t, s)
+			if c.part == ".sig" {
+				i.signLegacy(t, by)
+			} else {
+				i.signBundle(t, by)
+			}
+			body := empty
+			if c.renamed {
+				listed, err := http.Get(s.URL + "/v2/org/app" + c.part + i.digest.Hex)
+				g.Expect(err).NotTo(HaveOccurred())
+				defer listed.Body.Close()
+				text, err := io.ReadAll(listed.Body)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(string(text)).To(ContainSubstring("sigstore.bundle"))
+				body = strings.ReplaceAll(string(text), "sigstore.bundle", "something.else")
+			}
+			answered := map[string]bool{}
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if answered[r.URL.Path] || !strings.Contains(r.URL.Path, c.part) {
+					return false
+				}
+				answered[r.URL.Path] = true
+				w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+				_, _ = w.Write([]byte(body)) // the test reads it
+				return true
+			})
+			_, err := i.verify(t, demand)
+			g.Expect(answered).NotTo(BeEmpty())
+			g.Expect(err).NotTo(HaveOccurred())
+		})
 	}
 }
 
