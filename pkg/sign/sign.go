@@ -25,7 +25,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -52,9 +51,6 @@ import (
 
 // PublicLog is Sigstore's public transparency log.
 const PublicLog = "https://rekor.sigstore.dev"
-
-// logTimeout bounds one request to a log, which may take its time to answer.
-const logTimeout = 90 * time.Second
 
 // Options say where signatures go.
 type Options struct {
@@ -109,7 +105,11 @@ func (k *Key) Bundle(ctx context.Context, digest, log string) ([]byte, error) {
 	}
 	with := sgsign.BundleOptions{Context: ctx}
 	if log != "" {
-		with.TransparencyLogs = []sgsign.Transparency{rekor(log)}
+		by, err := rekor(log)
+		if err != nil {
+			return nil, err
+		}
+		with.TransparencyLogs = []sgsign.Transparency{by}
 	}
 	signed, err := sgsign.Bundle(&sgsign.DSSEData{Data: statement, PayloadType: cosigntypes.IntotoPayloadType}, k, with)
 	if err != nil {
@@ -201,7 +201,11 @@ func (k *Key) record(ctx context.Context, signed, claim []byte, log string) (*bu
 			Signature:     signed,
 		}},
 	}
-	if err := rekor(log).GetTransparencyLogEntry(ctx, k.publicPEM, noted); err != nil {
+	by, err := rekor(log)
+	if err != nil {
+		return nil, err
+	}
+	if err := by.GetTransparencyLogEntry(ctx, k.publicPEM, noted); err != nil {
 		return nil, err
 	}
 	return legacyEntry(noted.VerificationMaterial.TlogEntries[0])
@@ -225,11 +229,6 @@ func legacyEntry(entry *protorekor.TransparencyLogEntry) (*bundle.RekorBundle, e
 
 func (k *Key) sign(ctx context.Context, data []byte) ([]byte, error) {
 	return k.signer.SignMessage(bytes.NewReader(data), options.WithContext(ctx))
-}
-
-// rekor returns a log. It is given one second chance.
-func rekor(log string) *sgsign.Rekor {
-	return sgsign.NewRekor(&sgsign.RekorOptions{BaseURL: log, Timeout: logTimeout, Retries: 1, Version: 1})
 }
 
 func (o Options) remote(ctx context.Context) ociremote.Option {

@@ -325,6 +325,39 @@ func TestSignaturesCarryTheEntryOfALog(t *testing.T) {
 	g.Expect(legacyVerifies(t, of, logged(key))).To(Succeed())
 }
 
+// TestAHostileLogFailsTheSignature holds that a log which answers with anything but an
+// entry is an error, takes little memory, and is not read for ever.
+func TestAHostileLogFailsTheSignature(t *testing.T) {
+	for name, c := range map[string]struct {
+		entry string
+		rest  string // is repeated without end
+		words string
+	}{
+		"no entry":                    {`{}`, "", "proof of inclusion"},
+		"an empty entry":              {`{"an-entry":{}}`, "", "proof of inclusion"},
+		"an entry without a proof":    {`{"an-entry":{"body":"e30=","integratedTime":1,"logIndex":0,"logID":"` + strings.Repeat("0", 64) + `"}}`, "", "proof of inclusion"},
+		"an answer that does not end": {`{"an-entry":{"body":"`, strings.Repeat("A", 1<<16), "too long"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				w.Header().Set("ETag", "an-entry")
+				w.WriteHeader(http.StatusCreated)
+				_, err := io.WriteString(w, c.entry)
+				for c.rest != "" && err == nil {
+					_, err = io.WriteString(w, c.rest)
+				}
+			}))
+			defer server.Close()
+			of, key := pushed(t, true), newKey(t)
+			for _, attached := range []attacher{key.Attach, key.AttachLegacy} {
+				g.Expect(attach(t, attached, of, recorded(t, of, server.URL))).To(MatchError(ContainSubstring(c.words)))
+			}
+		})
+	}
+}
+
 func TestALogThatRefusesFailsTheSignature(t *testing.T) {
 	g := NewWithT(t)
 	server := httptest.NewServer(http.NotFoundHandler())
