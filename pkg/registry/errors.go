@@ -277,6 +277,10 @@ func (r *Repository) Clean(words string, request *http.Request) string {
 	return clean(words, append(r.secrets(), secretOf(request))...)
 }
 
+// Conceal removes the credentials of this access from a message, which may repeat some
+// of what the registry answered.
+func (r *Repository) Conceal(message string) string { return unpart(message, r.secrets()) }
+
 // secrets are the parts of a request that an answer must not repeat.
 func (r *Repository) secrets() []string { return r.session.secrets(r.scope) }
 

@@ -70,9 +70,12 @@ func Look(ctx context.Context, repository Repository, subject Subject) ([]Sighti
 	}
 	search.run(ctx)
 	for _, what := range watching.found {
-		seen.sightings = append(seen.sightings, Sighting{Malformed: what.words})
+		seen.sightings = append(seen.sightings, Sighting{Malformed: repository.Conceal(what.words)})
 	}
-	return seen.sightings, errors.Join(watching.unknown...)
+	if err := errors.Join(watching.unknown...); err != nil {
+		return seen.sightings, errors.New(repository.Conceal(err.Error()))
+	}
+	return seen.sightings, nil
 }
 
 // onlooker is a judge who looks at every signature and has no opinion.

@@ -64,6 +64,9 @@ type Repository interface {
 	Do(request *http.Request) (*http.Response, error)
 	// Describe returns size and media type of a manifest.
 	Describe(ctx context.Context, digest v1.Hash) (v1.Descriptor, error)
+	// Conceal removes the credentials that the repository is read with from a message,
+	// which may repeat some of an answer.
+	Conceal(message string) string
 }
 
 // reader reads the signatures of one repository. It speaks to nobody but the

@@ -158,7 +158,7 @@ func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
 	if !r.resolved {
 		search.prove(ctx)
 	}
-	return conclude(subject, hearings)
+	return conclude(subject, hearings, r.repository.Conceal)
 }
 
 func open(ctx context.Context, rule Rule, subject Subject) *hearing {
@@ -322,14 +322,16 @@ func (h *hearing) ruling() Ruling {
 }
 
 // conclude gives the verdict of all rules together: what one rejects no other
-// can save, and what none rejects but one does not know is unknown.
-func conclude(subject Subject, hearings []*hearing) (Verified, error) {
+// can save, and what none rejects but one does not know is unknown. What it says is
+// concealed: a registry may write a credential into anything.
+func conclude(subject Subject, hearings []*hearing, conceal func(string) string) (Verified, error) {
 	proof := Verified{subject: subject}
 	denial := &Denial{Verdict: Accepted}
 	var by, said []string
 	var wait time.Duration
 	for _, h := range hearings {
 		ruling := h.ruling()
+		ruling.Words = conceal(ruling.Words)
 		proof.rulings = append(proof.rulings, ruling)
 		proof.unanswered = cmp.Or(proof.unanswered, h.unanswered())
 		switch {

@@ -226,6 +226,44 @@ func TestOneOutdatedAnswerDoesNotRejectAnImage(t *testing.T) {
 	}
 }
 
+// TestNoListOfSignaturesGetsAPasswordIntoAMessage sends a password back in parts of a list
+// of referrers that are repeated.
+func TestNoListOfSignaturesGetsAPasswordIntoAMessage(t *testing.T) {
+	const password = "correct-horse"
+	for name, list := range map[string]string{
+		"something else":     `"` + password + `"`,
+		"a digest of a list": `{"manifests":[{"digest":"` + password + `"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i, _, demand := keyed(t, s)
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				_, sent, _ := r.BasicAuth()
+				switch {
+				case sent == "":
+					w.Header().Set("WWW-Authenticate", "Basic")
+					w.WriteHeader(http.StatusUnauthorized)
+				case strings.Contains(r.URL.Path, "/referrers/"):
+					w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+					_, _ = w.Write([]byte(strings.ReplaceAll(list, password, sent))) // the test reads it
+				default:
+					return false
+				}
+				return true
+			})
+			repository := i.open(t, registry.Access{Auth: &authn.Basic{Username: "user", Password: password}})
+			authority, err := trust.NewAuthority(demand, trust.Options{})
+			g.Expect(err).NotTo(HaveOccurred())
+			_, denied := trust.NewRules(repository, rule(authority)).Verify(t.Context(), i.subject())
+			g.Expect(denied).To(MatchError(ContainSubstring("***")))
+			seen, err := trust.Look(t.Context(), repository, i.subject())
+			shown := fmt.Sprint(denied, seen, err)
+			g.Expect(shown).NotTo(ContainSubstring(password))
+		})
+	}
+}
+
 // TestARegistryThatDoesNotAnswer holds that a verdict tells a registry that
 // does not answer from one that answers something else than signatures.
 func TestARegistryThatDoesNotAnswer(t *testing.T) {
