@@ -185,6 +185,7 @@ type Options struct {
 // Bounds of what is remembered. They hold the answers of some 10,000 sources.
 const (
 	maxLinks         = 256
+	maxSecure        = 16384
 	maxSessions      = 4096
 	maxTokens        = 4096 // in each session
 	maxTags          = 16384
@@ -199,7 +200,10 @@ type Client struct {
 	options     Options
 	environment func(*url.URL) (*url.URL, error)
 
-	links     *cache[linkKey, *link]
+	links *cache[linkKey, *link]
+	// secure are the links by which a registry has given any answer by HTTPS. They are
+	// many more than those that are open, so that nobody has one forgotten by opening others.
+	secure    *cache[linkKey, struct{}]
 	sessions  *cache[sessionKey, *session]
 	tags      *cache[tagKey, tagAnswer]
 	manifests *cache[digestKey, *Manifest]
@@ -249,6 +253,7 @@ func NewClient(options Options) (*Client, error) {
 		options:     options,
 		lists:       make(chan struct{}, maxLists),
 		environment: httpproxy.FromEnvironment().ProxyFunc(),
+		secure:      newCache[linkKey](cacheOptions[struct{}]{entries: maxSecure, idle: forget, clock: clock}),
 		sessions:    newCache[sessionKey](cacheOptions[*session]{entries: maxSessions, idle: forget, clock: clock}),
 		tags:        newCache[tagKey](cacheOptions[tagAnswer]{entries: maxTags, clock: clock}),
 		manifests: newCache[digestKey](cacheOptions[*Manifest]{

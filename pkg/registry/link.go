@@ -28,7 +28,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/publicsuffix"
@@ -53,8 +52,6 @@ type link struct {
 	plain     plainHTTP
 	transport *http.Transport
 	dialer    *dialer
-	// secure is set once the registry has given any answer by HTTPS.
-	secure atomic.Bool
 	// proxySecret is the password of the proxy, to keep it out of errors.
 	proxySecret string
 }
@@ -166,7 +163,7 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 		return nil, err
 	}
 	if request.URL.Scheme == "https" && request.URL.Host == l.host {
-		l.secure.Store(true)
+		l.client.secure.put(l.key, struct{}{})
 	}
 	answer.Body = newBody(ctx, answer.Body, bodyOptions{
 		idle: l.client.options.IdleTimeout, cancel: cancel,

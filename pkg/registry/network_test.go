@@ -386,12 +386,17 @@ func spokeHTTPS(t *testing.T, answer func(*server)) {
 	})
 	access := user("u")
 	access.TLS, access.Insecure = a.trust(), true
-	repo := newClient(t, quick()).Repository(repository(t, door+"/app"), access)
+	client := newClient(t, quick())
+	repo := client.Repository(repository(t, door+"/app"), access)
 	_, _ = repo.Resolve(t.Context(), registry.Query{Tag: "1"}) // whatever it says
 	cut.Store(true)
 	secure.CloseClientConnections()
+	for i := range 300 { // more connections to others than are kept
+		client.Repository(repository(t, fmt.Sprintf("registry-%d.example.com/app", i)), registry.Access{})
+	}
 	var err error
 	for range 3 {
+		repo := client.Repository(repository(t, door+"/app"), access)
 		_, err = repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 		expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 	}

@@ -182,7 +182,7 @@ func (s *session) ping(ctx context.Context) (endpoint, error) {
 	if err == nil || s.link.plain == never || !s.speaksNoTLS(err) {
 		return e, err
 	}
-	if s.link.secure.Load() {
+	if _, before := s.client.secure.get(s.link.key); before {
 		return e, refusef("refused plain HTTP: the registry answered by HTTPS before; if it no longer speaks HTTPS, restart this program")
 	}
 	return s.pingBy(ctx, "http")
