@@ -17,6 +17,7 @@ limitations under the License.
 package controllers_test
 
 import (
+	"bytes"
 	"net/http"
 	"os"
 	"strings"
@@ -265,6 +266,27 @@ func TestAFailureBeforeTheFirstPublicationPublishesNothing(t *testing.T) {
 	s.eventually(func(g Gomega) {
 		g.Expect(s.events("ImagePolicy", "app")).To(haveEvent(v1alpha1.ReasonInvalidArtifact, ""))
 	})
+}
+
+// TestOneLargePageStallsNothing answers once, in place of a manifest whose digest is known,
+// with a page that is larger than any manifest.
+func TestOneLargePageStallsNothing(t *testing.T) {
+	s := startScene(t)
+	digest, _ := s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			return false
+		}
+		_, _ = w.Write(bytes.Repeat([]byte("<p>"), 2<<20))
+		return true
+	})
+	s.imageRepository("app")
+	s.imagePolicy("app", annotated)
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0", Digest: digest.String()})
+	s.waitFailed("app", v1alpha1.ReasonLimitExceeded)
+
+	s.answers()
+	s.waitPublished("app", "1.0.0@")
 }
 
 func TestWhatIsRefusedIsNotPulledAgain(t *testing.T) {

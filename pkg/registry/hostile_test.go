@@ -135,12 +135,12 @@ func TestHostileManifests(t *testing.T) {
 		{"a body that does not match the digest of its header", registry.Query{Tag: "1"},
 			write(honest, "Docker-Content-Digest", other.String()), v1alpha1.ReasonInvalidArtifact, fault.Retry, other.String()},
 		{"a manifest that says it is over 4 MiB", registry.Query{Tag: "1"},
-			write("", "Content-Length", fmt.Sprint(registry.MaxManifest+1)), v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than 4194304 bytes"},
+			write("", "Content-Length", fmt.Sprint(registry.MaxManifest+1)), v1alpha1.ReasonLimitExceeded, fault.Retry, "larger than 4194304 bytes"},
 		{"a manifest that is over 4 MiB and does not say so", registry.Query{Tag: "1"},
 			func(w http.ResponseWriter, _ *http.Request) {
 				w.(http.Flusher).Flush()
 				_, _ = w.Write(bytes.Repeat([]byte(" "), registry.MaxManifest+1))
-			}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than 4194304 bytes"},
+			}, v1alpha1.ReasonLimitExceeded, fault.Retry, "larger than 4194304 bytes"},
 		{"a manifest that never ends", registry.Query{Tag: "1"},
 			func(w http.ResponseWriter, r *http.Request) {
 				for r.Context().Err() == nil {
@@ -148,7 +148,7 @@ func TestHostileManifests(t *testing.T) {
 						return
 					}
 				}
-			}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than 4194304 bytes"},
+			}, v1alpha1.ReasonLimitExceeded, fault.Retry, "larger than 4194304 bytes"},
 		{"a manifest that ends early", registry.Query{Tag: "1"},
 			raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"), v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
 		{"headers that never come", registry.Query{Tag: "1"},
@@ -222,6 +222,8 @@ func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
 		{"the header for a manifest that has no type", string(types.DockerManifestSchema2), `{"schemaVersion":2,"layers":[]}`, string(types.DockerManifestSchema2)},
 		{"the body when the header is generic", "application/json", `{"schemaVersion":2,"mediaType":"` + index + `"}`, index},
 		{"the body when the header is text", "text/plain; charset=utf-8", `{"mediaType":"` + index + `"}`, index},
+		{"the body when the header is that of storage", "binary/octet-stream", `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},
+		{"an index by what it has when the header is that of storage", "binary/octet-stream", `{"schemaVersion":2,"manifests":[]}`, index},
 		{"an index by what it has", "application/octet-stream", `{"schemaVersion":2,"manifests":[]}`, index},
 		{"a manifest by what it has", "", `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},
 		{"nothing for schema 1", "", `{"schemaVersion":1,"layers":[]}`, ""},

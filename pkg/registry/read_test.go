@@ -224,7 +224,7 @@ func TestWhatIsNoAnswerToAReadIsAFailure(t *testing.T) {
 	}{
 		"a ping that finds nothing":    {map[string]http.HandlerFunc{"/v2/": code(http.StatusNotFound, "")}, v1alpha1.ReasonFetchFailed, fault.Retry, "404 Not Found"},
 		"a ping that fails":            {map[string]http.HandlerFunc{"/v2/": code(http.StatusServiceUnavailable, "", "Retry-After", "7")}, v1alpha1.ReasonFetchFailed, fault.Retry, "503"},
-		"a body that never ends":       {map[string]http.HandlerFunc{"/referrers/": write(strings.Repeat("x", registry.MaxManifest+1))}, v1alpha1.ReasonLimitExceeded, fault.Stall, "larger than"},
+		"a body that never ends":       {map[string]http.HandlerFunc{"/referrers/": write(strings.Repeat("x", registry.MaxManifest+1))}, v1alpha1.ReasonLimitExceeded, fault.Retry, "larger than"},
 		"a body that is cut":           {map[string]http.HandlerFunc{"/referrers/": raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")}, v1alpha1.ReasonFetchFailed, fault.Retry, "ended in the middle"},
 		"a redirect to the metadata":   {map[string]http.HandlerFunc{"/referrers/": redirect("http://169.254.169.254/latest")}, v1alpha1.ReasonFetchFailed, fault.Retry, "never allowed"},
 		"a redirect to a file":         {map[string]http.HandlerFunc{"/referrers/": redirect("file:///etc/passwd")}, v1alpha1.ReasonFetchFailed, fault.Retry, "refused"},

@@ -91,9 +91,8 @@ type tagFlight struct {
 //
 // Errors: ImageNotFound, AuthenticationFailed and FetchFailed (retry),
 // InvalidArtifact (retry) when the bytes do not match the digest or what the
-// registry calls them, LimitExceeded
-// (stall) for a manifest over MaxManifest, InvalidSpec (stall) for a query that
-// names nothing.
+// registry calls them, LimitExceeded (retry) for an answer over MaxManifest,
+// InvalidSpec (stall) for a query that names nothing.
 func (r *Repository) Resolve(ctx context.Context, q Query) (*Manifest, error) {
 	if q.Digest != (v1.Hash{}) {
 		if err := checkDigest(q.Digest); err != nil {
@@ -280,8 +279,13 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	return m, nil
 }
 
+// tooLarge is a retry: no digest covers an answer that is not read to its end, so it may
+// be a page of a proxy.
 func tooLarge(doing string) error {
-	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "cannot %s: it is larger than %d bytes", doing, MaxManifest)
+	return &fault.Error{
+		Reason: v1alpha1.ReasonLimitExceeded, Class: fault.Retry, Answered: true,
+		Err: fmt.Errorf("cannot %s: it is larger than %d bytes", doing, MaxManifest),
+	}
 }
 
 // vouched returns the digest of a manifest. The manifest must have the wanted digest
@@ -338,6 +342,8 @@ func mediaType(header http.Header, body []byte) (types.MediaType, error) {
 	switch {
 	case err != nil, said == "application/json", said == "application/octet-stream", strings.HasPrefix(said, "text/"):
 		return own, nil //nolint:nilerr // a header that says nothing
+	case own != "" && !claimed && !is.IsImage() && !is.IsIndex(): // what storage calls all it has
+		return own, nil
 	case claimed && is != own, own != "" && is.IsIndex() != own.IsIndex():
 		return "", fmt.Errorf("the registry calls the manifest %s, but by its content it is %s", fault.Quote(said), fault.Quote(string(own)))
 	default:
