@@ -216,10 +216,10 @@ func TestHeadAndGetThatDifferAreRefused(t *testing.T) {
 	expectFault(t, repo.HasBlob(t.Context(), descriptorOf([]byte("else")).Digest), v1alpha1.ReasonInvalidArtifact, fault.Retry)
 }
 
-func TestTheMediaTypeIsWhatTheRegistrySays(t *testing.T) {
+func TestTheMediaTypeIsThatOfTheContent(t *testing.T) {
 	for _, tc := range []struct{ name, header, body, want string }{
 		{"the header, without parameters", index + "; charset=utf-8", `{"schemaVersion":2}`, index},
-		{"the header for a manifest that has no type", string(types.DockerManifestSchema2), `{"schemaVersion":2,"layers":[]}`, string(types.DockerManifestSchema2)},
+		{"a manifest by what it has when the header is that of another", string(types.DockerManifestSchema2), `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},
 		{"the body when the header is generic", "application/json", `{"schemaVersion":2,"mediaType":"` + index + `"}`, index},
 		{"the body when the header is text", "text/plain; charset=utf-8", `{"mediaType":"` + index + `"}`, index},
 		{"the body when the header is that of storage", "binary/octet-stream", `{"schemaVersion":2,"layers":[]}`, string(types.OCIManifestSchema1)},

@@ -61,8 +61,8 @@ type Query struct {
 type Manifest struct {
 	// Digest is the sha256 of Body.
 	Digest v1.Hash
-	// MediaType is what the registry says, or the body when the registry says
-	// nothing of use. Empty when neither does.
+	// MediaType is what the body says, or the registry when the body says nothing of use.
+	// Empty when neither does.
 	MediaType types.MediaType
 	Body      []byte
 }
@@ -332,9 +332,11 @@ var acceptManifests = strings.Join([]string{
 	string(types.DockerManifestSchema2), string(types.DockerManifestList),
 }, ", ")
 
-// mediaType returns that of the header, unless it is one of those that servers
-// send when they do not know; then that of the body. No digest covers the header, so
-// one that the body contradicts is refused, and not remembered with the body.
+// mediaType returns that of the body, and that of the header for a body that does not
+// tell. No digest covers the header, so one that the body contradicts is refused, and
+// not remembered with the body. A body without the field is what it has: only OCI lets
+// a manifest omit the field, and signatures of the Notary Project cover the type. Its
+// header only has to fit, or to be one of those by which servers say that they do not know.
 func mediaType(header http.Header, body []byte) (types.MediaType, error) {
 	own, claimed := bodyMediaType(body)
 	said, _, err := mime.ParseMediaType(header.Get("Content-Type"))
@@ -342,7 +344,7 @@ func mediaType(header http.Header, body []byte) (types.MediaType, error) {
 	switch {
 	case err != nil, said == "application/json", said == "application/octet-stream", strings.HasPrefix(said, "text/"):
 		return own, nil //nolint:nilerr // a header that says nothing
-	case own != "" && !claimed && !is.IsImage() && !is.IsIndex(): // what storage calls all it has
+	case own != "" && !claimed && (is.IsIndex() == own.IsIndex() || !is.IsImage() && !is.IsIndex()):
 		return own, nil
 	case claimed && is != own, own != "" && is.IsIndex() != own.IsIndex():
 		return "", fmt.Errorf("the registry calls the manifest %s, but by its content it is %s", fault.Quote(said), fault.Quote(string(own)))

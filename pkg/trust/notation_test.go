@@ -17,6 +17,7 @@ limitations under the License.
 package trust_test
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/x509"
@@ -28,6 +29,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	coresignature "github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/jws"
@@ -398,6 +400,32 @@ func TestSettingsOfCosignAreNotUsedForNotation(t *testing.T) {
 				noted = Not(noted)
 			}
 			g.Expect(authority.Notes()).To(noted)
+		})
+	}
+}
+
+// TestAFalseHeaderDoesNotRejectWhatIsSigned has a manifest that does not name its type
+// sent with another type than the one that its signature covers.
+func TestAFalseHeaderDoesNotRejectWhatIsSigned(t *testing.T) {
+	for _, header := range []types.MediaType{types.DockerManifestSchema2, "binary/octet-stream"} {
+		t.Run(string(header), func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t, true)
+			i := push(t, s, "x")
+			body, err := json.Marshal(map[string]any{
+				"schemaVersion": 2, "config": i.blob(t, []byte("{}"), types.OCIConfigJSON),
+				"layers": []v1.Descriptor{i.blob(t, []byte("x"), "application/vnd.example")},
+			})
+			g.Expect(err).NotTo(HaveOccurred())
+			i.descriptor = v1.Descriptor{MediaType: types.OCIManifestSchema1}
+			i.descriptor.Digest, i.descriptor.Size, err = v1.SHA256(bytes.NewReader(body))
+			g.Expect(err).NotTo(HaveOccurred())
+			i.digest = i.descriptor.Digest
+			g.Expect(remote.Put(i.repository.Digest(i.digest.String()), raw{body: body, mediaType: header})).To(Succeed())
+			notary := newNotary(t, "release")
+			i.attachNotation(t, notary.sign(t, notationOptions{target: i.descriptor}), "")
+			_, err = i.verify(t, notary.demand(policy(t, "strict", nil)))
+			g.Expect(err).NotTo(HaveOccurred())
 		})
 	}
 }
