@@ -48,6 +48,11 @@ func New(s Store, now func() time.Time) *Bridge {
 // artifact that says so. Its errors carry a reason and a class (pkg/fault);
 // what was published before is never touched by a failure.
 func (b *Bridge) Publish(ctx context.Context, r Request) (Outcome, error) {
+	out, err := b.publish(ctx, r)
+	return out, concealed(r.Repository, err)
+}
+
+func (b *Bridge) publish(ctx context.Context, r Request) (Outcome, error) {
 	out := Outcome{
 		Image:   Image{Repository: r.Repository.Name(), Tag: r.Tag, Digest: r.Digest},
 		Content: format.ContentHash(r.Content),

@@ -50,6 +50,11 @@ type Reading struct {
 // The error is the one that Publish would have returned. What was found out
 // before it is in the reading.
 func Read(ctx context.Context, r Request, scratch string) (Reading, error) {
+	reading, err := read(ctx, r, scratch)
+	return reading, concealed(r.Repository, err)
+}
+
+func read(ctx context.Context, r Request, scratch string) (Reading, error) {
 	reading := Reading{Image: Image{Repository: r.Repository.Name(), Tag: r.Tag, Digest: r.Digest}}
 	var err error
 	query := registry.Query{Tag: r.Tag, Digest: r.Digest, MaxAge: r.MaxAge, Fresh: r.Fresh}

@@ -53,7 +53,34 @@ type Repository interface {
 	HasBlob(ctx context.Context, digest v1.Hash) error
 	// Pull copies a blob to its end and checks it.
 	Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error
+	// Conceal removes the credentials of the object from a message.
+	Conceal(message string) string
 }
+
+// concealed returns an error in words without the credentials of a repository: who gets
+// them may write them into a manifest, of which errors repeat types and names.
+func concealed(repository Repository, err error) error {
+	if err == nil {
+		return nil
+	}
+	words := repository.Conceal(err.Error())
+	if words == err.Error() {
+		return err
+	}
+	return &concealedError{words: words, err: err}
+}
+
+// concealedError is an error in other words than its own.
+type concealedError struct {
+	words string
+	err   error
+}
+
+// Error implements error.
+func (c *concealedError) Error() string { return c.words }
+
+// Unwrap returns the error.
+func (c *concealedError) Unwrap() error { return c.err }
 
 // Store is where artifacts are kept. *store.Store is one.
 type Store interface {

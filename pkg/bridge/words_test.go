@@ -18,6 +18,7 @@ package bridge_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -135,4 +136,33 @@ func TestMetadata(t *testing.T) {
 		g.Expect(metadata).To(HaveKey("small"), "one that is too large does not keep the others out")
 		g.Expect(metadata).To(HaveKey(v1alpha1.MetadataDigest))
 	})
+}
+
+// TestNoManifestGetsAPasswordIntoAMessage has a registry write the password that it gets
+// into manifests that errors tell of.
+func TestNoManifestGetsAPasswordIntoAMessage(t *testing.T) {
+	const image = `"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"`
+	for name, manifest := range map[string]string{
+		"its type":             `{"schemaVersion":2,"mediaType":"application/%s"}`,
+		"the type of a config": `{` + image + `,"config":{"mediaType":"application/%s","digest":"sha256:` + strings.Repeat("0", 64) + `"},"layers":[]}`,
+		"a digest":             `{` + image + `,"config":{"digest":"%s"},"layers":[]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, g := newBench(t), NewWithT(t)
+			b.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+				_, password, sent := r.BasicAuth()
+				if !sent {
+					return publish.DemandBasic(nil)(w, r)
+				}
+				_, _ = fmt.Fprintf(w, manifest, password) // the client reads it
+				return true
+			})
+			r := b.request("app", "team/app:1.0.0", access{"user", "correct-horse"})
+			_, published := b.bridge.Publish(t.Context(), r)
+			_, read := bridge.Read(t.Context(), r, t.TempDir())
+			for _, err := range []error{published, read} {
+				g.Expect(err).To(MatchError(And(ContainSubstring("***"), Not(ContainSubstring("correct-horse")))))
+			}
+		})
+	}
 }
