@@ -59,7 +59,7 @@ func rules() []rule {
 		{path: "pkg/git", ours: []string{"pkg/limit"}},
 		{path: "pkg/registry", ours: with("pkg/flight", "pkg/limit", "pkg/reference")},
 		{path: "pkg/trust", ours: with("pkg/limit", "pkg/reference")},
-		{path: "pkg/sign", ours: []string{"pkg/trust"}},
+		{path: "pkg/sign", ours: []string{"pkg/limit", "pkg/trust"}},
 		{path: "pkg/format", ours: with("pkg/limit")},
 		{path: "pkg/store", ours: with("pkg/flight")},
 		{path: "pkg/credentials", ours: with("pkg/limit", "pkg/reference", "pkg/registry", "pkg/trust"), cluster: true},
