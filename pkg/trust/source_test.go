@@ -201,7 +201,7 @@ func TestOneOutdatedAnswerDoesNotRejectAnImage(t *testing.T) {
 			}
 			body := empty
 			if c.renamed {
-				listed, err := http.Get(s.URL + "/v2/org/app" + c.part + i.digest.Hex)
+				listed, err := s.Client().Get(s.URL + "/v2/org/app" + c.part + i.digest.Hex)
 				g.Expect(err).NotTo(HaveOccurred())
 				defer listed.Body.Close()
 				text, err := io.ReadAll(listed.Body)
