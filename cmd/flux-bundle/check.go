@@ -237,6 +237,9 @@ func (c *check) parse(name string) error {
 	if start, _ := text.Peek(2); isUTF16(start) {
 		return &finding{File: name, Line: 1, Words: "it is encoded in UTF-16, expected UTF-8, which is all that kustomize reads"}
 	}
+	if err := c.findUnread(name); err != nil {
+		return err
+	}
 	folder := path.Dir(name)
 	applied := isIn(folder, c.plain) && !isIn(folder, c.kustomized)
 	var unfit error // it counts where all documents parse
@@ -254,6 +257,27 @@ func (c *check) parse(name string) error {
 			unfit = &finding{File: name, Line: line, Words: words + advice}
 		}
 	}
+}
+
+// unread is the start of a document that kustomize does not read. To kustomize, a document
+// starts behind a line with --- that ends with a line feed, and it drops what else
+// is in its text. YAML has more line breaks, and the last line needs none.
+var unread = regexp.MustCompile("[\r\u0085\u2028\u2029]---" +
+	"|\n---[^\n]*(\r[^\n]|[\u0085\u2028\u2029])" +
+	"|\n---[ \t]+[^ \t\r\n#][^\n]*$")
+
+// findUnread refuses a file with a document that would not be applied.
+func (c *check) findUnread(name string) error {
+	body, err := fs.ReadFile(c.files, name)
+	if err != nil {
+		return err
+	}
+	found := unread.FindIndex(body)
+	if found == nil {
+		return nil
+	}
+	line := bytes.Count(body[:found[0]+1], []byte("\n")) + 1
+	return &finding{File: name, Line: line, Words: "kustomize does not read the document that starts here: begin it with a line that has nothing but --- and ends with a line feed"}
 }
 
 // advice is how a file gets past the rule of a folder without a kustomization.
@@ -479,6 +503,9 @@ func (c *check) kustomization(file string) (kustomization, error) {
 	} else if len(wrong) > 0 {
 		return k, c.explain(k, errors.New(strings.Join(wrong, ", ")))
 	}
+	if second := secondDocument(body); second != nil {
+		return k, &finding{File: file, Line: second.Line, Words: "kustomize reads only the first document of a kustomization: move this one to another file"}
+	}
 	if len(k.HelmCharts) > 0 {
 		return k, c.explain(k, errors.New("helmCharts are not supported: kustomize-controller does not run Helm"))
 	}
@@ -495,6 +522,24 @@ func (c *check) kustomization(file string) (kustomization, error) {
 		return k, missing
 	}
 	return k, c.missingData(k)
+}
+
+// secondDocument returns what a text has behind its first document; nil: nothing.
+func secondDocument(text []byte) *yaml.Node {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var first yaml.Node
+	if decoder.Decode(&first) != nil {
+		return nil
+	}
+	for {
+		var next yaml.Node
+		if decoder.Decode(&next) != nil {
+			return nil
+		}
+		if len(next.Content) > 0 && next.Content[0].ShortTag() != "!!null" {
+			return next.Content[0]
+		}
+	}
 }
 
 // missingData finds a file that a generator of ConfigMaps or Secrets or a patch takes
@@ -580,6 +625,9 @@ func (c *check) kustomize(files filesys.FileSystem, folder string) ([]string, er
 // with a generated one, which names all files and the folders with a kustomization.
 func (c *check) buildPlain(ctx context.Context, folder string) error {
 	c.tell(message{At: folder})
+	if generated := path.Join(folder, konfig.DefaultKustomizationFileName()); c.exists(generated) {
+		return &finding{File: generated, Words: "kustomize-controller writes a file with this name, expected no folder: give the folder another name"}
+	}
 	var resources, made []string
 	err := fs.WalkDir(c.files, folder, func(name string, d fs.DirEntry, err error) error {
 		below := "./" + strings.TrimPrefix(name, folder+"/")

@@ -17,6 +17,7 @@ limitations under the License.
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"path"
@@ -27,8 +28,9 @@ import (
 )
 
 // packedRoot is the folder of the packed files in the file system that kustomize
-// sees. Nothing else is in there.
-const packedRoot = "/packed"
+// sees. Nothing else is in there. A tree cannot know its name: a path with that name
+// would be found in the check, but not by kustomize-controller.
+var packedRoot = "/" + rand.Text()
 
 var errReadOnly = errors.New("the packed files are read-only")
 

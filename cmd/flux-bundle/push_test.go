@@ -826,7 +826,13 @@ func TestWhatIsNotChecked(t *testing.T) {
 			},
 		},
 		"documents that are empty, and lists": {
-			files: map[string]string{"a.yaml": "# nothing\n---\n---\n" + configMap + "---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n"},
+			files: map[string]string{"a.yaml": "# nothing\n---\n--- # more\r\n" + configMap + "---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: b}}\n---"},
+		},
+		"objects in a file that is called like a kustomization, where a kustomization names the file": {
+			files: map[string]string{
+				"kustomization.yaml":      "resources: [apps/kustomization.yaml]\n---\n",
+				"apps/kustomization.yaml": fluxKustomization + "---\n" + strings.ReplaceAll(fluxKustomization, "name: ", "name: other-"),
+			},
 		},
 		"an address that is a text": {
 			files: map[string]string{
@@ -864,6 +870,32 @@ func TestWhatIsNotChecked(t *testing.T) {
 			if c.words == "" {
 				g.Expect(run.err).NotTo(ContainSubstring("warning"))
 			}
+		})
+	}
+}
+
+// TestKustomizeControllerWouldNotApplyIt pushes trees of which kustomize-controller drops
+// a part in silence, or that it refuses.
+func TestKustomizeControllerWouldNotApplyIt(t *testing.T) {
+	const flow = "{apiVersion: v1, kind: ConfigMap, metadata: {name: b}}"
+	for name, c := range map[string]struct {
+		files map[string]string
+		words string
+	}{
+		"an object behind --- in the last line":      {map[string]string{"a.yaml": configMap + "--- " + flow}, "a.yaml:5: kustomize does not read the document"},
+		"an object behind --- and a carriage return": {map[string]string{"a.yaml": configMap + "\r---\r" + flow + "\n"}, "a.yaml:5: kustomize does not read the document"},
+		"an object behind --- and a next line":       {map[string]string{"a.yaml": configMap + "#\u0085---\n" + flow + "\n"}, "a.yaml:5: kustomize does not read the document"},
+		"an object behind a separator of lines":      {map[string]string{"a.yaml": configMap + "---\u2028" + flow}, "a.yaml:5: kustomize does not read the document"},
+		"a patch behind --- in the last line":        {map[string]string{"kustomization.yaml": "resources: [a.yaml]\npatches: [{path: p.yaml}]\n", "a.yaml": configMap, "p.yaml": configMap + "--- " + flow}, "p.yaml:5: kustomize does not read the document"},
+		"a second document of a kustomization":       {map[string]string{"kustomization.yaml": "resources: [a.yaml]\n---\nresources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:3: kustomize reads only the first document"},
+		"a file of the folder of the check":          {map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: a\n  files: [/packed/a]\n", "a": "a"}, "/packed/a"},
+		"a folder with the name of a kustomization":  {map[string]string{"a.yaml": configMap, "kustomization.yaml/a.txt": "a"}, "kustomization.yaml: kustomize-controller writes a file with this name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			run := flux(t, "-f", folder(t, c.files), "-t", "127.0.0.1:1/org/app:v1", "--dry-run")
+			g.Expect(run.code).To(Equal(exitFailure), run.out)
+			g.Expect(run.err).To(ContainSubstring(c.words))
 		})
 	}
 }
