@@ -522,6 +522,25 @@ func TestNoErrorTellsWhereAPlantedLinkLeads(t *testing.T) {
 	}
 }
 
+// TestNoErrorTellsWhereALinkInAPlantedStageLeads commits what looks like the stage of a pull.
+func TestNoErrorTellsWhereALinkInAPlantedStageLeads(t *testing.T) {
+	outside := folder(t, map[string]string{"there/app/a.yaml": "a: 1\n"})
+	for link, below := range map[string]string{freshFolder: "", freshFolder + "/app": "/app"} {
+		dir := repository(t)
+		planted := filepath.Join(dir, stagePrefix+"x", filepath.FromSlash(link))
+		NewWithT(t).Expect(os.MkdirAll(filepath.Dir(planted), 0o700)).To(Succeed())
+		said := map[string]bool{}
+		for _, to := range []string{"there", "nothing"} {
+			g := NewWithT(t)
+			g.Expect(os.RemoveAll(planted)).To(Succeed())
+			g.Expect(os.Symlink(filepath.Join(outside, to)+below, planted)).To(Succeed())
+			run := flux(t, "push", "-f", filepath.Join(dir, "app"), "-t", "127.0.0.1:1/org/app:v1", "--dry-run")
+			said[run.err] = true
+		}
+		NewWithT(t).Expect(said).To(HaveLen(1), "the words tell where %s leads", link)
+	}
+}
+
 // TestPathsWithoutALinkInTheTreeAreFollowed leads to a repository by a link.
 func TestPathsWithoutALinkInTheTreeAreFollowed(t *testing.T) {
 	g := NewWithT(t)

@@ -101,7 +101,7 @@ func checkFinished(ctx context.Context, dir string) error {
 			return err
 		}
 		for _, stage := range stages {
-			if !isMissing(filepath.Join(stage, freshFolder, inside)) {
+			if hasUnpacked(stage, inside) {
 				return fmt.Errorf(unfinished, stage)
 			}
 		}
@@ -119,6 +119,17 @@ func checkFinished(ctx context.Context, dir string) error {
 		}
 		return nil
 	})
+}
+
+// hasUnpacked tells whether a stage has a file or folder that its pull has yet to move. The
+// author of a change can make a folder of that name, too: no link in it is followed.
+func hasUnpacked(stage, name string) bool {
+	root, err := os.OpenRoot(stage)
+	if err == nil {
+		_, err = root.Lstat(filepath.Join(freshFolder, name))
+		_ = root.Close() // nothing was written
+	}
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // newStage opens the folder to write to, and makes it where it is not there. The
