@@ -41,7 +41,7 @@ import (
 )
 
 const diffLong = `diff compares what image-source-controller would publish of A and B: files added, removed and changed, with a unified diff of text, and sizes and digests
-of the rest. Permissions count as far as a file is executable or not.
+of the rest, and empty folders added and removed. Permissions count as far as a file is executable or not.
 
 Each of A and B is a reference, or the path of a folder or file, which is read as flux bundle push would push it. A path begins with ./, ../ or /; on Windows
 also with a drive or with a backslash in it. A reference begins with the host of its registry, or with oci://. Anything else is an error, whatever files exist:
@@ -296,8 +296,9 @@ type comparison struct {
 	from, to *side
 }
 
-// change is a file that differs.
+// change is a file that differs, or an empty folder that only one side has.
 type change struct {
+	// Path ends with a slash for a folder.
 	Path string `json:"path"`
 	// Copy is set from 2 where a chart has the path more than once.
 	Copy int `json:"copy,omitempty"`
@@ -330,6 +331,16 @@ func compare(a, b *side) *comparison {
 	for at, now := range after {
 		if _, ok := before[at]; !ok {
 			c.Changes = append(c.Changes, change{Path: at.path, Copy: at.copy, Kind: added, New: &now})
+		}
+	}
+	for _, folder := range a.tree.empty() {
+		if _, ok := b.tree.folders[folder]; !ok {
+			c.Changes = append(c.Changes, change{Path: folder + "/", Kind: removed})
+		}
+	}
+	for _, folder := range b.tree.empty() {
+		if _, ok := a.tree.folders[folder]; !ok {
+			c.Changes = append(c.Changes, change{Path: folder + "/", Kind: added})
 		}
 	}
 	slices.SortFunc(c.Changes, func(a, b change) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Copy, b.Copy)) })
@@ -464,6 +475,9 @@ func (c *comparison) text(ctx context.Context, w io.Writer, p paint) error {
 // head is what stands before a diff, or in place of one.
 func (c change) head(hasDiff bool) string {
 	name, head := printable(c.name()), ""
+	if c.Old == nil && c.New == nil {
+		return fmt.Sprintf("Folder %s is %s: empty\n", name, c.Kind)
+	}
 	if c.Old != nil && c.New != nil && c.Old.Executable != c.New.Executable {
 		mode := "executable"
 		if c.Old.Executable {

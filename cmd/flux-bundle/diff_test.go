@@ -56,6 +56,21 @@ func TestAFolderIsWhatAPushMakesOfIt(t *testing.T) {
 	g.Expect(a["published"]).To(Equal(b["published"]), "what the folder would be published as is what is published")
 }
 
+// TestAnEmptyFolderIsADifference has a folder with a symbolic link alone, which stays
+// behind without the link.
+func TestAnEmptyFolderIsADifference(t *testing.T) {
+	g := NewWithT(t)
+	files := map[string]string{"a.yaml": configMap}
+	without, with := folder(t, files), folder(t, files)
+	g.Expect(os.MkdirAll(filepath.Join(with, "kustomization.yaml", "x"), 0o750)).To(Succeed())
+	g.Expect(os.Symlink("a", filepath.Join(with, "kustomization.yaml", "x", "link"))).To(Succeed())
+	g.Expect(flux(t, "diff", without, with)).To(Equal(result{code: exitFailure, out: "Folder kustomization.yaml/x/ is added: empty\n", err: "1 added\n"}))
+	g.Expect(flux(t, "diff", with, without)).To(Equal(result{code: exitFailure, out: "Folder kustomization.yaml/x/ is removed: empty\n", err: "1 removed\n"}))
+	g.Expect(flux(t, "diff", with, with)).To(Equal(result{code: exitOK}))
+	run := flux(t, "diff", without, with, "-o", "json")
+	g.Expect(run.out).To(And(ContainSubstring(`"identical": false`), ContainSubstring(`"path": "kustomization.yaml/x/"`)))
+}
+
 func TestChangesAreShown(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)

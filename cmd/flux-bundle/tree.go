@@ -90,6 +90,23 @@ func (t *tree) repeated() (paths []string) {
 	return paths
 }
 
+// empty returns the folders with nothing in them.
+func (t *tree) empty() (folders []string) {
+	filled := map[string]bool{}
+	for _, f := range t.files {
+		filled[path.Dir(f.path)] = true
+	}
+	for folder := range t.folders {
+		filled[path.Dir(folder)] = true
+	}
+	for folder := range t.folders {
+		if !filled[folder] {
+			folders = append(folders, folder)
+		}
+	}
+	return folders
+}
+
 // size is how much all files hold together.
 func (t *tree) size() (sum int64) {
 	for _, f := range t.files {
