@@ -91,8 +91,10 @@ func factsOf(ctx context.Context, repository *git.Repository, from *local, packe
 	if branch != "" {
 		branch += "@"
 	}
-	found.revision = branch + id.Algorithm() + ":" + id.String()
 	found.committed, err = writable(commit.Time)
+	if err == nil {
+		found.revision = branch + id.Algorithm() + ":" + id.String()
+	}
 	return found, err
 }
 

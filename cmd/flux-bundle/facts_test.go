@@ -20,6 +20,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -139,6 +140,19 @@ func TestRevisionsOfWhatIsCheckedOut(t *testing.T) {
 	ask(t, dir, "worktree", "add", "--quiet", "-b", "feature/x", linked)
 	got, _ = environment{}.annotationsFor(t, "-f", linked)
 	g.Expect(got).To(HaveKeyWithValue(revisionAnnotation, "feature/x@sha1:"+commit))
+}
+
+// TestACommitOfATimeThatCannotBeWritten has the warning say what the artifact lacks.
+func TestACommitOfATimeThatCannotBeWritten(t *testing.T) {
+	g := NewWithT(t)
+	dir := repository(t)
+	file := filepath.Join(t.TempDir(), "commit")
+	commit := strings.Replace(ask(t, dir, "cat-file", "commit", "HEAD"), "committer a <a@example.com> 1767319445", "committer a <a@example.com> 999999999999", 1)
+	g.Expect(os.WriteFile(file, []byte(commit), 0o600)).To(Succeed())
+	ask(t, dir, "update-ref", "HEAD", ask(t, dir, "hash-object", "-t", "commit", "-w", file))
+	got, said := environment{}.annotationsFor(t, "-f", dir)
+	g.Expect(said).To(ContainSubstring("warning: revision and time are not known"))
+	g.Expect(got).To(And(HaveLen(1), HaveKey(sourceAnnotation)))
 }
 
 func TestFoldersWithoutFacts(t *testing.T) {
