@@ -243,8 +243,8 @@ type input struct {
 	variables bool
 	// secret tells that a secretGenerator takes it as it is.
 	secret bool
-	// shown tells that a configMapGenerator takes it as it is, and key that it does so
-	// under the name of a key.
+	// shown tells that a configMapGenerator takes it as it is, or that it is a resource,
+	// and key that a configMapGenerator does so under the name of a key.
 	shown, key bool
 }
 
@@ -262,7 +262,15 @@ func newGeneratorInputs(files []string) generatorInputs {
 }
 
 // add notes the inputs of the generators in a file, whose folder their paths start from.
+// The resources of a kustomization count as well: kustomize reads them by any name.
 func (g generatorInputs) add(name string, body []byte) {
+	if isKustomization(name) {
+		for object := range objectsOf(body, "resources") {
+			for _, file := range textsOf(fieldsOf(object)["resources"]) {
+				g.at(name, file).shown = true
+			}
+		}
+	}
 	for object := range objectsOf(body, "Generator") {
 		for _, of := range []generated{forSecrets, forConfigMaps} {
 			for _, generator := range generatorsOf(object, of) {

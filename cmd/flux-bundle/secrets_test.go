@@ -81,6 +81,15 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 	}
 }
 
+// TestAResourceOfAnyNameMayBeASecret has a kustomization name a file that is not called YAML.
+func TestAResourceOfAnyNameMayBeASecret(t *testing.T) {
+	dir := folder(t, map[string]string{"app/kustomization.yaml": "resources: [../secret.txt]\n", "secret.txt": plainSecret, "other.txt": plainSecret})
+	run := flux(t, "-f", dir, "-t", "localhost:5000/org/app:v1", "--dry-run", "--strict")
+	g := NewWithT(t)
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, `"secret.txt" (a Secret that SOPS did not encrypt) is not encrypted`)
+}
+
 // TestASearchForSecretsTakesLittleMemory has a parser make millions of values of a file.
 func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
 	for name, body := range map[string]string{
