@@ -478,12 +478,12 @@ func (c change) head(hasDiff bool) string {
 	if c.Old == nil && c.New == nil {
 		return fmt.Sprintf("Folder %s is %s: empty\n", name, c.Kind)
 	}
-	if c.Old != nil && c.New != nil && c.Old.Executable != c.New.Executable {
-		mode := "executable"
-		if c.Old.Executable {
-			mode = "not executable any more"
-		}
-		head = fmt.Sprintf("File %s is %s\n", name, mode)
+	was, is := c.Old != nil && c.Old.Executable, c.New != nil && c.New.Executable
+	switch {
+	case is && !was:
+		head = fmt.Sprintf("File %s is executable\n", name)
+	case was && !is && c.New != nil:
+		head = fmt.Sprintf("File %s is not executable any more\n", name)
 	}
 	switch {
 	case c.Kind == added && !hasDiff:

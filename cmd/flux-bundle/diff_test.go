@@ -71,6 +71,14 @@ func TestAnEmptyFolderIsADifference(t *testing.T) {
 	g.Expect(run.out).To(And(ContainSubstring(`"identical": false`), ContainSubstring(`"path": "kustomization.yaml/x/"`)))
 }
 
+func TestAFileThatIsAddedMayBeExecutable(t *testing.T) {
+	g := NewWithT(t)
+	without, with := folder(t, map[string]string{"a.yaml": configMap}), folder(t, map[string]string{"a.yaml": configMap, "run.sh": "#!/bin/sh\n"})
+	g.Expect(os.Chmod(filepath.Join(with, "run.sh"), 0o755)).To(Succeed())
+	g.Expect(flux(t, "diff", without, with).out).To(Equal("File run.sh is executable\n--- /dev/null\n+++ b/run.sh\n@@ -0,0 +1 @@\n+#!/bin/sh\n"))
+	g.Expect(flux(t, "diff", with, without).out).To(Equal("--- a/run.sh\n+++ /dev/null\n@@ -1 +0,0 @@\n-#!/bin/sh\n"))
+}
+
 func TestChangesAreShown(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)
