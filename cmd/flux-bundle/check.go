@@ -262,9 +262,10 @@ func (c *check) parse(name string) error {
 // unread is the start of a document that kustomize does not read. To kustomize, a document
 // starts behind a line with --- that ends with a line feed, and it drops what else
 // is in its text. YAML has more line breaks, and the last line needs none.
-var unread = regexp.MustCompile("[\r\u0085\u2028\u2029]---" +
-	"|\n---[^\n]*(\r[^\n]|[\u0085\u2028\u2029])" +
-	"|\n---[ \t]+[^ \t\r\n#][^\n]*$")
+var unread = regexp.MustCompile("[\r\u0085\u2028\u2029]---([ \t\r\n\u0085\u2028\u2029]|$)" +
+	"|\n---([ \t][^\n]*)?(\r[^\n]|[\u0085\u2028\u2029])" +
+	"|\n---[ \t]+[^ \t\r\n#][^\n]*$" +
+	"|\n---#") // to YAML, this is the name of a field
 
 // findUnread refuses a file with a document that would not be applied.
 func (c *check) findUnread(name string) error {

@@ -882,14 +882,15 @@ func TestKustomizeControllerWouldNotApplyIt(t *testing.T) {
 		files map[string]string
 		words string
 	}{
-		"an object behind --- in the last line":      {map[string]string{"a.yaml": configMap + "--- " + flow}, "a.yaml:5: kustomize does not read the document"},
-		"an object behind --- and a carriage return": {map[string]string{"a.yaml": configMap + "\r---\r" + flow + "\n"}, "a.yaml:5: kustomize does not read the document"},
-		"an object behind --- and a next line":       {map[string]string{"a.yaml": configMap + "#\u0085---\n" + flow + "\n"}, "a.yaml:5: kustomize does not read the document"},
-		"an object behind a separator of lines":      {map[string]string{"a.yaml": configMap + "---\u2028" + flow}, "a.yaml:5: kustomize does not read the document"},
-		"a patch behind --- in the last line":        {map[string]string{"kustomization.yaml": "resources: [a.yaml]\npatches: [{path: p.yaml}]\n", "a.yaml": configMap, "p.yaml": configMap + "--- " + flow}, "p.yaml:5: kustomize does not read the document"},
-		"a second document of a kustomization":       {map[string]string{"kustomization.yaml": "resources: [a.yaml]\n---\nresources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:3: kustomize reads only the first document"},
-		"a file of the folder of the check":          {map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: a\n  files: [/packed/a]\n", "a": "a"}, "/packed/a"},
-		"a folder with the name of a kustomization":  {map[string]string{"a.yaml": configMap, "kustomization.yaml/a.txt": "a"}, "kustomization.yaml: kustomize-controller writes a file with this name"},
+		"an object behind --- in the last line":         {map[string]string{"a.yaml": configMap + "--- " + flow}, "a.yaml:5: kustomize does not read the document"},
+		"an object behind --- and a carriage return":    {map[string]string{"a.yaml": configMap + "\r---\r" + flow + "\n"}, "a.yaml:5: kustomize does not read the document"},
+		"an object behind --- and a next line":          {map[string]string{"a.yaml": configMap + "#\u0085---\n" + flow + "\n"}, "a.yaml:5: kustomize does not read the document"},
+		"an object behind a separator of lines":         {map[string]string{"a.yaml": configMap + "---\u2028" + flow}, "a.yaml:5: kustomize does not read the document"},
+		"a field whose name is the start of a document": {map[string]string{"a.yaml": configMap + "---#a: |\n"}, "a.yaml:5: kustomize does not read the document"},
+		"a patch behind --- in the last line":           {map[string]string{"kustomization.yaml": "resources: [a.yaml]\npatches: [{path: p.yaml}]\n", "a.yaml": configMap, "p.yaml": configMap + "--- " + flow}, "p.yaml:5: kustomize does not read the document"},
+		"a second document of a kustomization":          {map[string]string{"kustomization.yaml": "resources: [a.yaml]\n---\nresources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:3: kustomize reads only the first document"},
+		"a file of the folder of the check":             {map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: a\n  files: [/packed/a]\n", "a": "a"}, "/packed/a"},
+		"a folder with the name of a kustomization":     {map[string]string{"a.yaml": configMap, "kustomization.yaml/a.txt": "a"}, "kustomization.yaml: kustomize-controller writes a file with this name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
