@@ -507,6 +507,9 @@ func (c *check) kustomization(file string) (kustomization, error) {
 	if second := secondDocument(body); second != nil {
 		return k, &finding{File: file, Line: second.Line, Words: "kustomize reads only the first document of a kustomization: move this one to another file"}
 	}
+	if again := fieldAgain(k.document); again != nil {
+		return k, &finding{File: file, Line: again.Line, Words: fmt.Sprintf("kustomize takes the field %s for another one of this file, and drops one of them: remove it", fault.Quote(again.Value))}
+	}
 	if len(k.HelmCharts) > 0 {
 		return k, c.explain(k, errors.New("helmCharts are not supported: kustomize-controller does not run Helm"))
 	}
@@ -541,6 +544,22 @@ func secondDocument(text []byte) *yaml.Node {
 			return next.Content[0]
 		}
 	}
+}
+
+// fieldAgain returns a field of a document whose name differs from that of another one in
+// case only, which kustomize ignores; nil: none.
+func fieldAgain(document *yaml.Node) *yaml.Node {
+	var before []*yaml.Node
+	for _, object := range document.Content {
+		for i := 0; i+1 < len(object.Content); i += 2 {
+			field := object.Content[i]
+			if slices.ContainsFunc(before, func(n *yaml.Node) bool { return strings.EqualFold(n.Value, field.Value) }) {
+				return field
+			}
+			before = append(before, field)
+		}
+	}
+	return nil
 }
 
 // missingData finds a file that a generator of ConfigMaps or Secrets or a patch takes

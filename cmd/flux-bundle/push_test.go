@@ -889,6 +889,7 @@ func TestKustomizeControllerWouldNotApplyIt(t *testing.T) {
 		"a field whose name is the start of a document": {map[string]string{"a.yaml": configMap + "---#a: |\n"}, "a.yaml:5: kustomize does not read the document"},
 		"a patch behind --- in the last line":           {map[string]string{"kustomization.yaml": "resources: [a.yaml]\npatches: [{path: p.yaml}]\n", "a.yaml": configMap, "p.yaml": configMap + "--- " + flow}, "p.yaml:5: kustomize does not read the document"},
 		"a second document of a kustomization":          {map[string]string{"kustomization.yaml": "resources: [a.yaml]\n---\nresources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:3: kustomize reads only the first document"},
+		"a field of a kustomization in another case":    {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nre\u017fources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:2: kustomize takes the field"},
 		"a file of the folder of the check":             {map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: a\n  files: [/packed/a]\n", "a": "a"}, "/packed/a"},
 		"a folder with the name of a kustomization":     {map[string]string{"a.yaml": configMap, "kustomization.yaml/a.txt": "a"}, "kustomization.yaml: kustomize-controller writes a file with this name"},
 	} {
