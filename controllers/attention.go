@@ -82,10 +82,21 @@ func (a *attention) on(key types.NamespacedName, do func(*note)) {
 // begin notes that an attempt is under way. Its contexts end with end, or when it
 // is interrupted: that of the judgement by the platform, and that of the rest.
 func (a *attention) begin(ctx context.Context, key types.NamespacedName) (judging, attempting context.Context, end func()) {
-	judging, end = context.WithCancel(ctx)
+	judging, cancel := context.WithCancel(ctx)
 	attempting, leave := context.WithCancel(judging) //nolint:gosec // it ends with judging
-	a.on(key, func(n *note) { n.cancel, n.leave = end, leave })
-	return judging, attempting, end
+	a.on(key, func(n *note) { n.cancel, n.leave = cancel, leave })
+	return judging, attempting, func() {
+		cancel()
+		a.on(key, func(n *note) { n.cancel, n.leave = nil, nil })
+	}
+}
+
+// attends tells whether an attempt is under way for an object.
+func (a *attention) attends(key types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n, ok := a.notes[key]
+	return ok && n.cancel != nil
 }
 
 // interrupt ends the attempt that is under way for an object, because what it
@@ -94,9 +105,10 @@ func (a *attention) interrupt(key types.NamespacedName) {
 	a.end(key, func(n *note) context.CancelFunc { return n.cancel })
 }
 
-// abandon ends the work under way for an object that is deleted, but the judgement by the
-// platform. The object may be one that left the shard: a tenant who changes its labels all the
-// time must not keep an image published that the platform rejects.
+// abandon ends the work under way for an object that is deleted, or whose content an owner no
+// longer lends, but the judgement by the platform. The object may be one that left the shard,
+// and consent may come back: a tenant who changes labels or consent all the time must not keep
+// an image published that the platform rejects.
 func (a *attention) abandon(key types.NamespacedName) {
 	a.end(key, func(n *note) context.CancelFunc { return n.leave })
 }

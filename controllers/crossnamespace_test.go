@@ -227,6 +227,30 @@ func TestConsentCountsForWhatWasFetchedByIt(t *testing.T) {
 	}
 }
 
+// A tenant's pull, which may take an hour, holds up no withdrawal of consent.
+func TestWithdrawnConsentWaitsForNoAttempt(t *testing.T) {
+	o := newOwner(t)
+	hostile, pulls := trickling(t)
+	defer o.stop()
+	o.start()
+	o.artifactRepository("app")
+	o.tenantPolicy()
+	o.waitPublished("app", "1.0.0@")
+	edit(o.scene, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Spec = v1alpha1.ArtifactRepositorySpec{
+			Image: hostile.Host() + "/team/app", Tag: "1", Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+		}
+	})
+	NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
+
+	o.change(func(obj *imagev1.ImageRepository) { obj.Annotations = nil })
+
+	o.eventually(func(g Gomega) {
+		g.Expect(o.record("app").Status.Artifact).To(BeNil())
+		g.Expect(o.stored()).To(BeEmpty())
+	})
+}
+
 // Content that the tenant fetched by an access of its own is the tenant's.
 func TestConsentDoesNotCountForWhatWasFetchedWithoutIt(t *testing.T) {
 	o := newOwner(t)

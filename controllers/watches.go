@@ -129,6 +129,7 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 		Watches(&sourcev1.ExternalArtifact{}, asItIs(r.drifted)).
 		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
 		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
+		Watches(&imagev1.ImageRepository{}, interrupter(r.withoutConsent, r.attention.abandon), builder.WithPredicates(changed(repositoryMarks))).
 		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
 		Watches(&corev1.Namespace{}, interrupter(r.ofNamespace, r.attention.interrupt), builder.WithPredicates(changed(labelsOf))).
 		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -266,6 +267,26 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 	}
 	return append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.MatchingFields{artifactsByLender: client.ObjectKeyFromObject(obj).String()})...)
+}
+
+// withoutConsent finds the sources with an attempt under way from which the owner of an
+// ImageRepository of another namespace has withdrawn consent. It asks for no others: who
+// writes to an ImageRepository all the time must not end the attempts of those who may use it.
+func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
+	for _, request := range r.ofRepository(ctx, obj) {
+		if request.Namespace == obj.GetNamespace() || !r.attention.attends(request.NamespacedName) {
+			continue
+		}
+		source, err := get(ctx, r.Client, request.NamespacedName, &v1alpha1.ArtifactRepository{})
+		if err != nil || source == nil {
+			continue // the next look tells
+		}
+		around, err := observer{r.Client, r.Rules}.aroundArtifactRepository(ctx, source)
+		if err == nil && r.Rules.permission(source, around).Choice == choiceOff {
+			requests = append(requests, request)
+		}
+	}
+	return requests
 }
 
 func itself(_ context.Context, obj client.Object) []ctrl.Request {
