@@ -24,9 +24,14 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 )
@@ -51,6 +56,43 @@ func TestWhoFindsALaneBusyIsToldWhenToComeAgain(t *testing.T) {
 		g.Expect(errors.Is(err, errNoLane)).To(BeTrue())
 		g.Expect(busy.wait).To(BeNumerically(">", last))
 		last = busy.wait
+	}
+}
+
+// What a tenant published before is no reason to show the login of another namespace, whose
+// owner lends it for the content of one ImageRepository.
+func TestALentAccessOpensNothingElse(t *testing.T) {
+	const foreign = "owner/app"
+	for name, c := range map[string]struct {
+		image, fetchedBy string
+		lent             bool
+	}{
+		"what was fetched by it":             {image: "registry.example/before", fetchedBy: foreign, lent: true},
+		"the image that it is for":           {image: "registry.example/app", lent: true},
+		"another image of the same registry": {image: "registry.example/tenant"},
+		"an image of another registry":       {image: "tenant.example/app"},
+		"what was fetched by another one":    {image: "registry.example/tenant", fetchedBy: "other/app"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			obj := publishedObject()
+			obj.Spec = v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: "app"}}
+			obj.Status.Record.Image, obj.Status.Record.ImageRepository = c.image, c.fetchedBy
+			repository := &imagev1.ImageRepository{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "owner", Name: "app"},
+				Spec:       imagev1.ImageRepositorySpec{Image: "registry.example/app", SecretRef: &meta.LocalObjectReference{Name: "login"}},
+			}
+
+			plan, err := recordedPlan(obj, Surroundings{Repository: repository})
+
+			g.Expect(err).NotTo(HaveOccurred())
+			want := credentials.References{Namespace: obj.Namespace}
+			if c.lent {
+				want = credentials.References{Namespace: "owner", SecretName: "login"}
+			}
+			plan.Access.Provider = ""
+			g.Expect(plan.Access).To(Equal(want))
+		})
 	}
 }
 

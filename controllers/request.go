@@ -25,6 +25,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -89,7 +90,12 @@ func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, 
 		if around.Repository == nil {
 			return plan, waitFor("the ImageRepository that opened %s does not exist", recipe.Image)
 		}
-		plan.Access, named = accessOf(around.Repository), around.Repository.Spec.Image
+		if key := client.ObjectKeyFromObject(around.Repository); key.Namespace == obj.Namespace || opens(around.Repository, recipe) {
+			plan.Access, named = accessOf(around.Repository), around.Repository.Spec.Image
+		} else {
+			plan.Note = fmt.Sprintf("the image is not that of ImageRepository %s of another namespace, whose access is used for no other", key)
+			named = recipe.Image
+		}
 	}
 	if !sameRegistry(recipe.Image, named) {
 		plan.Access = plan.Access.Elsewhere()
@@ -106,6 +112,16 @@ func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, 
 		return plan, fault.Stallf(v1alpha1.ReasonInvalidSpec, "the record names the digest %s: %w; publish another image", fault.Quote(recipe.Digest), err)
 	}
 	return plan, nil
+}
+
+// opens tells whether the access of an ImageRepository of another namespace is lent for what
+// is recorded: it was fetched by that, or is of the image that it names. Its logins may open more.
+func opens(repository *imagev1.ImageRepository, recipe *v1alpha1.Recipe) bool {
+	if recipe.ImageRepository == client.ObjectKeyFromObject(repository).String() {
+		return true
+	}
+	named, err := parseRepository(repository.Spec.Image, repository.Spec.Insecure)
+	return err == nil && isNameOf(recipe.Image, named)
 }
 
 // sameRegistry tells whether two images are on one registry.
