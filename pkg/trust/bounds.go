@@ -62,9 +62,10 @@ const (
 	// header among these.
 	maxHeaderValues = 500
 	maxHeaders      = 100
-	// maxCOSE bounds an envelope that is not JSON, in bytes: each may become a
-	// value.
-	maxCOSE = 512 << 10
+	// maxCOSE bounds an envelope that is not JSON, in bytes: every two of them may become
+	// a map, which takes 320 bytes. One with as many certificates as are read and a timestamp
+	// stays below.
+	maxCOSE = 128 << 10
 )
 
 // bound refuses a JSON object of more values than are read.

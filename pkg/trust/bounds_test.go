@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -43,6 +44,15 @@ import (
 func filled(before, element, after string, most int) []byte {
 	n := (most - len(before) - len(after)) / (len(element) + 1)
 	return []byte(before + strings.Repeat(element+",", n) + element + after)
+}
+
+// coseOfMaps is an envelope of at most some bytes with maps in maps in a header that
+// nobody signed (RFC 9052 section 4.2).
+func coseOfMaps(most int) []byte {
+	const before, after = "\xd2\x84\x44\xa1\x01\x38\x24\xa1\x61x\x9a", "\x42{}\x41\x00"
+	maps := strings.Repeat("\xa1\x00", 20) + "\xa0"
+	count := (most - len(before) - 4 - len(after)) / len(maps)
+	return slices.Concat(binary.BigEndian.AppendUint32([]byte(before), uint32(count)), bytes.Repeat([]byte(maps), count), []byte(after)) //nolint:gosec // it fits
 }
 
 // TestHostileSignaturesTakeLittleMemory holds that documents of many small
@@ -139,7 +149,15 @@ func TestHostileSignaturesTakeLittleMemory(t *testing.T) {
 		"a COSE that is large": {func(t *testing.T, i *image) {
 			t.Helper()
 			i.attachNotation(t, make([]byte, 1<<20), cose.MediaTypeEnvelope)
-		}, "1048576 bytes, more than the 524288"},
+		}, "1048576 bytes, more than the 131072"},
+		"a COSE of maps": {func(t *testing.T, i *image) {
+			t.Helper()
+			i.attachNotation(t, coseOfMaps(512<<10), cose.MediaTypeEnvelope)
+		}, "a Notation COSE signature that cannot be read"},
+		"a COSE of as many maps as are read": {func(t *testing.T, i *image) {
+			t.Helper()
+			i.attachNotation(t, coseOfMaps(128<<10), cose.MediaTypeEnvelope)
+		}, "missing content type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
