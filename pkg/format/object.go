@@ -46,8 +46,9 @@ const (
 	// that these count twice.
 	maxObjectMarks = 100_000
 	objectMarks    = "\n,,:-??[{#"
-	// maxRareBreaks bounds the line breaks of YAML 1.1 that are not of ASCII. A parser
-	// keeps each comment that ends with one by itself, which takes half a KiB.
+	// maxRareBreaks bounds the line breaks of YAML 1.1 that are no line feeds. A parser
+	// keeps each comment that ends with one beyond ASCII by itself, which takes half a KiB,
+	// and a key may follow a carriage return, which is none of objectMarks.
 	maxRareBreaks = 1000
 	// maxExpandedBytes bounds a text of YAML whose aliases are written out, as JSON,
 	// where each value takes expandedNodeBytes beyond its own: decoders write them out.
@@ -268,12 +269,12 @@ func checkYAML(body []byte) error {
 	if limit.HasTagDirective(body) {
 		return invalid("the YAML has a %%TAG directive, by which a few bytes become a tag of any length; write out the tags")
 	}
-	breaks := 0
+	breaks := bytes.Count(body, []byte("\r")) - bytes.Count(body, []byte("\r\n"))
 	for _, rare := range []string{"\u0085", "\u2028", "\u2029"} {
 		breaks += bytes.Count(body, []byte(rare))
 	}
 	if breaks > maxRareBreaks {
-		return tooLarge("the YAML has more than the %d line breaks that are read of U+0085, U+2028 and U+2029; end lines with a line feed", maxRareBreaks)
+		return tooLarge("the YAML has more than the %d line breaks that are read of U+0085, U+2028, U+2029 and carriage returns alone; end lines with a line feed", maxRareBreaks)
 	}
 	return nil
 }

@@ -257,6 +257,7 @@ func TestAnObjectThatCostsMuchToParseTakesLittleMemory(t *testing.T) {
 		"comments that end with U+0085": strings.Repeat("#\u0085", 330_000) + "a: b\n",
 		"comments that end with U+2028": strings.Repeat("#\u2028", 250_000) + "a: b\n",
 		"comments and keys in turns":    "a:\n" + strings.Repeat("\r#a\n?  #", 49_500),
+		"keys behind carriage returns":  "apiVersion: tekton.dev/v1\rkind: Task\rmetadata: {name: y}\rspec:\r" + many(95_000, func(i int) string { return fmt.Sprintf(" %x: a\r", i) }),
 		"comments that end with U+2029": "a: b\n" + strings.Repeat("#\u2029", 250_000),
 	} {
 		t.Run(name, func(t *testing.T) {
