@@ -274,7 +274,7 @@ func (a *app) readReference(ctx context.Context, s *side, text string, o sideOpt
 		Published: reading.Content.Digest.String(), Format: reading.Content.Format,
 	}
 	if reading.Content.ChartVersion != "" { // whose files are compared, not its bytes
-		if s.tree, err = readTree(ctx, reading.Content.Path, s.root); err != nil {
+		if s.tree, err = readChart(ctx, reading.Content.Path, s.root); err != nil {
 			return err
 		}
 		if repeated := s.tree.repeated(); len(repeated) > 0 {

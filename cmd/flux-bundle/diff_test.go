@@ -24,6 +24,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -359,6 +360,50 @@ func TestAllThatHelmReadsOfAChartIsShown(t *testing.T) {
 			g.Expect(json.Unmarshal([]byte(must(t, "inspect", ref, "-o", "json")), &shown)).To(Succeed())
 			g.Expect(shown.Files).To(HaveLen(3))
 			g.Expect(shown.Omitted).To(BeEmpty())
+		})
+	}
+}
+
+// TestChartsThatHelmReadsInDifferentWaysDiffer compares charts of the same files once
+// unpacked, of which Helm makes other files.
+func TestChartsThatHelmReadsInDifferentWaysDiffer(t *testing.T) {
+	r := serve(t)
+	push := func(tag string, entries ...tar.Header) string {
+		var body bytes.Buffer
+		archive := tar.NewWriter(&body)
+		for _, h := range append([]tar.Header{{Name: "app/Chart.yaml"}}, entries...) {
+			content := "name: app\nversion: 1.0.0\nfrom: " + path.Clean(h.Name) + "\n"
+			if h.Typeflag == tar.TypeSymlink {
+				content = ""
+			}
+			h.Mode, h.Size = h.Mode|0o644, int64(len(content))
+			NewWithT(t).Expect(archive.WriteHeader(&h)).To(Succeed())
+			_, err := io.WriteString(archive, content)
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		}
+		NewWithT(t).Expect(archive.Close()).To(Succeed())
+		chart, err := publish.LayeredArtifact("application/vnd.cncf.helm.config.v1+json", static.NewLayer(zipped(t, body.Bytes()), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+		return pushImage(t, r, "charts/app:"+tag, chart, err)
+	}
+	values, others := tar.Header{Name: "app/values.yaml"}, tar.Header{Name: "other/values.yaml"}
+	link := tar.Header{Name: "app/values.yaml", Typeflag: tar.TypeSymlink, Linkname: "x"}
+	const folderMode = 0o040000
+	noFile := link
+	noFile.Mode = folderMode
+	for name, c := range map[string]struct {
+		before, after []tar.Header
+		shown         string
+	}{
+		"a file below two folders": {[]tar.Header{values, others}, []tar.Header{others, values}, "app/values.yaml (copy 2)"},
+		"a dot before the folder":  {[]tar.Header{values}, []tar.Header{{Name: "./app/values.yaml"}}, "app/app/values.yaml"},
+		"a link that is a folder":  {[]tar.Header{values, noFile}, []tar.Header{values, link}, "app/values.yaml (copy 2) is added: empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			tag := strings.ReplaceAll(name, " ", "-")
+			run := flux(t, "diff", push(tag+"-1", c.before...), push(tag+"-2", c.after...))
+			g.Expect(run.code).To(Equal(exitFailure), run.err)
+			g.Expect(run.out).To(ContainSubstring(c.shown))
 		})
 	}
 }

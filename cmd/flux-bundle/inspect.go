@@ -242,7 +242,11 @@ func (i *inspection) addFiles(ctx context.Context, content *format.Content, o fo
 	if content == nil || isFile(content, o) && content.ChartVersion == "" {
 		return nil
 	}
-	t, err := readTree(ctx, content.Path, nil)
+	read := readTree
+	if content.ChartVersion != "" {
+		read = readChart
+	}
+	t, err := read(ctx, content.Path, nil)
 	if err != nil {
 		return err
 	}

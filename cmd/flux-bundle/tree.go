@@ -31,6 +31,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -119,11 +120,33 @@ func (t *tree) size() (sum int64) {
 const implied fs.FileMode = 0o750
 
 // readTree lists a published archive, which pkg/format has checked: its size,
-// its names, and that it holds nothing but files and folders. In a chart, what is no
-// folder is a file, as to Helm: a link is an empty one. With into it is unpacked there, as consumers
-// unpack it: nothing is written outside, or over anything. The umask holds for files;
-// folders are for this user alone.
+// its names, and that it holds nothing but files and folders. With into it is unpacked
+// there, as consumers unpack it: nothing is written outside, or over anything. The umask
+// holds for files; folders are for this user alone.
 func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error) {
+	return readArchive(ctx, archive, func(t *tree, header *tar.Header, content io.Reader) error {
+		return t.take(header, content, into)
+	})
+}
+
+// readChart is readTree for a chart, with the files that Helm reads: what is no folder
+// by its mode is a file, and a link an empty one. The first element of every path is
+// the folder of the chart, whatever it is called.
+func readChart(ctx context.Context, archive string, into *os.Root) (*tree, error) {
+	top := ""
+	return readArchive(ctx, archive, func(t *tree, header *tar.Header, content io.Reader) error {
+		if header.FileInfo().IsDir() {
+			return nil
+		}
+		first, inside, _ := strings.Cut(header.Name, "/")
+		top = cmp.Or(top, first)
+		header.Name = path.Join(top, inside)
+		return t.take(header, content, into)
+	})
+}
+
+// readArchive hands over the entries of a published archive.
+func readArchive(ctx context.Context, archive string, take func(t *tree, header *tar.Header, content io.Reader) error) (*tree, error) {
 	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
 	if err != nil {
 		return nil, err
@@ -142,8 +165,10 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 			return t, nil
 		case err != nil:
 			return nil, fmt.Errorf("cannot unpack what is published: %w", err)
+		case header.Typeflag == tar.TypeXGlobalHeader:
+			continue
 		}
-		if err := t.take(header, entries, into); err != nil {
+		if err := take(t, header, entries); err != nil {
 			return nil, err
 		}
 	}
@@ -151,9 +176,6 @@ func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error)
 
 func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error {
 	name, mode := path.Clean(header.Name), header.FileInfo().Mode().Perm()
-	if header.Typeflag == tar.TypeXGlobalHeader {
-		return nil
-	}
 	_, made := t.folders[path.Dir(name)]
 	for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
 		if _, known := t.folders[folder]; known {
