@@ -115,7 +115,8 @@ func runner(name string) string {
 		return "a CI service"
 	case ".profile", ".xprofile", ".xsession", ".login", ".logout", ".tmux.conf", ".tmux", ".pam_environment", ".environment", ".autoenv", ".autoenv.zsh",
 		".config", ".local", ".cache", ".ssh", ".kube", ".docker", ".aws", ".azure", ".gnupg", ".gdbinit", ".lldbinit", ".rprofile", ".renviron",
-		".mise", ".mise.toml", ".mise.local.toml", "mise.toml", "mise.local.toml", ".tool-versions", ".terraform.d", ".oh-my-zsh", ".forward", ".rhosts", "_netrc", "windowspowershell",
+		".mise", "mise", ".tool-versions", ".selected_editor", ".lessfilter", ".byobu", ".vnc", ".xclients", ".i3", ".ghci", ".iex.exs", ".ipython", ".julia",
+		".fzf.bash", ".fzf.zsh", ".p10k.zsh", ".terraform.d", ".oh-my-zsh", ".forward", ".rhosts", "_netrc", "windowspowershell",
 		"rust-toolchain", "rust-toolchain.toml", "sitecustomize.py", "usercustomize.py", "startup.m":
 		return tool
 	case ".pnpmfile.cjs", ".pnp.cjs", ".pnp.loader.mjs", ".yarn", ".cargo", ".rustup", ".bundle", ".gem", ".gradle", ".mvn", ".m2", ".sbt", ".pip", ".nuget",
@@ -148,8 +149,8 @@ func runner(name string) string {
 }
 
 // settingsFile are names that many programs give to settings, which often run code,
-// such as .kshrc, .npmrc or .eslintrc.js.
-var settingsFile = regexp.MustCompile(`^\..*rc(\.[a-z0-9]+)?$`)
+// such as .kshrc, .npmrc or .eslintrc.js, and those of mise for any environment.
+var settingsFile = regexp.MustCompile(`^(\..*rc(\.[a-z0-9]+)?|\.?mise\.(.+\.)?toml)$`)
 
 // scriptedSettings are programs that checks and formatters of an editor load, such as
 // eslint.config.js.

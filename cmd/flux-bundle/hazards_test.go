@@ -165,7 +165,7 @@ func TestFilesThatProgramsObeyAreNamed(t *testing.T) {
 		"bamboo-specs/bamboo.yml", "amplify.yml", "opencode.json", "all.code-workspace", "Library/Application Support/a/config",
 		"tools/pre-commit.exe", "prek.toml", "CVS/Root", "buildkite/pipeline.yml", "CODEOWNERS", "rust-toolchain.toml", "lib/site-packages/a.pth", "sitecustomize.py",
 		"jupyter_server_config.py", "bunfig.toml", "src/Directory.Build.props", "vimfiles/plugin/a.vim", "venv/pyvenv.cfg", "eslint.config.mjs", "AGENTS.override.md",
-		"docs/a.library-ms", "a.url",
+		"docs/a.library-ms", "a.url", "mise/config.toml", "mise.production.toml", ".mise.local.toml", "mise.toml", ".selected_editor", ".lessfilter", ".ipython/profile_default/startup/a.py",
 	}
 	for _, name := range named {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
