@@ -114,8 +114,10 @@ func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, o
 			defer s.root.Close()
 			sides[i] = s
 		}
-		c := compare(sides[0], sides[1])
-		var err error
+		c, err := compare(ctx, sides[0], sides[1])
+		if err != nil {
+			return err
+		}
 		if out.format == "text" {
 			err = c.text(ctx, a.out, newPaint(isTerminal(a.out), a.getenv("NO_COLOR") == ""))
 		} else {
@@ -317,9 +319,16 @@ const (
 	changed = "changed"
 )
 
-func compare(a, b *side) *comparison {
+func compare(ctx context.Context, a, b *side) (*comparison, error) {
 	c := &comparison{A: a.shown, B: b.shown, Changes: []change{}, from: a, to: b}
-	before, after := byPath(a.tree), byPath(b.tree)
+	before, err := byPath(ctx, a.tree)
+	if err != nil {
+		return nil, err
+	}
+	after, err := byPath(ctx, b.tree)
+	if err != nil {
+		return nil, err
+	}
 	for at, old := range before {
 		switch now, ok := after[at]; {
 		case !ok:
@@ -345,7 +354,7 @@ func compare(a, b *side) *comparison {
 	}
 	slices.SortFunc(c.Changes, func(a, b change) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Copy, b.Copy)) })
 	c.Identical = len(c.Changes) == 0
-	return c
+	return c, nil
 }
 
 // treePath is where a file is in a tree.
@@ -354,12 +363,15 @@ type treePath struct {
 	copy int
 }
 
-func byPath(t *tree) map[treePath]shownFile {
+func byPath(ctx context.Context, t *tree) (map[treePath]shownFile, error) {
 	files := map[treePath]shownFile{}
 	for _, f := range t.files {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		files[treePath{f.path, f.copy}] = shownOf(f)
 	}
-	return files
+	return files, nil
 }
 
 // name of the file, for a person.

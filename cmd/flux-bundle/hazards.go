@@ -199,22 +199,25 @@ func hazardOf(file string) (h hazard, found bool) {
 }
 
 // hazards returns what programs obey by themselves in a tree, once each.
-func hazards(t *tree) []hazard {
+func hazards(ctx context.Context, t *tree) ([]hazard, error) {
 	var all []hazard
 	known := map[hazard]bool{}
 	for _, f := range t.files {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if h, found := hazardOf(f.path); found && !known[h] {
 			known[h] = true
 			all = append(all, h)
 		}
 	}
-	return all
+	return all, nil
 }
 
 // onPath returns the folders of a tree with programs that a shell finds by a list of
 // folders to search. The target itself is what somebody has asked for, unless the list
 // has a relative path, which leads from whatever folder the shell is in.
-func (t *tree) onPath(target string, searched []string) []hazard {
+func (t *tree) onPath(ctx context.Context, target string, searched []string) ([]hazard, error) {
 	var anywhere, below []string
 	for _, folder := range searched {
 		if !filepath.IsAbs(folder) {
@@ -229,12 +232,15 @@ func (t *tree) onPath(target string, searched []string) []hazard {
 	}
 	var all []hazard
 	for _, folder := range t.programFolders() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		name := canonicalPath(folder)
 		if slices.Contains(below, name) || slices.ContainsFunc(anywhere, func(end string) bool { return end == "" || strings.HasSuffix("/"+name, "/"+end) }) {
 			all = append(all, hazard{folder, "a shell that has the folder in PATH"})
 		}
 	}
-	return all
+	return all, nil
 }
 
 // programFolders returns the folders with files that may be executed: on Windows, where
@@ -292,8 +298,11 @@ func (t *tree) paths(yield func(name string) bool) {
 }
 
 // checkNames refuses paths that no folder is safe with.
-func (t *tree) checkNames() error {
+func (t *tree) checkNames(ctx context.Context) error {
 	for file := range t.paths {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		for end, element := range elements(file) {
 			name := canonical(element)
 			switch {
@@ -316,6 +325,9 @@ func (t *tree) checkRepositories(ctx context.Context, target *os.Root) error {
 	ours := map[string]bool{}
 	folders := map[string]bool{".": true}
 	for name := range t.paths {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		ours[canonicalPath(name)] = true
 		folders[path.Dir(name)] = true
 	}

@@ -251,6 +251,9 @@ func (i *inspection) addFiles(ctx context.Context, content *format.Content, o fo
 		return err
 	}
 	for _, f := range t.files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		i.Files = append(i.Files, shownOf(f))
 	}
 	return nil

@@ -188,10 +188,18 @@ func (a *app) warnOfStages(dir string) error {
 // vet judges the names of what is about to be written: some are refused, and those
 // of files that programs obey by themselves are told, before a question.
 func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error {
-	if err := cmp.Or(listed.checkNames(), listed.checkRepositories(ctx, s.target)); err != nil {
+	if err := cmp.Or(listed.checkNames(ctx), listed.checkRepositories(ctx, s.target)); err != nil {
 		return err
 	}
-	found := append(hazards(listed), listed.onPath(s.target.Name(), filepath.SplitList(a.getenv("PATH")))...)
+	found, err := hazards(ctx, listed)
+	if err != nil {
+		return err
+	}
+	onPath, err := listed.onPath(ctx, s.target.Name(), filepath.SplitList(a.getenv("PATH")))
+	if err != nil {
+		return err
+	}
+	found = append(found, onPath...)
 	a.warnOfHazards(found)
 	obeyed := slices.DeleteFunc(found, func(h hazard) bool { return h.by == "" })
 	if len(obeyed) == 0 || force {
