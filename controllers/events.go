@@ -135,7 +135,10 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 
 	log, beside := ctrl.LoggerFrom(ctx), selectable(obj, around, a)
 	ready := conditions.Get(obj, meta.ReadyCondition)
-	again := a.err != nil && e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.subjects(), " "))
+	var seen, again bool
+	if a.err != nil {
+		seen, again = e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.subjects(), " "))
+	}
 	switch {
 	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
 		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
@@ -153,7 +156,8 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
 		e.tell(obj, beside, corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, message+origin(artifact))
-	case sameReady(before, obj) && !again:
+	case !again && (sameReady(before, obj) || !seen && sameState(before, obj)):
+		// Another build of this controller may say the same in other words.
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
 		// An image that Flux has not scanned yet is no news.
 		log.Info("waiting", "message", ready.Message)
@@ -241,9 +245,15 @@ func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string
 // the reason tells it and not the words: those of a network or a server may be others
 // at each attempt.
 func sameReady(before, obj conditions.Getter) bool {
+	return sameState(before, obj) &&
+		(conditions.GetMessage(before, meta.ReadyCondition) == conditions.GetMessage(obj, meta.ReadyCondition) ||
+			conditions.IsFalse(obj, meta.ReadyCondition) && classOf(obj) == fault.Retry)
+}
+
+// sameState tells whether nothing but the words of Ready has changed.
+func sameState(before, obj conditions.Getter) bool {
 	was, now := conditions.Get(before, meta.ReadyCondition), conditions.Get(obj, meta.ReadyCondition)
-	return was != nil && was.Status == now.Status && was.Reason == now.Reason && classOf(before) == classOf(obj) &&
-		(was.Message == now.Message || now.Status == metav1.ConditionFalse && classOf(obj) == fault.Retry)
+	return was != nil && was.Status == now.Status && was.Reason == now.Reason && classOf(before) == classOf(obj)
 }
 
 // classOf returns the class of failure that the conditions of an object tell.
@@ -272,21 +282,21 @@ type failed struct {
 // repeatAfter is when an event about a failure that lasts is sent again.
 const repeatAfter = time.Hour
 
-// again tells whether a failure is told again although it has the reason of the one
-// before: it is about something else, or lasts for long. A new process takes the first
-// failure that it sees for told.
-func (f *failing) again(key types.NamespacedName, subject string) bool {
+// again tells whether this process has seen the object fail before, and whether a failure
+// is told again although it has the reason of the one before: it is about something
+// else, or lasts for long. A new process takes the first failure that it sees for told.
+func (f *failing) again(key types.NamespacedName, subject string) (seen, again bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	last, known := f.told[key]
 	if known && last.subject == subject && time.Since(last.at) < repeatAfter {
-		return false
+		return true, false
 	}
 	if f.told == nil {
 		f.told = map[types.NamespacedName]failed{}
 	}
 	f.told[key] = failed{subject: subject, at: time.Now()}
-	return known
+	return known, known
 }
 
 func (f *failing) forget(key types.NamespacedName) {
