@@ -45,6 +45,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -110,7 +111,9 @@ type scene struct {
 	// interval of the ImageRepositories that are made.
 	interval time.Duration
 	log      *journal
-	running  *running
+	// overheard, if not nil, is called with each event before it is sent.
+	overheard func(about runtime.Object, reason, message string)
+	running   *running
 }
 
 // newScene makes a scene in a namespace that opted in. No controller runs yet.
@@ -277,7 +280,9 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 	if err != nil {
 		return nil, err
 	}
-	told := &controllers.Events{Recorder: recorder, Metrics: helper.NewMetrics(mgr, metrics.NewRecorder())}
+	ofObjects := metrics.NewRecorder()
+	r.metrics.MustRegister(ofObjects.Collectors()...)
+	told := &controllers.Events{Recorder: listener{recorder, s.overheard}, Metrics: helper.NewMetrics(mgr, ofObjects)}
 	access, err := registry.NewClient(registry.Options{Observe: ours.ObserveRegistry})
 	if err != nil {
 		return nil, err
@@ -330,6 +335,29 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 		}
 	}
 	return supplier, nil
+}
+
+// listener lets a test hear events at once: the API server is told of them later.
+type listener struct {
+	record.EventRecorder
+
+	overheard func(about runtime.Object, reason, message string)
+}
+
+// AnnotatedEventf implements record.EventRecorder.
+func (l listener) AnnotatedEventf(obj runtime.Object, annotations map[string]string, eventType, reason, format string, args ...any) {
+	if l.overheard != nil {
+		l.overheard(obj, reason, fmt.Sprintf(format, args...))
+	}
+	l.EventRecorder.AnnotatedEventf(obj, annotations, eventType, reason, format, args...)
+}
+
+// Event implements record.EventRecorder.
+func (l listener) Event(obj runtime.Object, eventType, reason, message string) {
+	if l.overheard != nil {
+		l.overheard(obj, reason, message)
+	}
+	l.EventRecorder.Event(obj, eventType, reason, message)
 }
 
 // doorway is the address of the artifact server, which outlives the processes
