@@ -39,8 +39,8 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// stored is what a former build left of the source app.
-type stored struct {
+// fixture is a source with the name app, as a former build left it.
+type fixture struct {
 	// Tags of the image app in the registry.
 	Tags []string
 	// Disk holds the files of the store in base64, by their paths.
@@ -49,7 +49,7 @@ type stored struct {
 	Objects []*unstructured.Unstructured
 }
 
-// outcomes are what has to happen to a state that is not just to be taken over.
+// outcomes of the states that are not just taken over, by the names of the fixtures.
 var outcomes = map[string]struct {
 	// events that are sent, as kind and reason.
 	events []string
@@ -72,10 +72,10 @@ var outcomes = map[string]struct {
 	"deleted": {withdrawn: true},
 }
 
-// An upgrade is no news: what former builds left in the API server and on the disk is
-// taken over without a publication, a withdrawal or an event, and so is what says the
-// same in other words.
-func TestWhatFormerBuildsLeftIsTakenOver(t *testing.T) {
+// An upgrade is no news: the sources that a former build left in the API server and on the
+// disk are taken over without a publication, a withdrawal or an event, and so are those
+// whose conditions say the same in other words.
+func TestSourcesOfFormerBuildsAreTakenOver(t *testing.T) {
 	files, err := filepath.Glob("testdata/takeover/*/*.yaml")
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	NewWithT(t).Expect(files).NotTo(BeEmpty())
@@ -147,8 +147,8 @@ func takeOver(t *testing.T, file, state string, reword bool) {
 	}
 }
 
-// announced returns the ExternalArtifact, if there is one. Former builds made none for
-// what was never published; an empty one is no news to consumers.
+// announced returns the ExternalArtifact, if there is one. Former builds made none for a
+// source that never published; an empty one is no news to consumers.
 func (s *scene) announced(name string) (external *sourcev1.ExternalArtifact, ok bool) {
 	s.Helper()
 	external = &sourcev1.ExternalArtifact{}
@@ -178,15 +178,15 @@ func (s *scene) looks(name string) (looks int) {
 	return looks
 }
 
-// leave brings registry, disk and API server to what a former build left, if need be
-// with other words in all conditions.
+// leave fills registry, disk and API server as a former build left them, if need be with
+// other words in the conditions of the source.
 func (s *scene) leave(file string, reword bool) {
 	s.Helper()
 	g := NewWithT(s)
 	text, err := os.ReadFile(file)
 	g.Expect(err).NotTo(HaveOccurred())
 	text = []byte(strings.NewReplacer("${namespace}", s.namespace, "${registry}", s.registry.Host(), "${storage}", s.artifacts.host()).Replace(string(text)))
-	var left stored
+	var left fixture
 	g.Expect(yaml.UnmarshalStrict(text, &left)).To(Succeed())
 	for _, tag := range left.Tags {
 		s.push("app:"+tag, version(tag))
@@ -249,8 +249,8 @@ func (s *scene) put(obj *unstructured.Unstructured, uids map[types.UID]types.UID
 	g.Expect(s.client.Status().Update(s.Context(), created)).To(Succeed())
 }
 
-// ofASource tells whether an object is written by what publishes: the words of others are
-// no news about a source either way.
+// ofASource tells whether the conditions of an object are those of a source. Those of a
+// TrustPolicy and of Flux's objects are not reworded.
 func ofASource(obj *unstructured.Unstructured) bool {
 	return obj.GetKind() == v1alpha1.ArtifactRepositoryKind || obj.GetKind() == sourcev1.ExternalArtifactKind
 }
