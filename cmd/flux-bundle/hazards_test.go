@@ -270,6 +270,21 @@ func TestManyHazardsHideNoProgram(t *testing.T) {
 		ContainSubstring("980 more are hidden"), ContainSubstring("the artifact has 1001 paths that programs obey")))
 }
 
+// TestManyHiddenFilesTakeAQuestion pulls more hidden files than are named: one of them may
+// be for a program that no list has.
+func TestManyHiddenFilesTakeAQuestion(t *testing.T) {
+	g := NewWithT(t)
+	var headers []tar.Header
+	for i := range fewHazards + 1 {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("%d/.unknown", i), Mode: 0o644})
+	}
+	ref := pushLayer(t, serve(t), "org/app:v1", layerOf(t, headers...))
+	run := flux(t, "pull", ref, "-o", t.TempDir())
+	g.Expect(run.code).To(Equal(exitFailure), run.err)
+	g.Expect(run.err).To(ContainSubstring("the artifact has 21 paths that are hidden, of which 20 are named"))
+	g.Expect(flux(t, "pull", ref, "-o", t.TempDir(), "--force").code).To(Equal(exitOK))
+}
+
 // TestPermissionsFollowTheUmask pulls files with all permissions there are.
 func TestPermissionsFollowTheUmask(t *testing.T) {
 	g := NewWithT(t)

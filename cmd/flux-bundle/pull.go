@@ -43,7 +43,8 @@ of the artifact as far as the umask allows them.
 
 An artifact with a path that git takes for a repository is refused: .git in any spelling, and HEAD, objects and refs side by side. Files that a program obeys
 by itself, such as .envrc, .gitattributes, .github/ or .vscode/, and programs in a folder that PATH has, are named before anything is written, and are written
-after a question, or with --force. Other hidden files are named only. Of each kind, 20 are named and the rest are counted; flux bundle inspect lists all.
+after a question, or with --force. Of other hidden files, up to 20 are named only, and more take a question, too. Of each kind, 20 are named and the rest are counted; flux bundle
+inspect lists all.
 
 A pull that is killed loses nothing: each file has its old or its new content. It leaves a folder .flux-bundle-* with the old files behind, which the next pull
 names. Until somebody removes it, push and diff refuse the folder.
@@ -201,11 +202,19 @@ func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error
 	}
 	found = append(found, onPath...)
 	a.warnOfHazards(found)
-	obeyed := slices.DeleteFunc(found, func(h hazard) bool { return h.by == "" })
-	if len(obeyed) == 0 || force {
+	isHidden := func(h hazard) bool { return h.by == "" }
+	obeyed := slices.DeleteFunc(slices.Clone(found), isHidden)
+	hidden := len(found) - len(obeyed)
+	switch {
+	case force:
+		return nil
+	case len(obeyed) > 0:
+		return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(obeyed), "path"), obeyed[0].path), "write"})
+	case hidden > fewHazards: // no list of such programs is complete, and not all are named
+		return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that are hidden, of which %d are named", counted(hidden, "path"), fewHazards), "write"})
+	default:
 		return nil
 	}
-	return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(obeyed), "path"), obeyed[0].path), "write"})
 }
 
 // fewHazards is how many paths are named that one program obeys: nobody finds one of
