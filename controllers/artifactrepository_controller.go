@@ -51,10 +51,6 @@ import (
 // caches to catch up.
 const conflictDelay = 200 * time.Millisecond
 
-// replacementTime is how long what is published and was rejected may wait for
-// what is to take its place.
-const replacementTime = time.Second
-
 // orphanTime is the time that the garbage collector gets to orphan the dependents of an object
 // that is deleted, and to let it go. Its finalizer can be written by anybody.
 const orphanTime = 10 * time.Second
@@ -200,7 +196,13 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 		}
 	}
 	a = r.judge(ctx, obj, around, a)
-	if a.plan.Action == Publish && a.judgement != nil && a.judgement.wait > 0 {
+	switch {
+	case a.rejected():
+		// It goes at once. The next reconcile publishes its replacement: a slow registry must
+		// not keep a rejected artifact online.
+		a.err = a.judgement.err
+		return a
+	case a.plan.Action == Publish && a.judgement != nil && a.judgement.wait > 0:
 		a.postponed = a.judgement.wait
 		return a
 	}
@@ -208,7 +210,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 	case Withdraw:
 		return a
 	case Publish:
-		a = r.publishInTime(ctx, obj, around, a)
+		a = r.publishInLane(ctx, obj, around, a)
 		if a.err == nil && a.judgement != nil && !a.verifiedAnew() {
 			// Nothing new replaced what is no longer accepted, or not known to be:
 			// another name for it is nothing new.
@@ -218,11 +220,6 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 			return a
 		}
 	case Freeze, Refuse:
-	}
-	if a.rejected() {
-		// Why it is taken away matters more than why nothing new came.
-		a.err = a.judgement.err
-		return a
 	}
 	if lost := r.check(whole, obj, around, &a); !lost {
 		return a
@@ -248,24 +245,6 @@ func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj
 		return err
 	}
 	return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
-}
-
-// publishInTime publishes. Where what is published was rejected, the new takes its
-// place if it is there within replacementTime; else the old is taken away first:
-// whoever serves the new slowly must not keep the old published by that.
-func (r *ArtifactRepositoryReconciler) publishInTime(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	if !a.rejected() {
-		return r.publishInLane(ctx, obj, around, a)
-	}
-	// It is given up, which says nothing about the registry; a deadline would.
-	publishing, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	defer time.AfterFunc(replacementTime, giveUp).Stop()
-	a = r.publishInLane(publishing, obj, around, a)
-	if a.err != nil && publishing.Err() != nil {
-		a.postponed = conflictDelay
-	}
-	return a
 }
 
 // publishInLane publishes unless the way to the registry is closed. Where nothing is
@@ -301,7 +280,7 @@ func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v
 func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) bool {
 	published := publishedBy(obj)
 	if published == nil || published.Digest != a.plan.Digest || published.Repository != a.plan.Repository.Name() ||
-		published.Content != format.ContentHash(r.content(obj)) || a.judgement != nil && a.judgement.rejected {
+		published.Content != format.ContentHash(r.content(obj)) {
 		return false
 	}
 	ok, err := r.look(ctx, obj, r.depth(obj, around, a.plan.Interval))
@@ -501,7 +480,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		a.hidden = true
 		mark(obj, *a)
 	default:
-		if base, err = r.recordNews(ctx, before, obj, external, *a); err != nil {
+		if base, err = r.recordAhead(ctx, before, obj); err != nil {
 			return err
 		}
 		if delivered = unread; unread == nil {
@@ -619,34 +598,6 @@ func (r *ArtifactRepositoryReconciler) clear(ctx context.Context, base *v1alpha1
 	return cleared, nil
 }
 
-// recordNews writes a new artifact into the record. Where it takes the place of a
-// rejected one, that is taken out before: all replicas learn from this, and from nothing
-// else, that it was not just replaced, and is not to be kept for the retention. What
-// was rejected goes without a replacement if these writes fail or take long. It
-// returns what the next patch starts from.
-func (r *ArtifactRepositoryReconciler) recordNews(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) (*v1alpha1.ArtifactRepository, error) {
-	if !a.rejected() || before.Status.Artifact == nil || before.Status.Artifact.Path == obj.Status.Artifact.Path {
-		return r.recordAhead(ctx, before, obj)
-	}
-	inTime, stop := context.WithTimeout(ctx, replacementTime)
-	defer stop()
-	base := before
-	cleared, err := r.clear(inTime, before)
-	if err == nil {
-		base, obj.ResourceVersion = cleared, cleared.ResourceVersion
-		var ahead *v1alpha1.ArtifactRepository
-		if ahead, err = r.recordAhead(inTime, cleared, obj); err == nil {
-			return ahead, nil
-		}
-	}
-	withdrawn := base.DeepCopy()
-	clearPublished(&withdrawn.Status)
-	conditions.Delete(withdrawn, v1alpha1.ArtifactInStorageCondition)
-	markProgress(withdrawn, obj.Status.Artifact.Revision)
-	_, delivered, unrecorded := r.withdraw(ctx, base, withdrawn, external, a)
-	return nil, errors.Join(err, delivered, unrecorded)
-}
-
 // recordAhead writes a new artifact into the record before anybody can see it,
 // so that whoever is asked for its bytes finds what they are. It returns what
 // the next patch starts from.
@@ -739,6 +690,9 @@ func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, obj *v1alpha1.Arti
 	lost := obj.Status.Artifact != nil && !a.stored
 	if a.postponed > 0 {
 		return a.postponed
+	}
+	if a.rejected() && a.plan.Action == Publish {
+		return conflictDelay // its replacement is next
 	}
 	if a.judgement != nil && a.judgement.wait > 0 {
 		return min(a.judgement.wait, a.plan.Interval)

@@ -49,10 +49,6 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 	if err != nil {
 		return bridge.Request{}, err
 	}
-	published := publishedBy(obj)
-	if a.rejected() {
-		published = nil
-	}
 	depth := store.Shallow
 	if !a.stored { // else they were looked at just now
 		depth = r.depth(obj, around, plan.Interval)
@@ -73,7 +69,7 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		Verifier:   a.asked.verifier(opened),
 		Terms:      a.asked.terms,
 		KeepName:   plan.KeepName,
-		Published:  published,
+		Published:  publishedBy(obj),
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
 		Depth:      depth,
 	}, nil
