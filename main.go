@@ -66,8 +66,10 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -554,8 +556,9 @@ func setup(mgr manager.Manager, o *options, p *parts, labelKeys []string, servin
 	poke := make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: p.rules, Registry: p.registry, Credentials: p.credentials, Trust: p.trust,
-		Bridge: bridge.New(p.store, time.Now), Store: p.store,
+		Rules: p.rules, Trust: p.trust,
+		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(o.concurrent), Credentials: p.credentials, Registry: p.registry},
+		Bridge:   bridge.New(p.store, time.Now), Store: p.store,
 		Content:   format.Options{Limits: o.limits, AlwaysRearchive: o.storage.ArtifactDigestAlgo != "sha256"},
 		LabelKeys: labelKeys, FieldManager: controllerName, Backoff: helper.GetRateLimiter(o.rateLimiter), Events: p.events, Metrics: p.metrics,
 	}

@@ -38,12 +38,12 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
-	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/format"
-	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -67,10 +67,8 @@ type ArtifactRepositoryReconciler struct {
 	Live client.Reader
 	// Rules of the platform.
 	Rules Rules
-	// Registry opens repositories.
-	Registry *registry.Client
-	// Credentials resolves what objects refer to.
-	Credentials *credentials.Resolver
+	// Pipeline opens repositories.
+	Pipeline *pipeline.Pipeline
 	// Bridge carries images to the store.
 	Bridge *bridge.Bridge
 	// Store keeps the bytes, and asks the other replicas for those it lacks.
@@ -91,7 +89,6 @@ type ArtifactRepositoryReconciler struct {
 	Metrics *Metrics
 
 	attention attention
-	lanes     lanes
 }
 
 // Reconcile carries out what an ArtifactRepository asks for and records what
@@ -210,7 +207,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 	case Withdraw:
 		return a
 	case Publish:
-		a = r.publishInLane(ctx, obj, around, a)
+		a = r.publishInTurn(ctx, obj, around, a)
 		if a.err == nil && a.judgement != nil && !a.verifiedAnew() {
 			// Nothing new replaced what is no longer accepted, or not known to be:
 			// another name for it is nothing new.
@@ -247,32 +244,28 @@ func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj
 	return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
 }
 
-// publishInLane publishes unless the way to the registry is closed. Where nothing is
-// to be asked there, it does not matter.
-func (r *ArtifactRepositoryReconciler) publishInLane(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (made attempt) {
-	if a.stored = r.stands(ctx, obj, around, a); a.stored {
-		return r.publish(ctx, obj, around, a)
+// publishInTurn publishes when it is the turn of the source. Where the registry is not to
+// be asked, it needs none.
+func (r *ArtifactRepositoryReconciler) publishInTurn(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+	origin := a.plan.origin(requested(obj, around))
+	a.stored = r.stands(ctx, obj, around, a)
+	origin.Idle = a.stored
+	err := r.Pipeline.Ask(ctx, origin, func(ctx context.Context, repository *pipeline.Repository) error {
+		a = r.publish(ctx, obj, around, a, repository)
+		return a.err
+	})
+	busy, isBusy := errors.AsType[*throttle.Busy](err)
+	quiet, isQuiet := errors.AsType[*throttle.Quiet](err)
+	switch {
+	case isBusy:
+		a.postponed = busy.Wait
+	case isQuiet && obj.Status.ObservedGeneration == obj.Generation && conditions.GetReason(obj, meta.ReadyCondition) == v1alpha1.ReasonFetchFailed:
+		// The conditions tell already why this spec fails, and say more than could be said now.
+		a.postponed = quiet.Wait
+	default:
+		a.err = err
 	}
-	admission, wait := r.lanes.enter(a.plan, requested(obj, around))
-	switch admission {
-	case later:
-		a.postponed = wait
-		return a
-	case closed:
-		a.err = closedLane(a.plan.lane())
-		return a
-	case putOff:
-		// What a failed object says already of this spec is more than could be said now.
-		if obj.Status.ObservedGeneration == obj.Generation && conditions.GetReason(obj, meta.ReadyCondition) == v1alpha1.ReasonFetchFailed {
-			a.postponed = wait
-		} else {
-			a.err = putOffLane(a.plan.lane(), wait)
-		}
-		return a
-	case admitted:
-	}
-	defer func() { r.lanes.leave(a.plan, finding{heard: made.heard, err: made.err}) }()
-	return r.publish(ctx, obj, around, a)
+	return a
 }
 
 // stands tells whether the digest that a plan names is what is published, read with
@@ -292,8 +285,8 @@ func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1
 // they are read the next time.
 func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.ArtifactRepository, depth store.Depth) (stored bool, err error) {
 	if depth == store.Deep {
-		end, wait := r.lanes.occupy(obj.Namespace)
-		if wait > 0 {
+		end, busy := r.Pipeline.Throttle.Occupy(obj.Namespace)
+		if busy != nil {
 			depth = store.Shallow
 		} else {
 			defer end()
@@ -304,18 +297,12 @@ func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.A
 }
 
 // publish has the image of a plan carried to the store.
-func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	request, err := r.request(ctx, obj, around, a)
-	if err != nil {
-		a.err = err
-		return a
-	}
-	listening, heard := listen(ctx)
-	out, err := r.carry(listening, request)
-	a.heard = a.heard || heard.Load()
+func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt, repository *pipeline.Repository) attempt {
+	request := r.request(obj, around, a, repository)
+	out, err := r.carry(ctx, request)
 	if failure := fault.Of(err, ""); a.plan.picked != nil && failure != nil && failure.Reason == v1alpha1.ReasonImageNotFound {
 		a.plan.follow()
-		return r.publish(ctx, obj, around, a)
+		return r.publish(ctx, obj, around, a, repository)
 	}
 	// Requests have deadlines of their own; only the attempt's is spec.timeout.
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
@@ -415,45 +402,30 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 		if out.Artifact.Digest != published.Artifact.Digest || out.Artifact.URL != published.Artifact.URL {
 			a.made, a.settings, a.met = &out, settings, a.standing
 		}
-	case !errors.Is(err, errNoLane):
+	case !throttle.IsHeld(err):
 		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", fault.Line(err.Error()))
 	}
 	return a
 }
 
-// errNoLane says that the way to a registry is not open now.
-var errNoLane = errors.New("the registry is not asked now")
-
-// busyLane says the same, and when to come again.
-type busyLane struct{ wait time.Duration }
-
-func (*busyLane) Error() string { return errNoLane.Error() + ": others ask it" }
-func (*busyLane) Unwrap() error { return errNoLane }
-
-// rebuild makes what the record says again. It goes by the lanes too: a
-// registry that hangs must not occupy the workers with what was lost either.
+// rebuild makes what the record says again, when it is its turn: a registry that hangs
+// must not occupy the workers with what was lost either.
 func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (out bridge.Outcome, settings format.Options, err error) {
 	plan, err := recordedPlan(obj, around)
 	if err != nil {
 		return out, settings, err
 	}
-	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
-	case later:
-		return out, settings, &busyLane{wait}
-	case closed, putOff:
-		return out, settings, errNoLane
-	case admitted:
+	if settings, err = r.recordedContent(obj); err != nil {
+		return out, settings, err
 	}
-	listening, heard := listen(ctx)
-	defer func() { r.lanes.leave(plan, finding{heard: heard.Load(), err: err}) }()
-	request, err := r.recordedRequest(ctx, obj, plan, asked)
-	if err == nil {
-		out, err = r.carry(listening, request)
-	}
-	if err != nil && plan.Note != "" {
+	err = r.Pipeline.Ask(ctx, plan.origin(requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
+		out, err = r.carry(ctx, recordedRequest(obj, plan, settings, asked, repository))
+		return err
+	})
+	if err != nil && plan.Note != "" && !throttle.IsHeld(err) {
 		err = fmt.Errorf("%s: %w", plan.Note, err)
 	}
-	return out, request.Content, err
+	return out, settings, err
 }
 
 // conclude records what an attempt made, publishes the record and says what

@@ -55,8 +55,10 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -458,8 +460,8 @@ func (p *platform) assemble(f *testing.F) error {
 	}
 	p.reconciler = &controllers.ArtifactRepositoryReconciler{
 		Client: p.client, Live: p.client, Rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
-		Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client}),
-		Bridge: bridge.New(replica, time.Now), Store: replica,
+		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client})},
+		Bridge:   bridge.New(replica, time.Now), Store: replica,
 		Trust:        &controllers.Trust{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client, Namespace: metav1.NamespaceSystem},
 		Content:      format.Options{Limits: limits},
 		FieldManager: fieldManager, Backoff: helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),

@@ -43,7 +43,9 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -191,24 +193,19 @@ func TestWhatIsKeptOfSpecsFitsIntoMemory(t *testing.T) {
 // Parsing has a place among the attempts of a namespace, or comes later.
 func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
 	g := NewWithT(t)
-	r := &ArtifactRepositoryReconciler{Trust: &Trust{Live: &secretsOnly{version: "1"}}}
-	r.lanes.divide(4)
+	places := throttle.New(4)
+	r := &ArtifactRepositoryReconciler{Trust: &Trust{Live: &secretsOnly{version: "1"}}, Pipeline: &pipeline.Pipeline{Throttle: places}}
 	obj := publishedObject()
 	obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
-	var ends []func()
-	for range r.lanes.share - 1 {
-		end, wait := r.lanes.occupy(obj.Namespace)
-		g.Expect(wait).To(BeZero())
-		ends = append(ends, end)
-	}
+	free := occupyAll(places, obj.Namespace)
 	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeNumerically(">", 0))
 	g.Expect(r.ownDemands(t.Context(), obj).refused()).To(HaveOccurred(), "nothing is accepted meanwhile")
 	elsewhere := obj.DeepCopy()
 	elsewhere.Namespace = "another"
 	g.Expect(r.ownDemands(t.Context(), elsewhere).wait).To(BeZero())
-	ends[0]()
+	free()
 	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeZero())
-	g.Expect(r.lanes.busy[obj.Namespace]).To(Equal(r.lanes.share-2), "the place is free again")
+	g.Expect(isSpent(places, obj.Namespace)).To(BeFalse(), "the place is free again")
 }
 
 // Reading stored bytes has such a place, too: at a short interval, some hundred sources
@@ -219,10 +216,10 @@ func TestReadingWhatIsStoredCountsAgainstTheNamespace(t *testing.T) {
 	local, err := store.Open(store.Options{Root: root, AdvertisedAddress: "artifacts.example.com", RetentionTTL: time.Minute, RetentionRecords: 2})
 	g.Expect(err).NotTo(HaveOccurred())
 	defer func() { g.Expect(local.Close()).To(Succeed()) }()
-	r := &ArtifactRepositoryReconciler{}
+	places := throttle.New(4)
+	r := &ArtifactRepositoryReconciler{Pipeline: &pipeline.Pipeline{Throttle: places}}
 	r.Store, err = store.NewReplica(local, store.PeerOptions{Address: ":0"})
 	g.Expect(err).NotTo(HaveOccurred())
-	r.lanes.divide(4)
 
 	obj := publishedObject()
 	obj.Status.Artifact.Path = "externalartifact/apps/app/" + digest + ".tar.gz"
@@ -235,15 +232,30 @@ func TestReadingWhatIsStoredCountsAgainstTheNamespace(t *testing.T) {
 	g.Expect(os.WriteFile(file, []byte("harm"), 0o600)).To(Succeed()) // who reads it sees it
 	stands := func() bool { return r.stands(t.Context(), obj, Surroundings{}, attempt{plan: plan}) }
 
-	var ends []func()
-	for range r.lanes.share - 1 {
-		end, _ := r.lanes.occupy(obj.Namespace)
-		ends = append(ends, end)
-	}
+	free := occupyAll(places, obj.Namespace)
 	g.Expect(stands()).To(BeTrue(), "it is not read, as all places are taken")
-	ends[0]()
+	free()
 	g.Expect(stands()).To(BeFalse())
-	g.Expect(r.lanes.busy[obj.Namespace]).To(Equal(r.lanes.share-2), "the place is free again")
+	g.Expect(isSpent(places, obj.Namespace)).To(BeFalse(), "the place is free again")
+}
+
+// occupyAll takes all places of a namespace. free gives one of them back.
+func occupyAll(places *throttle.Throttle, namespace string) (free func()) {
+	for {
+		end, busy := places.Occupy(namespace)
+		if busy != nil {
+			return free
+		}
+		free = end
+	}
+}
+
+func isSpent(places *throttle.Throttle, namespace string) bool {
+	end, busy := places.Occupy(namespace)
+	if busy == nil {
+		end()
+	}
+	return busy != nil
 }
 
 // What the platform asks is told apart from what spec.verify asks.

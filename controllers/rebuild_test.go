@@ -21,6 +21,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/gomega"
@@ -34,28 +35,38 @@ import (
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 )
 
-// Whoever comes again before his time makes all others wait for longer.
-func TestWhoFindsALaneBusyIsToldWhenToComeAgain(t *testing.T) {
+// A source that comes again before its time makes all others wait for longer.
+func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	g := NewWithT(t)
 	obj := &v1alpha1.ArtifactRepository{Spec: v1alpha1.ArtifactRepositorySpec{Image: "registry.example/app"}}
 	obj.Status.Record = &v1alpha1.Recipe{Image: "registry.example/app", Digest: "sha256:" + digestOfNothing}
 	plan, err := recordedPlan(obj, Surroundings{})
 	g.Expect(err).NotTo(HaveOccurred())
-	r := &ArtifactRepositoryReconciler{}
-	for range probes {
-		admitted, _ := r.lanes.enter(plan, false)
-		g.Expect(admitted).To(BeZero())
-	}
-	last := postponement
+	r := &ArtifactRepositoryReconciler{Pipeline: &pipeline.Pipeline{Throttle: &throttle.Throttle{}}}
+	fill(g, r.Pipeline.Throttle, plan)
+	var last time.Duration
 	for range 3 {
 		_, _, err := r.rebuild(t.Context(), obj, Surroundings{}, demands{})
-		busy, ok := errors.AsType[*busyLane](err)
+		busy, ok := errors.AsType[*throttle.Busy](err)
 		g.Expect(ok).To(BeTrue(), "%v", err)
-		g.Expect(errors.Is(err, errNoLane)).To(BeTrue())
-		g.Expect(busy.wait).To(BeNumerically(">", last))
-		last = busy.wait
+		g.Expect(busy.Wait).To(BeNumerically(">", last))
+		last = busy.Wait
+	}
+}
+
+// fill takes all places of those that find out whether the registry of a plan answers.
+func fill(g Gomega, t *throttle.Throttle, plan Plan) {
+	request := throttle.Request{Namespace: plan.Namespace, Way: throttle.Way{Host: plan.Repository.RegistryStr()}}
+	request.Way.Hasty = plan.Timeout < throttle.Patience
+	for {
+		if _, err := t.Enter(request); err != nil {
+			g.Expect(throttle.IsHeld(err)).To(BeTrue())
+			return
+		}
 	}
 }
 
@@ -106,7 +117,6 @@ func TestAPanicIsLoggedWithItsStackAndNoFaultOfARegistry(t *testing.T) {
 	err = exposed(ctx, fault.Retryf(v1alpha1.ReasonFetchFailed, "fetch: %w", err))
 	g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonProgressingWithRetry))
 	g.Expect(err).To(MatchError(ContainSubstring("index out of range")))
-	g.Expect(unanswered(err)).To(BeFalse())
 	g.Expect(log.String()).To(ContainSubstring("TestAPanicIsLoggedWithItsStack"))
 
 	another := errors.New("another one")

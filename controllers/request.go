@@ -17,7 +17,6 @@ limitations under the License.
 package controllers
 
 import (
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"time"
@@ -32,6 +31,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
 )
@@ -41,22 +41,19 @@ import (
 // intervals are jittered, asks each time.
 const freshness = 0.9
 
-// request turns a plan into what the bridge is asked for: secrets are read and
-// the repository is opened with them.
-func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (bridge.Request, error) {
-	plan := a.plan
-	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
-	if err != nil {
-		return bridge.Request{}, err
+// origin is where the image of a plan is read from. insists tells that a person asked.
+func (p Plan) origin(insists bool) pipeline.Origin {
+	return pipeline.Origin{
+		Namespace: p.Namespace, Repository: p.Repository, Access: p.Access, Timeout: p.Timeout, Judges: p.Judges, Insists: insists,
 	}
+}
+
+// request turns a plan into what the bridge is asked for.
+func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt, repository *pipeline.Repository) bridge.Request {
+	plan := a.plan
 	depth := store.Shallow
 	if !a.stored { // else they were looked at just now
 		depth = r.depth(obj, around, plan.Interval)
-	}
-	opened := r.Registry.Repository(plan.Repository, access)
-	repository := watched{
-		Repository: opened,
-		learn:      func(f finding) { r.lanes.learn(plan, f) },
 	}
 	return bridge.Request{
 		Key:        keyOf(obj),
@@ -66,13 +63,13 @@ func (r *ArtifactRepositoryReconciler) request(ctx context.Context, obj *v1alpha
 		MaxAge:     share(plan.Interval),
 		Fresh:      requested(obj, around),
 		Content:    r.content(obj),
-		Verifier:   a.asked.verifier(opened),
+		Verifier:   a.asked.verifier(repository),
 		Terms:      a.asked.terms,
 		KeepName:   plan.KeepName,
 		Published:  publishedBy(obj),
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
 		Depth:      depth,
-	}, nil
+	}
 }
 
 // recordedPlan is the way to what the record says, whatever the spec or the
@@ -128,16 +125,7 @@ func sameRegistry(one, other string) bool {
 }
 
 // recordedRequest asks for what the record says, byte for byte.
-func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj *v1alpha1.ArtifactRepository, plan Plan, asked demands) (bridge.Request, error) {
-	content, err := r.recordedContent(obj)
-	if err != nil {
-		return bridge.Request{}, err
-	}
-	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
-	if err != nil {
-		return bridge.Request{}, err
-	}
-	repository := r.Registry.Repository(plan.Repository, access)
+func recordedRequest(obj *v1alpha1.ArtifactRepository, plan Plan, content format.Options, asked demands, repository *pipeline.Repository) bridge.Request {
 	return bridge.Request{
 		Key:        keyOf(obj),
 		Repository: repository,
@@ -146,7 +134,7 @@ func (r *ArtifactRepositoryReconciler) recordedRequest(ctx context.Context, obj 
 		Content:    content,
 		Verifier:   asked.verifier(repository),
 		Terms:      asked.terms,
-	}, nil
+	}
 }
 
 // content returns how a spec asks for an artifact to become content.

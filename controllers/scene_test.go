@@ -69,8 +69,10 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -313,7 +315,10 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 	}
 	repositories := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: s.rules, Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}), Trust: trusted,
+		Rules: s.rules, Trust: trusted,
+		Pipeline: &pipeline.Pipeline{
+			Throttle: throttle.New(mgr.GetControllerOptions().MaxConcurrentReconciles), Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}),
+		},
 		Bridge: bridge.New(r.store, time.Now), Store: r.store,
 		Content:   format.Options{Limits: s.limits},
 		LabelKeys: s.labelKeys, FieldManager: fieldManager, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,

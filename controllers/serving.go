@@ -43,6 +43,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -477,12 +478,12 @@ func (s *Supplier) obtain(ctx context.Context, o order) error {
 	}
 	for {
 		err = s.remake(ctx, o)
-		busy, ok := errors.AsType[*busyLane](err)
+		busy, ok := errors.AsType[*throttle.Busy](err)
 		if !ok {
 			return err
 		}
 		select {
-		case <-time.After(busy.wait):
+		case <-time.After(busy.Wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -608,7 +609,7 @@ func (f *failures) get(what wanted) failure {
 // remake makes the bytes that a record names again, on whichever replica they
 // are asked for. It goes the way of a restore (see rebuild), and records nothing:
 // bytes that come out differently are of no use to who asked for these, and are
-// for the replica that leads to publish. A busyLane says when to come again.
+// for the replica that leads to publish. A *throttle.Busy says when to come again.
 func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
 	around, err := observer{from, r.Rules}.aroundArtifactRepository(ctx, obj)
 	if err != nil {

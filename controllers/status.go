@@ -54,8 +54,6 @@ type attempt struct {
 	judgement *judgement
 	// err is why the plan was not carried out.
 	err error
-	// heard tells that the registry answered something.
-	heard bool
 	// stored tells that the bytes of what is published are on disk.
 	stored bool
 	// hidden tells that no consumer sees what is recorded: the ExternalArtifact is

@@ -17,7 +17,6 @@ limitations under the License.
 package controllers
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -28,6 +27,8 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -211,10 +212,10 @@ func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1al
 	if obj.Spec.Verify == nil {
 		return d
 	}
-	end, wait := r.lanes.occupy(obj.Namespace)
-	if wait > 0 {
+	end, busy := r.Pipeline.Throttle.Occupy(obj.Namespace)
+	if busy != nil {
 		err := fault.Retryf(v1alpha1.ReasonVerificationError, "spec.verify is not read yet: the namespace %s has as many attempts as it may", obj.Namespace)
-		return demands{wait: wait, err: err}
+		return demands{wait: busy.Wait, err: err}
 	}
 	defer end()
 	return r.readOwnDemands(ctx, obj)
@@ -333,9 +334,9 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 	return &judgement{by: proof.By(), fingerprint: asked.observed(proof), warnings: asked.warnings(proof, content)}
 }
 
-// verifyPublished looks for the signatures of what is published. It goes by the
-// lanes too, and may have to wait: a registry that hangs must not occupy the
-// workers with what it once delivered.
+// verifyPublished looks for the signatures of what is published, when it is its turn, and
+// may have to wait: a registry that hangs must not occupy the workers with what it once
+// delivered.
 func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (proof trust.Verified, wait time.Duration, err error) {
 	plan, err := recordedPlan(obj, around)
 	if err != nil {
@@ -345,25 +346,16 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 		plan.Timeout = max(plan.Timeout, time.Until(deadline)) // which may be that of the platform
 	}
 	plan.Judges = asked.alone
-	switch admission, wait := r.lanes.enter(plan, requested(obj, around)); admission {
-	case later:
-		return proof, wait, nil
-	case putOff:
-		return proof, 0, putOffLane(plan.lane(), wait) // it may be long, and what is not known is said
-	case closed:
-		return proof, 0, closedLane(plan.lane())
-	case admitted:
+	err = r.Pipeline.Ask(ctx, plan.origin(requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
+		// Not by asked.verifier: a spec.verify that cannot be read must not keep the
+		// rules of the platform from being heard.
+		proof, err = trust.NewRules(repository, asked.rules...).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})
+		repository.Blame(proof.Unanswered())
+		return err
+	})
+	if busy, ok := errors.AsType[*throttle.Busy](err); ok {
+		return proof, busy.Wait, nil
 	}
-	listening, heard := listen(ctx)
-	defer func() { r.lanes.leave(plan, finding{heard: heard.Load(), err: cmp.Or(err, proof.Unanswered())}) }()
-	access, err := r.Credentials.Resolve(ctx, plan.Repository, plan.Access)
-	if err != nil {
-		return proof, 0, err
-	}
-	repository := r.Registry.Repository(plan.Repository, access)
-	// Not by asked.verifier: a spec.verify that cannot be read must not keep the
-	// rules of the platform from being heard.
-	proof, err = trust.NewRules(repository, asked.rules...).Verify(listening, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})
 	return proof, 0, err
 }
 

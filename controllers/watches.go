@@ -120,7 +120,6 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 // SetupWithManager watches whatever decides about an ArtifactRepository, and
 // what it keeps. Poked, if not nil, are keys to look at again.
 func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, poked <-chan event.GenericEvent) error {
-	r.lanes.divide(mgr.GetControllerOptions().MaxConcurrentReconciles)
 	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").

@@ -64,6 +64,8 @@ func rules() []rule {
 		{path: "pkg/store", ours: with("pkg/flight")},
 		{path: "pkg/credentials", ours: with("pkg/limit", "pkg/reference", "pkg/registry", "pkg/trust"), cluster: true},
 		{path: "pkg/bridge", ours: with("pkg/flight", "pkg/registry", "pkg/trust", "pkg/format", "pkg/store")},
+		{path: "pkg/throttle", ours: with("pkg/trust")},
+		{path: "pkg/pipeline", ours: with("pkg/credentials", "pkg/registry", "pkg/throttle"), cluster: true},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},
 		// The command line knows a cluster only as far as pkg/credentials does.
 		{path: "cmd/flux-bundle", ours: []string{"api/v1alpha1", "pkg/"}, cluster: true},

@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers
+package throttle
 
 import (
 	"context"
@@ -23,46 +23,92 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-func planFor(t *testing.T, image string, references credentials.References) Plan {
-	t.Helper()
-	repository, err := name.NewRepository(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Plan{Namespace: references.Namespace, Timeout: time.Minute, Repository: repository, Access: references}
+// admission is the answer to an attempt.
+type admission int
+
+const (
+	admitted admission = iota
+	later
+	isClosed
+	isQuiet
+)
+
+// settings are those of a source that matter to its way to a registry.
+type settings struct {
+	Namespace, Login string
+	CertSecret       string
+	ProxySecret      string
+	Insecure         bool
 }
 
-func expectAdmission(t *testing.T, l *lanes, plan Plan, want admission) time.Duration {
+func requestFor(host string, from settings) Request {
+	way := Way{Host: host, CertSecret: from.CertSecret, ProxySecret: from.ProxySecret, Insecure: from.Insecure}
+	if way != (Way{Host: host}) {
+		way.Namespace = from.Namespace
+	}
+	return Request{Namespace: from.Namespace, Way: way, Login: from}
+}
+
+func enter(l *Throttle, r Request, insist bool) (*Turn, admission, time.Duration) {
+	r.Insists = insist
+	turn, err := l.Enter(r)
+	var busy *Busy
+	var quiet *Quiet
+	switch {
+	case err == nil:
+		return turn, admitted, 0
+	case errors.As(err, &busy):
+		return nil, later, busy.Wait
+	case errors.As(err, &quiet):
+		return nil, isQuiet, quiet.Wait
+	default:
+		return nil, isClosed, 0
+	}
+}
+
+func expectAdmission(t *testing.T, l *Throttle, r Request, want admission) time.Duration {
 	t.Helper()
-	got, wait := l.enter(plan, false)
+	_, got, wait := enter(l, r, false)
 	if got != want {
 		t.Fatalf("admission %d, want %d", got, want)
 	}
 	return wait
 }
 
-func TestLanes(t *testing.T) {
+// learn notes a finding about the way of a request that somebody uses.
+func (t *Throttle) learn(r Request, f finding) {
+	(&Turn{throttle: t, request: r}).Learn(f.heard, f.err)
+}
+
+// leave ends a turn of a request.
+func (t *Throttle) leave(r Request, f finding) {
+	(&Turn{throttle: t, request: r, reserved: r.Judges}).Leave(f.heard, f.err)
+}
+
+type finding struct {
+	heard bool
+	err   error
+}
+
+func TestThrottle(t *testing.T) {
 	down := fault.Retryf(v1alpha1.ReasonFetchFailed, "no answer")
-	app := planFor(t, "one.example/app", credentials.References{Namespace: "a", SecretName: "login"})
-	other := planFor(t, "two.example/app", credentials.References{Namespace: "a"})
+	app := requestFor("one.example", settings{Namespace: "a", Login: "login"})
+	other := requestFor("two.example", settings{Namespace: "a"})
 
 	t.Run("until a registry has answered only a few attempts find out whether it does", func(t *testing.T) {
-		l := &lanes{capacity: 8}
+		l := &Throttle{capacity: 8}
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, later)
 		expectAdmission(t, l, other, admitted)
 	})
 	t.Run("the first answer opens the lane up to its capacity, and the rest come later and later", func(t *testing.T) {
-		l := &lanes{capacity: 3}
+		l := &Throttle{capacity: 3}
 		expectAdmission(t, l, app, admitted)
 		l.learn(app, finding{heard: true, err: fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "wrong password")})
 		expectAdmission(t, l, app, admitted)
@@ -76,20 +122,20 @@ func TestLanes(t *testing.T) {
 		expectAdmission(t, l, app, admitted)
 	})
 	t.Run("a registry that did not answer is tried by a few, and the others are told", func(t *testing.T) {
-		l := &lanes{capacity: 7}
+		l := &Throttle{capacity: 7}
 		expectAdmission(t, l, app, admitted)
 		l.leave(app, finding{heard: true, err: down})
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, admitted)
-		expectAdmission(t, l, app, closed)
-		if got, _ := l.enter(app, true); got != admitted {
+		expectAdmission(t, l, app, isClosed)
+		if _, got, _ := enter(l, app, true); got != admitted {
 			t.Error("a person who insists is not let in")
 		}
 		l.leave(app, finding{heard: true})
 		expectAdmission(t, l, app, admitted)
 	})
 	t.Run("a registry that answers with an error works", func(t *testing.T) {
-		l := &lanes{capacity: 7}
+		l := &Throttle{capacity: 7}
 		limited := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true, Err: errors.New("429")}
 		expectAdmission(t, l, app, admitted)
 		l.leave(app, finding{heard: true, err: fmt.Errorf("in an attempt: %w", limited)})
@@ -98,10 +144,10 @@ func TestLanes(t *testing.T) {
 		}
 	})
 	t.Run("however many registries hang, they leave workers to those that answer", func(t *testing.T) {
-		l := &lanes{capacity: 8}
+		l := &Throttle{capacity: 8}
 		for _, host := range []string{"a", "b", "c", "d", "e"} {
 			for _, namespace := range []string{"a", "b"} {
-				l.enter(planFor(t, host+".example/app", credentials.References{Namespace: namespace}), false)
+				enter(l, requestFor(host+".example", settings{Namespace: namespace}), false)
 			}
 		}
 		busy := 0
@@ -113,21 +159,19 @@ func TestLanes(t *testing.T) {
 		}
 	})
 	t.Run("a namespace whose registries hang keeps no other from finding out about another", func(t *testing.T) {
-		l := &lanes{}
-		l.divide(10)
+		l := New(10)
 		for _, host := range []string{"a", "b", "c", "d", "e"} {
 			for range probes {
-				l.enter(planFor(t, host+".example/app", credentials.References{Namespace: "a"}), false)
+				enter(l, requestFor(host+".example", settings{Namespace: "a"}), false)
 			}
 		}
-		expectAdmission(t, l, planFor(t, "one.example/app", credentials.References{Namespace: "a"}), later)
-		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b"})
+		expectAdmission(t, l, requestFor("one.example", settings{Namespace: "a"}), later)
+		neighbour := requestFor("one.example", settings{Namespace: "b"})
 		expectAdmission(t, l, neighbour, admitted)
 		expectAdmission(t, l, neighbour, later)
 	})
 	t.Run("a namespace that is long at a registry that answers, and says once that it does not, keeps no other from it", func(t *testing.T) {
-		l := &lanes{}
-		l.divide(10)
+		l := New(10)
 		for range 3 {
 			expectAdmission(t, l, app, admitted)
 			l.learn(app, finding{heard: true})
@@ -136,32 +180,30 @@ func TestLanes(t *testing.T) {
 		for range probes {
 			expectAdmission(t, l, app, admitted)
 		}
-		expectAdmission(t, l, app, closed)
-		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b"})
+		expectAdmission(t, l, app, isClosed)
+		neighbour := requestFor("one.example", settings{Namespace: "b"})
 		expectAdmission(t, l, neighbour, admitted)
-		expectAdmission(t, l, neighbour, closed)
+		expectAdmission(t, l, neighbour, isClosed)
 		l.learn(neighbour, finding{heard: true})
 		expectAdmission(t, l, neighbour, admitted)
 	})
 	t.Run("however many registries of a namespace hang, another one may try one that nobody has asked", func(t *testing.T) {
 		for _, insist := range []bool{false, true} {
-			l := &lanes{}
-			l.divide(10)
+			l := New(10)
 			for i := range 10 {
-				l.enter(planFor(t, fmt.Sprintf("hangs-%d.example/app", i), credentials.References{Namespace: "a"}), insist)
+				enter(l, requestFor(fmt.Sprintf("hangs-%d.example", i), settings{Namespace: "a"}), insist)
 			}
-			expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "a"}), later)
-			expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "b"}), admitted)
+			expectAdmission(t, l, requestFor("fresh.example", settings{Namespace: "a"}), later)
+			expectAdmission(t, l, requestFor("fresh.example", settings{Namespace: "b"}), admitted)
 		}
 	})
 	t.Run("however many registries of two namespaces hang, a third one may try one that nobody has asked", func(t *testing.T) {
-		l := &lanes{}
-		l.divide(10)
+		l := New(10)
 		admittedOfTwo := 0
 		for _, namespace := range []string{"a", "b"} {
 			for i := range 10 {
-				hangs := planFor(t, fmt.Sprintf("hangs-%s-%d.example/app", namespace, i), credentials.References{Namespace: namespace})
-				if got, _ := l.enter(hangs, true); got == admitted {
+				hangs := requestFor(fmt.Sprintf("hangs-%s-%d.example", namespace, i), settings{Namespace: namespace})
+				if _, got, _ := enter(l, hangs, true); got == admitted {
 					admittedOfTwo++
 				}
 			}
@@ -169,39 +211,37 @@ func TestLanes(t *testing.T) {
 		if admittedOfTwo > 9 {
 			t.Errorf("two namespaces have %d attempts, and there are 10 workers", admittedOfTwo)
 		}
-		expectAdmission(t, l, planFor(t, "fresh.example/app", credentials.References{Namespace: "c"}), admitted)
+		expectAdmission(t, l, requestFor("fresh.example", settings{Namespace: "c"}), admitted)
 	})
 	t.Run("however many attempts two namespaces have, a third one may begin", func(t *testing.T) {
-		l := &lanes{}
-		l.divide(10)
+		l := New(10)
 		for _, namespace := range []string{"a", "b"} {
 			for i := range 10 {
-				slow := planFor(t, fmt.Sprintf("slow-%d.example/app", i), credentials.References{Namespace: namespace})
+				slow := requestFor(fmt.Sprintf("slow-%d.example", i), settings{Namespace: namespace})
 				l.learn(slow, finding{heard: true})
-				l.enter(slow, true)
+				enter(l, slow, true)
 			}
 		}
-		if _, wait := l.occupy("b"); wait == 0 {
+		if _, busy := l.Occupy("b"); busy == nil {
 			t.Error("work that asks no registry takes the last worker")
 		}
-		if end, wait := l.occupy("c"); wait > 0 {
+		if end, busy := l.Occupy("c"); busy != nil {
 			t.Error("a namespace that has nothing may not begin")
 		} else {
 			end()
 		}
-		third := planFor(t, "one.example/app", credentials.References{Namespace: "c"})
+		third := requestFor("one.example", settings{Namespace: "c"})
 		l.learn(third, finding{heard: true})
 		expectAdmission(t, l, third, admitted)
 	})
 	t.Run("however many attempts a namespace has, the platform judges what it has published", func(t *testing.T) {
-		l := &lanes{}
-		l.divide(10)
+		l := New(10)
 		for i := range 10 {
-			slow := planFor(t, fmt.Sprintf("slow-%d.example/app", i), credentials.References{Namespace: "a"})
+			slow := requestFor(fmt.Sprintf("slow-%d.example", i), settings{Namespace: "a"})
 			l.learn(slow, finding{heard: true})
-			l.enter(slow, i%2 == 0)
+			enter(l, slow, i%2 == 0)
 		}
-		if _, wait := l.occupy("a"); wait == 0 {
+		if _, busy := l.Occupy("a"); busy == nil {
 			t.Error("more work is let in")
 		}
 		judgement := app
@@ -212,14 +252,14 @@ func TestLanes(t *testing.T) {
 		expectAdmission(t, l, judgement, admitted)
 	})
 	t.Run("however many lanes a namespace has, it leaves workers to the others", func(t *testing.T) {
-		l := &lanes{capacity: 3, share: 4}
-		work := func(references credentials.References) Plan {
-			plan := planFor(t, "one.example/app", references)
-			l.learn(plan, finding{heard: true})
-			return plan
+		l := &Throttle{capacity: 3, share: 4}
+		work := func(from settings) Request {
+			request := requestFor("one.example", from)
+			l.learn(request, finding{heard: true})
+			return request
 		}
-		plain, insecure := work(credentials.References{Namespace: "a"}), work(credentials.References{Namespace: "a", Insecure: true})
-		proxied := work(credentials.References{Namespace: "a", ProxySecretName: "proxy"})
+		plain, insecure := work(settings{Namespace: "a"}), work(settings{Namespace: "a", Insecure: true})
+		proxied := work(settings{Namespace: "a", ProxySecret: "proxy"})
 		expectAdmission(t, l, plain, admitted)
 		expectAdmission(t, l, plain, admitted)
 		expectAdmission(t, l, insecure, admitted)
@@ -227,10 +267,10 @@ func TestLanes(t *testing.T) {
 		if second := expectAdmission(t, l, proxied, later); first <= 0 || second <= first {
 			t.Errorf("told to wait %s and then %s", first, second)
 		}
-		if got, _ := l.enter(proxied, true); got != later {
+		if _, got, _ := enter(l, proxied, true); got != later {
 			t.Error("whoever insists gets more than the share of the namespace")
 		}
-		expectAdmission(t, l, work(credentials.References{Namespace: "b"}), admitted)
+		expectAdmission(t, l, work(settings{Namespace: "b"}), admitted)
 		l.leave(insecure, finding{heard: true})
 		expectAdmission(t, l, proxied, admitted)
 		l.leave(proxied, finding{heard: true})
@@ -241,10 +281,9 @@ func TestLanes(t *testing.T) {
 		}
 	})
 	t.Run("a lane leaves a worker to the others of its namespace, which leaves a quarter to other namespaces", func(t *testing.T) {
-		l := &lanes{}
-		l.divide(10)
-		for _, plan := range []Plan{app, other} {
-			l.learn(plan, finding{heard: true})
+		l := New(10)
+		for _, request := range []Request{app, other} {
+			l.learn(request, finding{heard: true})
 		}
 		for range 6 {
 			expectAdmission(t, l, app, admitted)
@@ -252,10 +291,10 @@ func TestLanes(t *testing.T) {
 		expectAdmission(t, l, app, later)
 		expectAdmission(t, l, other, admitted)
 		expectAdmission(t, l, other, later)
-		expectAdmission(t, l, planFor(t, "two.example/app", credentials.References{Namespace: "b"}), admitted)
+		expectAdmission(t, l, requestFor("two.example", settings{Namespace: "b"}), admitted)
 	})
 	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {
-		l := &lanes{}
+		l := &Throttle{}
 		expectAdmission(t, l, app, admitted)
 		l.learn(app, finding{heard: true})
 		l.leave(app, finding{heard: true, err: errors.Join(down, context.Canceled)})
@@ -270,10 +309,10 @@ func TestLanes(t *testing.T) {
 		}{
 			{&trust.Denial{Verdict: trust.Rejected}, admitted},
 			{&trust.Denial{Verdict: trust.Unknown}, admitted},
-			{&trust.Denial{Verdict: trust.Unknown, Unanswered: down}, closed},
-			{&trust.Denial{Verdict: trust.Rejected, Unanswered: context.DeadlineExceeded}, closed},
+			{&trust.Denial{Verdict: trust.Unknown, Unanswered: down}, isClosed},
+			{&trust.Denial{Verdict: trust.Rejected, Unanswered: context.DeadlineExceeded}, isClosed},
 		} {
-			l := &lanes{}
+			l := &Throttle{}
 			expectAdmission(t, l, app, admitted)
 			l.leave(app, finding{heard: true, err: &fault.Error{Reason: v1alpha1.ReasonVerificationError, Class: fault.Retry, Err: c.denial}})
 			for range probes {
@@ -283,7 +322,7 @@ func TestLanes(t *testing.T) {
 		}
 	})
 	t.Run("an attempt that needed no answer shows nothing where others have asked", func(t *testing.T) {
-		l := &lanes{}
+		l := &Throttle{}
 		expectAdmission(t, l, app, admitted)
 		l.leave(app, finding{err: down})
 		expectAdmission(t, l, app, admitted)
@@ -291,22 +330,22 @@ func TestLanes(t *testing.T) {
 		for range probes {
 			expectAdmission(t, l, app, admitted)
 		}
-		expectAdmission(t, l, app, closed)
+		expectAdmission(t, l, app, isClosed)
 		l.leave(app, finding{heard: true})
 		expectAdmission(t, l, app, admitted)
 	})
 	t.Run("Retry-After quiets the access that was told so, and no other tenant's", func(t *testing.T) {
-		l := &lanes{}
+		l := &Throttle{}
 		expectAdmission(t, l, app, admitted)
 		l.leave(app, finding{heard: true, err: &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Hour, Err: errors.New("429")}})
-		if wait := expectAdmission(t, l, app, putOff); wait < 59*time.Minute {
+		if wait := expectAdmission(t, l, app, isQuiet); wait < 59*time.Minute {
 			t.Errorf("told to wait %s", wait)
 		}
-		neighbour := planFor(t, "one.example/app", credentials.References{Namespace: "b", SecretName: "login"})
+		neighbour := requestFor("one.example", settings{Namespace: "b", Login: "login"})
 		expectAdmission(t, l, neighbour, admitted)
 	})
 	t.Run("a wait that is over is forgotten", func(t *testing.T) {
-		l := &lanes{}
+		l := &Throttle{}
 		expectAdmission(t, l, app, admitted)
 		l.leave(app, finding{heard: true, err: &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: time.Nanosecond, Err: errors.New("429")}})
 		expectAdmission(t, l, app, admitted)
@@ -314,22 +353,22 @@ func TestLanes(t *testing.T) {
 			t.Errorf("%d waits are remembered", len(l.quiet))
 		}
 	})
-	hasty := planFor(t, "one.example/app", credentials.References{Namespace: "a"})
-	hasty.Timeout = time.Millisecond
-	for what, broken := range map[string]Plan{
-		"a proxy":         planFor(t, "one.example/app", credentials.References{Namespace: "a", ProxySecretName: "proxy"}),
-		"a CA":            planFor(t, "one.example/app", credentials.References{Namespace: "a", CertSecretName: "ca"}),
-		"plain HTTP":      planFor(t, "one.example/app", credentials.References{Namespace: "a", Insecure: true}),
+	hasty := requestFor("one.example", settings{Namespace: "a"})
+	hasty.Way.Hasty, hasty.Way.Namespace = true, "a"
+	for what, broken := range map[string]Request{
+		"a proxy":         requestFor("one.example", settings{Namespace: "a", ProxySecret: "proxy"}),
+		"a CA":            requestFor("one.example", settings{Namespace: "a", CertSecret: "ca"}),
+		"plain HTTP":      requestFor("one.example", settings{Namespace: "a", Insecure: true}),
 		"too little time": hasty,
 	} {
 		t.Run("what one tenant gets wrong closes no lane of another: "+what, func(t *testing.T) {
-			l := &lanes{}
+			l := &Throttle{}
 			expectAdmission(t, l, broken, admitted)
 			l.leave(broken, finding{heard: true, err: down})
 			for range probes {
 				expectAdmission(t, l, broken, admitted)
 			}
-			expectAdmission(t, l, broken, closed)
+			expectAdmission(t, l, broken, isClosed)
 			for range probes {
 				expectAdmission(t, l, app, admitted)
 			}

@@ -1,0 +1,124 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package pipeline is the way of one source to a registry: a turn, credentials, and the
+// repository that they open. It is the only place that opens a repository.
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/throttle"
+)
+
+// Pipeline opens repositories, each when it is its turn.
+type Pipeline struct {
+	// Throttle gives the turns.
+	Throttle *throttle.Throttle
+	// Credentials resolves the references of objects.
+	Credentials *credentials.Resolver
+	// Registry opens repositories.
+	Registry *registry.Client
+}
+
+// Origin is where an image is to be read from, and the attempt that wants to.
+type Origin struct {
+	// Namespace that the attempt counts against.
+	Namespace  string
+	Repository name.Repository
+	// Access names what opens the repository.
+	Access credentials.References
+	// Timeout is how long the attempt is willing to wait.
+	Timeout time.Duration
+	// Judges and Insists are those of throttle.Request.
+	Judges, Insists bool
+	// Idle tells that the registry is expected not to be asked: no turn is needed.
+	Idle bool
+}
+
+func (o Origin) request() throttle.Request {
+	way := throttle.Way{
+		Host: o.Repository.RegistryStr(), CertSecret: o.Access.CertSecretName, ProxySecret: o.Access.ProxySecretName,
+		Insecure: o.Access.Insecure, Hasty: o.Timeout < throttle.Patience,
+	}
+	if way.CertSecret != "" || way.ProxySecret != "" || way.Insecure || way.Hasty {
+		way.Namespace = o.Access.Namespace
+	}
+	return throttle.Request{Namespace: o.Namespace, Way: way, Login: o.Access, Judges: o.Judges, Insists: o.Insists}
+}
+
+// Repository is an open repository. Its first answer tells that the way to the registry
+// works, long before a large artifact is pulled.
+type Repository struct {
+	*registry.Repository
+
+	turn       *throttle.Turn // nil when Idle
+	unanswered error
+}
+
+// Ask opens the repository of an origin, when it is its turn, and has work done with it.
+//
+// Errors: *throttle.Busy and the other errors of throttle.Enter, before anything is
+// asked; those of credentials.Resolve, and those of work.
+func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.Context, repository *Repository) error) (err error) {
+	opened := &Repository{}
+	if !from.Idle {
+		if opened.turn, err = p.Throttle.Enter(from.request()); err != nil {
+			return err
+		}
+	}
+	listening, heard := listen(ctx)
+	defer func() {
+		if opened.turn != nil {
+			opened.turn.Leave(heard.Load(), cmp.Or(err, opened.unanswered))
+		}
+	}()
+	access, err := p.Credentials.Resolve(ctx, from.Repository, from.Access)
+	if err != nil {
+		return err
+	}
+	opened.Repository = p.Registry.Repository(from.Repository, access)
+	return work(listening, opened)
+}
+
+// Blame notes that the registry did not answer, although the work comes to an end without
+// an error.
+func (r *Repository) Blame(err error) { r.unanswered = err }
+
+// Resolve implements bridge.Repository.
+func (r *Repository) Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error) {
+	ctx, heard := listen(ctx)
+	manifest, err := r.Repository.Resolve(ctx, q)
+	if r.turn != nil {
+		r.turn.Learn(heard.Load(), err)
+	}
+	return manifest, err
+}
+
+// listen returns a context whose requests are noted in heard once they get an answer.
+// What is known without a request, or by that of another attempt, is none.
+func listen(ctx context.Context) (_ context.Context, heard *atomic.Bool) {
+	heard = &atomic.Bool{}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { heard.Store(true) }}), heard
+}
