@@ -107,7 +107,7 @@ func TestALentAccessOpensNothingElse(t *testing.T) {
 	}
 }
 
-// A panic is no answer of a registry: it must close no lane of others.
+// A panic is no answer of a registry: it must close no way of others.
 func TestAPanicIsLoggedWithItsStackAndNoFaultOfARegistry(t *testing.T) {
 	g := NewWithT(t)
 	var log strings.Builder

@@ -84,7 +84,7 @@ func (s *scene) pullsFrom(hostile *publish.InProcess, count int, namespaces ...s
 	}
 }
 
-// A tenant can have many lanes: one registry, with and without plain HTTP, is
+// A tenant can have many ways to registries: one registry, with and without plain HTTP, is
 // two. A namespace has one share of the workers.
 func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 	s := newScene(t)
@@ -233,7 +233,7 @@ func TestATenantWhoseRegistriesHangKeepsNobodyFromAnother(t *testing.T) {
 			},
 		})
 	}
-	for range 2 { // by each of two lanes
+	for range 2 { // by each of two ways
 		NewWithT(t).Eventually(asked).WithTimeout(deadline).Should(Receive())
 	}
 

@@ -107,7 +107,7 @@ func TestThrottle(t *testing.T) {
 		expectAdmission(t, l, app, later)
 		expectAdmission(t, l, other, admitted)
 	})
-	t.Run("the first answer opens the lane up to its capacity, and the rest come later and later", func(t *testing.T) {
+	t.Run("the first answer opens the way up to its capacity, and the rest come later and later", func(t *testing.T) {
 		l := &Throttle{capacity: 3}
 		expectAdmission(t, l, app, admitted)
 		l.learn(app, finding{heard: true, err: fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "wrong password")})
@@ -155,7 +155,7 @@ func TestThrottle(t *testing.T) {
 			busy += state.busy
 		}
 		if busy != 4 {
-			t.Errorf("%d attempts are in lanes that nobody knows to work", busy)
+			t.Errorf("%d attempts are in ways that nobody knows to work", busy)
 		}
 	})
 	t.Run("a namespace whose registries hang keeps no other from finding out about another", func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestThrottle(t *testing.T) {
 		l.leave(judgement, finding{heard: true})
 		expectAdmission(t, l, judgement, admitted)
 	})
-	t.Run("however many lanes a namespace has, it leaves workers to the others", func(t *testing.T) {
+	t.Run("however many ways a namespace has, it leaves workers to the others", func(t *testing.T) {
 		l := &Throttle{capacity: 3, share: 4}
 		work := func(from settings) Request {
 			request := requestFor("one.example", from)
@@ -280,7 +280,7 @@ func TestThrottle(t *testing.T) {
 			t.Errorf("%d namespaces are remembered, of which one has an attempt", len(l.busy))
 		}
 	})
-	t.Run("a lane leaves a worker to the others of its namespace, which leaves a quarter to other namespaces", func(t *testing.T) {
+	t.Run("a way leaves a worker to the others of its namespace, which leaves a quarter to other namespaces", func(t *testing.T) {
 		l := New(10)
 		for _, request := range []Request{app, other} {
 			l.learn(request, finding{heard: true})
@@ -361,7 +361,7 @@ func TestThrottle(t *testing.T) {
 		"plain HTTP":      requestFor("one.example", settings{Namespace: "a", Insecure: true}),
 		"too little time": hasty,
 	} {
-		t.Run("what one tenant gets wrong closes no lane of another: "+what, func(t *testing.T) {
+		t.Run("what one tenant gets wrong closes no way of another: "+what, func(t *testing.T) {
 			l := &Throttle{}
 			expectAdmission(t, l, broken, admitted)
 			l.leave(broken, finding{heard: true, err: down})
