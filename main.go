@@ -71,6 +71,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 const controllerName = "image-source-controller"
@@ -415,7 +416,7 @@ type parts struct {
 	store       *store.Replica
 	registry    *registry.Client
 	credentials *credentials.Resolver
-	trust       *controllers.Trust
+	trust       *trustpolicy.Resolver
 }
 
 func newParts(mgr manager.Manager, o *options) (*parts, error) {
@@ -450,10 +451,8 @@ func newParts(mgr manager.Manager, o *options) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.trust = &controllers.Trust{
-		Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader(),
-		Namespace: o.namespace, Options: trust.Options{PublicRoot: publicRoot, Revocation: p.registry.Authorities()},
-	}
+	reader := controllers.TrustReader{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	p.trust = controllers.NewTrust(reader, o.namespace, trust.Options{PublicRoot: publicRoot, Revocation: p.registry.Authorities()})
 	p.credentials = credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens})
 	return &p, nil
 }

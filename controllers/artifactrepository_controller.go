@@ -45,6 +45,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // conflictDelay is how long a reconcile that read a stale object waits for the
@@ -74,7 +75,7 @@ type ArtifactRepositoryReconciler struct {
 	// Store keeps the bytes, and asks the other replicas for those it lacks.
 	Store *store.Replica
 	// Trust knows what the platform demands of images.
-	Trust *Trust
+	Trust *trustpolicy.Resolver
 	// Content holds the limits and settings that are the same for all objects.
 	Content format.Options
 	// LabelKeys are copied to the ExternalArtifact and to image objects.
@@ -119,7 +120,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	if around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
 		return ctrl.Result{}, nil
 	}
-	if around.trust, err = r.Trust.inForce(ctx); err != nil {
+	if around.trust, err = r.Trust.InForce(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
 	a := r.attempt(judging, attempting, obj, around)
@@ -351,13 +352,13 @@ func exposed(ctx context.Context, err error) error {
 }
 
 // observeVerdict counts what was said about an image, if it was looked at.
-func (r *ArtifactRepositoryReconciler) observeVerdict(asked demands, out bridge.Outcome, err error) {
+func (r *ArtifactRepositoryReconciler) observeVerdict(asked trustpolicy.Demands, out bridge.Outcome, err error) {
 	if err != nil {
-		r.Metrics.observeRulings(rulingsOf(err))
+		r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
 		return
 	}
 	if _, ok := out.Proof.Subject(); ok {
-		r.Metrics.observeRulings(out.Proof.Rulings(), asked.terms.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.terms.Rulings())
+		r.Metrics.observeRulings(out.Proof.Rulings(), asked.Terms.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.Terms.Rulings())
 	}
 }
 
@@ -410,7 +411,7 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 
 // rebuild makes what the record says again, when it is its turn: a registry that hangs
 // must not occupy the workers with what was lost either.
-func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked demands) (out bridge.Outcome, settings format.Options, err error) {
+func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked trustpolicy.Demands) (out bridge.Outcome, settings format.Options, err error) {
 	plan, err := recordedPlan(obj, around)
 	if err != nil {
 		return out, settings, err

@@ -59,6 +59,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
+	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -462,7 +463,7 @@ func (p *platform) assemble(f *testing.F) error {
 		Client: p.client, Live: p.client, Rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
 		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client})},
 		Bridge:   bridge.New(replica, time.Now), Store: replica,
-		Trust:        &controllers.Trust{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client, Namespace: metav1.NamespaceSystem},
+		Trust:        controllers.NewTrust(controllers.TrustReader{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client}, metav1.NamespaceSystem, trust.Options{}),
 		Content:      format.Options{Limits: limits},
 		FieldManager: fieldManager, Backoff: helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),
 		Events: &controllers.Events{Recorder: &record.FakeRecorder{}, Metrics: helper.NewMetrics(mgr, fluxmetrics.NewRecorder())}, Metrics: ours,

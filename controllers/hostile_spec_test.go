@@ -19,12 +19,9 @@ package controllers
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -32,9 +29,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -46,15 +40,34 @@ import (
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
-	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
+// objectsOnly reads one TrustPolicy and Secrets without content.
+type objectsOnly struct{ policy v1alpha1.TrustPolicy }
+
+// TrustPolicies implements trustpolicy.Reader.
+func (o objectsOnly) TrustPolicies(context.Context) ([]v1alpha1.TrustPolicy, error) {
+	return []v1alpha1.TrustPolicy{o.policy}, nil
+}
+
+// SecretState implements trustpolicy.Reader.
+func (objectsOnly) SecretState(context.Context, string, string) (string, error) { return "1", nil }
+
+// Secret implements trustpolicy.Reader.
+func (objectsOnly) Secret(context.Context, string, string) (*corev1.Secret, error) {
+	return &corev1.Secret{}, nil
+}
+
 // governedBy are surroundings in an opted-in namespace that a policy governs.
-func governedBy(images ...string) Surroundings {
-	policy := trust.Policy{Name: "platform", Namespaces: labels.Everything(), Images: images}
+func governedBy(t *testing.T, images ...v1alpha1.ImagePattern) Surroundings {
+	t.Helper()
+	policy := v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: "platform"}, Spec: v1alpha1.TrustPolicySpec{Images: images}}
+	now, err := (&trustpolicy.Resolver{Reader: objectsOnly{policy}}).InForce(t.Context())
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	return Surroundings{
 		Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled}}},
-		trust:     &inForce{policies: trust.NewPolicies(policy), specs: map[string]*v1alpha1.TrustPolicy{"platform": {}}},
+		trust:     now,
 	}
 }
 
@@ -73,20 +86,20 @@ func withoutClient(t *testing.T) *ArtifactRepositoryReconciler {
 	t.Helper()
 	metrics, err := NewMetrics(prometheus.NewRegistry())
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	return &ArtifactRepositoryReconciler{Rules: Rules{NamespaceOptIn: NamespaceOptInLabel}, Metrics: metrics, Trust: &Trust{}}
+	return &ArtifactRepositoryReconciler{Rules: Rules{NamespaceOptIn: NamespaceOptInLabel}, Metrics: metrics, Trust: &trustpolicy.Resolver{}}
 }
 
 func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
 	g := NewWithT(t)
 	r := withoutClient(t)
-	a := r.attempt(t.Context(), t.Context(), publishedObject(), governedBy("other.example/**"))
+	a := r.attempt(t.Context(), t.Context(), publishedObject(), governedBy(t, "other.example/**"))
 	g.Expect(a.rejected()).To(BeTrue(), "%v", a.err)
 	g.Expect(a.err).To(MatchError(ContainSubstring("no TrustPolicy that enforces lists the image")))
 }
 
 func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T) {
 	g := NewWithT(t)
-	r, obj, around := withoutClient(t), publishedObject(), governedBy("**")
+	r, obj, around := withoutClient(t), publishedObject(), governedBy(t, "**")
 	obj.UID = "1"
 	around.Namespace.Labels = nil
 	around.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
@@ -103,108 +116,30 @@ func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
 	obj := publishedObject()
 	obj.Status = v1alpha1.ArtifactRepositoryStatus{}
 	r := withoutClient(t)
-	a := r.attempt(t.Context(), t.Context(), obj, governedBy("**"))
+	a := r.attempt(t.Context(), t.Context(), obj, governedBy(t, "**"))
 	g.Expect(a.plan.Action).To(Equal(Refuse))
 	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
 	g.Expect(fault.Of(a.err, "").Class).To(Equal(fault.Retry))
-}
-
-// secretsOnly reads one Secret, whatever its name, in one of its versions.
-type secretsOnly struct {
-	client.Reader
-
-	version string
-	data    map[string][]byte
-}
-
-// Get implements client.Reader.
-func (s *secretsOnly) Get(_ context.Context, key types.NamespacedName, obj client.Object, _ ...client.GetOption) error {
-	secret, ok := obj.(*corev1.Secret)
-	if !ok {
-		return errors.New("it is no Secret")
-	}
-	*secret = corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: "1", ResourceVersion: s.version}, Data: s.data,
-	}
-	return nil
-}
-
-// manyIdentities is a trust policy of Notation whose validation compares each of many
-// identities with each other one.
-func manyIdentities() []byte {
-	var identities []string
-	for i := range 18_000 {
-		identities = append(identities, fmt.Sprintf(`"x509.subject: C=US, ST=WA, O=%d"`, i))
-	}
-	return []byte(`{"version": "1.0", "trustPolicies": [{"name": "all", "registryScopes": ["*"], "trustStores": ["ca:any"],
-		"signatureVerification": {"level": "strict"}, "trustedIdentities": [` + strings.Join(identities, ",") + `]}]}`)
-}
-
-func TestASpecVerifyIsParsedOnceForEachStateOfItsSecret(t *testing.T) {
-	g := NewWithT(t)
-	secret := &secretsOnly{version: "1", data: map[string][]byte{"trustpolicy.json": manyIdentities()}}
-	known := &Trust{Live: secret}
-	obj := publishedObject()
-	obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "notation", SecretRef: &meta.LocalObjectReference{Name: "notary"}}
-	own := func() error {
-		_, err := known.own(t.Context(), obj)
-		return err
-	}
-	g.Expect(own()).To(MatchError(ContainSubstring("65536")))
-	obj.Name = "another" // which has the same spec
-	g.Expect(own()).To(MatchError(ContainSubstring("65536")))
-	g.Expect(known.owned().Len()).To(Equal(1))
-	secret.version = "2"
-	g.Expect(own()).To(HaveOccurred())
-	g.Expect(known.owned().Len()).To(Equal(2))
-	obj.Spec.Verify.Provider = "cosign"
-	g.Expect(own()).To(MatchError(ContainSubstring("no usable public key")))
-	g.Expect(known.owned().Len()).To(Equal(3))
-	obj.Namespace = "another"
-	g.Expect(own()).To(HaveOccurred())
-	g.Expect(known.owned().Len()).To(Equal(4))
-}
-
-// Specs whose expressions are as costly as they may be fit into the memory of the
-// controller, however many there are.
-func TestWhatIsKeptOfSpecsFitsIntoMemory(t *testing.T) {
-	g := NewWithT(t)
-	used := func() int64 {
-		var stats runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&stats)
-		return int64(stats.HeapAlloc)
-	}
-	known, before := &Trust{}, used()
-	for i := range 60 {
-		obj := publishedObject()
-		obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign"}
-		for range 16 {
-			costly := fmt.Sprint(strings.Repeat("(a)", 330), i)
-			obj.Spec.Verify.MatchOIDCIdentity = append(obj.Spec.Verify.MatchOIDCIdentity, sourcev1.OIDCIdentityMatch{Issuer: costly, Subject: costly})
-		}
-		_, err := known.own(t.Context(), obj)
-		g.Expect(err).NotTo(HaveOccurred())
-	}
-	g.Expect(used() - before).To(BeNumerically("<", 256<<20))
-	runtime.KeepAlive(known)
 }
 
 // Parsing has a place among the attempts of a namespace, or comes later.
 func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
 	g := NewWithT(t)
 	places := throttle.New(4)
-	r := &ArtifactRepositoryReconciler{Trust: &Trust{Live: &secretsOnly{version: "1"}}, Pipeline: &pipeline.Pipeline{Throttle: places}}
+	r := &ArtifactRepositoryReconciler{Trust: &trustpolicy.Resolver{Reader: objectsOnly{}}, Pipeline: &pipeline.Pipeline{Throttle: places}}
 	obj := publishedObject()
 	obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
 	free := occupyAll(places, obj.Namespace)
-	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeNumerically(">", 0))
-	g.Expect(r.ownDemands(t.Context(), obj).refused()).To(HaveOccurred(), "nothing is accepted meanwhile")
+	own, wait := r.ownDemands(t.Context(), obj)
+	g.Expect(wait).To(BeNumerically(">", 0))
+	g.Expect(own.Refused()).To(HaveOccurred(), "nothing is accepted meanwhile")
 	elsewhere := obj.DeepCopy()
 	elsewhere.Namespace = "another"
-	g.Expect(r.ownDemands(t.Context(), elsewhere).wait).To(BeZero())
+	_, wait = r.ownDemands(t.Context(), elsewhere)
+	g.Expect(wait).To(BeZero())
 	free()
-	g.Expect(r.ownDemands(t.Context(), obj).wait).To(BeZero())
+	_, wait = r.ownDemands(t.Context(), obj)
+	g.Expect(wait).To(BeZero())
 	g.Expect(isSpent(places, obj.Namespace)).To(BeFalse(), "the place is free again")
 }
 
@@ -256,19 +191,4 @@ func isSpent(places *throttle.Throttle, namespace string) bool {
 		end()
 	}
 	return busy != nil
-}
-
-// What the platform asks is told apart from what spec.verify asks.
-func TestThePlatformsPartOfAFingerprint(t *testing.T) {
-	g := NewWithT(t)
-	now := demands{fingerprint: "rules@one"}.with(demands{fingerprint: "own@two"})
-	g.Expect(now.same("rules@one+own@two")).To(BeTrue())
-	g.Expect(now.same("rules@one+other")).To(BeFalse())
-	g.Expect(now.samePlatform("rules@one+other")).To(BeTrue())
-	g.Expect(now.samePlatform("rules@one")).To(BeTrue())
-	g.Expect(now.samePlatform("others@one+own@two")).To(BeFalse())
-	withoutRoot := demands{fingerprint: "rules"}.with(demands{fingerprint: "own"})
-	g.Expect(withoutRoot.same("rules@one+own@two")).To(BeTrue())
-	g.Expect(demands{}.samePlatform("+own")).To(BeTrue())
-	g.Expect(demands{}.same("+own")).To(BeFalse())
 }

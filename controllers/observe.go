@@ -35,6 +35,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // Surroundings are the objects around a policy or an ArtifactRepository that
@@ -53,7 +54,7 @@ type Surroundings struct {
 	External *sourcev1.ExternalArtifact
 
 	// trust are the TrustPolicies that are in force.
-	trust *inForce
+	trust *trustpolicy.InForce
 	// lent are the facts about the ImageRepository of another namespace by whose access
 	// the published content was fetched; nil if there is no such one.
 	lent *repositoryMarkings

@@ -37,6 +37,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/throttle"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // A source that comes again before its time makes all others wait for longer.
@@ -50,7 +51,7 @@ func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	fill(g, r.Pipeline.Throttle, plan)
 	var last time.Duration
 	for range 3 {
-		_, _, err := r.rebuild(t.Context(), obj, Surroundings{}, demands{})
+		_, _, err := r.rebuild(t.Context(), obj, Surroundings{}, trustpolicy.Demands{})
 		busy, ok := errors.AsType[*throttle.Busy](err)
 		g.Expect(ok).To(BeTrue(), "%v", err)
 		g.Expect(busy.Wait).To(BeNumerically(">", last))

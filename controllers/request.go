@@ -34,6 +34,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // freshness is the part of an interval for which an answer about a tag serves
@@ -63,8 +64,8 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 		MaxAge:     share(plan.Interval),
 		Fresh:      requested(obj, around),
 		Content:    r.content(obj),
-		Verifier:   a.asked.verifier(repository),
-		Terms:      a.asked.terms,
+		Verifier:   a.asked.Verifier(repository),
+		Terms:      a.asked.Terms,
 		KeepName:   plan.KeepName,
 		Published:  publishedBy(obj),
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
@@ -125,15 +126,15 @@ func sameRegistry(one, other string) bool {
 }
 
 // recordedRequest asks for what the record says, byte for byte.
-func recordedRequest(obj *v1alpha1.ArtifactRepository, plan Plan, content format.Options, asked demands, repository *pipeline.Repository) bridge.Request {
+func recordedRequest(obj *v1alpha1.ArtifactRepository, plan Plan, content format.Options, asked trustpolicy.Demands, repository *pipeline.Repository) bridge.Request {
 	return bridge.Request{
 		Key:        keyOf(obj),
 		Repository: repository,
 		Tag:        plan.Tag,
 		Digest:     plan.Digest,
 		Content:    content,
-		Verifier:   asked.verifier(repository),
-		Terms:      asked.terms,
+		Verifier:   asked.Verifier(repository),
+		Terms:      asked.Terms,
 	}
 }
 

@@ -73,6 +73,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
+	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -306,7 +307,7 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 		}
 	}
 	poke := make(chan event.GenericEvent, 100)
-	trusted := &controllers.Trust{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader(), Namespace: s.platform}
+	trusted := controllers.NewTrust(controllers.TrustReader{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader()}, s.platform, trust.Options{})
 	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: trusted, Events: told, Metrics: ours}
 	if !follows {
 		if err := terms.SetupWithManager(mgr, options()); err != nil {

@@ -622,10 +622,15 @@ func (r *ArtifactRepositoryReconciler) remake(ctx context.Context, obj *v1alpha1
 	if published == nil {
 		return errors.New("the record has no recipe")
 	}
-	if around.trust, err = r.Trust.inForce(ctx); err != nil {
+	if around.trust, err = r.Trust.InForce(ctx); err != nil {
 		return err
 	}
-	asked := r.demands(ctx, obj, around, published.Repository)
+	asked := r.platformDemands(ctx, around, published.Repository)
+	own, wait := r.ownDemands(ctx, obj)
+	if wait > 0 {
+		return &throttle.Busy{Wait: wait}
+	}
+	asked = asked.With(own)
 	out, _, err := r.rebuild(ctx, obj, around, asked)
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // attempt is what one reconcile came to.
@@ -49,7 +50,7 @@ type attempt struct {
 	settings format.Options
 	// asked is what was asked of the image to publish, standing of the one that is
 	// published, and met of what was made.
-	asked, standing, met demands
+	asked, standing, met trustpolicy.Demands
 	// judgement on what was published before; nil when there was no reason for one.
 	judgement *judgement
 	// err is why the plan was not carried out.
@@ -136,8 +137,8 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	}
 	// What was not verified anew keeps the demands that it was accepted by.
 	if a.verifiedAnew() {
-		status.ObservedTrust = a.met.observed(made.Proof)
-		status.TrustWarnings = a.met.warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
+		status.ObservedTrust = a.met.Observed(made.Proof)
+		status.TrustWarnings = a.met.Warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
 		size = made.Bytes
 	}
 	recipe := recipeOf(a.settings, made.Content)
@@ -269,7 +270,7 @@ func markPolicy(obj *v1alpha1.TrustPolicy, notes []string, err error) {
 		markFault(obj, failure, steady(obj, failure, message))
 		return
 	}
-	settle(obj, true, v1alpha1.ReasonSucceeded, fault.Line(strings.Join(append([]string{summary(obj)}, notes...), "; ")))
+	settle(obj, true, v1alpha1.ReasonSucceeded, fault.Line(strings.Join(append([]string{trustpolicy.Summary(obj)}, notes...), "; ")))
 }
 
 // markFault marks a failure of anything, and who is expected to do what about it.

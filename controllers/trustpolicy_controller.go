@@ -26,6 +26,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // TrustPolicyReconciler says in the status of each TrustPolicy whether it can be
@@ -34,7 +35,7 @@ type TrustPolicyReconciler struct {
 	// Client reads from the caches and writes.
 	Client client.Client
 	// Trust knows what policies are made of.
-	Trust *Trust
+	Trust *trustpolicy.Resolver
 	// Events tells people.
 	Events *Events
 	// Metrics of this project.
@@ -56,7 +57,7 @@ func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	defer r.Events.duration(ctx, obj, start)
 	r.Metrics.expectVerdicts(obj.Name, obj.Spec.Mode)
 	before := obj.DeepCopy()
-	notes, failed := r.Trust.check(ctx, obj)
+	notes, failed := r.Trust.Check(ctx, obj)
 	markPolicy(obj, notes, failed)
 	if !equality.Semantic.DeepEqual(before.Status, obj.Status) {
 		err = r.Client.Status().Patch(ctx, obj, guarded(before))

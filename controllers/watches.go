@@ -42,6 +42,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // Indexes of the caches.
@@ -299,7 +300,7 @@ func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj clie
 // ofTrustPolicy asks for all sources of the namespaces that a policy governs. Of
 // an update both the old and the new policy are given.
 func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
-	policies := trust.NewPolicies(parsePolicy(obj.(*v1alpha1.TrustPolicy)))
+	policies := trust.NewPolicies(trustpolicy.Parse(obj.(*v1alpha1.TrustPolicy)))
 	var namespaces corev1.NamespaceList
 	if err := r.Client.List(ctx, &namespaces, client.UnsafeDisableDeepCopy); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
@@ -325,10 +326,7 @@ func (r *ArtifactRepositoryReconciler) ofSecret(ctx context.Context, obj client.
 // ofPlatformSecret asks for the sources whose policies name a Secret of the
 // controller's namespace.
 func (r *ArtifactRepositoryReconciler) ofPlatformSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
-	if obj.GetNamespace() != r.Trust.Namespace {
-		return nil
-	}
-	for _, policy := range r.Trust.naming(ctx, obj.GetName()) {
+	for _, policy := range policiesNaming(ctx, r.Trust, obj) {
 		requests = append(requests, r.ofTrustPolicy(ctx, policy)...)
 	}
 	return requests
@@ -336,13 +334,23 @@ func (r *ArtifactRepositoryReconciler) ofPlatformSecret(ctx context.Context, obj
 
 // ofSecret asks for the policies that name a Secret of the controller's namespace.
 func (r *TrustPolicyReconciler) ofSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
-	if obj.GetNamespace() != r.Trust.Namespace {
-		return nil
-	}
-	for _, policy := range r.Trust.naming(ctx, obj.GetName()) {
+	for _, policy := range policiesNaming(ctx, r.Trust, obj) {
 		requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(policy)})
 	}
 	return requests
+}
+
+// policiesNaming returns the policies that name a Secret, which must be of the
+// controller's namespace.
+func policiesNaming(ctx context.Context, trust *trustpolicy.Resolver, secret client.Object) []*v1alpha1.TrustPolicy {
+	if secret.GetNamespace() != trust.Namespace {
+		return nil
+	}
+	policies, err := trust.Naming(ctx, secret.GetName())
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
+	}
+	return policies
 }
 
 // drifted asks for a repair where an ExternalArtifact does not say what the

@@ -64,6 +64,7 @@ func rules() []rule {
 		{path: "pkg/store", ours: with("pkg/flight")},
 		{path: "pkg/credentials", ours: with("pkg/limit", "pkg/reference", "pkg/registry", "pkg/trust"), cluster: true},
 		{path: "pkg/bridge", ours: with("pkg/flight", "pkg/registry", "pkg/trust", "pkg/format", "pkg/store")},
+		{path: "pkg/trustpolicy", ours: with("pkg/flight", "pkg/trust")},
 		{path: "pkg/throttle", ours: with("pkg/trust")},
 		{path: "pkg/pipeline", ours: with("pkg/credentials", "pkg/registry", "pkg/throttle"), cluster: true},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},

@@ -14,9 +14,13 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers
+package trustpolicy
 
-import "testing"
+import (
+	"testing"
+
+	. "github.com/onsi/gomega"
+)
 
 // What the public root is says nothing while there is none.
 func TestDemandsAreTheSameWithAndWithoutARoot(t *testing.T) {
@@ -35,9 +39,24 @@ func TestDemandsAreTheSameWithAndWithoutARoot(t *testing.T) {
 		"nothing is asked for, and was not": {"", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := (demands{fingerprint: c.now}).same(c.recorded); got != c.same {
+			if got := (Demands{Fingerprint: c.now}).Same(c.recorded); got != c.same {
 				t.Errorf("%q and %q are the same: %t", c.now, c.recorded, got)
 			}
 		})
 	}
+}
+
+// What the platform asks is told apart from what spec.verify asks.
+func TestThePlatformsPartOfAFingerprint(t *testing.T) {
+	g := NewWithT(t)
+	now := Demands{Fingerprint: "rules@one"}.With(Demands{Fingerprint: "own@two"})
+	g.Expect(now.Same("rules@one+own@two")).To(BeTrue())
+	g.Expect(now.Same("rules@one+other")).To(BeFalse())
+	g.Expect(now.SamePlatform("rules@one+other")).To(BeTrue())
+	g.Expect(now.SamePlatform("rules@one")).To(BeTrue())
+	g.Expect(now.SamePlatform("others@one+own@two")).To(BeFalse())
+	withoutRoot := Demands{Fingerprint: "rules"}.With(Demands{Fingerprint: "own"})
+	g.Expect(withoutRoot.Same("rules@one+own@two")).To(BeTrue())
+	g.Expect(Demands{}.SamePlatform("+own")).To(BeTrue())
+	g.Expect(Demands{}.Same("+own")).To(BeFalse())
 }

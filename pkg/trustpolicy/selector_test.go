@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers
+package trustpolicy
 
 import (
 	"testing"
@@ -65,7 +65,7 @@ func TestAnUnreadableSelectorGovernsWhatItMayMean(t *testing.T) {
 		t.Run(sentence, func(t *testing.T) {
 			g, policy := NewWithT(t), &v1alpha1.TrustPolicy{}
 			policy.Spec.NamespaceSelector = c.selector
-			parsed := parsePolicy(policy)
+			parsed := Parse(policy)
 			g.Expect(parsed.Unreadable).To(ContainSubstring("spec.namespaceSelector cannot be read"))
 			for _, namespace := range c.governs {
 				g.Expect(parsed.Namespaces.Matches(namespace)).To(BeTrue(), "%v", namespace)

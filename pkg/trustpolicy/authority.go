@@ -1,0 +1,203 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package trustpolicy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/flight"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+type authorityKey struct{ policy, name string }
+
+// authority is one of a policy, or of a spec, as it was built from a state of its
+// Secrets.
+type authority struct {
+	generation int64
+	uid        types.UID
+	secrets    string
+	built      *trust.Authority
+	err        error
+}
+
+// rule is what a policy demands of signatures.
+func (r *Resolver) rule(ctx context.Context, policy *v1alpha1.TrustPolicy) trust.Rule {
+	rule := trust.Rule{
+		Name: trust.PolicyTitle(policy.Name), Policy: policy.Name, Strict: true, Warn: policy.Spec.Mode == v1alpha1.ModeWarn,
+	}
+	for _, a := range policy.Spec.Authorities {
+		built, err := r.authority(ctx, policy, a)
+		rule.AnyOf = append(rule.AnyOf, trust.Alternative{Name: a.Name, Authority: built, Err: err})
+	}
+	return rule
+}
+
+// authority returns an authority of a policy as its Secrets are now, or why
+// there is none: its Secrets are missing, say nothing of use, or could not be
+// read.
+func (r *Resolver) authority(ctx context.Context, policy *v1alpha1.TrustPolicy, a v1alpha1.TrustAuthority) (*trust.Authority, error) {
+	state, err := r.secretStates(ctx, a.Verify)
+	if err != nil {
+		return nil, err
+	}
+	key := authorityKey{policy: policy.Name, name: a.Name}
+	r.mu.Lock()
+	known, ok := r.authorities[key]
+	r.mu.Unlock()
+	if ok && known.uid == policy.UID && known.generation == policy.Generation && known.secrets == state {
+		return known.built, known.err
+	}
+	now := authority{uid: policy.UID, generation: policy.Generation}
+	demand, read, err := r.readDemand(ctx, r.Namespace, a.Verify)
+	if err != nil {
+		return nil, err
+	}
+	now.secrets = read
+	now.built, now.err = r.build(ctx, demand)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.authorities == nil {
+		r.authorities = map[authorityKey]authority{}
+	}
+	r.authorities[key] = now
+	return now.built, now.err
+}
+
+// secretStates identifies the Secrets that an authority names.
+func (r *Resolver) secretStates(ctx context.Context, verify sourcev1.OCIRepositoryVerification) (string, error) {
+	var states []string
+	for _, ref := range []*meta.LocalObjectReference{verify.SecretRef, verify.TrustedRootSecretRef} {
+		if ref == nil {
+			continue
+		}
+		state, err := r.Reader.SecretState(ctx, r.Namespace, ref.Name)
+		switch {
+		case err != nil:
+			return "", fault.Retryf(v1alpha1.ReasonVerificationError, "the Secret %s/%s could not be read: %w", r.Namespace, ref.Name, err)
+		case state == "":
+			return "", fault.Waitf(v1alpha1.ReasonVerificationError, "the Secret %s/%s does not exist", r.Namespace, ref.Name)
+		}
+		states = append(states, state)
+	}
+	return strings.Join(states, " "), nil
+}
+
+// StateOf identifies the content of a Secret by its metadata.
+func StateOf(secret metav1.Object) string {
+	return string(secret.GetUID()) + "/" + secret.GetResourceVersion()
+}
+
+// readSecret reads a Secret. One that does not exist may come to be at any time, which
+// nothing may announce: it is a retry.
+func (r *Resolver) readSecret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	secret, err := r.Reader.Secret(ctx, namespace, name)
+	switch {
+	case err != nil:
+		return nil, fault.Retryf(v1alpha1.ReasonVerificationError, "the Secret %s/%s could not be read: %w", namespace, name, err)
+	case secret == nil:
+		return nil, fault.Retryf(v1alpha1.ReasonVerificationError, "the Secret %s/%s does not exist", namespace, name)
+	default:
+		return secret, nil
+	}
+}
+
+// readDemand reads what a verification asks for, with the Secrets that it names.
+// The state identifies what was read of them.
+func (r *Resolver) readDemand(ctx context.Context, namespace string, verify sourcev1.OCIRepositoryVerification) (demand trust.Demand, state string, err error) {
+	demand.Provider = verify.Provider
+	for _, identity := range verify.MatchOIDCIdentity {
+		demand.Identities = append(demand.Identities, trust.Identity{Issuer: identity.Issuer, Subject: identity.Subject})
+	}
+	var states []string
+	var failures []error
+	for _, named := range []struct {
+		ref  *meta.LocalObjectReference
+		into **trust.Secret
+	}{{verify.SecretRef, &demand.Secret}, {verify.TrustedRootSecretRef, &demand.TrustedRoot}} {
+		if named.ref == nil {
+			continue
+		}
+		secret, err := r.readSecret(ctx, namespace, named.ref.Name)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		*named.into = &trust.Secret{Name: namespace + "/" + named.ref.Name, Data: secret.Data}
+		states = append(states, StateOf(secret))
+	}
+	return demand, strings.Join(states, " "), errors.Join(failures...)
+}
+
+// build parses a demand. A panic says nothing about it.
+func (r *Resolver) build(ctx context.Context, demand trust.Demand) (*trust.Authority, error) {
+	built, err := flight.Contain(ctx, func(context.Context) (*trust.Authority, error) { return trust.NewAuthority(demand, r.Options) })
+	if err != nil && r.Panicked != nil {
+		err = r.Panicked(ctx, err)
+	}
+	return built, err
+}
+
+// maxOwn bounds the authorities of specs that are kept. Many objects share one. With
+// expressions as costly as they may be, each takes 5 MiB.
+const maxOwn = 32
+
+// ownKey is a spec.verify with a state of its Secrets, which are of one namespace.
+type ownKey struct{ namespace, verify, secrets string }
+
+// own returns the authority of a spec.verify. It parses each state of the spec and
+// its Secrets once.
+func (r *Resolver) own(ctx context.Context, namespace string, verify sourcev1.OCIRepositoryVerification) (*trust.Authority, error) {
+	demand, state, err := r.readDemand(ctx, namespace, verify)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(verify)
+	if err != nil {
+		return nil, err
+	}
+	key := ownKey{namespace: namespace, verify: string(text), secrets: state}
+	if known, ok := r.owned().Get(key); ok {
+		return known.(authority).built, known.(authority).err
+	}
+	built, err := r.build(ctx, demand)
+	r.owned().Add(key, authority{built: built, err: err})
+	return built, err
+}
+
+// owned returns the authorities of specs that are known.
+func (r *Resolver) owned() *lru.Cache {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.owners == nil {
+		r.owners = lru.New(maxOwn)
+	}
+	return r.owners
+}

@@ -1,0 +1,264 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package trustpolicy turns TrustPolicies and spec.verify into the demands on one image.
+// It knows no cluster: a Reader brings TrustPolicies and Secrets.
+package trustpolicy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/lru"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/trust"
+)
+
+// Reader reads what demands are made of.
+type Reader interface {
+	// TrustPolicies returns all TrustPolicies. The Resolver changes none.
+	TrustPolicies(ctx context.Context) ([]v1alpha1.TrustPolicy, error)
+	// SecretState identifies the content of a Secret without reading it. It is empty
+	// where there is no such Secret.
+	SecretState(ctx context.Context, namespace, name string) (string, error)
+	// Secret reads a Secret as it is now; nil: there is no such Secret.
+	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+}
+
+// Resolver knows the TrustPolicies of the cluster, and the authorities of these and of
+// spec.verify. Policies are parsed once for each state of the cluster, and an authority
+// once for each state of its Secrets: only public keys are kept, never a Secret. It is
+// safe for concurrent use.
+type Resolver struct {
+	// Reader reads TrustPolicies and Secrets.
+	Reader Reader
+	// Namespace of the Secrets of TrustPolicies.
+	Namespace string
+	// Options of all authorities, those of spec.verify too.
+	Options trust.Options
+	// Panicked turns the panic of a parser into the error to tell; nil: it is told as it is.
+	Panicked func(context.Context, error) error
+
+	mu          sync.Mutex
+	state       string
+	last        *InForce
+	authorities map[authorityKey]authority
+	owners      *lru.Cache // of ownKey; its values are of the type authority
+}
+
+// InForce are the TrustPolicies of one moment. It is never changed.
+type InForce struct {
+	policies *trust.Policies
+	specs    map[string]*v1alpha1.TrustPolicy
+}
+
+// InForce reads the policies that are in force now.
+func (r *Resolver) InForce(ctx context.Context) (*InForce, error) {
+	list, err := r.Reader.TrustPolicies(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the TrustPolicies could not be read: %w", err)
+	}
+	var states []string
+	for i := range list {
+		states = append(states, fmt.Sprintf("%s/%d", list[i].UID, list[i].Generation))
+	}
+	slices.Sort(states)
+	state := strings.Join(states, " ")
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last != nil && r.state == state {
+		return r.last, nil
+	}
+	now := &InForce{specs: map[string]*v1alpha1.TrustPolicy{}}
+	parsed := make([]trust.Policy, 0, len(list))
+	for i := range list {
+		policy := list[i].DeepCopy()
+		now.specs[policy.Name] = policy
+		parsed = append(parsed, Parse(policy))
+	}
+	now.policies = trust.NewPolicies(parsed...)
+	for key := range r.authorities {
+		if now.specs[key.policy] == nil {
+			delete(r.authorities, key)
+		}
+	}
+	r.state, r.last = state, now
+	return now, nil
+}
+
+// Parse reads a TrustPolicy. One whose selector cannot be read governs every
+// namespace that it may have been meant for.
+func Parse(policy *v1alpha1.TrustPolicy) trust.Policy {
+	spec := policy.Spec
+	parsed := trust.Policy{
+		Name:         policy.Name,
+		AllowNoMatch: spec.NoMatch == v1alpha1.NoMatchAllow,
+		Warn:         spec.Mode == v1alpha1.ModeWarn,
+	}
+	var err error
+	if parsed.Namespaces, err = metav1.LabelSelectorAsSelector(&spec.NamespaceSelector); err != nil {
+		parsed.Namespaces, parsed.Unreadable = readable(&spec.NamespaceSelector), "spec.namespaceSelector cannot be read: "+fault.Line(err.Error())
+	}
+	for _, image := range spec.Images {
+		parsed.Images = append(parsed.Images, string(image))
+	}
+	for _, authority := range spec.Authorities {
+		parsed.Authorities = append(parsed.Authorities, authority.Name)
+	}
+	for _, format := range spec.Formats {
+		parsed.Formats = append(parsed.Formats, string(format))
+	}
+	if spec.MaxArtifactBytes != nil {
+		// Less than a byte lets nothing pass, and never everything.
+		parsed.MaxBytes = max(spec.MaxArtifactBytes.Value(), 1)
+	}
+	return parsed
+}
+
+// readable selects all namespaces that a selector may mean which cannot be read as a
+// whole. A requirement that cannot be read excludes none of them, unless its key can: what
+// must have one of some values must have a label of this key.
+func readable(selector *metav1.LabelSelector) labels.Selector {
+	requirements := slices.Clone(selector.MatchExpressions)
+	for key, value := range selector.MatchLabels {
+		requirements = append(requirements, metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: []string{value}})
+	}
+	meant := labels.NewSelector()
+	for _, requirement := range requirements {
+		read, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{requirement}})
+		if err != nil && requirement.Operator == metav1.LabelSelectorOpIn {
+			present := metav1.LabelSelectorRequirement{Key: requirement.Key, Operator: metav1.LabelSelectorOpExists}
+			read, err = metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{present}})
+		}
+		if err != nil {
+			continue
+		}
+		parts, _ := read.Requirements()
+		meant = meant.Add(parts...)
+	}
+	return meant
+}
+
+// Naming returns the policies that name a Secret of the platform.
+//
+// Errors: those of the Reader.
+func (r *Resolver) Naming(ctx context.Context, secret string) (policies []*v1alpha1.TrustPolicy, err error) {
+	now, err := r.InForce(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, policy := range now.specs {
+		if slices.ContainsFunc(policy.Spec.Authorities, func(a v1alpha1.TrustAuthority) bool {
+			return nameOf(a.Verify.SecretRef) == secret || nameOf(a.Verify.TrustedRootSecretRef) == secret
+		}) {
+			policies = append(policies, policy)
+		}
+	}
+	return policies, nil
+}
+
+func nameOf(ref *meta.LocalObjectReference) string {
+	if ref == nil {
+		return ""
+	}
+	return ref.Name
+}
+
+// Check tells whether a policy can be applied as it is written: nil, or a fault
+// that names every authority that cannot, and why. Notes are what is odd about
+// the others.
+func (r *Resolver) Check(ctx context.Context, policy *v1alpha1.TrustPolicy) (notes []string, err error) {
+	parsed := trust.NewPolicies(Parse(policy))
+	if why := parsed.Unreadable(policy.Name); why != "" {
+		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s", why)
+	}
+	var worst *fault.Error
+	var said []string
+	for _, a := range policy.Spec.Authorities {
+		built, err := r.authority(ctx, policy, a)
+		if err == nil {
+			for _, note := range built.Notes() {
+				notes = append(notes, fmt.Sprintf("authority %s: %s", a.Name, note))
+			}
+			continue
+		}
+		said = append(said, fmt.Sprintf("authority %s: %s", a.Name, err))
+		if failure := authorityFault(err); worst == nil || weight(failure.Class) > weight(worst.Class) {
+			worst = failure
+		}
+	}
+	if worst == nil {
+		return notes, nil
+	}
+	return notes, &fault.Error{Reason: worst.Reason, Class: worst.Class, Err: errors.New(strings.Join(said, "; "))}
+}
+
+// authorityFault tells what helps an authority: a Secret that leaves nothing to
+// verify with is watched, so that its next state announces itself.
+func authorityFault(err error) *fault.Error {
+	failure := *fault.Of(err, v1alpha1.ReasonVerificationError)
+	if trust.VerdictOf(err) == trust.Rejected {
+		failure.Class = fault.Wait
+	}
+	return &failure
+}
+
+// weight orders classes by what has to be done first.
+func weight(class fault.Class) int {
+	return slices.Index([]fault.Class{fault.Wait, fault.Retry, fault.Stall}, class)
+}
+
+// Summary says what a policy does, for a person.
+func Summary(policy *v1alpha1.TrustPolicy) string {
+	spec := policy.Spec
+	verb := "enforced"
+	if spec.Mode == v1alpha1.ModeWarn {
+		verb = "not enforced, but warned of,"
+	}
+	names := make([]string, 0, len(spec.Authorities))
+	for _, a := range spec.Authorities {
+		names = append(names, a.Name)
+	}
+	demand := "no signature is demanded"
+	if len(names) > 0 {
+		demand = "the signature of " + strings.Join(names, " or ") + " is demanded"
+	}
+	return fmt.Sprintf("%s for %s: %s", verb, strings.Join(patterns(spec), ", "), demand)
+}
+
+// patterns are the first images that a policy lists.
+func patterns(spec v1alpha1.TrustPolicySpec) (named []string) {
+	const most = 5
+	for _, image := range spec.Images[:min(len(spec.Images), most)] {
+		named = append(named, string(image))
+	}
+	if more := len(spec.Images) - most; more > 0 {
+		named = append(named, fmt.Sprintf("and %d more", more))
+	}
+	return named
+}
