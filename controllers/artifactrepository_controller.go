@@ -39,7 +39,6 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/store"
@@ -47,10 +46,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
-
-// conflictDelay is how long a reconcile that read a stale object waits for the
-// caches to catch up.
-const conflictDelay = 200 * time.Millisecond
 
 // orphanTime is the time that the garbage collector gets to orphan the dependents of an object
 // that is deleted, and to let it go. Its finalizer can be written by anybody.
@@ -332,23 +327,6 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 func (r *ArtifactRepositoryReconciler) carry(ctx context.Context, request bridge.Request) (bridge.Outcome, error) {
 	out, err := r.Bridge.Publish(ctx, request)
 	return out, exposed(ctx, err)
-}
-
-// contained does a part of a reconcile, whose panic becomes an error.
-func contained[V any](ctx context.Context, part func(context.Context) (V, error)) (V, error) {
-	value, err := flight.Contain(ctx, part)
-	return value, exposed(ctx, err)
-}
-
-// exposed logs where a panic happened that an error stands for. It says nothing
-// about a registry or an image: the fault is in this program.
-func exposed(ctx context.Context, err error) error {
-	panicked, ok := errors.AsType[*flight.PanicError](err)
-	if !ok {
-		return err
-	}
-	ctrl.LoggerFrom(ctx).Error(panicked, "a panic ended an attempt", "stack", string(panicked.Stack))
-	return fault.Retryf(v1alpha1.ReasonProgressingWithRetry, "%w; this is a fault of this controller, whose log tells where", panicked)
 }
 
 // observeVerdict counts what was said about an image, if it was looked at.

@@ -26,7 +26,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -242,12 +241,6 @@ func imageName(obj *v1alpha1.ArtifactRepository) string {
 	return strings.TrimPrefix(obj.Spec.Image, "oci://")
 }
 
-// keptFor tells whether an image object was made for an ArtifactRepository, or
-// for one of its name that is gone.
-func keptFor(object metav1.Object, obj *v1alpha1.ArtifactRepository) bool {
-	return madeFor(object, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind(), obj.Name)
-}
-
 // foreignImageObject names an image object that stands where one of ours has
 // to be; empty when there is none.
 func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
@@ -261,24 +254,12 @@ func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) s
 	}
 }
 
-// madeForSame tells whether an object was generated for the controller of another one.
-func madeForSame(seen, want metav1.Object) bool {
-	owner := metav1.GetControllerOf(want)
-	return madeFor(seen, schema.GroupKind{Group: groupOf(owner.APIVersion), Kind: owner.Kind}, owner.Name)
-}
-
 // current tells whether an object has the owner that is wanted and, of the keys and
 // the label of its maker, the labels that are wanted and no others.
 func current(seen, want metav1.Object, keys []string) bool {
 	owner := metav1.GetControllerOf(seen)
 	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID &&
 		maps.Equal(pick(seen.GetLabels(), append([]string{v1alpha1.MadeByLabel}, keys...)), want.GetLabels())
-}
-
-// generatedLabels are the labels of the objects that are generated for another one: those of the keys
-// that it has itself, and its kind.
-func generatedLabels(obj metav1.Object, kind string, keys []string) map[string]string {
-	return merge(pick(obj.GetLabels(), keys), map[string]string{v1alpha1.MadeByLabel: kind})
 }
 
 // applyObject applies an object without its status, which is nobody's to send,

@@ -19,7 +19,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -167,50 +166,10 @@ func (r *ImagePolicyReconciler) artifactRepository(policy *imagev1.ImagePolicy) 
 	}
 }
 
-// generatedFor tells whether an ArtifactRepository was made for a policy, or
-// for one of its name that is gone.
-func generatedFor(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) bool {
-	return madeFor(obj, imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind).GroupKind(), policy.Name)
-}
-
 // upToDate tells whether applying want would change nothing.
 func (r *ImagePolicyReconciler) upToDate(got, want *v1alpha1.ArtifactRepository) bool {
 	if *got.Spec.ImagePolicyRef != *want.Spec.ImagePolicyRef {
 		return false
 	}
 	return current(got, want, r.LabelKeys)
-}
-
-// pick returns the entries of m that have one of the keys.
-func pick(m map[string]string, keys []string) map[string]string {
-	picked := map[string]string{}
-	for _, key := range keys {
-		if value, ok := m[key]; ok {
-			picked[key] = value
-		}
-	}
-	return picked
-}
-
-// relabel returns labels in which the keys are as wanted, and those that are
-// not wanted are gone, and whether that changed them.
-func relabel(labels, want map[string]string, keys []string) (map[string]string, bool) {
-	if maps.Equal(pick(labels, keys), want) {
-		return labels, false
-	}
-	now := maps.Clone(labels)
-	for _, key := range keys {
-		delete(now, key)
-	}
-	return merge(now, want), true
-}
-
-// merge returns got with all of want in it.
-func merge(got, want map[string]string) map[string]string {
-	merged := maps.Clone(got)
-	if merged == nil {
-		merged = map[string]string{}
-	}
-	maps.Copy(merged, want)
-	return merged
 }

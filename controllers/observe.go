@@ -22,10 +22,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validate/content"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -216,21 +212,6 @@ func policyName(obj *v1alpha1.ArtifactRepository) string {
 	}
 }
 
-// get reads an object; one that does not exist is nil. So is one with a name that no
-// object can have: a request for it is an error and not NotFound, and an error keeps
-// published what is to be withdrawn.
-func get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
-	var none T
-	if key.Name == "" || len(content.IsPathSegmentName(key.Name)) > 0 || len(content.IsPathSegmentName(key.Namespace)) > 0 {
-		return none, nil
-	}
-	err := c.Get(ctx, key, obj)
-	if err == nil {
-		return obj, nil
-	}
-	return none, ignoreAbsent(err)
-}
-
 // repositoryKey is where the ImageRepository of a policy lives.
 func repositoryKey(policy *imagev1.ImagePolicy) types.NamespacedName {
 	ref := policy.Spec.ImageRepositoryRef
@@ -238,83 +219,4 @@ func repositoryKey(policy *imagev1.ImagePolicy) types.NamespacedName {
 		return types.NamespacedName{Namespace: policy.Namespace, Name: ref.Name}
 	}
 	return types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
-}
-
-// controlledByKind tells whether an object's controller is of a group and kind,
-// in whatever version it was written down.
-func controlledByKind(obj metav1.Object, kind schema.GroupKind) bool {
-	owner := metav1.GetControllerOf(obj)
-	if owner == nil || owner.Kind != kind.Kind {
-		return false
-	}
-	return groupOf(owner.APIVersion) == kind.Group
-}
-
-// groupOf returns the group of an apiVersion, empty where there is none.
-func groupOf(apiVersion string) string {
-	gv, err := schema.ParseGroupVersion(apiVersion)
-	if err != nil {
-		return ""
-	}
-	return gv.Group
-}
-
-// controlledByName tells whether an object's controller is of a group and kind
-// and has a name. The UID may differ: an owner that was deleted and made again
-// finds what its predecessor left.
-func controlledByName(obj metav1.Object, kind schema.GroupKind, name string) bool {
-	return controlledByKind(obj, kind) && metav1.GetControllerOf(obj).Name == name
-}
-
-// madeBy tells whether an object was generated for one of a group and kind: its
-// controller is, or it has lost its controller, as by a restore, and has the label.
-// Nothing is gained by the label: it gives away an object that its writer may edit, to
-// an object of the same namespace and name.
-func madeBy(obj metav1.Object, kind schema.GroupKind) bool {
-	if metav1.GetControllerOf(obj) != nil {
-		return controlledByKind(obj, kind)
-	}
-	return obj.GetLabels()[v1alpha1.MadeByLabel] == kind.Kind
-}
-
-// madeFor tells whether an object was generated for one of a group, kind and name. What
-// is generated has the name of that.
-func madeFor(obj metav1.Object, kind schema.GroupKind, name string) bool {
-	if metav1.GetControllerOf(obj) != nil {
-		return controlledByName(obj, kind, name)
-	}
-	return madeBy(obj, kind) && obj.GetName() == name
-}
-
-// isGone tells whether a write failed because its object, or the namespace it
-// is in, is going away.
-func isGone(err error) bool {
-	return isAbsent(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
-}
-
-// isAbsent tells whether the API server says that a named object does not exist.
-func isAbsent(err error) bool { return apierrors.IsNotFound(err) && isAboutObject(err) }
-
-// ignoreAbsent returns nil for the answer that a named object does not exist.
-func ignoreAbsent(err error) error {
-	if isAbsent(err) {
-		return nil
-	}
-	return err
-}
-
-// isConflict tells whether the API server refused a write because the object has
-// changed since it was read.
-func isConflict(err error) bool { return apierrors.IsConflict(err) && isAboutObject(err) }
-
-// isAboutObject tells whether an answer of the API server is about a named object. An
-// API server without the type of an object, and a proxy in front of it, answer with the
-// same codes: client-go adds the name of the request to these answers, and this cause.
-func isAboutObject(err error) bool {
-	answer := apierrors.APIStatus(nil)
-	if !errors.As(err, &answer) || apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
-		return false
-	}
-	details := answer.Status().Details
-	return details != nil && details.Name != ""
 }

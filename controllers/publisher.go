@@ -32,7 +32,6 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // publisher keeps the ExternalArtifact of an ArtifactRepository equal to its
@@ -190,41 +189,12 @@ func (p publisher) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha
 	return !equality.Semantic.DeepEqual(before, &external.Status)
 }
 
-// ownedBy tells whether an ExternalArtifact is ours: its controller is of our
-// group and kind and has the name. One that has no controller, because a
-// tenant took the reference away, is known by the source that its spec names.
-func ownedBy(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
-	kind := v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind).GroupKind()
-	if metav1.GetControllerOf(external) != nil {
-		return controlledByName(external, kind, obj.Name)
-	}
-	source := external.Spec.SourceRef
-	return source != nil && source.Kind == kind.Kind && source.Name == obj.Name &&
-		(source.Namespace == "" || source.Namespace == obj.Namespace) && groupOf(source.APIVersion) == kind.Group
-}
-
 // withheld tells whether an ExternalArtifact stays without an artifact although the
 // record names one. A withdrawal may have reached only the ExternalArtifact, so it is filled
 // again when today's rules accept the artifact, and never by repair alone.
 func withheld(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) bool {
 	empty := external == nil || ownedBy(external, obj) && external.Status.Artifact == nil
 	return empty && obj.Status.Artifact != nil && !a.accepted()
-}
-
-// nameConflict says that an object of a kind stands where ours has to be.
-func nameConflict(kind, name string) error {
-	return fault.Waitf(v1alpha1.ReasonNameConflict,
-		"an %s %s exists that this ArtifactRepository did not make: remove it, or give one of them another name", kind, name)
-}
-
-func withoutController(refs []metav1.OwnerReference) []metav1.OwnerReference {
-	var kept []metav1.OwnerReference
-	for _, ref := range refs {
-		if ref.Controller == nil || !*ref.Controller {
-			kept = append(kept, ref)
-		}
-	}
-	return kept
 }
 
 // operation is one of a JSON patch (RFC 6902).

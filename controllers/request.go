@@ -169,33 +169,6 @@ func (r *ArtifactRepositoryReconciler) settings(asked v1alpha1.Recipe) format.Op
 	return settings
 }
 
-// publishedBy returns what the record says is published, nil when nothing is.
-func publishedBy(obj *v1alpha1.ArtifactRepository) *bridge.Published {
-	status := obj.Status
-	if status.Artifact == nil || status.Record == nil {
-		return nil
-	}
-	digest, err := reference.ParseDigest(status.Record.Digest)
-	if err != nil {
-		return nil
-	}
-	return &bridge.Published{
-		Repository: status.Record.Image,
-		Digest:     digest,
-		Content:    status.ObservedContent,
-		Artifact:   *status.Artifact,
-		Format:     status.Format,
-		VerifiedBy: latestPublication(obj).VerifiedBy,
-	}
-}
-
-func latestPublication(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
-	if len(obj.Status.History) == 0 {
-		return v1alpha1.Publication{}
-	}
-	return obj.Status.History[0]
-}
-
 // tokenOf returns the reconcile request on an object as a status repeats it: the hash
 // of one that is too long. It is empty where there is none.
 func tokenOf(obj metav1.Object) string {

@@ -1,0 +1,82 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// conflictDelay is how long a reconcile that read a stale object waits for the
+// caches to catch up.
+const conflictDelay = 200 * time.Millisecond
+
+// get reads an object; one that does not exist is nil. So is one with a name that no
+// object can have: a request for it is an error and not NotFound, and an error keeps
+// published what is to be withdrawn.
+func get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
+	var none T
+	if key.Name == "" || len(content.IsPathSegmentName(key.Name)) > 0 || len(content.IsPathSegmentName(key.Namespace)) > 0 {
+		return none, nil
+	}
+	err := c.Get(ctx, key, obj)
+	if err == nil {
+		return obj, nil
+	}
+	return none, ignoreAbsent(err)
+}
+
+// isGone tells whether a write failed because its object, or the namespace it
+// is in, is going away.
+func isGone(err error) bool {
+	return isAbsent(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}
+
+// isAbsent tells whether the API server says that a named object does not exist.
+func isAbsent(err error) bool { return apierrors.IsNotFound(err) && isAboutObject(err) }
+
+// ignoreAbsent returns nil for the answer that a named object does not exist.
+func ignoreAbsent(err error) error {
+	if isAbsent(err) {
+		return nil
+	}
+	return err
+}
+
+// isConflict tells whether the API server refused a write because the object has
+// changed since it was read.
+func isConflict(err error) bool { return apierrors.IsConflict(err) && isAboutObject(err) }
+
+// isAboutObject tells whether an answer of the API server is about a named object. An
+// API server without the type of an object, and a proxy in front of it, answer with the
+// same codes: client-go adds the name of the request to these answers, and this cause.
+func isAboutObject(err error) bool {
+	answer := apierrors.APIStatus(nil)
+	if !errors.As(err, &answer) || apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {
+		return false
+	}
+	details := answer.Status().Details
+	return details != nil && details.Name != ""
+}
