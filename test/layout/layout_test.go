@@ -19,12 +19,9 @@ limitations under the License.
 package layout_test
 
 import (
-	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -71,7 +68,7 @@ func rules() []rule {
 		// The command line knows a cluster only as far as pkg/credentials does.
 		{path: "cmd/flux-bundle", ours: []string{"api/v1alpha1", "pkg/"}, cluster: true},
 		{path: "", ours: []string{"api/", "pkg/", "controllers"}, cluster: true},
-		{path: "hack/crd-limits"},
+		{path: "hack/"},
 		{path: "test/", ours: []string{"api/", "pkg/", "test/"}, cluster: true},
 	}
 }
@@ -155,28 +152,7 @@ func knowsCluster(dependency string) bool {
 // left out.
 func packages(t *testing.T) []imported {
 	t.Helper()
-	readFolders(t)
-	command := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "./...")
-	command.Dir = "../.."
-	command.Stderr = t.Output()
-	output, err := command.Output()
-	if err != nil {
-		t.Fatalf("go list: %v", err)
-	}
-	var all []imported
-	for decoder := json.NewDecoder(strings.NewReader(string(output))); ; {
-		var p imported
-		switch err := decoder.Decode(&p); {
-		case errors.Is(err, io.EOF):
-			if len(all) == 0 {
-				t.Fatal("go list knows no package")
-			}
-			return all
-		case err != nil:
-			t.Fatalf("what go list prints: %v", err)
-		}
-		all = append(all, p)
-	}
+	return list[imported](t, "-json=ImportPath,Imports,Deps", "./...")
 }
 
 // readFolders opens the folders of the module: the go command takes the result
@@ -184,8 +160,8 @@ func packages(t *testing.T) []imported {
 // see what go list reads.
 func readFolders(t *testing.T) {
 	t.Helper()
-	for _, top := range []string{".", "api", "cmd", "controllers", "pkg", "test"} {
-		err := fs.WalkDir(os.DirFS("../.."), top, func(path string, entry fs.DirEntry, err error) error {
+	for _, top := range []string{".", "api", "cmd", "controllers", "hack", "pkg", "test"} {
+		err := fs.WalkDir(os.DirFS(root), top, func(path string, entry fs.DirEntry, err error) error {
 			if top == "." && path != "." && entry.IsDir() {
 				return fs.SkipDir
 			}
