@@ -144,6 +144,11 @@ vet: ## Run go vet.
 lint: $(GOLANGCI_LINT) ## Run golangci-lint. Its first build takes some minutes.
 	$(GOLANGCI_LINT) run $(PKG)
 
+.PHONY: tokens
+tokens: ## Print the size of the packages of the controller and of the command line.
+	@$(GO) list -deps -json . | $(GO) run ./hack/tokens
+	@$(GO) list -deps -json ./cmd/flux-bundle | $(GO) run ./hack/tokens
+
 .PHONY: bench
 bench: controlplane ## Measure this controller beside source-controller; BENCH_ARGS=-full adds what takes long.
 	$(GO) build -o $(BIN)/benchmark ./test/bench
