@@ -26,7 +26,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -54,38 +53,6 @@ const orphanTime = 10 * time.Second
 // writeTimeout bounds the writes that end a reconcile: an API server that takes
 // a request and never answers must not keep the workers.
 const writeTimeout = 30 * time.Second
-
-// ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
-type ArtifactRepositoryReconciler struct {
-	// Client reads from the caches and writes.
-	Client client.Client
-	// Live reads past the caches.
-	Live client.Reader
-	// Rules of the platform.
-	Rules Rules
-	// Pipeline opens repositories.
-	Pipeline *pipeline.Pipeline
-	// Bridge carries images to the store.
-	Bridge *bridge.Bridge
-	// Store keeps the bytes, and asks the other replicas for those it lacks.
-	Store *store.Replica
-	// Trust knows what the platform demands of images.
-	Trust *trustpolicy.Resolver
-	// Content holds the limits and settings that are the same for all objects.
-	Content format.Options
-	// LabelKeys are copied to the ExternalArtifact and to image objects.
-	LabelKeys []string
-	// FieldManager owns what is applied.
-	FieldManager string
-	// Backoff decides when a failed attempt is tried again.
-	Backoff workqueue.TypedRateLimiter[ctrl.Request]
-	// Events tells people.
-	Events *Events
-	// Metrics of this project.
-	Metrics *Metrics
-
-	attention attention
-}
 
 // Reconcile carries out what an ArtifactRepository asks for and records what
 // became of it.
@@ -295,7 +262,7 @@ func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.A
 // publish has the image of a plan carried to the store.
 func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt, repository *pipeline.Repository) attempt {
 	request := r.request(obj, around, a, repository)
-	out, err := r.carry(ctx, request)
+	out, err := r.run(ctx, request)
 	if failure := fault.Of(err, ""); a.plan.picked != nil && failure != nil && failure.Reason == v1alpha1.ReasonImageNotFound {
 		a.plan.follow()
 		return r.publish(ctx, obj, around, a, repository)
@@ -323,10 +290,10 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 	return a
 }
 
-// carry has an image carried to the store.
-func (r *ArtifactRepositoryReconciler) carry(ctx context.Context, request bridge.Request) (bridge.Outcome, error) {
+// run has the bridge carry an image to the store.
+func (r *ArtifactRepositoryReconciler) run(ctx context.Context, request bridge.Request) (bridge.Outcome, error) {
 	out, err := r.Bridge.Publish(ctx, request)
-	return out, exposed(ctx, err)
+	return out, panicFault(ctx, err)
 }
 
 // observeVerdict counts what was said about an image, if it was looked at.
@@ -398,7 +365,10 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 		return out, settings, err
 	}
 	err = r.Pipeline.Ask(ctx, plan.origin(requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
-		out, err = r.carry(ctx, recordedRequest(obj, plan, settings, asked, repository))
+		out, err = r.run(ctx, bridge.Request{
+			Key: keyOf(obj), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
+			Content: settings, Verifier: asked.Verifier(repository), Terms: asked.Terms,
+		})
 		return err
 	})
 	if err != nil && plan.Note != "" && !throttle.IsHeld(err) {
@@ -698,4 +668,12 @@ func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Requ
 		}
 	}
 	return r.Store.Remove(ctx, store.Key{Namespace: req.Namespace, Name: req.Name})
+}
+
+// withheld tells whether an ExternalArtifact stays without an artifact although the
+// record names one. A withdrawal may have reached only the ExternalArtifact, so it is filled
+// again when today's rules accept the artifact, and never by repair alone.
+func withheld(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) bool {
+	empty := external == nil || ownedBy(external, obj) && external.Status.Artifact == nil
+	return empty && obj.Status.Artifact != nil && !a.accepted()
 }

@@ -19,9 +19,6 @@ package controllers
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -124,56 +121,6 @@ func (e *Events) duration(ctx context.Context, obj conditions.Getter, start time
 	e.Metrics.RecordDuration(ctx, obj, start)
 }
 
-// concluded says what changed with an attempt, where something did: a new
-// artifact, a failure, a recovery, a withdrawal.
-func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) {
-	e.Metrics.RecordSuspend(ctx, obj, obj.Spec.Suspend)
-	e.Metrics.RecordReadiness(ctx, obj)
-	e.Metrics.RecordReconciling(ctx, obj)
-	e.Metrics.RecordStalled(ctx, obj)
-	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
-
-	log, beside := ctrl.LoggerFrom(ctx), selectable(obj, around, a)
-	ready := conditions.Get(obj, meta.ReadyCondition)
-	var seen, again bool
-	if a.err != nil {
-		seen, again = e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.subjects(), " "))
-	}
-	switch {
-	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
-		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, beside, corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message))
-	case a.err == nil && published(before, a):
-		message, artifact := ready.Message, obj.Status.Artifact
-		if a.made != nil && a.made.SkippedLinks > 0 {
-			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)
-		}
-		if a.made != nil && a.made.IgnoreFlaw != "" {
-			message += "; " + a.made.IgnoreFlaw + leavesOutLess
-		}
-		if by := latestPublication(obj).VerifiedBy; by != "" {
-			message += "; verified: " + by
-		}
-		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
-		e.tell(obj, beside, corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, message+origin(artifact))
-	case !again && (sameReady(before, obj) || !seen && sameState(before, obj)):
-		// Another build of this controller may say the same in other words.
-	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
-		// An image that Flux has not scanned yet is no news.
-		log.Info("waiting", "message", ready.Message)
-	case ready.Status == "False":
-		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, beside, corev1.EventTypeWarning, ready.Reason, ready.Message)
-	case conditions.IsFalse(before, meta.ReadyCondition):
-		log.Info("recovered", "message", ready.Message)
-		e.tell(obj, beside, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
-	}
-	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && (resumed(before) || !slices.Equal(before.Status.TrustWarnings, warnings)) {
-		e.tell(obj, beside, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
-			"published "+obj.Status.Artifact.Revision+unenforced(obj))
-	}
-}
-
 // origin says, for the end of a message, where the manifest says that the content is from.
 func origin(artifact *meta.Artifact) (words string) {
 	for _, from := range []struct{ name, key string }{
@@ -184,12 +131,6 @@ func origin(artifact *meta.Artifact) (words string) {
 		}
 	}
 	return words
-}
-
-// published tells whether something new came to be published: made now or, where
-// an attempt was interrupted between the record and its copy, made before.
-func published(before *v1alpha1.ArtifactRepository, a attempt) bool {
-	return a.made != nil || resumed(before)
 }
 
 // resumed tells whether an attempt before was interrupted between the record and
@@ -209,23 +150,6 @@ func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Obje
 		}
 		e.send(beside, metadata, eventType, reason, message)
 	}
-}
-
-// selectable returns the objects of a source that Flux's Alerts can select: the
-// ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy. That
-// nobody opted in is told about the ImagePolicy elsewhere, once.
-func selectable(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (objects []client.Object) {
-	switch external := around.External; {
-	case external != nil && ownedBy(external, obj):
-		objects = append(objects, external)
-	case external == nil && (obj.Status.Artifact != nil || a.announced()):
-		// It was made just now: no cache has seen it yet.
-		objects = append(objects, &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}})
-	}
-	if around.Policy != nil && a.plan.Action != Withdraw && (obj.Status.Artifact == nil || len(objects) == 0) {
-		objects = append(objects, around.Policy)
-	}
-	return objects
 }
 
 // revisionMetadata is what Flux's notification-controller prints beside an

@@ -235,25 +235,6 @@ func (k imageObjects) meta(obj *v1alpha1.ArtifactRepository) metav1.ObjectMeta {
 	}
 }
 
-// imageName is the image of a spec without the oci:// that Flux's sources write
-// in front of it.
-func imageName(obj *v1alpha1.ArtifactRepository) string {
-	return strings.TrimPrefix(obj.Spec.Image, "oci://")
-}
-
-// foreignImageObject names an image object that stands where one of ours has
-// to be; empty when there is none.
-func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
-	switch {
-	case around.OwnRepository != nil && !keptFor(around.OwnRepository, obj):
-		return imagev1.ImageRepositoryKind
-	case around.OwnPolicy != nil && !keptFor(around.OwnPolicy, obj):
-		return imagev1.ImagePolicyKind
-	default:
-		return ""
-	}
-}
-
 // current tells whether an object has the owner that is wanted and, of the keys and
 // the label of its maker, the labels that are wanted and no others.
 func current(seen, want metav1.Object, keys []string) bool {

@@ -25,7 +25,6 @@ import (
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/limit"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
@@ -34,30 +33,6 @@ import (
 type pickedImage struct {
 	tag    string
 	digest v1.Hash
-}
-
-// stay keeps the plan at the tag that is published while the policy picks another one
-// that is equal in its order, such as v1.0.0 for 1.0.0. image-reflector-controller
-// picks any of these, at each scan another one. A tag of the same digest keeps the name
-// of what is published, too: nothing is to be deployed.
-func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) {
-	published := latestPublication(obj).Tag
-	if obj.Status.Artifact == nil || obj.Status.Record == nil || obj.Status.Record.Image != p.Repository.Name() ||
-		published == "" || published == p.Tag || !admits(policy.Spec, published) {
-		return
-	}
-	p.KeepName = true
-	if !inOnePlace(policy.Spec, published, p.Tag) {
-		return
-	}
-	p.picked = &pickedImage{tag: p.Tag, digest: p.Digest}
-	p.Tag, p.Digest = published, v1.Hash{}
-}
-
-// follow lets the plan go to the pick of the policy, because the equal tag that is
-// published is gone.
-func (p *Plan) follow() {
-	p.Tag, p.Digest, p.picked, p.KeepName = p.picked.tag, p.picked.digest, nil, false
 }
 
 // admits tells whether a policy could pick a tag.

@@ -30,12 +30,12 @@ import (
 // contained does a part of a reconcile, whose panic becomes an error.
 func contained[V any](ctx context.Context, part func(context.Context) (V, error)) (V, error) {
 	value, err := flight.Contain(ctx, part)
-	return value, exposed(ctx, err)
+	return value, panicFault(ctx, err)
 }
 
-// exposed logs where a panic happened that an error stands for. It says nothing
-// about a registry or an image: the fault is in this program.
-func exposed(ctx context.Context, err error) error {
+// panicFault returns the fault to report for an error, and logs where the panic happened, if
+// it is one. A panic says nothing about a registry or an image: the fault is in this program.
+func panicFault(ctx context.Context, err error) error {
 	panicked, ok := errors.AsType[*flight.PanicError](err)
 	if !ok {
 		return err

@@ -386,13 +386,6 @@ func accessOfSpec(obj *v1alpha1.ArtifactRepository) credentials.References {
 	}
 }
 
-func nameOf(ref *meta.LocalObjectReference) string {
-	if ref == nil {
-		return ""
-	}
-	return ref.Name
-}
-
 // minInterval keeps one object from occupying a worker and a registry by
 // itself.
 const minInterval = time.Second
@@ -407,4 +400,47 @@ func interval(obj *v1alpha1.ArtifactRepository, repository *imagev1.ImageReposit
 	default:
 		return v1alpha1.DefaultInterval
 	}
+}
+
+// imageName is the image of a spec without the oci:// that Flux's sources write
+// in front of it.
+func imageName(obj *v1alpha1.ArtifactRepository) string {
+	return strings.TrimPrefix(obj.Spec.Image, "oci://")
+}
+
+// foreignImageObject names an image object that stands where one of ours has
+// to be; empty when there is none.
+func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) string {
+	switch {
+	case around.OwnRepository != nil && !keptFor(around.OwnRepository, obj):
+		return imagev1.ImageRepositoryKind
+	case around.OwnPolicy != nil && !keptFor(around.OwnPolicy, obj):
+		return imagev1.ImagePolicyKind
+	default:
+		return ""
+	}
+}
+
+// stay keeps the plan at the tag that is published while the policy picks another one
+// that is equal in its order, such as v1.0.0 for 1.0.0. image-reflector-controller
+// picks any of these, at each scan another one. A tag of the same digest keeps the name
+// of what is published, too: nothing is to be deployed.
+func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) {
+	published := latestPublication(obj).Tag
+	if obj.Status.Artifact == nil || obj.Status.Record == nil || obj.Status.Record.Image != p.Repository.Name() ||
+		published == "" || published == p.Tag || !admits(policy.Spec, published) {
+		return
+	}
+	p.KeepName = true
+	if !inOnePlace(policy.Spec, published, p.Tag) {
+		return
+	}
+	p.picked = &pickedImage{tag: p.Tag, digest: p.Digest}
+	p.Tag, p.Digest = published, v1.Hash{}
+}
+
+// follow lets the plan go to the pick of the policy, because the equal tag that is
+// published is gone.
+func (p *Plan) follow() {
+	p.Tag, p.Digest, p.picked, p.KeepName = p.picked.tag, p.picked.digest, nil, false
 }

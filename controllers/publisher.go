@@ -189,14 +189,6 @@ func (p publisher) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha
 	return !equality.Semantic.DeepEqual(before, &external.Status)
 }
 
-// withheld tells whether an ExternalArtifact stays without an artifact although the
-// record names one. A withdrawal may have reached only the ExternalArtifact, so it is filled
-// again when today's rules accept the artifact, and never by repair alone.
-func withheld(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) bool {
-	empty := external == nil || ownedBy(external, obj) && external.Status.Artifact == nil
-	return empty && obj.Status.Artifact != nil && !a.accepted()
-}
-
 // operation is one of a JSON patch (RFC 6902).
 type operation struct {
 	Op    string `json:"op"`

@@ -27,6 +27,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fluxcd/pkg/apis/meta"
 )
 
 // conflictDelay is how long a reconcile that read a stale object waits for the
@@ -79,4 +81,11 @@ func isAboutObject(err error) bool {
 	}
 	details := answer.Status().Details
 	return details != nil && details.Name != ""
+}
+
+func nameOf(ref *meta.LocalObjectReference) string {
+	if ref == nil {
+		return ""
+	}
+	return ref.Name
 }

@@ -115,14 +115,14 @@ func TestAPanicIsLoggedWithItsStackAndNoFaultOfARegistry(t *testing.T) {
 	ctx := ctrl.LoggerInto(t.Context(), funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{}))
 	var group flight.Group[string, int]
 	_, _, err := group.Do(ctx, "image", func(context.Context) (int, error) { panic("index out of range") })
-	err = exposed(ctx, fault.Retryf(v1alpha1.ReasonFetchFailed, "fetch: %w", err))
+	err = panicFault(ctx, fault.Retryf(v1alpha1.ReasonFetchFailed, "fetch: %w", err))
 	g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonProgressingWithRetry))
 	g.Expect(err).To(MatchError(ContainSubstring("index out of range")))
 	g.Expect(log.String()).To(ContainSubstring("TestAPanicIsLoggedWithItsStack"))
 
 	another := errors.New("another one")
-	g.Expect(exposed(ctx, another)).To(BeIdenticalTo(another))
-	g.Expect(exposed(ctx, nil)).To(Succeed())
+	g.Expect(panicFault(ctx, another)).To(BeIdenticalTo(another))
+	g.Expect(panicFault(ctx, nil)).To(Succeed())
 }
 
 const digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

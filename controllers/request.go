@@ -34,7 +34,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
-	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // freshness is the part of an interval for which an answer about a tag serves
@@ -123,19 +122,6 @@ func sameRegistry(one, other string) bool {
 	a, errA := parseRepository(one, false)
 	b, errB := parseRepository(other, false)
 	return errA == nil && errB == nil && a.RegistryStr() == b.RegistryStr()
-}
-
-// recordedRequest asks for what the record says, byte for byte.
-func recordedRequest(obj *v1alpha1.ArtifactRepository, plan Plan, content format.Options, asked trustpolicy.Demands, repository *pipeline.Repository) bridge.Request {
-	return bridge.Request{
-		Key:        keyOf(obj),
-		Repository: repository,
-		Tag:        plan.Tag,
-		Digest:     plan.Digest,
-		Content:    content,
-		Verifier:   asked.Verifier(repository),
-		Terms:      asked.Terms,
-	}
 }
 
 // content returns how a spec asks for an artifact to become content.

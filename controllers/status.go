@@ -30,70 +30,12 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/reference"
-	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
-
-// attempt is what one reconcile came to.
-type attempt struct {
-	plan Plan
-	// image that was resolved last, as far as it became known.
-	image bridge.Image
-	// made is what is to be recorded; nil when what is published stands.
-	made *bridge.Outcome
-	// settings that made was made with.
-	settings format.Options
-	// asked is what was asked of the image to publish, standing of the one that is
-	// published, and met of what was made.
-	asked, standing, met trustpolicy.Demands
-	// judgement on what was published before; nil when there was no reason for one.
-	judgement *judgement
-	// err is why the plan was not carried out.
-	err error
-	// stored tells that the bytes of what is published are on disk.
-	stored bool
-	// hidden tells that no consumer sees what is recorded: the ExternalArtifact is
-	// somebody else's, or could not be made.
-	hidden bool
-	// depth of the check of those bytes that the attempt was to make.
-	depth store.Depth
-	// postponed is when to try again where nothing was tried yet and nothing is
-	// to be said, unless what is published was rejected; zero elsewhere.
-	postponed time.Duration
-}
-
-// rejected tells whether what is published must not stay, whatever else an
-// attempt waits for.
-func (a attempt) rejected() bool { return a.judgement != nil && a.judgement.rejected }
-
-// verifiedAnew tells whether an attempt made something that met the demands now.
-func (a attempt) verifiedAnew() bool {
-	if a.made == nil {
-		return false
-	}
-	_, ok := a.made.Proof.Subject()
-	return ok
-}
-
-// accepted tells whether the rules of today accept what is recorded: they were those
-// that accepted it before, or it was judged by them now.
-func (a attempt) accepted() bool {
-	return a.judgement == nil || a.verifiedAnew() || a.judgement.err == nil && a.judgement.wait == 0
-}
-
-// announced tells whether the ExternalArtifact exists although nothing is published:
-// consumers and Alerts find there why. It does not exist where the source may have
-// none, or where an object of somebody else has the name.
-func (a attempt) announced() bool {
-	failure := fault.Of(a.err, "")
-	return a.plan.Action != Withdraw &&
-		(failure == nil || failure.Reason != v1alpha1.ReasonAccessDenied && failure.Reason != v1alpha1.ReasonNameConflict)
-}
 
 // record writes what an attempt made into the status: artifact, recipe and
 // history. What was withdrawn is taken out of it; the history stays.

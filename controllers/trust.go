@@ -42,7 +42,7 @@ type TrustReader struct {
 // NewTrust returns the demands of TrustPolicies, whose Secrets are in a namespace, and of
 // spec.verify.
 func NewTrust(reader TrustReader, namespace string, o trust.Options) *trustpolicy.Resolver {
-	return &trustpolicy.Resolver{Reader: reader, Namespace: namespace, Options: o, Panicked: exposed}
+	return &trustpolicy.Resolver{Reader: reader, Namespace: namespace, Options: o, Panicked: panicFault}
 }
 
 // TrustPolicies implements trustpolicy.Reader.

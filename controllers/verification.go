@@ -32,31 +32,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// judgement is what came of judging again what is published.
-type judgement struct {
-	// rejected tells that it must not stay published.
-	rejected bool
-	// by names who verified it now; with fingerprint, when it was accepted, and
-	// what policies that only warn would refuse.
-	by, fingerprint string
-	warnings        []string
-	// err is why it is not accepted.
-	err error
-	// wait is when to judge; zero when it was done.
-	wait time.Duration
-}
-
-// leaves tells whether there is something left to judge after the rules of the
-// platform: spec.verify, where these accept what is published or have not changed.
-func (j *judgement) leaves(own trustpolicy.Demands) bool {
-	return j == nil || j.err == nil && j.wait == 0 && len(own.Rules) > 0
-}
-
-// judged is the judgement that an error makes.
-func judged(err error) *judgement {
-	return &judgement{err: err, rejected: trust.VerdictOf(err) == trust.Rejected}
-}
-
 // minPlatformTime is how long a judgement by the rules of the platform may take at
 // least. The time of an attempt is spec.timeout, which the owner of the object sets.
 const minPlatformTime = 15 * time.Second

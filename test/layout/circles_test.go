@@ -37,7 +37,6 @@ const maxCircle = 3
 func largestCircles() map[string]int {
 	return map[string]int{
 		"cmd/flux-bundle": 25,
-		"controllers":     13,
 		"pkg/bridge":      4,
 		"pkg/credentials": 6,
 		"pkg/format":      22,

@@ -39,20 +39,20 @@ const (
 
 // shaped are the packages that keep these limits.
 func shaped() []string {
-	return []string{".", "./controllers"}
+	return []string{".", "./controllers", "./pkg/pipeline", "./pkg/throttle", "./pkg/trustpolicy"}
 }
 
 // shapeExceptions are the values above the limits.
 func shapeExceptions() map[string]int {
 	return map[string]int{
-		"fields of controllers.ArtifactRepositoryReconciler":          16,
+		"fields of controllers.ArtifactRepositoryReconciler":          14,
 		"fields of controllers.Plan":                                  15,
 		"fields of controllers.Supplier":                              15,
-		"fields of controllers.attempt":                               14,
+		"fields of controllers.attempt":                               13,
 		"fields of main.options":                                      23,
 		"lines of controllers.ArtifactRepositoryReconciler.Reconcile": 50,
-		"lines of package main":                                       615,
-		"methods of controllers.ArtifactRepositoryReconciler":         54,
+		"lines of package main":                                       617,
+		"methods of controllers.ArtifactRepositoryReconciler":         49,
 		"parameters of controllers.Events.send":                       5,
 		"parameters of controllers.Events.tell":                       5,
 		"parameters of main.discard.AnnotatedEventf":                  6,
