@@ -50,8 +50,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
@@ -66,13 +64,10 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/controllers"
-	"github.com/image-source/image-source-controller/pkg/bridge"
-	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/format"
-	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/operator"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
-	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
@@ -174,7 +169,7 @@ type running struct {
 	metrics *prometheus.Registry
 }
 
-// start starts the controllers on the scene's disk, as main.go does, and lets
+// start starts the controllers on the scene's disk, and lets
 // them answer for the artifact server.
 func (s *scene) start() {
 	s.Helper()
@@ -272,7 +267,7 @@ func (s *scene) newManager() (manager.Manager, error) {
 	})
 }
 
-// assemble puts the controllers together as main.go does.
+// assemble puts the controllers together with the code of the program.
 func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*controllers.Supplier, error) {
 	mgr := r.manager
 	ours, err := controllers.NewMetrics(r.metrics)
@@ -285,7 +280,6 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 	}
 	ofObjects := metrics.NewRecorder()
 	r.metrics.MustRegister(ofObjects.Collectors()...)
-	told := &controllers.Events{Recorder: listener{recorder, s.overheard}, Metrics: helper.NewMetrics(mgr, ofObjects)}
 	access, err := registry.NewClient(registry.Options{Observe: ours.ObserveRegistry})
 	if err != nil {
 		return nil, err
@@ -293,53 +287,18 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*contro
 	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
 		return nil, err
 	}
-	retries := helper.RateLimiterOptions{MinRetryDelay: 50 * time.Millisecond, MaxRetryDelay: 400 * time.Millisecond}
-	options := func() controller.Options {
-		return controller.Options{RateLimiter: helper.GetRateLimiter(retries)}
+	parts := &operator.Parts{
+		Rules: s.rules, Content: format.Options{Limits: s.limits}, LabelKeys: s.labelKeys,
+		Retries: helper.RateLimiterOptions{MinRetryDelay: 50 * time.Millisecond, MaxRetryDelay: 400 * time.Millisecond},
+		Metrics: ours, Events: &controllers.Events{Recorder: listener{recorder, s.overheard}, Metrics: helper.NewMetrics(mgr, ofObjects)},
+		Store: r.store, Pipeline: operator.NewPipeline(mgr, access, nil), Trust: operator.NewTrust(mgr, s.platform, trust.Options{}),
+		CollectEvery: 200 * time.Millisecond, Follows: follows,
 	}
-	policies := &controllers.ImagePolicyReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: s.rules, LabelKeys: s.labelKeys, FieldManager: fieldManager, Events: told,
+	supplier, err := operator.Setup(mgr, parts)
+	if err != nil {
+		return nil, err
 	}
-	if !follows {
-		if err := policies.SetupWithManager(mgr, options()); err != nil {
-			return nil, err
-		}
-	}
-	poke := make(chan event.GenericEvent, 100)
-	trusted := controllers.NewTrust(controllers.TrustReader{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader()}, s.platform, trust.Options{})
-	terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: trusted, Events: told, Metrics: ours}
-	if !follows {
-		if err := terms.SetupWithManager(mgr, options()); err != nil {
-			return nil, err
-		}
-	}
-	repositories := &controllers.ArtifactRepositoryReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: s.rules, Trust: trusted,
-		Pipeline: &pipeline.Pipeline{
-			Throttle: throttle.New(mgr.GetControllerOptions().MaxConcurrentReconciles), Registry: access, Credentials: credentials.New(credentials.Options{Client: mgr.GetClient()}),
-		},
-		Bridge: bridge.New(r.store, time.Now), Store: r.store,
-		Content:   format.Options{Limits: s.limits},
-		LabelKeys: s.labelKeys, FieldManager: fieldManager, Backoff: helper.GetRateLimiter(retries), Events: told, Metrics: ours,
-	}
-	if !follows {
-		if err := repositories.SetupWithManager(mgr, options(), poke); err != nil {
-			return nil, err
-		}
-	}
-	supplier := controllers.NewSupplier(controllers.SupplierOptions{Reconciler: repositories, Poke: poke, Rebuilds: 4})
-	r.handler = r.store.Handler(store.HandlerOptions{
-		Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: ours.ObserveServer,
-	})
-	collector := &controllers.Collector{Client: mgr.GetClient(), Store: r.store.Store, Every: 200 * time.Millisecond, Metrics: ours}
-	eraser := &controllers.Eraser{Records: mgr.GetCache(), Objects: mgr.GetAPIReader(), Store: r.store.Store}
-	for _, runnable := range []manager.Runnable{told, collector, eraser} {
-		if err := mgr.Add(runnable); err != nil {
-			return nil, err
-		}
-	}
+	r.handler = r.store.Handler(operator.HandlerOptions(parts, supplier))
 	return supplier, nil
 }
 

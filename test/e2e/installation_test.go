@@ -309,7 +309,7 @@ func (i installation) ends(pods corev1.PodTemplateSpec, delay string) {
 	i.Expect(err).NotTo(HaveOccurred())
 	root, err := controlplane.Root()
 	i.Expect(err).NotTo(HaveOccurred())
-	source, err := os.ReadFile(filepath.Join(root, "main.go"))
+	source, err := os.ReadFile(filepath.Join(root, "pkg", "operator", "setup.go"))
 	i.Expect(err).NotTo(HaveOccurred())
 	match := regexp.MustCompile(`(?m)^const shutdownTimeout = (\d+) \* time\.Second$`).FindSubmatch(source)
 	i.Expect(match).NotTo(BeNil(), "where is it said how long running downloads get?")

@@ -65,9 +65,10 @@ func rules() []rule {
 		{path: "pkg/throttle", ours: with("pkg/trust")},
 		{path: "pkg/pipeline", ours: with("pkg/credentials", "pkg/registry", "pkg/throttle"), cluster: true},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},
+		{path: "pkg/operator", ours: []string{"api/", "pkg/", "controllers"}, cluster: true},
 		// The command line knows a cluster only as far as pkg/credentials does.
 		{path: "cmd/flux-bundle", ours: []string{"api/v1alpha1", "pkg/"}, cluster: true},
-		{path: "", ours: []string{"api/", "pkg/", "controllers"}, cluster: true},
+		{path: "", ours: []string{"pkg/operator"}, cluster: true},
 		{path: "hack/"},
 		{path: "test/", ours: []string{"api/", "pkg/", "test/"}, cluster: true},
 	}

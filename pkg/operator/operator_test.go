@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package main
+package operator
 
 import (
 	"context"
@@ -28,6 +28,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"github.com/spf13/pflag"
 	flowcontrolapi "k8s.io/api/flowcontrol/v1"
 
 	fluxclient "github.com/fluxcd/pkg/runtime/client"
@@ -88,7 +89,9 @@ func TestLimitsThatAdmitNothingAreRefused(t *testing.T) {
 	for _, flag := range []string{"max-artifact-bytes", "max-uncompressed-bytes", "max-entries", "max-depth", "max-layers"} {
 		for _, value := range []string{"0", "-1"} {
 			g := NewWithT(t)
-			o := parse([]string{"--storage-adv-addr=localhost", "--" + flag + "=" + value})
+			o, fs := &Options{}, pflag.NewFlagSet("", pflag.ContinueOnError)
+			o.BindFlags(fs)
+			g.Expect(fs.Parse([]string{"--storage-adv-addr=localhost", "--" + flag + "=" + value})).To(Succeed())
 			g.Expect(o.prepare()).To(MatchError(HavePrefix("--" + flag + " is " + value + ": expected at least 1")))
 		}
 	}

@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers_test
+package operator_test
 
 import (
 	"context"
@@ -34,6 +34,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/operator"
 )
 
 func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
@@ -68,7 +69,7 @@ func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
 				w.WriteHeader(code)
 			}))
 			defer server.Close()
-			g.Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL}, func(error) {})).To(Succeed())
+			g.Expect(operator.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL}, func(error) {})).To(Succeed())
 			g.Expect(asked.Load()).To(Equal(tc.asked))
 		})
 	}
@@ -77,7 +78,7 @@ func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewTLSServer(http.NotFoundHandler())
 		defer server.Close()
-		NewWithT(t).Expect(controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL}, func(error) {})).To(Succeed())
+		NewWithT(t).Expect(operator.AwaitAPIServer(t.Context(), &rest.Config{Host: server.URL}, func(error) {})).To(Succeed())
 	})
 
 	t.Run("or the process is told to end, while it hangs", func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
 		}))
 		defer server.Close()
 		defer close(release)
-		g.Expect(controllers.AwaitAPIServer(ctx, &rest.Config{Host: server.URL}, func(error) {})).To(MatchError(context.Canceled))
+		g.Expect(operator.AwaitAPIServer(ctx, &rest.Config{Host: server.URL}, func(error) {})).To(MatchError(context.Canceled))
 	})
 }
 
@@ -99,7 +100,7 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	var ready atomic.Bool
-	probes, err := controllers.ListenProbes(t.Context(), "127.0.0.1:0", func(*http.Request) error {
+	probes, err := operator.ListenProbes(t.Context(), "127.0.0.1:0", func(*http.Request) error {
 		if !ready.Load() {
 			return errors.New("not yet")
 		}
@@ -128,7 +129,7 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 	g.Expect(code("/readyz")).To(Equal(http.StatusOK))
 	g.Expect(code("/readyz/artifacts")).To(Equal(http.StatusOK))
 
-	_, err = controllers.ListenProbes(t.Context(), probes.Listener.Addr().String(), nil)
+	_, err = operator.ListenProbes(t.Context(), probes.Listener.Addr().String(), nil)
 	var taken *net.OpError
 	g.Expect(errors.As(err, &taken)).To(BeTrue(), "somebody listens there: %v", err)
 
@@ -141,7 +142,7 @@ func TestAnAPIServerThatDoesNotKnowTheProcessEndsIt(t *testing.T) {
 		g, start := NewWithT(t), time.Now()
 		var serving controllers.Serving
 		var told []string
-		err := controllers.AwaitAPIServer(t.Context(), &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}}, func(why error) {
+		err := operator.AwaitAPIServer(t.Context(), &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}}, func(why error) {
 			serving.Waits(why)
 			told = append(told, serving.Ready(nil).Error())
 		})
@@ -156,7 +157,7 @@ func TestAProcessThatTheAPIServerKnowsNoLongerEnds(t *testing.T) {
 		g, start := NewWithT(t), time.Now()
 		var log lines
 		ctx := ctrl.LoggerInto(t.Context(), funcr.New(log.add, funcr.Options{}))
-		err := controllers.StayKnown(ctx, &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}})
+		err := operator.StayKnown(ctx, &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}})
 		g.Expect(err).To(MatchError(ContainSubstring("does not know this process")))
 		g.Expect(time.Since(start)).To(BeNumerically("~", 11*time.Minute, time.Minute))
 		g.Expect(log.said).To(HaveLen(10), "each minute")
@@ -175,7 +176,7 @@ func TestAProcessThatTheAPIServerKnowsAgainGoesOn(t *testing.T) {
 			}
 			return answering401{}.RoundTrip(request)
 		})
-		NewWithT(t).Expect(controllers.StayKnown(ctx, &rest.Config{Host: "http://192.0.2.1", Transport: forgetful})).To(Succeed())
+		NewWithT(t).Expect(operator.StayKnown(ctx, &rest.Config{Host: "http://192.0.2.1", Transport: forgetful})).To(Succeed())
 	})
 }
 

@@ -1,0 +1,266 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package operator
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	pkgcache "github.com/fluxcd/pkg/cache"
+	helper "github.com/fluxcd/pkg/runtime/controller"
+	"github.com/fluxcd/pkg/runtime/events"
+	"github.com/fluxcd/pkg/runtime/metrics"
+
+	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/throttle"
+	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
+)
+
+// Parts are what the controllers are made of. Tests change some.
+type Parts struct {
+	// Rules of the platform.
+	Rules controllers.Rules
+	// Content holds the limits and settings that are the same for all sources.
+	Content format.Options
+	// LabelKeys are the labels that tell shards apart.
+	LabelKeys []string
+	// Retries say when failed reconciles are tried again.
+	Retries  helper.RateLimiterOptions
+	Metrics  *controllers.Metrics
+	Events   *controllers.Events
+	Store    *store.Replica
+	Pipeline *pipeline.Pipeline
+	Trust    *trustpolicy.Resolver
+	// CollectEvery is how soon a file goes after the retention allows it, and MirrorEvery
+	// how soon each replica has what the one that leads published; 0: it does not mirror.
+	CollectEvery, MirrorEvery time.Duration
+	// Follows tells that this replica never leads: it has no controllers.
+	Follows bool
+}
+
+// newParts makes what the options ask for.
+func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, error) {
+	p := &Parts{
+		Content:   format.Options{Limits: o.Publish.Limits, AlwaysRearchive: o.Storage.ArtifactDigestAlgo != "sha256"},
+		LabelKeys: labelKeys, Retries: o.Flux.RateLimiter, CollectEvery: collectEvery,
+	}
+	if len(o.Storage.Peers) > 0 {
+		p.MirrorEvery = mirrorEvery
+	}
+	var err error
+	if p.Rules, err = o.rules(); err != nil {
+		return nil, err
+	}
+	if p.Metrics, err = controllers.NewMetrics(ctrlmetrics.Registry); err != nil {
+		return nil, err
+	}
+	if p.Store, err = newStore(o, p.Metrics); err != nil {
+		return nil, err
+	}
+	if p.Events, err = newEvents(mgr, o); err != nil {
+		return nil, err
+	}
+	if p.Pipeline, err = newPipeline(mgr, o, p.Metrics); err != nil {
+		return nil, err
+	}
+	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot()})
+	if err != nil {
+		return nil, err
+	}
+	p.Trust = NewTrust(mgr, o.Namespace, trust.Options{PublicRoot: publicRoot, Revocation: p.Pipeline.Registry.Authorities()})
+	return p, nil
+}
+
+// NewTrust returns the demands of TrustPolicies, whose Secrets are in a namespace, and of
+// spec.verify.
+func NewTrust(mgr manager.Manager, namespace string, o trust.Options) *trustpolicy.Resolver {
+	reader := controllers.TrustReader{Client: mgr.GetClient(), Secrets: mgr.GetCache(), Live: mgr.GetAPIReader()}
+	return controllers.NewTrust(reader, namespace, o)
+}
+
+func newStore(o *Options, m *controllers.Metrics) (*store.Replica, error) {
+	storage, err := store.NewOptions(&o.Storage.Options)
+	if err != nil {
+		return nil, err
+	}
+	local, err := store.Open(storage)
+	if err != nil {
+		return nil, err
+	}
+	return store.NewReplica(local, store.PeerOptions{
+		Hosts: o.Storage.Peers, Address: o.Storage.StorageAddress, MaxBytes: o.Publish.Limits.ArtifactBytes, Fetched: m.ObserveFetched,
+	})
+}
+
+// newEvents splits what Flux's recorder does at once: Kubernetes events are
+// queued by client-go, but a post to a receiver blocks, and may for long.
+func newEvents(mgr manager.Manager, o *Options) (*controllers.Events, error) {
+	flux, err := events.NewRecorder(mgr, ctrl.Log, o.Listen.Events, Name)
+	if err != nil {
+		return nil, fmt.Errorf("--events-addr: %w", err)
+	}
+	told := &controllers.Events{Recorder: flux.EventRecorder, Metrics: helper.NewMetrics(mgr, metrics.MustMakeRecorder())}
+	if o.Listen.Events != "" {
+		flux.EventRecorder = discard{}
+		told.Alerts = flux
+	}
+	return told, nil
+}
+
+// discard is a recorder of Kubernetes events that records none.
+type discard struct{}
+
+// Event implements record.EventRecorder.
+func (discard) Event(runtime.Object, string, string, string) {}
+
+// Eventf implements record.EventRecorder.
+func (discard) Eventf(runtime.Object, string, string, string, ...any) {}
+
+// AnnotatedEventf implements record.EventRecorder.
+func (discard) AnnotatedEventf(runtime.Object, map[string]string, string, string, string, ...any) {}
+
+// tufRoot is the folder that keeps Sigstore's public root of trust, which The
+// Update Framework updates: TUF_ROOT as for cosign, else a temporary folder.
+func tufRoot() string {
+	return cmp.Or(os.Getenv("TUF_ROOT"), filepath.Join(os.TempDir(), "sigstore-root"))
+}
+
+// newPipeline returns the way to registries.
+func newPipeline(mgr manager.Manager, o *Options, m *controllers.Metrics) (*pipeline.Pipeline, error) {
+	networks, err := registry.ParseNetworks(o.Registry.AllowedCIDRs)
+	if err != nil {
+		return nil, fmt.Errorf("--registry-allowed-cidrs: %w", err)
+	}
+	access, err := registry.NewClient(registry.Options{
+		UserAgent:    Name + "/" + o.Version,
+		AuthRealms:   o.Registry.AuthRealms,
+		AllowedCIDRs: networks,
+		Observe:      m.ObserveRegistry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var tokens *pkgcache.TokenCache
+	if o.Flux.TokenCache.MaxSize > 0 {
+		tokens, err = pkgcache.NewTokenCache(o.Flux.TokenCache.MaxSize,
+			pkgcache.WithMaxDuration(o.Flux.TokenCache.MaxDuration),
+			pkgcache.WithMetricsRegisterer(ctrlmetrics.Registry),
+			pkgcache.WithMetricsPrefix("gotk_token_"))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return NewPipeline(mgr, access, tokens), nil
+}
+
+// NewPipeline returns the way to registries of a manager, whose workers it shares out.
+func NewPipeline(mgr manager.Manager, access *registry.Client, tokens *pkgcache.TokenCache) *pipeline.Pipeline {
+	return &pipeline.Pipeline{
+		Throttle:    throttle.New(mgr.GetControllerOptions().MaxConcurrentReconciles),
+		Credentials: credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens}),
+		Registry:    access,
+	}
+}
+
+// Setup adds the controllers and all that goes with them to the manager. The server of
+// artifacts gets from the Supplier what is not stored.
+func Setup(mgr manager.Manager, p *Parts) (*controllers.Supplier, error) {
+	limited := func() controller.Options {
+		return controller.Options{RateLimiter: helper.GetRateLimiter(p.Retries)}
+	}
+	workers, poke := mgr.GetControllerOptions().MaxConcurrentReconciles, make(chan event.GenericEvent, 100)
+	artifacts := &controllers.ArtifactRepositoryReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+		Rules: p.Rules, Trust: p.Trust, Pipeline: p.Pipeline, Bridge: bridge.New(p.Store, time.Now), Store: p.Store, Content: p.Content,
+		LabelKeys: p.LabelKeys, FieldManager: Name, Backoff: helper.GetRateLimiter(p.Retries), Events: p.Events, Metrics: p.Metrics,
+	}
+	if !p.Follows {
+		policies := &controllers.ImagePolicyReconciler{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+			Rules: p.Rules, LabelKeys: p.LabelKeys, FieldManager: Name, Events: p.Events,
+		}
+		terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.Trust, Events: p.Events, Metrics: p.Metrics}
+		err := cmp.Or(policies.SetupWithManager(mgr, limited()), terms.SetupWithManager(mgr, limited()), artifacts.SetupWithManager(mgr, limited(), poke))
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, runnable := range p.runnables(mgr) {
+		if err := mgr.Add(runnable); err != nil {
+			return nil, err
+		}
+	}
+	return controllers.NewSupplier(controllers.SupplierOptions{Reconciler: artifacts, Poke: poke, Rebuilds: workers}), nil
+}
+
+// runnables are what runs beside the controllers, on every replica.
+func (p *Parts) runnables(mgr manager.Manager) []manager.Runnable {
+	collector := &controllers.Collector{Client: mgr.GetClient(), Store: p.Store.Store, Every: p.CollectEvery, Metrics: p.Metrics}
+	eraser := &controllers.Eraser{Records: mgr.GetCache(), Objects: mgr.GetClient(), Store: p.Store.Store}
+	if len(p.LabelKeys) > 0 { // the caches have those of this shard only
+		eraser.Objects = mgr.GetAPIReader()
+	}
+	all := []manager.Runnable{p.Events, collector, eraser}
+	if p.MirrorEvery > 0 {
+		all = append(all, &controllers.Mirror{Client: mgr.GetClient(), Store: p.Store, Every: p.MirrorEvery})
+	}
+	return all
+}
+
+// The periods of a process, see Parts.
+const (
+	collectEvery = time.Minute
+	mirrorEvery  = 30 * time.Second
+)
+
+// shutdownTimeout is what running downloads get to finish after the delay; the
+// Deployment's grace period is longer than both.
+const shutdownTimeout = 30 * time.Second
+
+// newServer returns the server of artifacts.
+func newServer(o *Options, p *Parts, supplier *controllers.Supplier) *store.Server {
+	return p.Store.Server(store.ServerOptions{
+		Address:         o.Storage.StorageAddress,
+		DrainTime:       o.Storage.ShutdownDelay,
+		ShutdownTimeout: shutdownTimeout,
+		HandlerOptions:  HandlerOptions(p, supplier),
+	})
+}
+
+// HandlerOptions are what answers for artifacts.
+func HandlerOptions(p *Parts, supplier *controllers.Supplier) store.HandlerOptions {
+	return store.HandlerOptions{
+		Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: p.Metrics.ObserveServer,
+	}
+}
