@@ -210,7 +210,7 @@ func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj
 // publishInTurn publishes when it is the turn of the source. Where the registry is not to
 // be asked, it needs none.
 func (r *ArtifactRepositoryReconciler) publishInTurn(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	origin := a.plan.origin(requested(obj, around))
+	origin := a.plan.origin(obj, requested(obj, around))
 	a.stored = r.stands(ctx, obj, around, a)
 	origin.Idle = a.stored
 	err := r.Pipeline.Ask(ctx, origin, func(ctx context.Context, repository *pipeline.Repository) error {
@@ -364,7 +364,7 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	if settings, err = r.recordedContent(obj); err != nil {
 		return out, settings, err
 	}
-	err = r.Pipeline.Ask(ctx, plan.origin(requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
+	err = r.Pipeline.Ask(ctx, plan.origin(obj, requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		out, err = r.run(ctx, bridge.Request{
 			Key: keyOf(obj), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
 			Content: settings, Verifier: asked.Verifier(repository), Terms: asked.Terms,

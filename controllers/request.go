@@ -41,10 +41,11 @@ import (
 // intervals are jittered, asks each time.
 const freshness = 0.9
 
-// origin is where the image of a plan is read from. insists tells that a person asked.
-func (p Plan) origin(insists bool) pipeline.Origin {
+// origin is where the image of the plan for an object is read from. insists tells that a
+// person asked.
+func (p Plan) origin(obj *v1alpha1.ArtifactRepository, insists bool) pipeline.Origin {
 	return pipeline.Origin{
-		Namespace: p.Namespace, Repository: p.Repository, Access: p.Access, Timeout: p.Timeout, Judges: p.Judges, Insists: insists,
+		Namespace: p.Namespace, Source: obj.Name, Repository: p.Repository, Access: p.Access, Timeout: p.Timeout, Judges: p.Judges, Insists: insists,
 	}
 }
 

@@ -22,13 +22,15 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
+	apitypes "k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
@@ -55,18 +57,24 @@ func trickling(t *testing.T) (registry *publish.InProcess, pulls <-chan string) 
 			return false
 		}
 		asked <- r.URL.Path
-		w.WriteHeader(http.StatusOK)
-		for r.Context().Err() == nil { // a registry that says nothing at all is given up sooner
-			_, _ = w.Write([]byte{0x1f})
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case <-r.Context().Done():
-			case <-time.After(time.Second):
-			}
-		}
+		trickle(w, r, 0x1f)
 		return true
 	})
 	return registry, asked
+}
+
+// trickle answers with a byte each second: a registry that says nothing at all is given
+// up sooner.
+func trickle(w http.ResponseWriter, r *http.Request, with byte) {
+	w.WriteHeader(http.StatusOK)
+	for r.Context().Err() == nil {
+		_, _ = w.Write([]byte{with})
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // pullsFrom makes sources of a registry in namespaces in turn, half of them by plain HTTP.
@@ -207,6 +215,54 @@ func TestPullsThatTrickleKeepNothingPublishedThatThePlatformRejects(t *testing.T
 	s.withdrawn("app", "release")
 }
 
+// Nor do judgements that a tenant makes slow, however many, beside such pulls.
+func TestACrowdOfSlowJudgementsKeepsNothingPublishedThatThePlatformRejects(t *testing.T) {
+	s, _ := governed(t)
+	g := NewWithT(t)
+	slow := publish.Serve()
+	defer slow.Close()
+	defer slow.CloseClientConnections()
+	_, err := slow.Shelf().Flux(t.Context(), "team/app:1", publish.Files{"app.yaml": "version: 1\n"})
+	g.Expect(err).NotTo(HaveOccurred())
+	var hangs atomic.Bool
+	slow.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !hangs.Load() || !strings.Contains(r.URL.Path, "/referrers/") && !strings.Contains(r.URL.Path, "/manifests/sha256-") {
+			return false
+		}
+		w.Header().Set("Content-Type", string(types.OCIImageIndex))
+		trickle(w, r, ' ')
+		return true
+	})
+	hostile, pulls := trickling(t)
+	defer s.stop()
+	s.govern("free", listing(hostile.Host()+"/**", slow.Host()+"/**"))
+	s.govern("lenient", listing(slow.Host()+"/**"), signedBy("release"), mode(v1alpha1.ModeWarn))
+	const crowd = 8
+	for i := range crowd {
+		s.ofImage(fmt.Sprintf("crowd-%d", i), v1alpha1.ArtifactRepositorySpec{
+			Image: slow.Host() + "/team/app", Tag: "1", Insecure: true, Interval: &metav1.Duration{Duration: time.Second},
+			Timeout: &metav1.Duration{Duration: time.Minute},
+		})
+	}
+	for i := range crowd {
+		s.waitPublished(fmt.Sprintf("crowd-%d", i), "1@")
+	}
+	for i := range 30 {
+		s.ofImage(fmt.Sprintf("slow-%d", i), v1alpha1.ArtifactRepositorySpec{
+			Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i%2 == 0,
+			Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
+		})
+	}
+	for range 2 {
+		g.Eventually(pulls).WithTimeout(deadline).Should(Receive())
+	}
+	hangs.Store(true)
+
+	s.platformKeys("release", newSigner(t))
+
+	s.withdrawn("app", "release")
+}
+
 // Who waits for registries that do not answer leaves another tenant to find out
 // whether a registry of its own does.
 func TestATenantWhoseRegistriesHangKeepsNobodyFromAnother(t *testing.T) {
@@ -267,7 +323,7 @@ func TestAnObjectThatChangesItsShardAllTheTimeKeepsNothingPublished(t *testing.T
 		for shard := "other"; ctx.Err() == nil; {
 			obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "app"}}
 			patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, key, shard)
-			if s.client.Patch(ctx, obj, client.RawPatch(types.MergePatchType, []byte(patch))) == nil {
+			if s.client.Patch(ctx, obj, client.RawPatch(apitypes.MergePatchType, []byte(patch))) == nil {
 				shard = map[string]string{"other": "one", "one": "other"}[shard]
 			}
 			select {

@@ -167,7 +167,7 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 		plan.Timeout = max(plan.Timeout, time.Until(deadline)) // which may be that of the platform
 	}
 	plan.Judges = asked.ByPlatform
-	err = r.Pipeline.Ask(ctx, plan.origin(requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
+	err = r.Pipeline.Ask(ctx, plan.origin(obj, requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		// Not by asked.Verifier: a spec.verify that cannot be read must not keep the
 		// rules of the platform from being heard.
 		proof, err = trust.NewRules(repository, asked.Rules...).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})

@@ -44,9 +44,9 @@ type Pipeline struct {
 
 // Origin is where an image is to be read from, and the attempt that wants to.
 type Origin struct {
-	// Namespace that the attempt counts against.
-	Namespace  string
-	Repository name.Repository
+	// Namespace that the attempt counts against, and Source in it that makes the attempt.
+	Namespace, Source string
+	Repository        name.Repository
 	// Access names what opens the repository.
 	Access credentials.References
 	// Timeout is how long the attempt is willing to wait.
@@ -65,7 +65,7 @@ func (o Origin) request() throttle.Request {
 	if way.CertSecret != "" || way.ProxySecret != "" || way.Insecure || way.Hasty {
 		way.Namespace = o.Access.Namespace
 	}
-	return throttle.Request{Namespace: o.Namespace, Way: way, Login: o.Access, Judges: o.Judges, Insists: o.Insists}
+	return throttle.Request{Namespace: o.Namespace, Source: o.Source, Way: way, Login: o.Access, Judges: o.Judges, Insists: o.Insists}
 }
 
 // Repository is an open repository. Its first answer tells that the way to the registry
@@ -80,7 +80,8 @@ type Repository struct {
 // Ask opens the repository of an origin, when it is its turn, and has work done with it.
 //
 // Errors: *throttle.Busy and the other errors of throttle.Enter, before anything is
-// asked; those of credentials.Resolve, and those of work.
+// asked; *throttle.Busy where the attempt had to give way; those of credentials.Resolve,
+// and those of work.
 func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.Context, repository *Repository) error) (err error) {
 	opened := &Repository{}
 	if !from.Idle {
@@ -88,10 +89,18 @@ func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.C
 			return err
 		}
 	}
+	if opened.turn != nil {
+		var end func()
+		ctx, end = opened.turn.Yielding(ctx)
+		defer end()
+	}
 	listening, heard := listen(ctx)
 	defer func() {
 		if opened.turn != nil {
 			opened.turn.Leave(heard.Load(), cmp.Or(err, opened.unanswered))
+		}
+		if busy := throttle.GaveWay(ctx); busy != nil {
+			err = busy
 		}
 	}()
 	access, err := p.Credentials.Resolve(ctx, from.Repository, from.Access)

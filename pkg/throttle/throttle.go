@@ -54,15 +54,16 @@ const Patience = 10 * time.Second
 
 // Request is an attempt that wants to ask a registry.
 type Request struct {
-	// Namespace that the attempt counts against.
-	Namespace string
-	Way       Way
+	// Namespace that the attempt counts against, and Source in it that makes the attempt.
+	Namespace, Source string
+	Way               Way
 	// Login identifies the credentials, for limits that the registry sets for them
 	// (HTTP Retry-After). It must be comparable.
 	Login any
 	// Judges tells that the rules of the platform judge a published image. One such
-	// attempt of each namespace has a place that waits for no other attempt: a namespace
-	// that pulls for an hour must not keep an image published that the platform rejects.
+	// attempt of each namespace has a place of its own, and where more wait, the other
+	// attempts of the namespace give way: pulls that take an hour, or many slow judgements,
+	// must not keep an image published that the platform rejects.
 	Judges bool
 	// Insists tells that a person asked for the attempt. It is let in whatever is known
 	// of the way, within the share of the namespace.
@@ -99,10 +100,16 @@ type Throttle struct {
 
 	mu    sync.Mutex
 	known map[Way]*state
-	// busy is how many attempts a namespace has, if any.
+	// busy is how many attempts a namespace has, if any, but for the one in judging.
 	busy map[string]int
-	// judging are the namespaces whose place for a judgement is taken.
-	judging map[string]bool
+	// judging has the judgements in the places that namespaces have for one.
+	judging map[string]*Turn
+	// turns are all that are under way.
+	turns map[*Turn]struct{}
+	// waiting are the judgements that were turned away, by namespace and source, and served
+	// is when one of a namespace got its place last.
+	waiting map[string]map[string]waiter
+	served  map[string]time.Time
 	// quiet is until when a registry does not want to be asked with a login. Its limits
 	// are those of a credential, not of a host.
 	quiet map[login]time.Time
@@ -143,11 +150,40 @@ const (
 // maxWays bounds what is remembered. Over it, unused ways are forgotten.
 const maxWays = 10_000
 
+// waiter is a judgement that was turned away: since when it waits, and when it came last.
+type waiter struct{ since, came time.Time }
+
 // Turn is the use of a way by one attempt. It ends with Leave.
 type Turn struct {
 	throttle *Throttle
 	request  Request
+	began    time.Time
 	reserved bool
+	giveWay  context.CancelCauseFunc // nil: it does not
+}
+
+// undisturbed is how long an attempt lasts at least before it gives way to a judgement.
+const undisturbed = 5 * time.Second
+
+// errGaveWay is why the context of a turn ends that gives way.
+var errGaveWay = errors.New("it gives way to a judgement by the rules of the platform")
+
+// Yielding returns a context that ends when the attempt has to give way to a judgement.
+func (u *Turn) Yielding(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	u.throttle.mu.Lock()
+	defer u.throttle.mu.Unlock()
+	u.giveWay = cancel
+	return ctx, func() { cancel(nil) }
+}
+
+// GaveWay returns the error of an attempt whose context Yielding has ended to let a
+// judgement go first; nil for all others.
+func GaveWay(ctx context.Context) *Busy {
+	if errors.Is(context.Cause(ctx), errGaveWay) {
+		return &Busy{Wait: postponement}
+	}
+	return nil
 }
 
 // Enter asks to use a way.
@@ -159,36 +195,133 @@ func (t *Throttle) Enter(r Request) (*Turn, error) {
 	defer t.mu.Unlock()
 	s := t.state(r.Way)
 	wait := t.silence(r)
-	reserved := r.Judges && !t.judging[r.Namespace]
+	reserved := r.Judges && t.mayJudge(r.Namespace)
 	doubtful := !s.works && t.crowded(s, r.Namespace, reserved)
 	switch {
 	case wait > 0 && !r.Insists:
 		return nil, putOff(r.Way, wait)
 	case doubtful && s.tried && !r.Insists:
 		return nil, closed(r.Way)
-	case doubtful && !r.Insists, !reserved && (t.spent(r.Namespace) || !r.Insists && full(s.busy, t.capacity)):
+	case doubtful && !r.Insists, !reserved && (t.spent(r.Namespace) || !r.Insists && full(s.busy, t.capacity)), r.Judges && !t.isNext(r):
+		if r.Judges {
+			t.wait(r)
+			t.makeRoom(r.Namespace)
+			return nil, &Busy{Wait: postponement}
+		}
 		return nil, &Busy{Wait: s.turn()}
 	}
 	s.busy++
 	if !s.works {
 		s.asking[r.Namespace]++
 	}
+	u := &Turn{throttle: t, request: r, began: time.Now(), reserved: reserved}
+	t.turns[u] = struct{}{}
 	if reserved {
-		t.judging[r.Namespace] = true
+		t.judging[r.Namespace], t.served[r.Namespace] = u, u.began
 	} else {
 		t.busy[r.Namespace]++
 	}
-	return &Turn{throttle: t, request: r, reserved: reserved}, nil
+	if r.Judges {
+		delete(t.waiting[r.Namespace], r.Source)
+	}
+	return u, nil
 }
 
 // full tells whether a way or a namespace has as many attempts as it may.
 func full(busy, most int) bool { return most > 0 && busy >= most }
 
-// spent tells whether a namespace has as many attempts as it may, beside a judgement.
-// One that has any leaves the last worker to those without one.
+// left is how many workers are not taken.
+func (t *Throttle) left() int { return t.workers - sum(t.busy) - len(t.judging) }
+
+// fewWorkers are too few to keep one for judgements and one for a namespace without attempts.
+const fewWorkers = 4
+
+// spent tells whether a namespace has as many attempts as it may, beside a judgement. One
+// that has any leaves a worker to judgements, and the last one to a namespace without one.
 func (t *Throttle) spent(namespace string) bool {
-	own := t.busy[namespace]
-	return t.share > 0 && own >= t.share-1 || t.workers > 0 && own > 0 && sum(t.busy)+len(t.judging) >= t.workers-1
+	own, kept := t.busy[namespace], 2
+	if t.workers < fewWorkers {
+		kept = 1
+	}
+	return t.share > 0 && own >= t.share-1 || t.workers > 0 && (own > 0 || t.judging[namespace] != nil) && t.left() <= kept
+}
+
+// mayJudge tells whether a namespace may take its place for a judgement. One with attempts
+// leaves the last worker to a namespace without one, and the last but one to the
+// namespace whose judgements have waited for longest.
+func (t *Throttle) mayJudge(namespace string) bool {
+	switch {
+	case t.judging[namespace] != nil:
+		return false
+	case t.workers < fewWorkers || t.busy[namespace] == 0 || t.left() > 2:
+		return true
+	case t.left() < 2:
+		return false
+	}
+	for other := range t.waiting {
+		if other != namespace && t.waits(other) && t.served[other].Before(t.served[namespace]) {
+			return false
+		}
+	}
+	return true
+}
+
+// wait notes that a judgement was turned away.
+func (t *Throttle) wait(r Request) {
+	if t.waiting[r.Namespace] == nil {
+		t.waiting[r.Namespace] = map[string]waiter{}
+	}
+	w, now := t.waiting[r.Namespace][r.Source], time.Now()
+	if w.since.IsZero() {
+		w.since = now
+	}
+	w.came = now
+	t.waiting[r.Namespace][r.Source] = w
+}
+
+// waits tells whether a judgement of a namespace waits. It forgets those that have not come
+// again.
+func (t *Throttle) waits(namespace string) bool {
+	for source, w := range t.waiting[namespace] {
+		if time.Since(w.came) > undisturbed {
+			delete(t.waiting[namespace], source)
+		}
+	}
+	if len(t.waiting[namespace]) == 0 {
+		delete(t.waiting, namespace)
+		return false
+	}
+	return true
+}
+
+// isNext tells whether no other judgement of the namespace has waited for longer.
+func (t *Throttle) isNext(r Request) bool {
+	t.waits(r.Namespace)
+	own, waited := t.waiting[r.Namespace][r.Source]
+	for source, w := range t.waiting[r.Namespace] {
+		if source != r.Source && (!waited || w.since.Before(own.since)) {
+			return false
+		}
+	}
+	return true
+}
+
+// makeRoom has attempts end that a judgement of a namespace waits for: those of its own,
+// and the judgements of others where these have all places.
+func (t *Throttle) makeRoom(namespace string) {
+	now := time.Now()
+	for u := range t.turns {
+		own := u.request.Namespace == namespace
+		inTheWay := own || u.reserved && t.judging[namespace] == nil
+		if inTheWay && u.giveWay != nil && now.Sub(u.began) > undisturbed {
+			u.giveWay(errGaveWay)
+		}
+	}
+	for other, at := range t.served { // it only orders those that wait
+		if now.Sub(at) > time.Hour {
+			delete(t.served, other)
+		}
+	}
 }
 
 // turn notes that an attempt is told to come later, and returns when.
@@ -201,7 +334,8 @@ func (s *state) turn() time.Duration {
 func (t *Throttle) prepare() {
 	if t.known == nil {
 		t.known, t.quiet = map[Way]*state{}, map[login]time.Time{}
-		t.busy, t.judging = map[string]int{}, map[string]bool{}
+		t.busy, t.judging, t.turns = map[string]int{}, map[string]*Turn{}, map[*Turn]struct{}{}
+		t.waiting, t.served = map[string]map[string]waiter{}, map[string]time.Time{}
 	}
 }
 
@@ -301,6 +435,7 @@ func (u *Turn) Leave(heard bool, err error) {
 	if s.asking[namespace]--; s.asking[namespace] <= 0 {
 		delete(s.asking, namespace)
 	}
+	delete(t.turns, u)
 	if u.reserved {
 		delete(t.judging, namespace)
 	} else {

@@ -280,6 +280,117 @@ func TestThrottle(t *testing.T) {
 			t.Errorf("%d namespaces are remembered, of which one has an attempt", len(l.busy))
 		}
 	})
+	t.Run("two namespaces with pulls and judgements leave a worker to a third one", func(t *testing.T) {
+		for _, workers := range []int{fewWorkers, 10} {
+			l, count := New(workers), 0
+			for i := range 3 * workers {
+				for _, namespace := range []string{"a", "b"} {
+					slow := requestFor(fmt.Sprintf("slow-%d.example", i), settings{Namespace: namespace})
+					l.learn(slow, finding{heard: true})
+					for _, judges := range []bool{false, true} {
+						slow.Judges = judges
+						if _, got, _ := enter(l, slow, true); got == admitted {
+							count++
+						}
+					}
+				}
+			}
+			if count > workers-1 {
+				t.Errorf("two namespaces have %d of %d workers", count, workers)
+			}
+			third := requestFor("one.example", settings{Namespace: "c"})
+			third.Judges = true
+			expectAdmission(t, l, third, admitted)
+		}
+	})
+	t.Run("the namespace whose judgements have waited for longest has the next one", func(t *testing.T) {
+		l := New(10)
+		judgement := func(namespace string) Request {
+			r := requestFor("one.example", settings{Namespace: namespace})
+			r.Judges = true
+			l.learn(r, finding{heard: true})
+			return r
+		}
+		for i := range 8 {
+			namespace := []string{"a", "b"}[i%2]
+			pull := requestFor(fmt.Sprintf("slow-%d.example", i), settings{Namespace: namespace})
+			l.learn(pull, finding{heard: true})
+			expectAdmission(t, l, pull, admitted)
+		}
+		first, _, _ := enter(l, judgement("a"), false)
+		expectAdmission(t, l, judgement("b"), later)
+		first.Leave(true, nil)
+		expectAdmission(t, l, judgement("a"), later)
+		expectAdmission(t, l, judgement("b"), admitted)
+	})
+	t.Run("judgements of a namespace come in the order in which they began to wait", func(t *testing.T) {
+		l := New(10)
+		judgement := func(source string) Request {
+			r := requestFor("one.example", settings{Namespace: "a"})
+			r.Judges, r.Source = true, source
+			l.learn(r, finding{heard: true})
+			return r
+		}
+		var taken []*Turn
+		for i := range 10 {
+			if turn, got, _ := enter(l, judgement(fmt.Sprint("slow-", i)), false); got == admitted {
+				taken = append(taken, turn)
+			}
+		}
+		expectAdmission(t, l, judgement("app"), later)
+		for i := range 10 {
+			taken[0].Leave(true, nil)
+			taken = taken[1:]
+			expectAdmission(t, l, judgement("new"), later)
+			turn, got, _ := enter(l, judgement(fmt.Sprint("slow-", i+len(taken)+1)), false)
+			if got != admitted {
+				if i+len(taken)+1 < 10 {
+					t.Fatalf("slow-%d is not admitted in its turn", i+len(taken)+1)
+				}
+				break
+			}
+			taken = append(taken, turn)
+		}
+		expectAdmission(t, l, judgement("app"), admitted)
+	})
+	t.Run("what lasts gives way to a judgement of its namespace", func(t *testing.T) {
+		l := New(10)
+		yielding := func(namespace string, judges bool) (*Turn, context.Context) {
+			r := requestFor("slow.example", settings{Namespace: namespace})
+			r.Judges = judges
+			l.learn(r, finding{heard: true})
+			turn, got, _ := enter(l, r, false)
+			if got != admitted {
+				t.Fatalf("admission %d", got)
+			}
+			ctx, end := turn.Yielding(t.Context())
+			t.Cleanup(end)
+			return turn, ctx
+		}
+		slow, pull := yielding("a", true)
+		old, judged := yielding("a", false)
+		_, other := yielding("b", false)
+		_, young := yielding("a", false)
+		for _, turn := range []*Turn{slow, old} {
+			turn.began = turn.began.Add(-2 * undisturbed)
+		}
+		for range 10 {
+			waits := requestFor("one.example", settings{Namespace: "a"})
+			waits.Judges = true
+			l.learn(waits, finding{heard: true})
+			enter(l, waits, false)
+		}
+		for _, ended := range []context.Context{pull, judged} {
+			if GaveWay(ended) == nil {
+				t.Error("an attempt that lasts does not give way")
+			}
+		}
+		for _, goesOn := range []context.Context{other, young} {
+			if goesOn.Err() != nil {
+				t.Error("an attempt gives way that has just begun, or is of another namespace")
+			}
+		}
+	})
 	t.Run("a way leaves a worker to the others of its namespace, which leaves a quarter to other namespaces", func(t *testing.T) {
 		l := New(10)
 		for _, request := range []Request{app, other} {
