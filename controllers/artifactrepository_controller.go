@@ -42,7 +42,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
-	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
@@ -91,7 +90,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 		// the platform has changed what it demands. What there is now gets its turn.
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	if a.postponed > 0 && !a.rejected() {
+	if a.postponed > 0 && !a.judgementFailed() {
 		return ctrl.Result{RequeueAfter: a.postponed}, nil
 	}
 	writing, stop := context.WithTimeout(ctx, writeTimeout)
@@ -272,7 +271,7 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)
 	}
 	a.image, a.err, a.stored, a.depth = out.Image, err, err == nil, request.Depth
-	r.observeVerdict(a.asked, out, err)
+	r.Metrics.observeVerdict(a.asked, out, err)
 	r.attention.judged(client.ObjectKeyFromObject(obj), out, err)
 	if err != nil || out.Unchanged || restates(obj, out) {
 		return a
@@ -294,17 +293,6 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 func (r *ArtifactRepositoryReconciler) run(ctx context.Context, request bridge.Request) (bridge.Outcome, error) {
 	out, err := r.Bridge.Publish(ctx, request)
 	return out, panicFault(ctx, err)
-}
-
-// observeVerdict counts what was said about an image, if it was looked at.
-func (r *ArtifactRepositoryReconciler) observeVerdict(asked trustpolicy.Demands, out bridge.Outcome, err error) {
-	if err != nil {
-		r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
-		return
-	}
-	if _, ok := out.Proof.Subject(); ok {
-		r.Metrics.observeRulings(out.Proof.Rulings(), asked.Terms.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.Terms.Rulings())
-	}
 }
 
 // restates tells whether an outcome is what the record says already: the same

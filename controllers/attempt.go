@@ -51,13 +51,17 @@ type attempt struct {
 	// depth of the check of those bytes that the attempt was to make.
 	depth store.Depth
 	// postponed is when to try again where nothing was tried yet and nothing is
-	// to be said, unless what is published was rejected; zero elsewhere.
+	// to be said but what a judgement says; zero elsewhere.
 	postponed time.Duration
 }
 
 // rejected tells whether what is published must not stay, whatever else an
 // attempt waits for.
 func (a attempt) rejected() bool { return a.judgement != nil && a.judgement.rejected }
+
+// judgementFailed tells whether the judgement says something against what is published,
+// which is told whatever else an attempt waits for.
+func (a attempt) judgementFailed() bool { return a.judgement != nil && a.judgement.err != nil }
 
 // verifiedAnew tells whether an attempt made something that met the demands now.
 func (a attempt) verifiedAnew() bool {

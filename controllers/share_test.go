@@ -118,7 +118,7 @@ func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
 	}
 	s.start()
 	s.pullsFrom(hostile, 16, s.beside...)
-	for range 3 {
+	for range 2 {
 		NewWithT(t).Eventually(pulls).WithTimeout(deadline).Should(Receive())
 	}
 

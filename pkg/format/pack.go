@@ -23,7 +23,6 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"io/fs"
@@ -32,8 +31,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/fluxcd/pkg/sourceignore"
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
@@ -166,56 +163,6 @@ func (p *packing) collect(ignore string) error {
 		}
 		return p.add(name, d)
 	})
-}
-
-// IsPattern tells whether a line of a .sourceignore file can be read. One that
-// cannot matches nothing, and what it was to leave out would be published.
-func IsPattern(line string) bool {
-	if strings.HasPrefix(line, "#") {
-		return true
-	}
-	for element := range strings.SplitSeq(line, "/") {
-		if _, err := filepath.Match(element, ""); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// hasUnseen tells whether a line of a .sourceignore file has a character that nobody
-// sees, but for the spaces at its end that Git drops. Names with such a character are
-// rare, so the line hardly matches as it seems to.
-func hasUnseen(line string) bool {
-	isUnseen := func(r rune) bool { return !unicode.IsGraphic(r) }
-	last, _ := utf8.DecodeLastRuneInString(strings.TrimRight(line, " "))
-	return !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" && (strings.ContainsFunc(line, isUnseen) || last != ' ' && unicode.IsSpace(last))
-}
-
-// PatternFlaw describes the first line of an ignore text that is no pattern, or has
-// characters that nobody sees, for the end of a message; name is that of the text. It is
-// empty if all lines can be read.
-func PatternFlaw(name, text string) string {
-	number := 0
-	for line := range strings.Lines(strings.TrimPrefix(text, string(byteOrderMark))) {
-		number++
-		pattern := strings.TrimRight(line, "\r\n")
-		switch at := fmt.Sprintf("line %d of %s is %s, which", number, name, fault.Quote(pattern)); {
-		case !IsPattern(pattern):
-			return at + ` is no pattern: every [ needs its ], and \ something behind it`
-		case hasUnseen(pattern):
-			return at + " has a character that nobody sees and that few names have: remove it, or write ? in its place"
-		}
-	}
-	return ""
-}
-
-// checkPatterns refuses a .sourceignore file with a line that is no pattern, or does not
-// match as it seems to.
-func checkPatterns(name string, body []byte) error {
-	if flaw := PatternFlaw(fault.Quote(name), string(body)); flaw != "" {
-		return invalid("%s", flaw)
-	}
-	return nil
 }
 
 // walk visits what is below the folder, in lexical order, but for what Git calls

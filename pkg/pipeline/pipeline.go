@@ -21,13 +21,16 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 )
@@ -80,8 +83,8 @@ type Repository struct {
 // Ask opens the repository of an origin, when it is its turn, and has work done with it.
 //
 // Errors: *throttle.Busy and the other errors of throttle.Enter, before anything is
-// asked; *throttle.Busy where the attempt had to give way; those of credentials.Resolve,
-// and those of work.
+// asked; *throttle.Busy where the attempt had to give way, or FetchFailed (retry) if it
+// judges; those of credentials.Resolve, and those of work.
 func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.Context, repository *Repository) error) (err error) {
 	opened := &Repository{}
 	if !from.Idle {
@@ -96,10 +99,15 @@ func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.C
 	}
 	listening, heard := listen(ctx)
 	defer func() {
-		if opened.turn != nil {
-			opened.turn.Leave(heard.Load(), cmp.Or(err, opened.unanswered))
+		if opened.turn == nil {
+			return
 		}
-		if busy := throttle.GaveWay(ctx); busy != nil {
+		busy := throttle.GaveWay(ctx)
+		if busy != nil && from.Judges {
+			err = tooSlow(from, heard.Load())
+		}
+		opened.turn.Leave(heard.Load(), cmp.Or(err, opened.unanswered))
+		if busy != nil && !from.Judges {
 			err = busy
 		}
 	}()
@@ -109,6 +117,15 @@ func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.C
 	}
 	opened.Repository = p.Registry.Repository(from.Repository, access)
 	return work(listening, opened)
+}
+
+// tooSlow says why a judgement ended that had to give way. It is told, unlike of a pull:
+// nobody knows yet whether the image may stay published.
+func tooSlow(from Origin, heard bool) error {
+	return &fault.Error{
+		Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: heard,
+		Err: fmt.Errorf("the registry %s has not shown all signatures of the image in time, and other images of the namespace wait to be judged", from.Repository.RegistryStr()),
+	}
 }
 
 // Blame notes that the registry did not answer, although the work comes to an end without

@@ -126,6 +126,8 @@ type state struct {
 	// asking has, by namespace, the attempts that began since the way was last known to
 	// work: those that find out whether it does.
 	asking map[string]int
+	// round counts how often the way became known to work, which clears asking.
+	round int
 	// tried and works tell what the last attempt that ended found out.
 	tried, works bool
 	// turned counts the attempts that were told to come later since the way was last unused.
@@ -159,7 +161,10 @@ type Turn struct {
 	request  Request
 	began    time.Time
 	reserved bool
-	giveWay  context.CancelCauseFunc // nil: it does not
+	// asks tells that it is counted in asking, in a round of the way.
+	asks    bool
+	round   int
+	giveWay context.CancelCauseFunc // nil: it does not
 }
 
 // undisturbed is how long an attempt lasts at least before it gives way to a judgement.
@@ -211,10 +216,10 @@ func (t *Throttle) Enter(r Request) (*Turn, error) {
 		return nil, &Busy{Wait: s.turn()}
 	}
 	s.busy++
-	if !s.works {
+	u := &Turn{throttle: t, request: r, began: time.Now(), reserved: reserved, asks: !s.works, round: s.round}
+	if u.asks {
 		s.asking[r.Namespace]++
 	}
-	u := &Turn{throttle: t, request: r, began: time.Now(), reserved: reserved}
 	t.turns[u] = struct{}{}
 	if reserved {
 		t.judging[r.Namespace], t.served[r.Namespace] = u, u.began
@@ -432,8 +437,8 @@ func (u *Turn) Leave(heard bool, err error) {
 	if s.busy == 0 {
 		s.turned = 0
 	}
-	if s.asking[namespace]--; s.asking[namespace] <= 0 {
-		delete(s.asking, namespace)
+	if u.asks && u.round == s.round {
+		drop(s.asking, namespace)
 	}
 	delete(t.turns, u)
 	if u.reserved {
@@ -466,6 +471,7 @@ func (u *Turn) Learn(heard bool, err error) {
 	s.tried, s.works = true, works
 	if works {
 		clear(s.asking)
+		s.round++
 	}
 	if wait > 0 {
 		t.tidy() // a source that is gone does not come back to have its wait forgotten

@@ -87,7 +87,12 @@ func (t *Throttle) learn(r Request, f finding) {
 
 // leave ends a turn of a request.
 func (t *Throttle) leave(r Request, f finding) {
-	(&Turn{throttle: t, request: r, reserved: r.Judges}).Leave(f.heard, f.err)
+	for u := range t.turns {
+		if u.request.Namespace == r.Namespace && u.request.Way == r.Way && u.request.Judges == r.Judges {
+			u.Leave(f.heard, f.err)
+			return
+		}
+	}
 }
 
 type finding struct {
