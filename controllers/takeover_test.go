@@ -122,6 +122,8 @@ func takeOver(t *testing.T, file, state string, reword bool) {
 	s.eventually(func(g Gomega) { g.Expect(s.looks("app")).To(BeNumerically(">", 0)) })
 	after := s.reconciled("app")
 
+	// Events are sent behind the reconcile.
+	s.eventually(func(g Gomega) { g.Expect(len(heard())).To(BeNumerically(">=", len(outcome.events))) })
 	g.Expect(heard()).To(Equal(outcome.events))
 	if outcome.republished {
 		g.Expect(after.Status.Artifact.Revision).To(Equal(before.Status.Artifact.Revision))
