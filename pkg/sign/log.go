@@ -18,6 +18,8 @@ package sign
 
 import (
 	"bytes"
+	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +29,7 @@ import (
 	rekorclient "github.com/sigstore/rekor/pkg/client"
 	"github.com/sigstore/rekor/pkg/generated/client/entries"
 	"github.com/sigstore/rekor/pkg/generated/models"
+	"github.com/sigstore/rekor/pkg/types"
 	sgsign "github.com/sigstore/sigstore-go/pkg/sign"
 	"github.com/sigstore/sigstore-go/pkg/util"
 
@@ -49,8 +52,8 @@ func rekor(address string) (*sgsign.Rekor, error) {
 	return sgsign.NewRekor(&sgsign.RekorOptions{Client: bounded{client.Entries}, Timeout: logTimeout, Version: 1}), nil
 }
 
-// bounded is a log whose answers are bounded and complete: its client reads answers of
-// any size, and takes for granted that nothing is missing.
+// bounded is a log whose answers are bounded, complete and about what it was sent: its
+// client reads answers of any size, and takes the rest for granted.
 type bounded struct{ sgsign.RekorClient }
 
 // CreateLogEntry implements sgsign.RekorClient.
@@ -59,10 +62,28 @@ func (b bounded) CreateLogEntry(params *entries.CreateLogEntryParams, options ..
 	if err != nil {
 		return nil, err
 	}
-	if !isComplete(created.Payload[created.ETag]) {
+	entry := created.Payload[created.ETag]
+	if !isComplete(entry) {
 		return nil, errors.New("the answer of the log is not an entry with a proof of inclusion")
 	}
-	return created, nil
+	return created, checkRecorded(params.Context, entry, params.ProposedEntry)
+}
+
+// checkRecorded refuses an entry that does not record what was proposed: no reader would
+// accept our signature for it. A log records the canonical form of what it is sent.
+func checkRecorded(ctx context.Context, entry models.LogEntryAnon, proposed models.ProposedEntry) error {
+	sent, err := types.UnmarshalEntry(proposed)
+	if err != nil {
+		return err
+	}
+	expected, err := types.CanonicalizeEntry(ctx, sent)
+	if err != nil {
+		return err
+	}
+	if body, _ := entry.Body.(string); body != base64.StdEncoding.EncodeToString(expected) {
+		return errors.New("the answer of the log is an entry about something else, expected one with this signature, its payload and its public key; try another log")
+	}
+	return nil
 }
 
 func isComplete(entry models.LogEntryAnon) bool {

@@ -358,6 +358,46 @@ func TestAHostileLogFailsTheSignature(t *testing.T) {
 	}
 }
 
+// TestAnEntryAboutAnotherSignatureFailsTheSignature answers with a good entry of the same
+// log: that of another key on the same digest, and that of the same key on another one.
+func TestAnEntryAboutAnotherSignatureFailsTheSignature(t *testing.T) {
+	virtual, err := ca.NewVirtualSigstore()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	of, key := pushed(t, true), newKey(t)
+	for name, c := range map[string]struct {
+		key *sign.Key
+		of  name.Digest
+	}{
+		"of another key":    {newKey(t), of},
+		"of another digest": {key, pushed(t, true)},
+	} {
+		for format, attached := range map[string]func(*sign.Key) attacher{
+			"bundle": func(k *sign.Key) attacher { return k.Attach },
+			"legacy": func(k *sign.Key) attacher { return k.AttachLegacy },
+		} {
+			t.Run(name+", "+format, func(t *testing.T) {
+				g := NewWithT(t)
+				good := rekor{virtual, t}
+				var first *httptest.ResponseRecorder
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+					if first == nil {
+						first = httptest.NewRecorder()
+						good.ServeHTTP(first, request)
+					}
+					for name, values := range first.Header() {
+						w.Header()[name] = values
+					}
+					w.WriteHeader(first.Code)
+					_, _ = w.Write(first.Body.Bytes())
+				}))
+				defer server.Close()
+				g.Expect(attach(t, attached(c.key), c.of, recorded(t, c.of, server.URL))).To(Succeed())
+				g.Expect(attach(t, attached(key), of, recorded(t, of, server.URL))).To(MatchError(ContainSubstring("an entry about something else")))
+			})
+		}
+	}
+}
+
 func TestALogThatRefusesFailsTheSignature(t *testing.T) {
 	g := NewWithT(t)
 	server := httptest.NewServer(http.NotFoundHandler())
