@@ -112,12 +112,15 @@ var (
 )
 
 // encrypted begins the values that SOPS has encrypted.
-const encrypted = "ENC["
+const encrypted = "ENC[AES256_GCM,"
+
+// encryptedLine is a line with such a value that is no comment.
+var encryptedLine = regexp.MustCompile(`(?m)^[^#\n]*ENC\[AES256_GCM,`)
 
 // secretIn names the secret in a file; empty: no known one.
 func secretIn(name string, body []byte) string {
 	base := strings.ToLower(path.Base(name))
-	isEncrypted := bytes.Contains(body, []byte(encrypted))
+	isEncrypted := encryptedLine.Match(body)
 	switch {
 	case privateKey.Match(body):
 		return "a private key"
@@ -159,27 +162,55 @@ func isEnvironment(base string) bool {
 // larger object. A parsed document takes a hundred times as much memory.
 const maxObjectBytes = 3 << 19
 
+// ofSecrets is a word in every document with a Secret or a generator of one, in any case
+// as kustomize reads it, and a character that YAML may write in its place.
+var ofSecrets = regexp.MustCompile(`(?i)secret|\\[xu]`)
+
+// largeSecret is how a Secret begins in a document that is too large to be parsed.
+var largeSecret = regexp.MustCompile(`(?m)(^|[\s{,])"?kind"?\s*:\s*["']?Secret["']?\s*($|[,}#])`)
+
 // secretObject names the secret in documents of YAML or JSON. What cannot be
 // parsed is for the check to say.
 func secretObject(body []byte) string {
-	for object := range objectsOf(body, "Secret", "secretGenerator") {
-		if what := secretFields(object); what != "" {
+	for text := range documentsOf(body, ofSecrets) {
+		if len(text) > maxObjectBytes && largeSecret.Match(text) {
+			return "a Secret in a document that is too large to be searched"
+		}
+	}
+	for object := range objectsOf(body, ofSecrets) {
+		if what := cmp.Or(secretFields(object), secretLiterals(object)); what != "" {
 			return what
 		}
 	}
 	return ""
 }
 
-// objectsOf returns the documents of YAML or JSON that hold one of the words and can be
-// parsed, but for those that are expensive to parse: large ones, and those whose tags
-// are longer once they are written out.
-func objectsOf(body []byte, words ...string) iter.Seq[*yaml.Node] {
-	return func(yield func(*yaml.Node) bool) {
+// comments are lines with nothing but a comment, or the like in a text.
+var comments = regexp.MustCompile(`(?m)^[ \t]*#.*\n?`)
+
+// documentsOf returns the texts of the documents of YAML or JSON that match. Comments
+// make none of them large.
+func documentsOf(body []byte, match *regexp.Regexp) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
 		for text := range bytes.SplitSeq(body, []byte("\n---")) {
-			holds := func(word string) bool { return bytes.Contains(text, []byte(word)) }
+			if len(text) > maxObjectBytes {
+				text = comments.ReplaceAll(text, nil)
+			}
+			if match.Match(text) && !yield(text) {
+				return
+			}
+		}
+	}
+}
+
+// objectsOf returns the documents of YAML or JSON that match and can be parsed, but for
+// those that are expensive to parse: large ones, and those whose tags are longer once they
+// are written out.
+func objectsOf(body []byte, match *regexp.Regexp) iter.Seq[*yaml.Node] {
+	return func(yield func(*yaml.Node) bool) {
+		for text := range documentsOf(body, match) {
 			var document yaml.Node
-			isExpensive := len(text) > maxObjectBytes || limit.HasTagDirective(text)
-			if isExpensive || !slices.ContainsFunc(words, holds) || yaml.Unmarshal(text, &document) != nil {
+			if len(text) > maxObjectBytes || limit.HasTagDirective(text) || yaml.Unmarshal(text, &document) != nil {
 				continue
 			}
 			for _, object := range document.Content {
@@ -191,25 +222,47 @@ func objectsOf(body []byte, words ...string) iter.Seq[*yaml.Node] {
 	}
 }
 
-// secretFields names the secret in an object or in the objects of a list.
+// secretFields names the secret in an object or in one that it holds, as a list does.
 func secretFields(object *yaml.Node) string {
-	fields := fieldsOf(object)
-	if items := fields["items"]; items != nil {
-		for _, item := range items.Content {
-			if what := secretFields(item); what != "" {
-				return what
-			}
-		}
-	}
-	if kind := fields["kind"]; kind != nil && kind.Value == "Secret" && (isUnencrypted(fields["data"]) || isUnencrypted(fields["stringData"])) {
+	if isKind(object, "Secret") && (isUnencrypted(fieldOf(object, "data")) || isUnencrypted(fieldOf(object, "stringData"))) {
 		return "a Secret that SOPS did not encrypt"
 	}
+	for _, within := range object.Content {
+		if what := secretFields(within); what != "" {
+			return what
+		}
+	}
+	return ""
+}
+
+// secretLiterals names the secret in the generators of a kustomization.
+func secretLiterals(object *yaml.Node) string {
 	for _, generator := range generatorsOf(object, forSecrets) {
-		if isUnencrypted(fieldsOf(resolved(generator))["literals"]) {
+		if isUnencrypted(fieldOf(generator, "literals")) {
 			return "a secretGenerator with literals"
 		}
 	}
 	return ""
+}
+
+// fieldOf returns a field of a mapping, by its name in any case, as kustomize reads it;
+// nil: there is none.
+func fieldOf(n *yaml.Node, name string) *yaml.Node {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if strings.EqualFold(resolved(n.Content[i]).Value, name) {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// isKind tells whether an object is of a kind, in any case.
+func isKind(object *yaml.Node, name string) bool {
+	kind := resolved(fieldOf(object, "kind"))
+	return kind != nil && strings.EqualFold(kind.Value, name)
 }
 
 // generated is the kind of objects that a generator makes.
@@ -220,21 +273,28 @@ const (
 	forConfigMaps
 )
 
+// field of a kustomization with the generators, which is the kind of one by itself, too.
+func (of generated) field() string {
+	return [...]string{"secretGenerator", "configMapGenerator"}[of]
+}
+
 // generatorsOf returns the generators of a kustomization, or the object itself if it is
-// one, as the field generators of a kustomization names them.
-func generatorsOf(object *yaml.Node, of generated) []*yaml.Node {
-	field, kind := "secretGenerator", "SecretGenerator"
-	if of == forConfigMaps {
-		field, kind = "configMapGenerator", "ConfigMapGenerator"
-	}
-	fields := fieldsOf(object)
-	if named := fields["kind"]; named != nil && named.Value == kind {
+// one, as the field generators names it. One behind many aliases is returned once.
+func generatorsOf(object *yaml.Node, of generated) (generators []*yaml.Node) {
+	if isKind(object, of.field()) {
 		return []*yaml.Node{object}
 	}
-	if list := fields[field]; list != nil {
-		return resolved(list).Content
+	list, known := resolved(fieldOf(object, of.field())), map[*yaml.Node]bool{}
+	if list == nil {
+		return nil
 	}
-	return nil
+	for _, one := range list.Content {
+		if one = resolved(one); !known[one] {
+			known[one] = true
+			generators = append(generators, one)
+		}
+	}
+	return generators
 }
 
 // input is a file that generators read.
@@ -261,45 +321,70 @@ func newGeneratorInputs(files []string) generatorInputs {
 	return inputs
 }
 
-// add notes the inputs of the generators in a file, whose folder their paths start from.
+// ofResources and ofGenerators are words of kustomizations.
+var (
+	ofResources  = regexp.MustCompile(`(?i)resources|\\[xu]`)
+	ofGenerators = regexp.MustCompile(`(?i)generator|\\[xu]`)
+)
+
+// add notes the inputs of the generators in a file. Their paths start from its folder;
+// those of a generator by itself from the kustomization that names it, in a folder above.
 // The resources of a kustomization count as well: kustomize reads them by any name.
 func (g generatorInputs) add(name string, body []byte) {
+	folder := path.Dir(name)
 	if isKustomization(name) {
-		for object := range objectsOf(body, "resources") {
-			for _, file := range textsOf(fieldsOf(object)["resources"]) {
-				g.at(name, file).shown = true
+		for object := range objectsOf(body, ofResources) {
+			for _, file := range textsOf(fieldOf(object, "resources")) {
+				g.at(folder, file).shown = true
 			}
 		}
 	}
-	for object := range objectsOf(body, "Generator") {
+	for object := range objectsOf(body, ofGenerators) {
 		for _, of := range []generated{forSecrets, forConfigMaps} {
-			for _, generator := range generatorsOf(object, of) {
-				fields := fieldsOf(resolved(generator))
-				for _, text := range textsOf(fields["files"]) {
-					key, file, named := strings.Cut(text, "=")
-					if !named {
-						key, file = path.Base(text), text
+			folders := []string{folder}
+			for above := folder; isKind(object, of.field()) && above != "."; folders = append(folders, above) {
+				above = path.Dir(above)
+			}
+			for _, field := range []string{"files", "envs", "env"} {
+				known := map[*yaml.Node]bool{} // a list behind many aliases is read once
+				for _, generator := range generatorsOf(object, of) {
+					list := resolved(fieldOf(generator, field))
+					if known[list] {
+						continue
 					}
-					i := g.at(name, file)
-					i.secret = i.secret || of == forSecrets
-					i.shown = i.shown || of == forConfigMaps
-					i.key = i.key || of == forConfigMaps && isKeyName(strings.ToLower(key))
-				}
-				if of == forConfigMaps {
-					continue
-				}
-				for _, file := range append(textsOf(fields["envs"]), textsOf(fields["env"])...) {
-					g.at(name, file).variables = true
+					known[list] = true
+					for _, text := range textsOf(list) {
+						for _, folder := range folders {
+							g.note(folder, text, of, field)
+						}
+					}
 				}
 			}
 		}
 	}
 }
 
-// at returns the input that a generator in a file names. One that is not packed is noted
-// for nobody.
-func (g generatorInputs) at(name, file string) *input {
-	return cmp.Or(g[path.Join(path.Dir(name), file)], &input{})
+// note notes an input of a generator: a path or key=path.
+func (g generatorInputs) note(folder, text string, of generated, field string) {
+	if field != "files" {
+		i := g.at(folder, text)
+		i.variables = i.variables || of == forSecrets
+		return
+	}
+	key, file, named := strings.Cut(text, "=")
+	if !named {
+		key, file = path.Base(text), text
+	}
+	i := g.at(folder, file)
+	i.secret = i.secret || of == forSecrets
+	i.shown = i.shown || of == forConfigMaps
+	i.key = i.key || of == forConfigMaps && isKeyName(strings.ToLower(key))
+}
+
+// at returns the input that a generator names by its path from a folder. One that is not
+// packed is noted for nobody.
+func (g generatorInputs) at(folder, file string) *input {
+	return cmp.Or(g[path.Join(folder, file)], &input{})
 }
 
 // secretIn names the secret in the input of a generator; empty: no known one.
@@ -308,7 +393,7 @@ func (g generatorInputs) secretIn(name string, body []byte) string {
 	switch {
 	case i.variables && hasPlainVariable(body):
 		return "variables of a secretGenerator"
-	case *i == (input{}), bytes.Contains(body, []byte(encrypted)), publicOnly.Match(body), len(bytes.TrimSpace(body)) == 0:
+	case *i == (input{}), encryptedLine.Match(body), publicOnly.Match(body), len(bytes.TrimSpace(body)) == 0:
 		return ""
 	case i.secret:
 		return "a file of a secretGenerator"
@@ -359,8 +444,11 @@ func resolved(n *yaml.Node) *yaml.Node {
 // isUnencrypted tells whether values are there, and one of them is neither encrypted nor
 // filled in later.
 func isUnencrypted(values *yaml.Node) bool {
-	if values = resolved(values); values == nil {
+	switch {
+	case values == nil:
 		return false
+	case values.Kind == yaml.AliasNode: // SOPS writes none, and one text may have many of one long list
+		return len(values.Alias.Content) > 0
 	}
 	for i, value := range values.Content {
 		value = resolved(value)

@@ -51,6 +51,13 @@ func TestKeysAndSecretsAreNotPackedWithoutAWord(t *testing.T) {
 		"a Secret behind no YAML":              {"s.yaml", "a: [\n---\n" + plainSecret, "a Secret that SOPS did not encrypt"},
 		"a Secret whose data is an alias":      {"s.yaml", "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  annotations: &a {password: hunter2}\nstringData: *a\n", "a Secret that SOPS did not encrypt"},
 		"a generator of a Secret":              {"kustomization.yaml", "secretGenerator:\n- name: s\n  literals:\n  - password=hunter2\n", "a secretGenerator with literals"},
+		"a Secret in another object":           {"s.yaml", "apiVersion: v1\nkind: Template\nmetadata: {name: t}\nspec:\n  manifests:\n  - {kind: Secret, stringData: {a: hunter2}}\n", "a Secret that SOPS did not encrypt"},
+		"a Secret by an escaped letter":        {"s.yaml", strings.Replace(plainSecret, "Secret", `"Sec\u0072et"`, 1), "a Secret that SOPS did not encrypt"},
+		"a Secret whose kind is an alias":      {"s.yaml", "metadata: {name: &k Secret}\napiVersion: v1\nkind: *k\nstringData: {a: hunter2}\n", "a Secret that SOPS did not encrypt"},
+		"a Secret behind comments":             {"s.yaml", strings.Repeat("# a line of a comment\n", 100_000) + plainSecret, "a Secret that SOPS did not encrypt"},
+		"a Secret behind much else":            {"s.json", `{"kind":"List","items":[{"kind":"ConfigMap","data":{"a":"` + strings.Repeat("x", maxObjectBytes) + `"}},{"kind":"Secret","stringData":{"a":"hunter2"}}]}`, "a Secret in a document that is too large to be searched"},
+		"a generator in another case":          {"kustomization.yaml", "SecretGenerator:\n- name: s\n  Literals: [password=hunter2]\n", "a secretGenerator with literals"},
+		"a key that speaks of ENC[":            {"tls.key", "# ENC[AES256_GCM,\nhunter2\n", "a private key, by its name"},
 
 		"an encrypted Secret":                 {"s.yaml", sealed, ""},
 		"a Secret that is filled in later":    {"s.yaml", strings.Replace(plainSecret, "hunter2", "${PASSWORD}", 1), ""},
@@ -93,7 +100,7 @@ func TestAResourceOfAnyNameMayBeASecret(t *testing.T) {
 // TestASearchForSecretsTakesLittleMemory has a parser make millions of values of a file.
 func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
 	for name, body := range map[string]string{
-		"a large document": "kind: Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n",
+		"a large document": "# Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n",
 		"long tags":        "%TAG !a! " + strings.Repeat("x", 500_000) + "\r---\rkind: Secret\na: [" + strings.Repeat("!a!b c,", 400) + "]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,6 +126,13 @@ func TestASearchForSecretsEndsSoon(t *testing.T) {
 		"one file of thousands of generators": {
 			"kustomization.yaml": "secretGenerator:\n- {name: s, envs: [" + names + "]}\nconfigMapGenerator:\n- {name: c, files: [" + names + "]}\n",
 			"x":                  strings.Repeat("#\n", 100_000),
+		},
+		"one list of many generators": {
+			"kustomization.yaml": "x: &x [" + names + "]\nconfigMapGenerator: &g\n" + strings.Repeat("- {files: *x}\n", 30_000) + "secretGenerator: *g\n",
+		},
+		"one generator many times": {"kustomization.yaml": "x: &x {" + names + "}\nsecretGenerator: [" + strings.Repeat("*x,", 200_000) + "]\n"},
+		"one map of many Secrets": {
+			"a.yaml": "x: &x {" + strings.Repeat("a: '',", 100_000) + "}\nitems:\n" + strings.Repeat("- {kind: Secret, data: *x}\n", 25_000),
 		},
 		"directives that are compared with each other": {"a.yaml": "# Secret\n" + directives.String() + "---\na: b\n"},
 	} {
@@ -150,6 +164,7 @@ func TestInputsOfGeneratorsAreNotPackedWithoutAWord(t *testing.T) {
 		"a file and an alias":                           {"x: &f [password]\n" + generator("secretGenerator", "files: *f"), map[string]string{"password": "hunter2"}, map[string]string{"password": file}},
 		"literals behind an alias":                      {"x: &l [a=hunter2]\n" + generator("secretGenerator", "literals: *l"), nil, map[string]string{"kustomization.yaml": "a secretGenerator with literals"}},
 		"a generator of its own":                        {"generators: [g.yaml]\n", map[string]string{"g.yaml": "apiVersion: builtin\nkind: SecretGenerator\nmetadata: {name: s}\nfiles: [password]\n", "password": "hunter2"}, map[string]string{"password": file}},
+		"a generator of its own in a folder":            {"generators: [g/g.yaml]\n", map[string]string{"g/g.yaml": "apiVersion: builtin\nkind: SecretGenerator\nmetadata: {name: s}\nfiles: [password]\n", "password": "hunter2"}, map[string]string{"password": file}},
 		"a key for a ConfigMap":                         {generator("configMapGenerator", "files: [tls.key=k.bin]"), map[string]string{"k.bin": "\x00hunter2"}, map[string]string{"k.bin": "a private key, by its name"}},
 		"a Secret in a ConfigMap":                       {generator("configMapGenerator", "files: [manifest.tpl]"), map[string]string{"manifest.tpl": plainSecret}, map[string]string{"manifest.tpl": "a Secret that SOPS did not encrypt"}},
 		"partly encrypted variables":                    {generator("secretGenerator", "envs: [a.txt]"), map[string]string{"a.txt": "A=ENC[AES256_GCM,data:x]\nB=hunter2\nsops_version=3\n"}, map[string]string{"a.txt": variables}},
