@@ -495,6 +495,23 @@ func TestNoErrorTellsOfFilesOutside(t *testing.T) {
 	g.Expect(said["there"]).To(And(ContainSubstring("is not there"), Equal(said["away"])))
 }
 
+// TestNoErrorTellsOfFilesOfGit names what git has in the folder on this machine alone.
+func TestNoErrorTellsOfFilesOfGit(t *testing.T) {
+	dir := repository(t)
+	for field, format := range map[string]string{"resources": "resources: [%s]\n", "files": "configMapGenerator: [{name: a, files: [%s]}]\n"} {
+		said := map[string]bool{}
+		for _, name := range []string{"config", "hooks", "nothing"} {
+			g := NewWithT(t)
+			write(t, dir, map[string]string{"kustomization.yaml": fmt.Sprintf(format, "sub/../.git/"+name)})
+			run := flux(t, "-f", dir, "-t", "example.com/org/app:v1", "--dry-run")
+			g.Expect(run.code).To(Equal(exitFailure))
+			_, words, _ := strings.Cut(run.err, "/.git/"+name)
+			said[words] = true
+		}
+		NewWithT(t).Expect(said).To(Equal(map[string]bool{"\" is not there\n": true}), "the words for %s tell of files of git", field)
+	}
+}
+
 // TestNoErrorTellsWhereAPlantedLinkLeads has the same link lead to a folder, a file and
 // nothing.
 func TestNoErrorTellsWhereAPlantedLinkLeads(t *testing.T) {

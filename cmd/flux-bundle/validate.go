@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	fluxtar "github.com/fluxcd/pkg/tar"
 )
@@ -122,6 +124,10 @@ func (v *validation) explain(found *finding) error {
 func (v *validation) whyMissing(name string) string {
 	if !filepath.IsLocal(filepath.FromSlash(name)) {
 		return "is outside of the folder that is pushed, where nobody who deploys it can read it"
+	}
+	// The author of the folder has no part in what git keeps there on this machine.
+	if slices.ContainsFunc(strings.Split(canonicalPath(name), "/"), isGit) {
+		return "is not there"
 	}
 	// A link in the folder must not let its author learn of other files of this machine.
 	root, err := os.OpenRoot(v.shown)
