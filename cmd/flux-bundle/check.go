@@ -86,12 +86,17 @@ type check struct {
 	tell  func(message)
 	// names of the files to check.
 	names []string
+	// unparsed are the files that are checked only if a kustomization names them.
+	unparsed map[string]bool
 	// kustomized are the folders with a kustomization, and plain those for which
 	// kustomize-controller would generate one: the topmost ones with YAML and with
 	// neither a kustomization nor a Helm chart in or above them.
 	kustomized, plain map[string]bool
 	// made are the objects of the folders with a kustomization.
 	made map[string][]string
+	// merges tells that kustomizations have more than objects that kustomize merges, and
+	// which may not go together.
+	merges bool
 }
 
 // checkTree checks packed files: all YAML parses, all kustomizations build, and
@@ -156,13 +161,19 @@ func isYAML(name string) bool {
 // list finds the files to check. The templates of Helm charts are no YAML
 // before Helm has rendered them.
 func (c *check) list() error {
+	c.unparsed = map[string]bool{}
+	templates := map[string]bool{}
 	return fs.WalkDir(c.files, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && path.Base(name) == "templates" && c.isChart(path.Dir(name)):
-			return fs.SkipDir
-		case !d.IsDir():
+			templates[name] = true
+		case d.IsDir():
+		case isIn(path.Dir(name), templates):
+			c.unparsed[name] = true
+		default:
+			c.unparsed[name] = !isYAML(name) && !isKustomization(name)
 			c.names = append(c.names, name)
 		}
 		return nil
@@ -197,11 +208,10 @@ const chartFile = "Chart.yaml"
 // kustomize-controller does not apply. Manifests beside one that it does apply, such
 // as an empty one, are applied as well.
 func (c *check) isChart(folder string) bool {
-	info, err := fs.Stat(c.files, path.Join(folder, chartFile))
-	if err != nil || !info.Mode().IsRegular() { // a folder of that name makes no chart
+	if !c.isFile(path.Join(folder, chartFile)) { // a folder of that name makes no chart
 		return false
 	}
-	_, err = c.buildGenerated(folder, []string{"./" + chartFile})
+	_, err := c.buildGenerated(folder, []string{"./" + chartFile})
 	return err != nil
 }
 
@@ -223,6 +233,12 @@ func isKustomization(name string) bool {
 func (c *check) exists(name string) bool {
 	_, err := fs.Stat(c.files, name)
 	return err == nil
+}
+
+// isFile tells whether there is a file, and no folder.
+func (c *check) isFile(name string) bool {
+	info, err := fs.Stat(c.files, name)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // parse reads the documents of a file one after the other. Where no kustomization
@@ -434,6 +450,8 @@ type kustomization struct {
 	file, folder string
 	// document as it is written.
 	document *yaml.Node
+	// written is what kustomize-controller builds in its place.
+	written []byte
 	// unfit is why the file is no kustomization but another object, such as one of
 	// kustomize-controller; nil: it is one.
 	unfit error
@@ -441,14 +459,17 @@ type kustomization struct {
 }
 
 func (c *check) kustomizations() ([]kustomization, error) {
+	var files []string
+	for _, file := range c.names {
+		if isKustomization(file) {
+			files = append(files, file)
+		}
+	}
 	var all, others []kustomization
 	named := map[string]bool{}
-	for _, file := range c.names {
-		if !isKustomization(file) {
-			continue
-		}
-		c.tell(message{At: file})
-		k, err := c.kustomization(file)
+	for i := 0; i < len(files); i++ { // there may be more in the templates of a chart
+		c.tell(message{At: files[i]})
+		k, err := c.kustomization(files[i])
 		if err != nil {
 			return nil, err
 		}
@@ -459,6 +480,12 @@ func (c *check) kustomizations() ([]kustomization, error) {
 		for _, resource := range k.Resources {
 			named[path.Join(k.folder, resource)] = true
 		}
+		more, err := c.parseNamed(k)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, more...)
+		c.merges = c.merges || len(k.Vars)+len(k.Configurations)+len(k.Crds)+len(k.OpenAPI) > 0
 		all = append(all, k)
 	}
 	// A file of that name is a kustomization for everybody but those that name the file itself.
@@ -468,6 +495,40 @@ func (c *check) kustomizations() ([]kustomization, error) {
 		}
 	}
 	return all, nil
+}
+
+// parseNamed checks the files that kustomize reads of a kustomization and that nobody has
+// checked: templates of a chart beside it, and those with any name. It returns the
+// kustomizations in folders of such templates.
+func (c *check) parseNamed(k kustomization) (kustomizations []string, err error) {
+	read := slices.Concat(k.Resources, k.Components, k.Configurations, k.Crds, k.Generators, k.Transformers, k.Validators)
+	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) {
+		read = append(read, p.Path)
+	}
+	for _, p := range k.PatchesStrategicMerge {
+		read = append(read, string(p))
+	}
+	for _, entry := range read {
+		local := path.Join(k.folder, entry)
+		for _, name := range konfig.RecognizedKustomizationFileNames() {
+			if file := path.Join(local, name); c.unparsed[file] {
+				kustomizations = append(kustomizations, file)
+				c.unparsed[file] = false
+			}
+		}
+		switch {
+		case !c.unparsed[local]:
+		case isYAML(local):
+			err = c.parse(local)
+		default:
+			err = c.findUnread(local)
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.unparsed[local] = false
+	}
+	return kustomizations, nil
 }
 
 // kustomization reads a kustomization and finds the errors that no build shows:
@@ -525,7 +586,23 @@ func (c *check) kustomization(file string) (kustomization, error) {
 		}
 		return k, missing
 	}
+	if k.written, err = rewritten(body); err != nil {
+		return k, c.explain(k, err)
+	}
 	return k, c.missingData(k)
+}
+
+// rewritten returns the kustomization that kustomize-controller writes in place of one:
+// https://github.com/fluxcd/pkg/blob/kustomize/v1.35.6/kustomize/kustomize_generator.go.
+func rewritten(body []byte) ([]byte, error) {
+	k := types.Kustomization{TypeMeta: types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind}}
+	if err := k8syaml.Unmarshal(body, &k); err != nil {
+		return nil, err
+	}
+	if len(k.Resources) == 0 { // also where there are bases
+		k.BuildMetadata = []string{types.OriginAnnotations}
+	}
+	return k8syaml.Marshal(k)
 }
 
 // secondDocument returns what a text has behind its first document; nil: nothing.
@@ -613,7 +690,10 @@ func (c *check) build(k kustomization) error {
 		return nil
 	}
 	c.tell(message{At: k.file})
-	made, err := c.kustomize(c.built, k.folder)
+	if err := k.CheckEmpty(); err != nil { // kustomize-controller would apply nothing
+		return c.explain(k, err)
+	}
+	made, err := c.kustomize(withFile{c.built, c.pathOf(k.file), k.written}, k.folder)
 	if err != nil && !c.isUnbuilt(k.file, err) {
 		return c.explain(k, err)
 	}
@@ -624,7 +704,7 @@ func (c *check) build(k kustomization) error {
 // kustomize builds a folder and looks at the result as kustomize-controller does
 // before it applies it. It returns the names of the objects.
 func (c *check) kustomize(files filesys.FileSystem, folder string) ([]string, error) {
-	objects, err := kustomize.Build(files, filepath.Join(c.root, filepath.FromSlash(folder)))
+	objects, err := kustomize.Build(files, c.pathOf(folder))
 	if err != nil {
 		return nil, err
 	}
@@ -641,6 +721,9 @@ func (c *check) kustomize(files filesys.FileSystem, folder string) ([]string, er
 	return made, err
 }
 
+// pathOf returns where kustomize finds a file or folder.
+func (c *check) pathOf(name string) string { return filepath.Join(c.root, filepath.FromSlash(name)) }
+
 // buildPlain builds a folder without a kustomization as kustomize-controller does:
 // with a generated one, which names all files and the folders with a kustomization.
 func (c *check) buildPlain(ctx context.Context, folder string) error {
@@ -655,7 +738,7 @@ func (c *check) buildPlain(ctx context.Context, folder string) error {
 		switch {
 		case err != nil:
 			return err
-		case isMade:
+		case isMade && (!c.merges || c.made[name] == nil): // what needs the network would end the build of all
 			made = append(made, c.made[name]...)
 			return fs.SkipDir
 		case d.IsDir() && c.kustomized[name]:
@@ -669,8 +752,10 @@ func (c *check) buildPlain(ctx context.Context, folder string) error {
 	if err != nil {
 		return err
 	}
-	// The time that kustomize needs grows with the square of the objects.
-	const together = 200
+	together := 200 // the time that kustomize needs grows with the square of the objects
+	if c.merges {
+		together = max(1, len(resources))
+	}
 	for some := range slices.Chunk(resources, together) {
 		more, err := c.buildGenerated(folder, some)
 		if err = errors.Join(ctx.Err(), err); err != nil {
@@ -687,7 +772,8 @@ func (c *check) buildPlain(ctx context.Context, folder string) error {
 	return nil
 }
 
-// buildGenerated builds a folder with a kustomization of resources in it.
+// buildGenerated builds a folder with a kustomization of resources in it, in place of any
+// that is there.
 func (c *check) buildGenerated(folder string, resources []string) ([]string, error) {
 	content, err := k8syaml.Marshal(types.Kustomization{
 		TypeMeta:  types.TypeMeta{APIVersion: types.KustomizationVersion, Kind: types.KustomizationKind},
@@ -696,8 +782,13 @@ func (c *check) buildGenerated(folder string, resources []string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	name := filepath.Join(c.root, filepath.FromSlash(folder), konfig.DefaultKustomizationFileName())
-	made, err := c.kustomize(withFile{c.built, name, content}, folder)
+	file := path.Join(folder, konfig.DefaultKustomizationFileName())
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		if other := path.Join(folder, name); c.isFile(other) {
+			file = other // kustomize refuses two
+		}
+	}
+	made, err := c.kustomize(withFile{c.built, c.pathOf(file), content}, folder)
 	if err != nil && !c.isUnbuilt(folder, err) {
 		return nil, &finding{File: folder, Words: "kustomize cannot build it: " + c.words(err)}
 	}

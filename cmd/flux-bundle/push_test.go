@@ -807,6 +807,20 @@ func TestWhatIsNotChecked(t *testing.T) {
 		"templates of a Helm chart": {
 			files: map[string]string{"charts/app/Chart.yaml": "name: app\n", "charts/app/templates/a.yaml": "{{ if .Values.a }}\na: {{ . }}\n{{ end }}\n"},
 		},
+		"templates of a Helm chart beside a kustomization": {
+			files: map[string]string{"Chart.yaml": "name: app\n", "Kustomization": "resources: [a.yaml]\n", "a.yaml": configMap, "templates/a.yaml": "{{ if .Values.a }}\na: {{ . }}\n{{ end }}\n"},
+		},
+		"a base": {
+			files: map[string]string{"kustomization.yaml": "bases: [base]\n", "base/kustomization.yaml": "resources: [a.yaml]\n", "base/a.yaml": configMap}, words: "'bases' is deprecated",
+		},
+		"kustomizations with variables, and one that kustomize would fetch": {
+			files: map[string]string{
+				"b.yaml":               "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n",
+				"x/kustomization.yaml": "resources: [a.yaml]\nvars: [{name: V, objref: {apiVersion: v1, kind: ConfigMap, name: app}}]\n", "x/a.yaml": configMap,
+				"y/kustomization.yaml": "resources:\n- https://127.0.0.1:1/a.yaml\n",
+			},
+			words: "--remote-bases",
+		},
 		"a component by itself": {
 			files: map[string]string{"kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches:\n- patch: |-\n    - op: remove\n      path: /spec\n  target: {kind: Deployment, name: a}\n"},
 		},
@@ -878,6 +892,12 @@ func TestWhatIsNotChecked(t *testing.T) {
 // a part in silence, or that it refuses.
 func TestKustomizeControllerWouldNotApplyIt(t *testing.T) {
 	const flow = "{apiVersion: v1, kind: ConfigMap, metadata: {name: b}}"
+	object := func(name string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"
+	}
+	variable := func(of string) string {
+		return "resources: [a.yaml]\nvars: [{name: V, objref: {apiVersion: v1, kind: ConfigMap, name: " + of + "}}]\n"
+	}
 	for name, c := range map[string]struct {
 		files map[string]string
 		words string
@@ -891,7 +911,23 @@ func TestKustomizeControllerWouldNotApplyIt(t *testing.T) {
 		"a second document of a kustomization":          {map[string]string{"kustomization.yaml": "resources: [a.yaml]\n---\nresources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:3: kustomize reads only the first document"},
 		"a field of a kustomization in another case":    {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nre\u017fources: [b.yaml]\n", "a.yaml": configMap, "b.yaml": flow}, "kustomization.yaml:2: kustomize takes the field"},
 		"a file of the folder of the check":             {map[string]string{"kustomization.yaml": "configMapGenerator:\n- name: a\n  files: [/packed/a]\n", "a": "a"}, "/packed/a"},
-		"a folder with the name of a kustomization":     {map[string]string{"a.yaml": configMap, "kustomization.yaml/a.txt": "a"}, "kustomization.yaml: kustomize-controller writes a file with this name"},
+		"one variable of two kustomizations": {map[string]string{
+			"a.yaml": configMap, "b/kustomization.yaml": variable("b"), "b/a.yaml": object("b"), "c/kustomization.yaml": variable("c"), "c/a.yaml": object("c"),
+		}, "recursed merging from path 'c': var 'V' already encountered"},
+		"an object behind --- in a template that a kustomization names": {map[string]string{
+			"Chart.yaml": "name: app\nversion: 1.0.0\n", "Kustomization": "resources: [templates/a.yaml]\n", "templates/a.yaml": configMap + "--- " + flow,
+		}, "templates/a.yaml:5: kustomize does not read the document"},
+		"an object behind --- in a folder of templates that a kustomization names": {map[string]string{
+			"Chart.yaml": "name: app\nversion: 1.0.0\n", "kustomization.yaml": "resources: [templates]\n",
+			"templates/Kustomization": "resources: [a.yaml]\n", "templates/a.yaml": configMap + "--- " + flow,
+		}, "templates/a.yaml:5: kustomize does not read the document"},
+		"an object behind --- in a file of any name":              {map[string]string{"kustomization.yaml": "resources: [a.txt]\n", "a.txt": configMap + "--- " + flow}, "a.txt:5: kustomize does not read the document"},
+		"broken templates of an empty chart with a kustomization": {map[string]string{"Chart.yaml": "", "Kustomization": "resources: [a.yaml]\n", "a.yaml": configMap, "templates/a.yaml": "a: [\n"}, "templates/a.yaml:"},
+		"annotations of a base that take no more of them": {map[string]string{
+			"kustomization.yaml": "bases: [base]\n", "base/kustomization.yaml": "resources: [a.yaml]\n",
+			"base/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, annotations: x}\n",
+		}, "kustomization.yaml:1: kustomize cannot build it"},
+		"a folder with the name of a kustomization": {map[string]string{"a.yaml": configMap, "kustomization.yaml/a.txt": "a"}, "kustomization.yaml: kustomize-controller writes a file with this name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
