@@ -188,6 +188,7 @@ const (
 	maxSecure        = 16384
 	maxSessions      = 4096
 	maxTokens        = 4096 // in each session
+	maxUploads       = 64   // in each session
 	maxTags          = 16384
 	maxProofs        = 65536
 	maxManifests     = 16384

@@ -36,6 +36,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	. "github.com/onsi/gomega"
 
@@ -479,6 +480,62 @@ func TestAServerLeadsToNoPrivateAddressButItsOwn(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestAnUploadGoesOnWhereTheRegistryMayLead has the answer to the begin of an upload lead
+// to another server.
+func TestAnUploadGoesOnWhereTheRegistryMayLead(t *testing.T) {
+	for _, tc := range []struct {
+		name, other string
+		login       bool
+		allowed     bool
+	}{
+		{"at its own address", "127.0.0.1", false, true},
+		{"at its own address, with a login", "127.0.0.1", true, true},
+		{"not at its neighbour", "127.0.0.2", false, false},
+		{"not at its neighbour, with a login", "127.0.0.2", true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewWithT(t)
+			s := serve(t)
+			var reached atomic.Int32
+			other := serveAt(t, tc.other+":0", func(w http.ResponseWriter, r *http.Request) {
+				reached.Add(1)
+				s.handler.ServeHTTP(w, r)
+			})
+			if tc.login {
+				s.demandToken(&tokens{})
+			}
+			demand := s.instead
+			s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if demand != nil && demand(w, r) {
+					return true
+				}
+				if r.Method != http.MethodPost {
+					return false
+				}
+				stored := httptest.NewRecorder()
+				s.handler.ServeHTTP(stored, r)
+				w.Header().Set("Location", "http://other.example.com:"+other.port+stored.Header().Get("Location"))
+				w.WriteHeader(stored.Code)
+				return true
+			})
+			options := quick()
+			options.Resolver = resolver(t, map[string]string{"registry.example.com": "127.0.0.1", "other.example.com": tc.other})
+			named, err := name.NewRepository("registry.example.com:"+s.port()+"/app", name.Insecure)
+			g.Expect(err).NotTo(HaveOccurred())
+			repo := newClient(t, options).Repository(named, registry.Access{Insecure: true}).Writable()
+			layer := static.NewLayer([]byte("x"), types.OCILayer)
+			err = remote.WriteLayer(named, layer, remote.WithTransport(repo.RoundTripper()), remote.WithContext(t.Context()),
+				remote.WithRetryBackoff(remote.Backoff{Steps: 1}))
+			g.Expect(reached.Load() > 0).To(Equal(tc.allowed), "%v", err)
+			if tc.allowed {
+				g.Expect(err).NotTo(HaveOccurred())
+			} else {
+				g.Expect(err).To(MatchError(ContainSubstring("--registry-allowed-cidrs")))
+			}
+		})
 	}
 }
 

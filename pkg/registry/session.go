@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -58,6 +59,8 @@ type session struct {
 	client *Client
 	link   *link
 	tokens *cache[string, token] // by their scope
+	// uploads are the addresses that answered where an upload goes on, by the server there.
+	uploads *cache[string, netip.Addr]
 
 	pings  flight.Group[struct{}, endpoint]
 	logins flight.Group[string, token]
@@ -78,9 +81,9 @@ type endpoint struct {
 	login  challenge
 }
 
-// leads returns the context of requests that the challenge of a registry causes.
-func (e endpoint) leads(ctx context.Context) context.Context {
-	return context.WithValue(ctx, tripKey{}, &trip{at: e.login.from})
+// ledFrom returns the context of requests that an answer of an address causes.
+func ledFrom(ctx context.Context, at netip.Addr) context.Context {
+	return context.WithValue(ctx, tripKey{}, &trip{at: at})
 }
 
 // token is a bearer token for one scope.
@@ -94,6 +97,8 @@ type token struct {
 func newSession(c *Client, l *link) *session {
 	return &session{client: c, link: l, tokens: newCache[string](cacheOptions[token]{
 		entries: maxTokens, idle: c.options.ForgetAfter, clock: c.options.Clock,
+	}), uploads: newCache[string](cacheOptions[netip.Addr]{
+		entries: maxUploads, idle: c.options.ForgetAfter, clock: c.options.Clock,
 	})}
 }
 
@@ -317,7 +322,7 @@ func (s *session) login(ctx context.Context, e endpoint, scope string, config *a
 	if e.login.service != "" {
 		query.Set("service", e.login.service)
 	}
-	t, err := s.exchange(e.leads(ctx), realm, query, config)
+	t, err := s.exchange(ledFrom(ctx, e.login.from), realm, query, config)
 	if err != nil {
 		return token{}, &loginError{realm: realm.Host, err: err}
 	}

@@ -60,6 +60,7 @@ type writer struct{ repository *Repository }
 func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
 	answer, err := w.route(request)
 	if err == nil {
+		w.noteUpload(answer) //nolint:contextcheck // the trip is in the answer
 		answer.Body = &short{ReadCloser: answer.Body, left: MaxManifest + 1}
 	}
 	return answer, err
@@ -95,13 +96,23 @@ func (w writer) route(request *http.Request) (*http.Response, error) {
 	case own && request.URL.Scheme != e.scheme, request.URL.Scheme == "http" && e.scheme != "http":
 		return nil, refusef("refused to connect to %q by %s: the registry speaks %s", request.URL.Host, request.URL.Scheme, strings.ToUpper(e.scheme))
 	case !own && redirectedFrom(request) == nil: // where an upload goes on
-		return session.link.RoundTrip(request.WithContext(e.leads(request.Context())))
+		from, _ := session.uploads.get(hostPort(request.URL))
+		return session.link.RoundTrip(request.WithContext(ledFrom(request.Context(), from)))
 	case !own:
 		return session.link.RoundTrip(request)
 	case request.URL.Path == "/v2/":
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: request}, nil
 	}
 	return w.attempt(request, e)
+}
+
+// noteUpload notes which address says where an upload goes on. Clients go there by a
+// request that nothing ties to the answer.
+func (w writer) noteUpload(answer *http.Response) {
+	to, err := answer.Location()
+	if t := tripOf(answer.Request.Context()); err == nil && t != nil {
+		w.repository.session.uploads.put(hostPort(to), t.at)
+	}
 }
 
 // attempt sends a request to the registry. An expired token is refreshed once if
