@@ -344,6 +344,7 @@ func TestAllThatHelmReadsOfAChartIsShown(t *testing.T) {
 		"a contiguous file":      {tar.Header{Name: "app/templates/role.yaml", Typeflag: tar.TypeCont}, ""},
 		"a link":                 {tar.Header{Name: "app/templates/role.yaml", Typeflag: tar.TypeSymlink, Linkname: "x"}, ""},
 		"a link of a known name": {tar.Header{Name: "app/values.yaml", Typeflag: tar.TypeSymlink, Linkname: "x"}, ""},
+		"a file in a file":       {tar.Header{Name: "app/values.yaml/role.yaml"}, ""},
 		"a label":                {tar.Header{Name: "app/values.yaml", Typeflag: 'V'}, "unknown type 'V'"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -417,7 +418,7 @@ func TestFilesOfAChartCanBeReadWhateverTheirPermissions(t *testing.T) {
 	root, err := os.OpenRoot(dir)
 	g.Expect(err).NotTo(HaveOccurred())
 	defer root.Close()
-	_, err = readTree(t.Context(), archive, root)
+	_, err = readChart(t.Context(), archive, root)
 	g.Expect(err).NotTo(HaveOccurred())
 	for name, mode := range modes(t, dir) {
 		g.Expect(mode.Perm()&0o400).NotTo(BeZero(), name)

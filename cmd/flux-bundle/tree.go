@@ -20,7 +20,6 @@ import (
 	"archive/tar"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,7 +29,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -62,22 +60,23 @@ type tree struct {
 	folders map[string]fs.FileMode
 	// copies is how many files have a path.
 	copies map[string]int
-	// apart is the folder of further copies. No archive can know its name.
-	apart string
+	// chart tells that it is that of a Helm chart.
+	chart bool
 	// lone tells that it is a file by itself, not the only one of a folder.
 	lone bool
 }
 
 func newTree() *tree {
-	return &tree{folders: map[string]fs.FileMode{}, copies: map[string]int{}, apart: rand.Text()}
+	return &tree{folders: map[string]fs.FileMode{}, copies: map[string]int{}}
 }
 
-// stored is the path of a file in the folder that the tree is unpacked to.
+// stored is the path of a file in the folder that the tree is unpacked to. Helm loads
+// charts that no folder can hold: with two files, or a file and a folder, of one name.
 func (t *tree) stored(name string, n int) string {
-	if n == 0 {
+	if !t.chart {
 		return name
 	}
-	return path.Join(t.apart, strconv.Itoa(n), name)
+	return fmt.Sprintf("%x-%d", sha256.Sum256([]byte(name)), n)
 }
 
 // repeated returns the paths that more than one file has.
@@ -124,17 +123,17 @@ const implied fs.FileMode = 0o750
 // there, as consumers unpack it: nothing is written outside, or over anything. The umask
 // holds for files; folders are for this user alone.
 func readTree(ctx context.Context, archive string, into *os.Root) (*tree, error) {
-	return readArchive(ctx, archive, func(t *tree, header *tar.Header, content io.Reader) error {
-		return t.take(header, content, into)
-	})
+	t := newTree()
+	return t, t.read(ctx, archive, func(header *tar.Header, content io.Reader) error { return t.take(header, content, into) })
 }
 
 // readChart is readTree for a chart, with the files that Helm reads: what is no folder
 // by its mode is a file, and a link an empty one. The first element of every path is
-// the folder of the chart, whatever it is called.
+// the folder of the chart, whatever it is called. They are unpacked under the names of stored.
 func readChart(ctx context.Context, archive string, into *os.Root) (*tree, error) {
-	top := ""
-	return readArchive(ctx, archive, func(t *tree, header *tar.Header, content io.Reader) error {
+	t, top := newTree(), ""
+	t.chart = true
+	return t, t.read(ctx, archive, func(header *tar.Header, content io.Reader) error {
 		if header.FileInfo().IsDir() {
 			return nil
 		}
@@ -145,31 +144,30 @@ func readChart(ctx context.Context, archive string, into *os.Root) (*tree, error
 	})
 }
 
-// readArchive hands over the entries of a published archive.
-func readArchive(ctx context.Context, archive string, take func(t *tree, header *tar.Header, content io.Reader) error) (*tree, error) {
+// read hands over the entries of a published archive, and sorts the files of the tree.
+func (t *tree) read(ctx context.Context, archive string, take func(header *tar.Header, content io.Reader) error) error {
 	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
 	uncompressed, err := gzip.NewReader(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot unpack what is published: %w", err)
+		return fmt.Errorf("cannot unpack what is published: %w", err)
 	}
-	t := newTree()
 	for entries := tar.NewReader(&untilDone{ctx, uncompressed}); ; {
 		header, err := entries.Next()
 		switch {
 		case errors.Is(err, io.EOF):
 			slices.SortFunc(t.files, func(a, b treeFile) int { return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(a.copy, b.copy)) })
-			return t, nil
+			return nil
 		case err != nil:
-			return nil, fmt.Errorf("cannot unpack what is published: %w", err)
+			return fmt.Errorf("cannot unpack what is published: %w", err)
 		case header.Typeflag == tar.TypeXGlobalHeader:
 			continue
 		}
-		if err := take(t, header, entries); err != nil {
-			return nil, err
+		if err := take(header, entries); err != nil {
+			return err
 		}
 	}
 }
@@ -198,7 +196,7 @@ func (t *tree) take(header *tar.Header, content io.Reader, into *os.Root) error 
 	}
 	stored := t.stored(name, taken.copy)
 	if into != nil {
-		if !made || taken.copy > 0 {
+		if !made {
 			if err := into.MkdirAll(path.Dir(stored), 0o700); err != nil {
 				return err
 			}
