@@ -100,7 +100,7 @@ func TestAResourceOfAnyNameMayBeASecret(t *testing.T) {
 // TestASearchForSecretsTakesLittleMemory has a parser make millions of values of a file.
 func TestASearchForSecretsTakesLittleMemory(t *testing.T) {
 	for name, body := range map[string]string{
-		"a large document": "# Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n",
+		"a large document": "name: Secret\na: {" + strings.Repeat("a,", maxSecretBytes/2-20) + "}\n",
 		"long tags":        "%TAG !a! " + strings.Repeat("x", 500_000) + "\r---\rkind: Secret\na: [" + strings.Repeat("!a!b c,", 400) + "]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
