@@ -485,7 +485,7 @@ func (c *check) kustomizations() ([]kustomization, error) {
 			return nil, err
 		}
 		files = append(files, more...)
-		c.merges = c.merges || len(k.Vars)+len(k.Configurations)+len(k.Crds)+len(k.OpenAPI) > 0
+		c.merges = c.merges || len(k.Vars)+len(k.Configurations)+len(k.Crds)+len(k.OpenAPI) > 0 //nolint:staticcheck // kustomize still reads vars
 		all = append(all, k)
 	}
 	// A file of that name is a kustomization for everybody but those that name the file itself.
@@ -502,10 +502,10 @@ func (c *check) kustomizations() ([]kustomization, error) {
 // kustomizations in folders of such templates.
 func (c *check) parseNamed(k kustomization) (kustomizations []string, err error) {
 	read := slices.Concat(k.Resources, k.Components, k.Configurations, k.Crds, k.Generators, k.Transformers, k.Validators)
-	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) {
+	for _, p := range k.Patches {
 		read = append(read, p.Path)
 	}
-	for _, p := range k.PatchesStrategicMerge {
+	for _, p := range k.PatchesStrategicMerge { //nolint:staticcheck // kustomize still reads it
 		read = append(read, string(p))
 	}
 	for _, entry := range read {

@@ -60,7 +60,7 @@ type writer struct{ repository *Repository }
 func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
 	answer, err := w.route(request)
 	if err == nil {
-		w.noteUpload(answer) //nolint:contextcheck // the trip is in the answer
+		w.noteUpload(answer)
 		answer.Body = &short{ReadCloser: answer.Body, left: MaxManifest + 1}
 	}
 	return answer, err

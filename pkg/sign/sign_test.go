@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -384,9 +385,7 @@ func TestAnEntryAboutAnotherSignatureFailsTheSignature(t *testing.T) {
 						first = httptest.NewRecorder()
 						good.ServeHTTP(first, request)
 					}
-					for name, values := range first.Header() {
-						w.Header()[name] = values
-					}
+					maps.Copy(w.Header(), first.Header())
 					w.WriteHeader(first.Code)
 					_, _ = w.Write(first.Body.Bytes())
 				}))
