@@ -18,7 +18,13 @@ limitations under the License.
 
 package main
 
+import (
+	"errors"
+	"time"
+)
+
 // The benchmark runs on Linux alone, as what it measures does. Elsewhere it builds.
 
-func kernelVersion() string  { return "" }
-func installedMemory() int64 { return 0 }
+func cpu(int) (time.Duration, error) { return 0, errors.ErrUnsupported }
+func kernelVersion() string          { return "" }
+func installedMemory() int64         { return 0 }

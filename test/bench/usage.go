@@ -245,34 +245,6 @@ func kindOf(r controlplane.Request) string {
 	}
 }
 
-// clockTick is how the kernel counts CPU time: USER_HZ, 100 on every platform
-// that Go runs on.
-const clockTick = 10 * time.Millisecond
-
-// cpu returns what all threads of a process, those that have ended included,
-// have computed: utime and stime of proc_pid_stat(5).
-func cpu(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field is the name in parentheses, and may hold anything.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	const utime, stime = 14 - 3, 15 - 3
-	if len(fields) <= stime {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields after the name", pid, len(fields))
-	}
-	var ticks int64
-	for _, field := range []string{fields[utime], fields[stime]} {
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks * int64(clockTick)), nil
-}
-
 // memory returns a figure of proc_pid_status(5) in bytes: VmRSS is what a
 // process has, VmHWM the most that it had.
 func memory(pid int, figure string) (int64, error) {
