@@ -17,7 +17,7 @@ PKG ?= ./...
 RACE_PKG ?= ./controllers ./pkg/...
 # How long go test may take for one package; the end-to-end tests are the longest.
 TEST_TIMEOUT ?= 30m
-# Arguments for make bench, such as BENCH_ARGS='-full -update-docs'.
+# Arguments for make bench, such as BENCH_ARGS='-full -update-docs' or BENCH_ARGS='-base main'.
 BENCH_ARGS ?=
 # Packages of make bench-parts, and how often each benchmark runs; benchstat wants six.
 BENCH_PKG ?= ./controllers ./pkg/...
@@ -150,7 +150,7 @@ tokens: ## Print the size of the packages of the controller and of the command l
 	@$(GO) list -deps -json ./cmd/flux-bundle | $(GO) run ./hack/tokens
 
 .PHONY: bench
-bench: controlplane ## Measure this controller beside source-controller; BENCH_ARGS=-full adds what takes long.
+bench: controlplane $(BENCHSTAT) ## Measure this controller beside source-controller, or beside another build of it with BENCH_ARGS='-base main'.
 	$(GO) build -o $(BIN)/benchmark ./test/bench
 	exec $(BIN)/benchmark $(BENCH_ARGS)
 

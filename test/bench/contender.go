@@ -97,12 +97,14 @@ func (p *process) restartEmpty(ctx context.Context) error {
 func contenders() [2]contender { return [2]contender{ours{}, theirs{}} }
 
 // ours is image-source-controller.
-type ours struct{}
+type ours struct {
+	program string // that of the stage if empty
+}
 
 func (ours) String() string { return "image-source-controller" }
 
-func (ours) launch(ctx context.Context, s *stage.Stage, name string, flags []string) (*process, error) {
-	c, err := s.StartController(ctx, stage.ControllerOptions{Name: name, Args: append([]string{"--log-encoding=json"}, flags...)})
+func (o ours) launch(ctx context.Context, s *stage.Stage, name string, flags []string) (*process, error) {
+	c, err := s.StartController(ctx, stage.ControllerOptions{Name: name, Binary: o.program, Args: append([]string{"--log-encoding=json"}, flags...)})
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,8 @@ limitations under the License.
 // same concurrency, one after the other and each in a process of its own. It
 // says by how much they differ, whether the project's budgets are met, and what
 // the machine needs at least. What it finds depends on the machine; ratios of
-// one run are what counts.
+// one run are what counts. With -base it compares two builds of
+// image-source-controller instead.
 package main
 
 import (
@@ -52,12 +53,15 @@ type options struct {
 	explain bool
 	// updateDocs puts the tables into the documentation.
 	updateDocs bool
+	// base is another build of this controller to compare with, instead of
+	// source-controller: a git revision, the path of a program, or self.
+	base string
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.concurrent, "concurrent", 10, "reconciles at once, in each of the controllers")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often what is short is measured; the median counts")
+	flag.IntVar(&o.rounds, "rounds", 0, "how often what is short is measured; the median counts; 3 if 0, with -base 8")
 	flag.Func("only", "a regular expression that selects scenarios by name", func(s string) (err error) {
 		o.only, err = regexp.Compile(s)
 		return err
@@ -67,6 +71,7 @@ func main() {
 	flag.BoolVar(&o.profile, "profile", false, "profile both controllers in a further round")
 	flag.BoolVar(&o.explain, "explain", true, "profile what misses a budget of CPU or memory, and name what takes most")
 	flag.BoolVar(&o.updateDocs, "update-docs", false, "replace the tables in "+documentation)
+	flag.StringVar(&o.base, "base", "", "compare with another build of this controller, and fail if this one is worse: a git revision, the path of a program, or "+self+" for this build itself")
 	flag.Parse()
 	if err := measure(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -88,8 +93,20 @@ func measure(o options) error {
 	if o.out == "" {
 		o.out = filepath.Join(root, "bin", "bench")
 	}
+	if o.rounds == 0 {
+		o.rounds = 3
+		if o.base != "" {
+			o.rounds = 8
+		}
+	}
 	if o.rounds < 1 || o.concurrent < 1 {
 		return errors.New("-rounds and -concurrent must be at least 1")
+	}
+	if o.base != "" {
+		if o.full || o.profile || o.updateDocs {
+			return errors.New("-base measures scenarios of its own: expected none of -full, -profile and -update-docs")
+		}
+		return compare(ctx, root, o)
 	}
 	if o.updateDocs && o.only != nil {
 		return errors.New("-update-docs replaces all tables: it needs all scenarios, not those of -only")

@@ -82,7 +82,7 @@ func Start(ctx context.Context, options controlplane.Options) (_ *Stage, err err
 		return nil, err
 	}
 	s.Binary = filepath.Join(s.Dir, controllerName)
-	if err := build(ctx, root, s.Binary, options.Progress); err != nil {
+	if err := Build(ctx, root, s.Binary, options.Progress); err != nil {
 		return nil, err
 	}
 	if s.Client, err = client.NewWithWatch(s.RESTConfig(), client.Options{Scheme: Scheme()}); err != nil {
@@ -105,8 +105,8 @@ func Scheme() *runtime.Scheme {
 	return scheme
 }
 
-// build builds the controller as the Makefile does.
-func build(ctx context.Context, root, binary string, progress io.Writer) error {
+// Build builds the controller from the sources in root as the Makefile does.
+func Build(ctx context.Context, root, binary string, progress io.Writer) error {
 	if progress != nil {
 		fmt.Fprintln(progress, "building image-source-controller")
 	}
@@ -148,6 +148,8 @@ type ControllerOptions struct {
 	// Name tells several controllers of one stage apart; the usual name if empty. One
 	// that was used before gets a number.
 	Name string
+	// Binary is its program; that of the stage if empty.
+	Binary string
 	// Address is where it serves artifacts; a free one if empty.
 	Address string
 	// Args are flags beside those that the stage sets; of those, they win.
@@ -188,7 +190,7 @@ func (s *Stage) StartController(ctx context.Context, options ControllerOptions) 
 	}
 	c.Process, err = s.StartProgram(ctx, controlplane.Program{
 		Name: options.Name,
-		Path: s.Binary,
+		Path: cmp.Or(options.Binary, s.Binary),
 		Args: append([]string{
 			"--storage-path=" + c.StorageDir, "--storage-addr=" + c.Address, "--storage-adv-addr=" + c.Address,
 			"--metrics-addr=" + c.Metrics, "--health-addr=" + c.Health, "--log-encoding=console",
