@@ -148,8 +148,7 @@ func output(ctx context.Context, dir, name string, args ...string) (string, erro
 	command.WaitDelay = 10 * time.Second
 	text, err := command.Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
 		}
 		return "", fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)

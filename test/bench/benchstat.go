@@ -61,13 +61,14 @@ func unitLines() string {
 // resultLine is what a phase took, in Go's benchmark format. While nothing happens, there is no
 // wall time.
 func resultLine(scenario string, p phase, u *usage) string {
-	line := fmt.Sprintf("Benchmark%s%s/%s 1", strings.ToUpper(scenario[:1]), scenario[1:], p.name)
+	line := &strings.Builder{}
+	fmt.Fprintf(line, "Benchmark%s%s/%s 1", strings.ToUpper(scenario[:1]), scenario[1:], p.name)
 	for _, unit := range units() {
 		if value := unit.of(u, float64(p.count)); unit.judged || value > 0 {
-			line += fmt.Sprintf(" %.6g %s", value, unit.name)
+			fmt.Fprintf(line, " %.6g %s", value, unit.name)
 		}
 	}
-	return line + "\n"
+	return line.String() + "\n"
 }
 
 // difference is a row of a table of benchstat.
