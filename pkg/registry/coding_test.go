@@ -77,9 +77,9 @@ func TestTheDigestDecidesWhetherAnAnswerIsDecoded(t *testing.T) {
 				m, err := repo.Resolve(t.Context(), registry.Query{Digest: descriptorOf(c.meant).Digest})
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(m.Body).To(Equal(c.meant))
-				read, err := do(t.Context(), t, repo, "manifests/"+descriptorOf(c.meant).Digest.String())
+				read, err := repo.ReadManifest(t.Context(), descriptorOf(c.meant).Digest.String())
 				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(read.body).To(Equal(string(c.meant)))
+				g.Expect(read).To(Equal(c.meant))
 			})
 		}
 	}
@@ -91,9 +91,12 @@ func TestTheDigestDecidesWhetherAnAnswerIsDecoded(t *testing.T) {
 		m, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(m.Body).To(Equal(manifest))
-		read, err := do(t.Context(), t, repo, referrers)
+		list, err := repo.TaggedReferrers(t.Context(), hash(t, listed))
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(read.body).To(Equal(string(manifest)))
+		g.Expect(list.Index).To(Equal(manifest))
+		list, err = repo.Referrers(t.Context(), hash(t, listed))
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(list.Absent).To(BeFalse())
 	})
 	t.Run("a bomb", func(t *testing.T) {
 		g := NewWithT(t)

@@ -15,7 +15,8 @@ limitations under the License.
 */
 
 // Package registry talks to container registries: it resolves a reference to
-// the bytes of a manifest and copies blobs, and proves that a caller may see them.
+// the bytes of a manifest, copies blobs, proves that a caller may see them, and lists
+// the referrers of a digest.
 //
 // It owns the connection (addresses, redirects, TLS, proxies, deadlines), the
 // login (basic, bearer tokens, anonymous), the checks of digest and size, and
@@ -28,7 +29,8 @@ limitations under the License.
 // says: every read is bounded, every digest is computed, every redirect, login
 // realm and address is checked before it is used, and what a registry writes
 // into an error is cut and stripped of secrets. It never retries, apart from one
-// refresh of an expired token; whoever calls backs off.
+// refresh of an expired token and one more request for a listed digest that is said to
+// be missing; whoever calls backs off.
 //
 // The protocol is the OCI Distribution Specification 1.1; logins follow the
 // token specification of CNCF Distribution.

@@ -53,6 +53,8 @@ type answerError struct {
 	// ping is set for the answer to /v2/, which is about no image, and login for
 	// that of a realm.
 	ping, login bool
+	// absent is set where ErrNotFound is the cause.
+	absent bool
 }
 
 func (e *answerError) Error() string { return "the answer is " + status(e.code) }
@@ -256,9 +258,12 @@ type silent struct{ err error }
 func (silent) Error() string   { return "" }
 func (s silent) Unwrap() error { return s.err }
 
-// ended returns the end of a context that err came from, if it did: the only
-// cause that is safe to hand on as a value.
+// ended returns the end of a context that err came from, or ErrNotFound: the only
+// causes that are safe to hand on as a value.
 func ended(err error) error {
+	if answer, ok := errors.AsType[*answerError](err); ok && answer.absent {
+		return ErrNotFound
+	}
 	for _, end := range []error{context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, end) {
 			return end

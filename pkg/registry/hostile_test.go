@@ -297,7 +297,7 @@ func TestAnAnswerThatNobodyVouchesForIsARetry(t *testing.T) {
 			for range 2 { // a tag that is not known, and then one that is
 				s.answerTo("/manifests/", answer)
 				expectFault(t, resolve(), v1alpha1.ReasonFetchFailed, fault.Retry)
-				_, err := do(t.Context(), t, repo, "manifests/1")
+				_, err := repo.ReadManifest(t.Context(), "1")
 				expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 				s.answer(nil)
 				g.Expect(resolve()).To(Succeed())

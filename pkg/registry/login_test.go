@@ -463,7 +463,7 @@ func TestNoPartOfAnAnswerGetsASecretIntoAMessage(t *testing.T) {
 			repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), user("u"))
 			_, failed := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
 			g.Expect(failed).To(HaveOccurred())
-			_, read := do(t.Context(), t, repo, "manifests/1")
+			_, read := repo.ReadManifest(t.Context(), "1")
 			pulled := repo.Pull(t.Context(), descriptorOf([]byte("x")), io.Discard)
 			for _, err := range []error{failed, read, pulled} {
 				g.Expect(fmt.Sprint(err)).NotTo(Or(ContainSubstring(token), ContainSubstring(password)))

@@ -17,11 +17,9 @@ limitations under the License.
 package registry
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 
@@ -37,6 +35,7 @@ import (
 type readKey struct {
 	access                    accessKey
 	kind, ref, query, accepts string
+	most                      int64
 }
 
 // reply is an answer that was read to its end.
@@ -44,79 +43,70 @@ type reply struct {
 	code   int
 	header http.Header
 	body   []byte
-	// cut is the end of a body that is longer than its limit; nil for all others.
+	// cut is the error of a list that is longer than its limit; nil for all others.
 	cut error
 }
 
-// Do sends a GET for what has no method of its own here, such as the list of
-// referrers. The URL of the request is relative to the repository, as in
-// referrers/sha256:<hex>?artifactType=x or manifests/<tag>, and of its header
-// only Accept is sent; manifests are asked for in every type that Resolve takes
-// if there is none. Login, rules, bounds and deadlines are those of everything
-// else that this client asks; equal requests at the same time are one.
+// ErrNotFound is the cause of an error when the registry itself says that it has no such
+// manifest or blob.
+var ErrNotFound = errors.New("not found")
+
+// ReadManifest asks the registry for a manifest under a tag or digest, whatever is known
+// of it, and remembers nothing. Equal requests at the same time are one. The bytes have
+// the digest that was asked for or that the registry names; under a tag without such a
+// name they are at least those of a manifest.
 //
-// The answer is one that says what there is: 200, whose body has at most
-// MaxManifest bytes, or one of those by which registries say that there is no
-// such thing or no such list, 400, 404, 405 and 406, whose body is empty: its
-// text could hold anything. A 400, 404 or 405 of storage that the registry redirects to
-// says no such thing, and is an error. The answer was read to its end, and need not be closed. A list
-// of referrers that is longer is cut, and its body ends with LimitExceeded. A
-// manifest has the digest that was asked for or that the registry names; under a
-// tag without such a name it is at least a manifest.
+// Errors: those of Resolve, with the cause ErrNotFound where the registry has none.
+func (r *Repository) ReadManifest(ctx context.Context, ref string) ([]byte, error) {
+	return r.whole(ctx, readKey{kind: "manifests", ref: ref, accepts: acceptManifests, most: MaxManifest})
+}
+
+// ReadBlob returns a blob of at most a number of bytes. Equal requests at the same time
+// are one.
 //
-// Errors: those of Resolve, for every other answer and for none; LimitExceeded
-// for one that is too long.
-func (r *Repository) Do(request *http.Request) (*http.Response, error) {
-	kind, ref, _ := strings.Cut(request.URL.Path, "/")
-	key := readKey{access: r.access, kind: kind, ref: ref, query: request.URL.RawQuery, accepts: request.Header.Get("Accept")}
-	if key.kind == "manifests" && key.accepts == "" {
-		key.accepts = acceptManifests
-	}
-	doing, err := key.doing(request.Method)
-	if err != nil {
+// Errors: those of ReadManifest.
+func (r *Repository) ReadBlob(ctx context.Context, digest v1.Hash, most int64) ([]byte, error) {
+	if err := checkDigest(digest); err != nil {
 		return nil, err
 	}
-	doing += " of " + r.name
-	answer, err := share(request.Context(), &r.client.reading, key, bounded(r.client, func(ctx context.Context) (reply, error) {
-		return r.read(ctx, key, doing)
+	return r.whole(ctx, readKey{kind: "blobs", ref: digest.String(), most: most})
+}
+
+// whole returns the body of an answer of 200. That there is no such digest is asked twice:
+// one answer may come from a proxy, or from one server of many that lags behind.
+func (r *Repository) whole(ctx context.Context, key readKey) ([]byte, error) {
+	got, err := r.get(ctx, key)
+	if _, tag := v1.NewHash(key.ref); tag == nil && err == nil && got.code != http.StatusOK {
+		got, err = r.get(ctx, key)
+	}
+	if err == nil && got.code != http.StatusOK {
+		err = r.failure(key.doing(r), &answerError{code: got.code, host: r.access.host, absent: got.code == http.StatusNotFound})
+	}
+	return got.body, err
+}
+
+// get returns an answer that says what there is: 200, or one of those by which registries
+// say that there is no such thing or no such list, 400, 404, 405 and 406, without its
+// text, which could hold anything. A 400, 404 or 405 of storage that the registry
+// redirects to says no such thing, and is an error.
+func (r *Repository) get(ctx context.Context, key readKey) (reply, error) {
+	if _, err := v1.NewHash(key.ref); err != nil && !reference.IsTag(key.ref) {
+		return reply{}, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is neither a tag nor a digest", fault.Quote(key.ref))
+	}
+	key.access = r.access
+	got, err := share(ctx, &r.client.reading, key, bounded(r.client, func(ctx context.Context) (reply, error) {
+		return r.read(ctx, key)
 	}))
-	if err != nil {
-		return nil, r.failure(doing, err)
-	}
-	return &http.Response{
-		StatusCode: answer.code, Header: answer.header.Clone(), Request: request,
-		Body: io.NopCloser(answer.content()), ContentLength: int64(len(answer.body)),
-	}, nil
+	return got, r.failure(key.doing(r), err)
 }
 
-func (r reply) content() io.Reader {
-	if r.cut == nil {
-		return bytes.NewReader(r.body)
-	}
-	return io.MultiReader(bytes.NewReader(r.body), broken{r.cut})
+// doing says what a request does.
+func (k readKey) doing(r *Repository) string {
+	words := map[string]string{"manifests": "get manifest ", "blobs": "get blob ", "referrers": "list the referrers of "}
+	return words[k.kind] + k.ref + " of " + r.name
 }
 
-// broken is a reader that fails.
-type broken struct{ err error }
-
-// Read implements io.Reader.
-func (b broken) Read([]byte) (int, error) { return 0, b.err }
-
-// doing says what the request does, and refuses those that are not for
-// something in the repository.
-func (k readKey) doing(method string) (string, error) {
-	words, known := map[string]string{
-		"manifests": "get manifest ", "blobs": "get blob ", "referrers": "list the referrers of ",
-	}[k.kind]
-	_, err := v1.NewHash(k.ref)
-	if method != http.MethodGet || !known || (err != nil && !reference.IsTag(k.ref)) {
-		return "", fault.Stallf(v1alpha1.ReasonInvalidSpec,
-			"refused to send %s %s: it must be a GET for manifests, blobs or referrers by tag or digest", method, fault.Quote(k.kind+"/"+k.ref))
-	}
-	return words + k.ref, nil
-}
-
-func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply, error) {
+func (r *Repository) read(ctx context.Context, key readKey) (reply, error) {
 	answer, err := r.exchange(ctx, ask{method: http.MethodGet, kind: key.kind, ref: key.ref, query: key.query, accept: key.accepts})
 	if err != nil {
 		return reply{}, err
@@ -135,23 +125,21 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 	default:
 		return reply{}, newAnswerError(answer, r.client.options.Clock())
 	}
-	got.body, err = limit.ReadAll(answer.Body, MaxManifest)
+	got.body, err = limit.ReadAll(answer.Body, key.most)
 	want, _ := v1.NewHash(key.ref) // a tag has no digest
+	if key.kind == "referrers" {   // the digest is that of the subject
+		want = v1.Hash{}
+	}
 	if err == nil {
-		meant := want
-		if key.kind == "referrers" { // the digest is that of the subject
-			meant = v1.Hash{}
-		}
-		got.body = uncoded(got.body, cmp.Or(meant, promised(answer.Header)), MaxManifest)
+		got.body = uncoded(got.body, cmp.Or(want, promised(answer.Header)), key.most)
 	}
 	switch {
 	case errors.Is(err, limit.ErrTooLong) && key.kind == "referrers":
-		got.cut = tooLarge(doing)
-		return got, nil
+		got.cut, err = tooLarge(key.doing(r), key.most), nil
 	case errors.Is(err, limit.ErrTooLong):
-		return reply{}, tooLarge(doing)
-	case err == nil && key.kind == "manifests":
-		_, err = r.vouched(doing, got, want)
+		err = tooLarge(key.doing(r), key.most)
+	case err == nil && key.kind != "referrers":
+		_, err = r.vouched(key.doing(r), got, want)
 	}
 	return got, err
 }
@@ -172,16 +160,4 @@ func isStorage(answer *http.Response, key readKey) bool {
 		}
 	}
 	return true
-}
-
-// Describe returns size and media type of a manifest. One that was resolved
-// before is not asked for.
-//
-// Errors: those of Resolve.
-func (r *Repository) Describe(ctx context.Context, digest v1.Hash) (v1.Descriptor, error) {
-	m, err := r.Resolve(ctx, Query{Digest: digest})
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	return v1.Descriptor{MediaType: m.MediaType, Size: int64(len(m.Body)), Digest: m.Digest}, nil
 }

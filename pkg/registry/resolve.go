@@ -257,11 +257,11 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	}
 	defer answer.Body.Close()
 	if answer.ContentLength > MaxManifest {
-		return nil, tooLarge(doing)
+		return nil, tooLarge(doing, MaxManifest)
 	}
 	body, err := limit.ReadAll(answer.Body, MaxManifest)
 	if errors.Is(err, limit.ErrTooLong) {
-		return nil, tooLarge(doing)
+		return nil, tooLarge(doing, MaxManifest)
 	}
 	if err != nil {
 		return nil, r.failure(doing, err)
@@ -281,10 +281,10 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 
 // tooLarge is a retry: no digest covers an answer that is not read to its end, so it may
 // be a page of a proxy.
-func tooLarge(doing string) error {
+func tooLarge(doing string, most int64) error {
 	return &fault.Error{
 		Reason: v1alpha1.ReasonLimitExceeded, Class: fault.Retry, Answered: true,
-		Err: fmt.Errorf("cannot %s: it is larger than %d bytes", doing, MaxManifest),
+		Err: fmt.Errorf("cannot %s: it is larger than %d bytes", doing, most),
 	}
 }
 

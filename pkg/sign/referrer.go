@@ -37,7 +37,7 @@ import (
 	cosigntypes "github.com/sigstore/cosign/v3/pkg/types"
 	sgbundle "github.com/sigstore/sigstore-go/pkg/bundle"
 
-	"github.com/image-source/image-source-controller/pkg/trust"
+	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
 // maxListings bounds how often an entry is written to a list that others write, too.
@@ -52,7 +52,7 @@ func store(ctx context.Context, subject name.Digest, bundle []byte, o Options) (
 	if of, err = v1.NewHash(subject.DigestStr()); err != nil {
 		return of, nil, err
 	}
-	described, err := o.Registry.Describe(ctx, of)
+	described, err := o.Registry.Resolve(ctx, registry.Query{Digest: of})
 	if err != nil {
 		return of, nil, err
 	}
@@ -73,7 +73,7 @@ func store(ctx context.Context, subject name.Digest, bundle []byte, o Options) (
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: mediaType,
 		Config:  empty,
 		Layers:  []ocispec.Descriptor{{MediaType: mediaType, Digest: digest.FromBytes(bundle), Size: int64(len(bundle))}},
-		Subject: &ocispec.Descriptor{MediaType: string(described.MediaType), Digest: digest.Digest(of.String()), Size: described.Size},
+		Subject: &ocispec.Descriptor{MediaType: string(described.MediaType), Digest: digest.Digest(of.String()), Size: int64(len(described.Body))},
 		Annotations: map[string]string{
 			ocispec.AnnotationCreated:     time.Now().UTC().Format(time.RFC3339),
 			"dev.sigstore.bundle.content": "dsse-envelope",
@@ -86,34 +86,39 @@ func store(ctx context.Context, subject name.Digest, bundle []byte, o Options) (
 // list stores the manifest of a referrer and has it on the list that a Verifier
 // reads. Where the list is an index under a tag, another job may overwrite it at the
 // same time: then the entry is written again.
-func list(ctx context.Context, registry Registry, subject v1.Hash, body []byte) error {
+func list(ctx context.Context, repository Registry, subject v1.Hash, body []byte) error {
 	digest, size, err := v1.SHA256(bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	for attempt := range maxListings {
-		shelf, err := trust.ReadShelf(ctx, registry, subject)
+		listed, err := repository.Referrers(ctx, subject)
+		tagged := err == nil && listed.Absent
+		if tagged {
+			listed, err = repository.TaggedReferrers(ctx, subject)
+		}
 		switch {
-		case shelf.Has(digest):
+		case listed.Has(digest):
 			return nil
 		case err != nil:
 			return err
 		case attempt == 0:
-			if err := registry.Put(ctx, digest.String(), types.OCIManifestSchema1, body); err != nil {
+			if err := repository.Put(ctx, digest.String(), types.OCIManifestSchema1, body); err != nil {
 				return err
 			}
 			continue
-		case shelf.Tag == "": // some registries take a while
+		case !tagged: // some registries take a while
 			if err := pause(ctx, listingPause); err != nil {
 				return fmt.Errorf("the registry stores the signature %s, but does not list it as a referrer of %s: %w", digest, subject, err)
 			}
 			continue
 		}
-		index, err := withEntry(shelf, body, v1.Descriptor{Digest: digest, Size: size})
+		tag := registry.FallbackTag(subject)
+		index, err := withEntry(tag, listed.Index, body, v1.Descriptor{Digest: digest, Size: size})
 		if err != nil {
 			return err
 		}
-		if err := registry.Put(ctx, shelf.Tag, types.OCIImageIndex, index); err != nil {
+		if err := repository.Put(ctx, tag, types.OCIImageIndex, index); err != nil {
 			return err
 		}
 	}
@@ -130,9 +135,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// withEntry adds an entry to the index of a shelf. It keeps all others as they are,
+// withEntry adds an entry to the index under a tag. It keeps all others as they are,
 // also those that it cannot decode.
-func withEntry(shelf trust.Shelf, manifest []byte, entry v1.Descriptor) ([]byte, error) {
+func withEntry(tag string, old, manifest []byte, entry v1.Descriptor) ([]byte, error) {
 	var described struct {
 		ArtifactType string            `json:"artifactType"`
 		Annotations  map[string]string `json:"annotations"`
@@ -147,10 +152,10 @@ func withEntry(shelf trust.Shelf, manifest []byte, entry v1.Descriptor) ([]byte,
 	}
 	index := map[string]json.RawMessage{"schemaVersion": json.RawMessage("2"), "mediaType": json.RawMessage(`"` + ocispec.MediaTypeImageIndex + `"`)}
 	var entries []json.RawMessage
-	if shelf.Index != nil {
+	if old != nil {
 		index = nil
-		if err := errors.Join(json.Unmarshal(shelf.Index, &index), json.Unmarshal(index["manifests"], &entries)); err != nil {
-			return nil, fmt.Errorf("the tag %s, where the list of referrers belongs, holds something else than an image index; remove that tag", shelf.Tag)
+		if err := errors.Join(json.Unmarshal(old, &index), json.Unmarshal(index["manifests"], &entries)); err != nil {
+			return nil, fmt.Errorf("the tag %s, where the list of referrers belongs, holds something else than an image index; remove that tag", tag)
 		}
 	}
 	if index["manifests"], err = json.Marshal(append(entries, added)); err != nil {

@@ -36,6 +36,9 @@ import (
 
 // How much is decoded of a signature before anybody knows who made it.
 const (
+	// maxEnvelope bounds a bundle, a payload or a signature, in bytes, as it is sent and
+	// again unpacked.
+	maxEnvelope = 4 << 20
 	// maxSignatureValues bounds a bundle, a payload or an envelope, in JSON values;
 	// those that tools write have some hundreds.
 	maxSignatureValues = 20_000

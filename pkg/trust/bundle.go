@@ -17,6 +17,8 @@ limitations under the License.
 package trust
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/x509"
 	"encoding/hex"
@@ -35,6 +37,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	sigdsse "github.com/sigstore/sigstore/pkg/signature/dsse"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
 const (
@@ -205,4 +209,16 @@ func (b *sigstoreBundle) times() []time.Time {
 		}
 	}
 	return times
+}
+
+// unpacked undoes gzip where it was used, within maxEnvelope bytes.
+func unpacked(body []byte) ([]byte, error) {
+	if !bytes.HasPrefix(body, []byte{0x1f, 0x8b}) {
+		return body, nil
+	}
+	compressed, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return limit.ReadAll(compressed, maxEnvelope)
 }

@@ -24,6 +24,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
+
+	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
 // legacySignature is a signature in the form of cosign 1 and 2: a payload, and
@@ -153,3 +156,22 @@ func (s *legacySignature) times() []time.Time {
 	}
 	return []time.Time{time.Unix(s.log.Payload.IntegratedTime, 0)}
 }
+
+// HasLegacy tells whether a legacy signature, in base64, is among those of a digest
+// that a Verifier reads.
+func HasLegacy(ctx context.Context, repository Repository, digest v1.Hash, encoded string) (bool, error) {
+	body, err := repository.ReadManifest(ctx, legacyTag(digest))
+	m := manifest{}
+	if errors.Is(err, registry.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil || m.decode(body) != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(m.Layers[:min(len(m.Layers), maxSignatures)], func(layer v1.Descriptor) bool {
+		return layer.Annotations[static.SignatureAnnotationKey] == encoded
+	}), nil
+}
+
+// legacyTag is the tag for the legacy signatures of a digest (COSIGN's SIGNATURE_SPEC.md).
+func legacyTag(digest v1.Hash) string { return registry.FallbackTag(digest) + ".sig" }

@@ -65,7 +65,7 @@ func Look(ctx context.Context, repository Repository, subject Subject) ([]Sighti
 	seen := &onlooker{}
 	watching := &trial{judge: seen}
 	search := &search{
-		reader: &reader{source: repository}, subject: subject, seen: map[string]bool{},
+		repository: repository, subject: subject, seen: map[string]bool{},
 		hearings: []*hearing{{trials: []*trial{watching}}},
 	}
 	search.run(ctx)

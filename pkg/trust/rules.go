@@ -153,7 +153,7 @@ func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
 	for _, rule := range r.rules {
 		hearings = append(hearings, open(ctx, rule, subject))
 	}
-	search := &search{reader: &reader{source: r.repository}, subject: subject, hearings: hearings, seen: map[string]bool{}}
+	search := &search{repository: r.repository, subject: subject, hearings: hearings, seen: map[string]bool{}}
 	search.run(ctx)
 	if !r.resolved {
 		search.prove(ctx)

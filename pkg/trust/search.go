@@ -22,7 +22,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -32,6 +31,7 @@ import (
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
 const (
@@ -81,14 +81,14 @@ const (
 // search reads the signatures of one subject, wherever they are kept, and shows
 // each to the authorities that still need one.
 type search struct {
-	reader   *reader
-	subject  Subject
-	hearings []*hearing
-	seen     map[string]bool // entries of lists, and manifests of legacy signatures
-	opened   map[kind]int
-	work     map[kind]int        // see maxWork
-	shown    bool                // the registry has shown a manifest of the repository
-	target   *ocispec.Descriptor // once it was asked for
+	repository Repository
+	subject    Subject
+	hearings   []*hearing
+	seen       map[string]bool // entries of lists, and manifests of legacy signatures
+	opened     map[kind]int
+	work       map[kind]int        // see maxWork
+	shown      bool                // the registry has shown a manifest of the repository
+	target     *ocispec.Descriptor // once it was asked for
 }
 
 // run looks everywhere, until nobody needs more. What cannot be read is
@@ -113,17 +113,17 @@ func (s *search) run(ctx context.Context) {
 
 // listed looks at the list of referrers that the registry keeps.
 func (s *search) listed(ctx context.Context) (read bool) {
-	list, err := s.reader.referrers(ctx, s.subject.Digest)
+	list, err := s.repository.Referrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
-	s.referrers(ctx, list.found, BundleReferrer)
+	s.referrers(ctx, list.Entries, BundleReferrer)
 	return err == nil
 }
 
 // tagged looks at the list of referrers under the fallback tag.
 func (s *search) tagged(ctx context.Context) (read bool) {
-	list, err := s.reader.tagged(ctx, s.subject.Digest)
+	list, err := s.repository.TaggedReferrers(ctx, s.subject.Digest)
 	s.note(forBoth, err)
-	s.referrers(ctx, list.found, BundleTag)
+	s.referrers(ctx, list.Entries, BundleTag)
 	return err == nil
 }
 
@@ -136,7 +136,7 @@ func (s *search) prove(ctx context.Context) {
 	if s.shown || !doubtful {
 		return
 	}
-	_, err := s.reader.manifestByDigest(ctx, s.subject.Digest)
+	_, err := s.repository.ReadManifest(ctx, s.subject.Digest.String())
 	s.note(forBoth, err)
 }
 
@@ -199,15 +199,15 @@ func (s *search) show(ctx context.Context, of kind, one signed) {
 
 // referrers opens those of the listed manifests that may be signatures, the
 // likely ones first.
-func (s *search) referrers(ctx context.Context, listed []referrer, where Format) {
-	slices.SortStableFunc(listed, func(a, b referrer) int { return cmp.Compare(rank(a), rank(b)) })
+func (s *search) referrers(ctx context.Context, listed []registry.Referrer, where Format) {
+	slices.SortStableFunc(listed, func(a, b registry.Referrer) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, descriptor := range listed {
-		if s.seen[descriptor.key()] {
+		if s.seen[keyOf(descriptor)] {
 			continue
 		}
-		if descriptor.malformed != "" {
-			s.seen[descriptor.key()] = true
-			s.report(forBoth, "%s", descriptor.malformed)
+		if descriptor.Malformed != "" {
+			s.seen[keyOf(descriptor)] = true
+			s.report(forBoth, "%s", descriptor.Malformed)
 			continue
 		}
 		of := kindOf(descriptor) & s.needs()
@@ -215,7 +215,7 @@ func (s *search) referrers(ctx context.Context, listed []referrer, where Format)
 			s.pass(descriptor)
 			continue
 		}
-		s.seen[descriptor.key()] = true
+		s.seen[keyOf(descriptor)] = true
 		if err := ctx.Err(); err != nil {
 			s.note(of, fmt.Errorf("there was no time to read all signatures: %w", err))
 			return
@@ -231,13 +231,13 @@ func (s *search) referrers(ctx context.Context, listed []referrer, where Format)
 
 // pass names the kind of a referrer that is not read, where a person may take it for the
 // signature that is missing.
-func (s *search) pass(d referrer) {
+func (s *search) pass(d registry.Referrer) {
 	if d.ArtifactType == legacyReferrerType {
 		s.report(forCosign, "%s", legacyReferrer)
 	} else {
 		s.mismatch(kindOf(d))
 	}
-	s.seen[d.key()] = true
+	s.seen[keyOf(d)] = true
 }
 
 // mismatch says that a signature is of another kind than is wanted.
@@ -272,7 +272,7 @@ func (s *search) spend(of kind) (left kind) {
 
 // rank puts signatures before attestations, and these before the rest, which
 // may be anything.
-func rank(d referrer) int {
+func rank(d registry.Referrer) int {
 	switch {
 	case d.ArtifactType == notationType:
 		return 0
@@ -285,9 +285,13 @@ func rank(d referrer) int {
 	}
 }
 
+// keyOf identifies an entry of a list by what it says. Another list may call the same
+// manifest a signature.
+func keyOf(d registry.Referrer) string { return fmt.Sprint(d.Digest, kindOf(d), d.Malformed) }
+
 // kindOf tells what a listed manifest may be. Registries that do not know the
 // field artifactType of a manifest list the media type of its config.
-func kindOf(d referrer) kind {
+func kindOf(d registry.Referrer) kind {
 	switch {
 	case d.ArtifactType == notationType:
 		return forNotation
@@ -303,13 +307,13 @@ func kindOf(d referrer) kind {
 }
 
 // open reads one signature and shows it. What it returns could not be read.
-func (s *search) open(ctx context.Context, descriptor referrer, of kind, where Format) error {
+func (s *search) open(ctx context.Context, descriptor registry.Referrer, of kind, where Format) error {
 	if descriptor.Digest.Algorithm != "sha256" {
 		s.report(of, "a referrer without a sha256 digest")
 		return nil
 	}
-	answer, err := s.reader.manifestByDigest(ctx, descriptor.Digest)
-	if answered(err, http.StatusNotFound) {
+	body, err := s.repository.ReadManifest(ctx, descriptor.Digest.String())
+	if errors.Is(err, registry.ErrNotFound) {
 		s.report(of, "a referrer that the registry lists and does not have")
 		return nil
 	}
@@ -318,10 +322,10 @@ func (s *search) open(ctx context.Context, descriptor referrer, of kind, where F
 	}
 	s.shown = true
 	for _, one := range []kind{forCosign, forNotation} {
-		s.work[of&one] += workOf(answer.body)
+		s.work[of&one] += workOf(body)
 	}
 	m := manifest{}
-	if err := m.decode(answer.body); err != nil {
+	if err := m.decode(body); err != nil {
 		s.report(of, "a referrer that is not a manifest: %s", fault.Words(err.Error()))
 		return nil
 	}
@@ -355,8 +359,8 @@ func (s *search) envelope(ctx context.Context, of kind, layer v1.Descriptor) (bo
 		s.report(of, "a signature without a sha256 digest")
 		return nil, false, nil
 	}
-	body, err = s.reader.blob(ctx, layer)
-	if answered(err, http.StatusNotFound) {
+	body, err = s.repository.ReadBlob(ctx, layer.Digest, maxEnvelope)
+	if errors.Is(err, registry.ErrNotFound) {
 		s.report(of, "a signature that the registry lists and does not have")
 		return nil, false, nil
 	}
@@ -408,11 +412,11 @@ func (s *search) describe(ctx context.Context) (ocispec.Descriptor, error) {
 	if s.target != nil {
 		return *s.target, nil
 	}
-	described, err := s.reader.source.Describe(ctx, s.subject.Digest)
+	described, err := s.repository.Resolve(ctx, registry.Query{Digest: s.subject.Digest})
 	if err != nil {
-		return ocispec.Descriptor{}, &unreadError{doing: "describe " + s.subject.Digest.String(), err: err}
+		return ocispec.Descriptor{}, err
 	}
-	s.target = &ocispec.Descriptor{MediaType: string(described.MediaType), Digest: digest.Digest(s.subject.Digest.String()), Size: described.Size}
+	s.target = &ocispec.Descriptor{MediaType: string(described.MediaType), Digest: digest.Digest(s.subject.Digest.String()), Size: int64(len(described.Body))}
 	return *s.target, nil
 }
 
@@ -421,8 +425,11 @@ func (s *search) legacy(ctx context.Context) (read bool) {
 	if s.needs()&forCosign == 0 {
 		return false
 	}
-	body, ok, err := s.reader.legacyManifest(ctx, s.subject.Digest)
-	if sum := bytesPrint(body); ok && !s.seen[sum] {
+	body, err := s.repository.ReadManifest(ctx, legacyTag(s.subject.Digest))
+	if errors.Is(err, registry.ErrNotFound) {
+		return true
+	}
+	if sum := bytesPrint(body); err == nil && !s.seen[sum] {
 		s.seen[sum] = true
 		err = s.openLegacies(ctx, body)
 	}
@@ -435,7 +442,7 @@ func (s *search) openLegacies(ctx context.Context, body []byte) error {
 	m := manifest{}
 	switch err := m.decode(body); {
 	case exceeds(err):
-		return &unreadError{doing: "read the legacy cosign signatures of " + s.subject.Digest.String(), err: err}
+		return err
 	case err != nil || len(m.Layers) == 0:
 		s.report(forCosign, "a tag for legacy cosign signatures that does not hold any")
 		return nil //nolint:nilerr // it was reported

@@ -680,7 +680,7 @@ func TestBoundsOfWhatIsRead(t *testing.T) {
 			return true
 		})
 		_, err := i.verify(t, demand)
-		expectDenied(g, err, trust.Unknown, "do not have its digest")
+		expectDenied(g, err, trust.Unknown, "its bytes have the digest")
 	})
 	t.Run("nothing goes on after the deadline", func(t *testing.T) {
 		g := NewWithT(t)

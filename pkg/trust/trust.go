@@ -31,7 +31,22 @@ import (
 	"context"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/image-source/image-source-controller/pkg/registry"
 )
+
+// Repository is where signatures are read: the repository of the image, as the
+// credentials of one object see it. *registry.Repository is one, and says what its
+// methods do.
+type Repository interface {
+	Name() string
+	Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error)
+	Referrers(ctx context.Context, subject v1.Hash) (registry.Referrers, error)
+	TaggedReferrers(ctx context.Context, subject v1.Hash) (registry.Referrers, error)
+	ReadManifest(ctx context.Context, ref string) ([]byte, error)
+	ReadBlob(ctx context.Context, digest v1.Hash, most int64) ([]byte, error)
+	Conceal(message string) string
+}
 
 // Subject is what a verdict is about: one manifest in one repository, never a tag.
 type Subject struct {
