@@ -147,7 +147,7 @@ func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
 			return err
 		}
 		for _, r := range reading.Verified.Rulings() {
-			a.statusf("%s", printable(newSigner(r.Signer).String()))
+			a.statusf("%s", printable(newSigner(r.Signer()).String()))
 		}
 		a.statusf("pulled %s (%s) to %s", counted(len(pulled.files), "file"), bytesText(pulled.size()), printable(o.dir))
 		_, err = fmt.Fprintf(a.out, "%s@%s\n", reading.Image.Repository, reading.Image.Digest)

@@ -220,13 +220,13 @@ func TestASignatureInTheOlderFormatIsNotEnough(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	verified, err := verifies(t, ref, public)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
+	g.Expect(verified.Rulings()[0].Signer().Format).To(Equal(trust.Legacy))
 
 	run := environment{passwordVariable: "secret"}.flux(t, "-f", dir, "-t", ref, "-s", private)
 	g.Expect(run.code).To(Equal(exitOK), run.err)
 	verified, err = verifies(t, ref, public)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(verified.Rulings()[0].Signer.Format).NotTo(Equal(trust.Legacy))
+	g.Expect(verified.Rulings()[0].Signer().Format).NotTo(Equal(trust.Legacy))
 }
 
 func TestSeveralTags(t *testing.T) {
@@ -336,7 +336,7 @@ func TestTheControllerAcceptsWhatIsSigned(t *testing.T) {
 	g.Expect(run.code).To(Equal(exitOK), run.err)
 	verified, err := verifies(t, signed, public)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(verified.Rulings()[0].Signer.Format).NotTo(Equal(trust.Legacy))
+	g.Expect(verified.Rulings()[0].Signer().Format).NotTo(Equal(trust.Legacy))
 	_, err = verifies(t, signed, stranger)
 	g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected))
 

@@ -182,7 +182,7 @@ func (v *verdict) take(proof trust.Verified, err error) {
 		for _, f := range r.Found {
 			v.Found = append(v.Found, string(f))
 		}
-		v.Signer = newSigner(r.Signer)
+		v.Signer = newSigner(r.Signer())
 	}
 	if err != nil && v.Message == "" {
 		v.Message = oneLine(err.Error())

@@ -79,10 +79,14 @@ func (r *Repository) whole(ctx context.Context, key readKey) ([]byte, error) {
 	if _, tag := v1.NewHash(key.ref); tag == nil && err == nil && got.code != http.StatusOK {
 		got, err = r.get(ctx, key)
 	}
-	if err == nil && got.code != http.StatusOK {
-		err = r.failure(key.doing(r), &answerError{code: got.code, host: r.access.host, absent: got.code == http.StatusNotFound})
+	switch {
+	case err != nil:
+		return nil, err
+	case got.code != http.StatusOK:
+		return nil, r.failure(key.doing(r), &answerError{code: got.code, host: r.access.host, absent: got.code == http.StatusNotFound})
+	default:
+		return got.body, nil
 	}
-	return got.body, err
 }
 
 // get returns an answer that says what there is: 200, or one of those by which registries

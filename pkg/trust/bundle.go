@@ -28,6 +28,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	intoto "github.com/in-toto/attestation/go/v1"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"github.com/sigstore/cosign/v3/pkg/cosign"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
@@ -51,9 +52,9 @@ const (
 // candidate is one signature of cosign's that may be good. Only what verify
 // returns is proven; the rest is what the signature says of itself, for words.
 type candidate interface {
-	format() Format
-	// verify checks everything, and returns the certificate of a keyless signer.
-	verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*x509.Certificate, error)
+	anySignature
+	// verify checks everything, and returns evidence without its signer.
+	verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*Evidence, error)
 	// signedBy tells whether a key made the signature, of whatever.
 	signedBy(key signature.Verifier) bool
 	certificate() *x509.Certificate
@@ -149,7 +150,7 @@ func (b *sigstoreBundle) format() Format { return b.where }
 
 func (b *sigstoreBundle) certificate() *x509.Certificate { return b.cert }
 
-func (b *sigstoreBundle) verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*x509.Certificate, error) {
+func (b *sigstoreBundle) verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*Evidence, error) {
 	want, err := hex.DecodeString(digest.Hex)
 	if err != nil {
 		return nil, err
@@ -162,7 +163,13 @@ func (b *sigstoreBundle) verify(ctx context.Context, opts cosign.CheckOpts, dige
 	if result.Statement.GetPredicateType() != ctypes.CosignSignPredicateType {
 		return nil, errors.New("the statement is not a signature of an image")
 	}
-	return b.cert, nil
+	evidence := &Evidence{PredicateType: result.Statement.GetPredicateType(), Subjects: subjectsOf(result.Statement)}
+	for _, seen := range result.VerifiedTimestamps {
+		if opts.SigVerifier == nil && (evidence.SignedAt.IsZero() || seen.Timestamp.Before(evidence.SignedAt)) {
+			evidence.SignedAt = seen.Timestamp
+		}
+	}
+	return evidence, nil
 }
 
 func (b *sigstoreBundle) signedBy(key signature.Verifier) bool {
@@ -189,12 +196,17 @@ func (b *sigstoreBundle) statement() (kind string, digests []string) {
 	if err != nil {
 		return b.envelope.RawEnvelope().PayloadType, nil
 	}
+	return statement.GetPredicateType(), subjectsOf(statement)
+}
+
+// subjectsOf returns the digests that a statement is about.
+func subjectsOf(statement *intoto.Statement) (digests []string) {
 	for _, subject := range statement.GetSubject() {
 		for algorithm, value := range subject.GetDigest() {
 			digests = append(digests, algorithm+":"+strings.ToLower(value))
 		}
 	}
-	return statement.GetPredicateType(), digests
+	return sorted(digests)
 }
 
 func (b *sigstoreBundle) times() []time.Time {

@@ -66,11 +66,11 @@ func TestWhatTheCosignCommandSigns(t *testing.T) {
 			run(c.bundle)
 			verified, err := i.verify(t, demand)
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(c.format))
+			g.Expect(verified.Rulings()[0].Signer().Format).To(Equal(c.format))
 			if c.bundle {
 				found, err := look(t, i)
 				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(found).To(ContainElement(HaveField("Key", verified.Rulings()[0].Signer.Key)), "what a bundle hints at is the key that verifies it")
+				g.Expect(found).To(ContainElement(HaveField("Key", verified.Rulings()[0].Signer().Key)), "what a bundle hints at is the key that verifies it")
 			}
 			_, err = i.verify(t, keys(map[string][]byte{"cosign.pub": newPair(t).pem(t)}))
 			expectDenied(g, err, trust.Rejected, "by another key")

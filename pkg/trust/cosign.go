@@ -26,6 +26,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/sigstore/cosign/v3/pkg/cosign"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
 	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
@@ -87,8 +88,8 @@ func newKeyed(d Demand, log root.TrustedMaterial, prints []string) (*Authority, 
 	return &Authority{method: keyed{keys: keys, log: log, formats: d.Formats}, prints: append(append(prints, "keys"), sorted(alternatives)...), notes: notes}, nil
 }
 
-func (m keyed) begin(context.Context, Subject) (judge, error) {
-	j := &cosignJudge{formats: m.formats}
+func (m keyed) begin(_ context.Context, subject Subject, _ bool) (judge, error) {
+	j := &cosignJudge{digest: subject.Digest, formats: m.formats}
 	for _, k := range m.keys {
 		j.names = append(j.names, k.name())
 		for _, verifier := range k.verifiers {
@@ -189,7 +190,7 @@ func (j *cosignJudge) lists(who Identity) bool {
 	return slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(who) })
 }
 
-func (m keyless) begin(ctx context.Context, _ Subject) (judge, error) {
+func (m keyless) begin(ctx context.Context, subject Subject, _ bool) (judge, error) {
 	material := m.private
 	if material == nil {
 		var err error
@@ -201,7 +202,7 @@ func (m keyless) begin(ctx context.Context, _ Subject) (judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cosignJudge{formats: m.formats, material: material, identities: m.identities, keyless: cosign.CheckOpts{
+	return &cosignJudge{digest: subject.Digest, formats: m.formats, material: material, identities: m.identities, keyless: cosign.CheckOpts{
 		TrustedMaterial: material, Offline: true,
 		IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
 		// A private root that lists certificate logs wants them as the public one does.
@@ -217,6 +218,8 @@ type way struct {
 
 // cosignJudge judges signatures of cosign's.
 type cosignJudge struct {
+	// digest of the subject.
+	digest v1.Hash
 	// ways are those of keys.
 	ways []way
 	// keyless are the options for a signature by one of the identities, without one.
@@ -257,26 +260,30 @@ func (j *cosignJudge) waysFor(c candidate) (ways []way) {
 	return ways
 }
 
-func (j *cosignJudge) judge(ctx context.Context, s signed) (Signer, *found, error) {
-	if s.cosign == nil || len(j.formats) > 0 && !slices.Contains(j.formats, s.cosign.format()) {
-		return Signer{}, nil, nil
+func (j *cosignJudge) reads() kind { return forCosign }
+
+func (j *cosignJudge) judge(ctx context.Context, s anySignature) (*Evidence, *found, error) {
+	c, ok := s.(candidate)
+	if !ok || len(j.formats) > 0 && !slices.Contains(j.formats, c.format()) {
+		return nil, nil, nil
 	}
 	var last error
-	for _, w := range j.waysFor(s.cosign) {
+	for _, w := range j.waysFor(c) {
 		if err := ctx.Err(); err != nil {
-			return Signer{}, nil, fmt.Errorf("there was no time to verify a %s: %w", s.cosign.format(), err)
+			return nil, nil, fmt.Errorf("there was no time to verify a %s: %w", c.format(), err)
 		}
-		cert, err := guarded(func() (*x509.Certificate, error) { return s.cosign.verify(ctx, w.opts, s.digest) })
+		evidence, err := guarded(func() (*Evidence, error) { return c.verify(ctx, w.opts, j.digest) })
 		if err == nil {
-			return j.signer(w, s.cosign, cert), nil, nil
+			evidence.Signer = j.signer(w, c)
+			return evidence, nil, nil
 		}
 		last = err
 	}
-	what, err := guarded(func() (*found, error) { return j.diagnose(s, last), nil })
+	what, err := guarded(func() (*found, error) { return j.diagnose(c, last), nil })
 	if err != nil {
-		what = foundf(Malformed, "a %s that cannot be read: %s", s.cosign.format(), fault.Words(err.Error()))
+		what = foundf(Malformed, "a %s that cannot be read: %s", c.format(), fault.Words(err.Error()))
 	}
-	return Signer{}, what, nil
+	return nil, what, nil
 }
 
 // errBroken is a signature that broke the code which reads it.
@@ -293,11 +300,12 @@ func guarded[T any](parse func() (T, error)) (result T, err error) {
 	return parse()
 }
 
-func (j *cosignJudge) signer(w way, c candidate, cert *x509.Certificate) Signer {
+// signer names who made a signature that was verified.
+func (j *cosignJudge) signer(w way, c candidate) Signer {
 	if w.key != nil {
 		return Signer{Key: w.key.fingerprint, Entry: w.key.entry, Format: c.format()}
 	}
-	issuer, subjects := identityOf(cert)
+	issuer, subjects := identityOf(c.certificate())
 	for _, subject := range subjects {
 		if j.lists(Identity{Issuer: issuer, Subject: subject}) {
 			return Signer{Issuer: issuer, Subject: subject, Format: c.format()}
@@ -318,15 +326,14 @@ func identityOf(cert *x509.Certificate) (issuer string, subjects []string) {
 
 // diagnose says what is wrong with a signature that was refused: only what is
 // proven, and else what the last check said.
-func (j *cosignJudge) diagnose(s signed, refusal error) *found {
+func (j *cosignJudge) diagnose(c candidate, refusal error) *found {
 	if j.material == nil {
-		return j.diagnoseKeyed(s, refusal)
+		return j.diagnoseKeyed(c, refusal)
 	}
-	return j.diagnoseKeyless(s, refusal)
+	return j.diagnoseKeyless(c, refusal)
 }
 
-func (j *cosignJudge) diagnoseKeyed(s signed, refusal error) *found {
-	c := s.cosign
+func (j *cosignJudge) diagnoseKeyed(c candidate, refusal error) *found {
 	by := ""
 	for _, w := range j.ways {
 		if c.signedBy(w.opts.SigVerifier) {
@@ -343,11 +350,10 @@ func (j *cosignJudge) diagnoseKeyed(s signed, refusal error) *found {
 	case by == "":
 		return foundf(OtherKey, "a %s by another key than %s", c.format(), strings.Join(j.names, " or "))
 	}
-	return content(s, "key "+by, refusal)
+	return j.content(c, "key "+by, refusal)
 }
 
-func (j *cosignJudge) diagnoseKeyless(s signed, refusal error) *found {
-	c := s.cosign
+func (j *cosignJudge) diagnoseKeyless(c candidate, refusal error) *found {
 	cert := c.certificate()
 	if kind, _ := c.statement(); kind == messageKind {
 		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
@@ -374,19 +380,19 @@ func (j *cosignJudge) diagnoseKeyless(s signed, refusal error) *found {
 				at.UTC().Format(time.RFC3339), cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	return content(s, by, refusal)
+	return j.content(c, by, refusal)
 }
 
 // content says what is wrong with a signature whose signer is a good one.
-func content(s signed, by string, refusal error) *found {
-	kind, digests := s.cosign.statement()
+func (j *cosignJudge) content(c candidate, by string, refusal error) *found {
+	kind, digests := c.statement()
 	switch {
 	case kind != "" && kind != ctypes.CosignSignPredicateType:
-		return foundf(OtherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", s.cosign.format(), by, fault.Quote(kind))
-	case !slices.Contains(digests, s.digest.String()):
-		return foundf(OtherDigest, "a %s by %s of another image: %s", s.cosign.format(), by, fault.Quote(strings.Join(digests, ", ")))
+		return foundf(OtherPredicate, "a %s by %s that does not say the image is signed, but is of type %s", c.format(), by, fault.Quote(kind))
+	case !slices.Contains(digests, j.digest.String()):
+		return foundf(OtherDigest, "a %s by %s of another image: %s", c.format(), by, fault.Quote(strings.Join(digests, ", ")))
 	default:
-		return foundf(Unproven, "a %s by %s that does not hold: %s", s.cosign.format(), by, fault.Words(fmt.Sprint(refusal)))
+		return foundf(Unproven, "a %s by %s that does not hold: %s", c.format(), by, fault.Words(fmt.Sprint(refusal)))
 	}
 }
 

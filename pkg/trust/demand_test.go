@@ -248,8 +248,8 @@ func TestIdentitiesMatchAllOfAValue(t *testing.T) {
 					continue
 				}
 				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(verified.Rulings()[0].Signer.Subject).To(Equal(subject))
-				g.Expect(verified.Rulings()[0].Signer.Issuer).To(Equal(issuer))
+				g.Expect(verified.Rulings()[0].Signer().Subject).To(Equal(subject))
+				g.Expect(verified.Rulings()[0].Signer().Issuer).To(Equal(issuer))
 			}
 		})
 	}

@@ -75,7 +75,7 @@ func JudgeLegacy(ctx context.Context, authority *Authority, parts LegacyParts) (
 func judgeOne(ctx context.Context, authority *Authority, one candidate) (Verdict, string) {
 	subject := Subject{Repository: "example.com/app", Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("ab", 32)}}
 	h := open(ctx, Rule{Name: "rule", AnyOf: []Alternative{{Authority: authority}}}, subject)
-	h.trials[0].hear(ctx, signed{digest: subject.Digest, cosign: one})
+	h.trials[0].hear(ctx, one)
 	ruling := h.ruling()
 	return ruling.Verdict, ruling.Words
 }

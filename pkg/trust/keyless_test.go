@@ -134,7 +134,7 @@ func TestAKeyWithALog(t *testing.T) {
 	i.attachLegacy(t, text, signature, s.logged(t, by.pem(t), text, signature, time.Now()))
 	verified, err := i.verify(t, demand)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
+	g.Expect(verified.Rulings()[0].Signer().Format).To(Equal(trust.Legacy))
 }
 
 // TestALogEntryOfAnotherSignature holds that what a log knows must be this signature.

@@ -124,7 +124,7 @@ func (s *legacySignature) format() Format { return Legacy }
 
 func (s *legacySignature) certificate() *x509.Certificate { return s.cert }
 
-func (s *legacySignature) verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*x509.Certificate, error) {
+func (s *legacySignature) verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*Evidence, error) {
 	// Without it, a signature of any other image would do.
 	opts.ClaimVerifier = cosign.SimpleClaimVerifier
 	// Without a timestamp, a certificate that lives for minutes would be judged
@@ -132,10 +132,24 @@ func (s *legacySignature) verify(ctx context.Context, opts cosign.CheckOpts, dig
 	if opts.UseSignedTimestamps && !s.stamped {
 		return nil, errors.New("it has no signed timestamp")
 	}
-	if _, err := cosign.VerifyImageSignature(ctx, s.Signature, digest, &opts); err != nil {
+	logged, err := cosign.VerifyImageSignature(ctx, s.Signature, digest, &opts)
+	if err != nil {
 		return nil, err
 	}
-	return s.cert, nil
+	evidence := &Evidence{Subjects: []string{digest.String()}}
+	switch {
+	case opts.SigVerifier != nil:
+	case logged:
+		evidence.SignedAt = time.Unix(s.log.Payload.IntegratedTime, 0)
+	default:
+		// It was verified; cosign does not return its time.
+		stamp, err := cosign.VerifyRFC3161Timestamp(s.Signature, &opts)
+		if err != nil {
+			return nil, err
+		}
+		evidence.SignedAt = stamp.Time
+	}
+	return evidence, nil
 }
 
 func (s *legacySignature) signedBy(key signature.Verifier) bool {

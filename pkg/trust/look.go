@@ -81,22 +81,27 @@ func Look(ctx context.Context, repository Repository, subject Subject) ([]Sighti
 // onlooker is a judge who looks at every signature and has no opinion.
 type onlooker struct{ sightings []Sighting }
 
-func (o *onlooker) judge(_ context.Context, s signed) (Signer, *found, error) {
-	sighting, err := guarded(func() (Sighting, error) {
-		if s.notation != nil {
-			return s.notation.describe()
-		}
-		return describe(s.cosign), nil
-	})
+func (o *onlooker) reads() kind { return forBoth }
+
+func (o *onlooker) judge(_ context.Context, s anySignature) (*Evidence, *found, error) {
+	sighting, err := guarded(s.describe)
 	if err != nil {
-		return Signer{}, foundf(Malformed, "a signature that cannot be read: %s", fault.Words(err.Error())), nil
+		return nil, foundf(Malformed, "a signature that cannot be read: %s", fault.Words(err.Error())), nil
 	}
 	sighting.Times = slices.DeleteFunc(sighting.Times, func(at time.Time) bool {
 		_, err := at.MarshalText()
 		return err != nil
 	})
 	o.sightings = append(o.sightings, sighting)
-	return Signer{}, nil, nil
+	return nil, nil, nil
+}
+
+func (s *legacySignature) describe() (Sighting, error) { return describe(s), nil }
+
+func (b *sigstoreBundle) describe() (Sighting, error) {
+	s := describe(b)
+	s.Key = b.keyHint()
+	return s, nil
 }
 
 func describe(c candidate) Sighting {
@@ -108,10 +113,6 @@ func describe(c candidate) Sighting {
 		issuer, subjects := identityOf(cert)
 		s.Issuer, s.Subject = issuer, strings.Join(subjects, ", ")
 	}
-	if bundle, ok := c.(*sigstoreBundle); ok {
-		s.Key = bundle.keyHint()
-	}
-	slices.Sort(s.Digests)
 	return s
 }
 

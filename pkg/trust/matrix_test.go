@@ -284,7 +284,7 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 			g.Expect(proven).To(Equal(i.subject()))
 			g.Expect(verified.By()).To(Equal(s.by + " by a " + string(p.format)))
 			g.Expect(verified.Rulings()).To(HaveLen(1))
-			g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(p.format))
+			g.Expect(verified.Rulings()[0].Signer().Format).To(Equal(p.format))
 		})
 	}
 	expectNoStrangers(NewWithT(t))
@@ -304,7 +304,7 @@ func TestBothFormatsAreAlwaysEvaluated(t *testing.T) {
 		hidden.attachLegacy(t, text, trusted.sign(t, text))
 		verified, err := hidden.verify(t, demand)
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
+		g.Expect(verified.Rulings()[0].Signer().Format).To(Equal(trust.Legacy))
 
 		other := push(t, serve(t, referrers), "bundle")
 		text = claim(t, other, other.digest)

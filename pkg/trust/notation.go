@@ -274,7 +274,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func (m *notationMethod) begin(_ context.Context, subject Subject) (judge, error) {
+func (m *notationMethod) begin(_ context.Context, subject Subject, strict bool) (judge, error) {
 	asked := m.spelled(subject)
 	statement, err := m.policy.GetApplicableTrustPolicy(asked)
 	if err != nil {
@@ -284,7 +284,15 @@ func (m *notationMethod) begin(_ context.Context, subject Subject) (judge, error
 	if err != nil {
 		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", fault.Quote(statement.Name), fault.Words(err.Error()))
 	}
-	return &notationJudge{method: m, reference: asked, statement: statement, level: level}, nil
+	j := &notationJudge{method: m, reference: asked, statement: statement, level: level}
+	switch {
+	case strict && j.logs():
+		return nil, denyf(Rejected, "the level %s of the trust policy %s only logs a wrong signer, which is not enough here", fault.Quote(level.Name), fault.Quote(statement.Name))
+	case level.Name == trustpolicy.LevelSkip.Name:
+		return nil, nil //nolint:nilnil // no signature is looked at
+	default:
+		return j, nil
+	}
 }
 
 // spelled names a subject as the policy lists its repository: notation calls Docker
@@ -313,33 +321,33 @@ type notationJudge struct {
 	level     *trustpolicy.VerificationLevel
 }
 
-// skips tells whether no signature is looked at.
-func (j *notationJudge) skips() bool { return j.level.Name == trustpolicy.LevelSkip.Name }
+func (j *notationJudge) reads() kind { return forNotation }
 
 // logs tells whether the wrong signer would be logged, and no more.
 func (j *notationJudge) logs() bool {
 	return j.level.Enforcement[trustpolicy.TypeAuthenticity] != trustpolicy.ActionEnforce
 }
 
-func (j *notationJudge) judge(ctx context.Context, s signed) (Signer, *found, error) {
-	n := s.notation
-	if n == nil {
-		return Signer{}, nil, nil
+func (j *notationJudge) judge(ctx context.Context, s anySignature) (*Evidence, *found, error) {
+	n, ok := s.(*notationSignature)
+	if !ok {
+		return nil, nil, nil
 	}
 	status := &statusCheck{}
 	outcome, err := guarded(func() (*notation.VerificationOutcome, error) { return j.verify(ctx, n, status) })
 	switch {
 	case err == nil && j.logs():
-		return Signer{Format: n.format()}, nil, nil
+		return &Evidence{}, nil, nil
 	case err == nil:
 		leaf := outcome.EnvelopeContent.SignerInfo.CertificateChain[0]
-		return Signer{Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Format: n.format()}, nil, nil
+		signer := Signer{Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Format: n.format()}
+		return &Evidence{Signer: signer, Subjects: []string{n.target.Digest.String()}}, nil, nil
 	}
 	what, unclear := j.diagnose(n, outcome, err)
 	if unclear && status.unknown {
-		return Signer{}, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), fault.Words(err.Error()))
+		return nil, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), fault.Words(err.Error()))
 	}
-	return Signer{}, what, nil
+	return nil, what, nil
 }
 
 // authorities is the connection to those who know what was revoked. Where the

@@ -39,6 +39,9 @@ type Rule struct {
 	Warn bool
 	// Strict refuses trust policies of Notation whose level only logs.
 	Strict bool
+	// All has every signature looked at, and not only until one is good. What keeps one
+	// from being looked at makes the verdict Unknown.
+	All bool
 	// AnyOf are the authorities, any of which is enough. A rule that has none
 	// refuses everything.
 	AnyOf []Alternative
@@ -111,17 +114,19 @@ func (r *Rules) PublicRoot() (fingerprint string) {
 
 // method is what an authority judges by.
 type method interface {
-	// begin prepares to judge the signatures of one subject. Its error is the
-	// verdict, whatever signatures there are.
-	begin(ctx context.Context, subject Subject) (judge, error)
+	// begin prepares to judge the signatures of one subject; strict is that of the rule.
+	// Its error is the verdict, whatever signatures there are, and no judge accepts any.
+	begin(ctx context.Context, subject Subject, strict bool) (judge, error)
 }
 
 // judge looks at one signature after the other.
 type judge interface {
-	// judge returns a signer who has a format when the signature is good, what was
-	// found when it is not, nothing when signatures of its kind do not matter, and
-	// an error when it could not be found out.
-	judge(ctx context.Context, s signed) (Signer, *found, error)
+	// reads tells which kinds of signatures it is shown.
+	reads() kind
+	// judge returns evidence when the signature is good, what was found when it is not,
+	// nothing when signatures of its format do not matter, and an error when it could not
+	// be found out. Evidence without a signer is enough, and not kept.
+	judge(ctx context.Context, s anySignature) (*Evidence, *found, error)
 }
 
 // trial is one authority at work on one subject.
@@ -130,11 +135,11 @@ type trial struct {
 	notes []string
 	judge judge // nil when the verdict is already there
 
-	verdict Verdict
-	signer  Signer
-	err     error    // in place of a judge
-	found   []*found // signatures that do not count
-	unknown []error  // what could not be found out
+	verdict  Verdict
+	evidence []Evidence
+	err      error    // in place of a judge
+	found    []*found // signatures that do not count
+	unknown  []error  // what could not be found out
 }
 
 // hearing is one rule at work on one subject.
@@ -179,17 +184,9 @@ func begin(ctx context.Context, a Alternative, rule Rule, subject Subject) *tria
 		return t
 	}
 	t.notes = a.Authority.notes
-	t.judge, t.err = guarded(func() (judge, error) { return a.Authority.method.begin(ctx, subject) })
-	if notation, ok := t.judge.(*notationJudge); ok && t.err == nil {
-		switch {
-		case rule.Strict && notation.logs():
-			t.err = denyf(Rejected, "the level %s of the trust policy %s only logs a wrong signer, which is not enough here", fault.Quote(notation.level.Name), fault.Quote(notation.statement.Name))
-		case notation.skips():
-			t.judge, t.verdict = nil, Accepted
-		}
-	}
-	if t.err != nil {
-		t.judge, t.verdict = nil, VerdictOf(t.err)
+	t.judge, t.err = guarded(func() (judge, error) { return a.Authority.method.begin(ctx, subject, rule.Strict) })
+	if t.judge == nil {
+		t.verdict = VerdictOf(t.err)
 	}
 	return t
 }
@@ -204,16 +201,15 @@ func (h *hearing) met() bool {
 	return false
 }
 
+// done tells whether no signature is of use any more.
+func (h *hearing) done() bool { return h.met() && !h.rule.All }
+
 // hear shows a signature to an authority.
-func (t *trial) hear(ctx context.Context, s signed) {
-	if t.judge == nil {
-		return
-	}
-	var signer Signer
+func (t *trial) hear(ctx context.Context, s anySignature) {
 	var what *found
-	_, err := guarded(func() (_ struct{}, err error) {
-		signer, what, err = t.judge.judge(ctx, s)
-		return struct{}{}, err
+	evidence, err := guarded(func() (evidence *Evidence, err error) {
+		evidence, what, err = t.judge.judge(ctx, s)
+		return evidence, err
 	})
 	switch {
 	case errors.Is(err, errBroken): // anybody may have pushed it
@@ -222,19 +218,23 @@ func (t *trial) hear(ctx context.Context, s signed) {
 		t.unknown = append(t.unknown, err)
 	case what != nil:
 		t.found = append(t.found, what)
-	case signer.Format != "":
-		t.verdict, t.signer = Accepted, signer
+	case evidence != nil:
+		t.verdict = Accepted
+		if evidence.Signer != (Signer{}) {
+			t.evidence = append(t.evidence, *evidence)
+		}
 	}
 }
 
-// close gives the verdict of an authority that has seen everything.
-func (t *trial) close() {
-	if t.judge == nil || t.verdict == Accepted {
-		return
-	}
-	t.verdict = Rejected
-	if len(t.unknown) > 0 {
+// close gives the verdict of an authority that has seen everything, or all that the rule
+// needs.
+func (t *trial) close(all bool) {
+	switch {
+	case t.judge == nil || t.verdict == Accepted && (!all || len(t.unknown) == 0):
+	case len(t.unknown) > 0:
 		t.verdict = Unknown
+	default:
+		t.verdict = Rejected
 	}
 }
 
@@ -298,15 +298,14 @@ func (h *hearing) ruling() Ruling {
 	}
 	var said []string
 	for _, t := range h.trials {
+		t.close(h.rule.All)
 		if t.verdict == Accepted {
-			ruling.Verdict, ruling.Authority, ruling.Signer, ruling.Words, ruling.Found = Accepted, t.name, t.signer, list(t.notes), nil
-			if t.signer.String() == "" {
-				ruling.Signer = Signer{}
+			ruling.Verdict, ruling.Authority, ruling.Evidence, ruling.Words, ruling.Found = Accepted, t.name, t.evidence, list(t.notes), nil
+			if len(t.evidence) == 0 {
 				ruling.Words = list(append([]string{"the level of its trust policy only logs, so nobody is known to have signed"}, t.notes...))
 			}
 			return ruling
 		}
-		t.close()
 		if t.verdict == Unknown {
 			ruling.Verdict = Unknown
 		}
@@ -327,28 +326,23 @@ func (h *hearing) ruling() Ruling {
 func conclude(subject Subject, hearings []*hearing, conceal func(string) string) (Verified, error) {
 	proof := Verified{subject: subject}
 	denial := &Denial{Verdict: Accepted}
-	var by, said []string
+	var said []string
 	var wait time.Duration
 	for _, h := range hearings {
 		ruling := h.ruling()
 		ruling.Words = conceal(ruling.Words)
 		proof.rulings = append(proof.rulings, ruling)
 		proof.unanswered = cmp.Or(proof.unanswered, h.unanswered())
-		switch {
-		case ruling.Verdict == Accepted:
-			if ruling.Signer.String() != "" && !ruling.Warn {
-				by = append(by, ruling.String())
-			}
-		case !ruling.Warn:
-			said = append(said, ruling.Rule+": "+ruling.Words)
-			wait = max(wait, h.wait())
-			if denial.Verdict != Rejected {
-				denial.Verdict = ruling.Verdict
-			}
+		if ruling.Verdict == Accepted || ruling.Warn {
+			continue
+		}
+		said = append(said, ruling.Rule+": "+ruling.Words)
+		wait = max(wait, h.wait())
+		if denial.Verdict != Rejected {
+			denial.Verdict = ruling.Verdict
 		}
 	}
 	if denial.Verdict == Accepted {
-		proof.by = strings.Join(by, "; ")
 		return proof, nil
 	}
 	denial.Rulings, denial.Unanswered = proof.rulings, proof.unanswered
@@ -372,10 +366,10 @@ func (r Ruling) String() string {
 	switch {
 	case r.Verdict != Accepted:
 		return r.Rule + ": " + r.Words
-	case r.Signer == Signer{}:
+	case len(r.Evidence) == 0:
 		return r.title() + r.Words
 	default:
-		return fmt.Sprintf("%s%s by a %s", r.title(), r.Signer, r.Signer.Format)
+		return fmt.Sprintf("%s%s by a %s", r.title(), r.Signer(), r.Signer().Format)
 	}
 }
 

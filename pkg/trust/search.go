@@ -61,11 +61,11 @@ const (
 		"sign with cosign 3 or flux bundle, or without --registry-referrers-mode"
 )
 
-// signed is one signature of the subject, of one of two kinds.
-type signed struct {
-	digest   v1.Hash
-	cosign   candidate
-	notation *notationSignature
+// anySignature is one signature of the subject, of any kind.
+type anySignature interface {
+	format() Format
+	// describe returns what the signature says of itself, of which nothing is proven.
+	describe() (Sighting, error)
 }
 
 // kind is whom a signature is for.
@@ -91,7 +91,7 @@ type search struct {
 	target     *ocispec.Descriptor // once it was asked for
 }
 
-// run looks everywhere, until nobody needs more. What cannot be read is
+// run looks everywhere, until no rule needs more. What cannot be read is
 // unknown to whom it would matter, and keeps nobody from the rest.
 func (s *search) run(ctx context.Context) {
 	s.opened, s.work = map[kind]int{}, map[kind]int{}
@@ -106,7 +106,11 @@ func (s *search) run(ctx context.Context) {
 	places := []func(context.Context) (read bool){s.listed, s.tagged, s.legacy}
 	// One answer without a good signature may come from a proxy, or from one server of
 	// many that lags behind, so before an image is rejected each place is read again.
+	unmet := func(h *hearing) bool { return !h.met() }
 	for range 2 {
+		if !slices.ContainsFunc(s.hearings, unmet) {
+			return
+		}
 		places = slices.DeleteFunc(places, func(look func(context.Context) bool) bool { return s.needs() == 0 || !look(ctx) })
 	}
 }
@@ -140,40 +144,20 @@ func (s *search) prove(ctx context.Context) {
 	s.note(forBoth, err)
 }
 
-// needs tells for whom signatures are still of use.
+// needs tells which kinds of signatures are still of use.
 func (s *search) needs() (needed kind) {
-	for _, h := range s.hearings {
-		if h.met() {
-			continue
-		}
-		for _, t := range h.trials {
-			needed |= t.reads()
-		}
-	}
+	s.each(forBoth, func(t *trial) { needed |= t.judge.reads() })
 	return needed
-}
-
-func (t *trial) reads() kind {
-	switch t.judge.(type) {
-	case nil:
-		return 0
-	case *notationJudge:
-		return forNotation
-	case *onlooker:
-		return forBoth
-	default:
-		return forCosign
-	}
 }
 
 // each calls do for every authority that needs signatures of a kind.
 func (s *search) each(of kind, do func(*trial)) {
 	for _, h := range s.hearings {
-		if h.met() {
+		if h.done() {
 			continue
 		}
 		for _, t := range h.trials {
-			if t.reads()&of != 0 {
+			if t.judge != nil && t.judge.reads()&of != 0 {
 				do(t)
 			}
 		}
@@ -192,8 +176,7 @@ func (s *search) report(of kind, format string, args ...any) {
 	s.each(of, func(t *trial) { t.found = append(t.found, what) })
 }
 
-func (s *search) show(ctx context.Context, of kind, one signed) {
-	one.digest = s.subject.Digest
+func (s *search) show(ctx context.Context, of kind, one anySignature) {
 	s.each(of, func(t *trial) { t.hear(ctx, one) })
 }
 
@@ -379,7 +362,7 @@ func (s *search) openBundle(ctx context.Context, layer v1.Descriptor, where Form
 		s.report(forCosign, "a %s that cannot be read: %s", where, fault.Words(err.Error()))
 		return nil
 	}
-	s.show(ctx, forCosign, signed{cosign: parsed})
+	s.show(ctx, forCosign, parsed)
 	return nil
 }
 
@@ -402,7 +385,7 @@ func (s *search) openNotation(ctx context.Context, m manifest) error {
 		s.report(forNotation, "a %s that cannot be read: %s", found.format(), fault.Words(err.Error()))
 		return nil
 	}
-	s.show(ctx, forNotation, signed{notation: found})
+	s.show(ctx, forNotation, found)
 	return nil
 }
 
@@ -478,6 +461,6 @@ func (s *search) openLegacy(ctx context.Context, layer v1.Descriptor) error {
 		s.report(forCosign, "a %s that cannot be read: %s", Legacy, fault.Words(err.Error()))
 		return nil
 	}
-	s.show(ctx, forCosign, signed{cosign: parsed})
+	s.show(ctx, forCosign, parsed)
 	return nil
 }

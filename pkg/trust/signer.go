@@ -17,7 +17,9 @@ limitations under the License.
 package trust
 
 import (
+	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
@@ -56,11 +58,26 @@ func (s Signer) String() string {
 	switch {
 	case s.Key != "":
 		return fmt.Sprintf("key %s (sha256:%s)", s.Entry, s.Key)
-	case s.Subject != "":
-		return fmt.Sprintf("%s (issuer %s)", fault.Words(s.Subject), fault.Words(s.Issuer))
-	default:
+	case s == (Signer{}):
 		return ""
+	default:
+		return fmt.Sprintf("%s (issuer %s)", cmp.Or(fault.Words(s.Subject), `""`), fault.Words(s.Issuer))
 	}
+}
+
+// Evidence is one signature that an authority accepted, as far as it was verified.
+type Evidence struct {
+	// Signer who signed.
+	Signer Signer
+	// SignedAt is when a certificate signed: the earliest time that a log or a timestamp
+	// authority (RFC 3161) vouches for. It is zero for keys, which may be used for years:
+	// such a time proves that their signature existed, and anybody can have it recorded
+	// again. It is zero for Notation, too.
+	SignedAt time.Time
+	// PredicateType of the in-toto statement; empty for signatures without one.
+	PredicateType string
+	// Subjects are the digests of all images that the signature is about.
+	Subjects []string
 }
 
 // Finding is what was found in place of a good signature.

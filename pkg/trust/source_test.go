@@ -351,7 +351,7 @@ func TestAGoodSignatureIsEnoughWhereTheRestCannotBeRead(t *testing.T) {
 	s.fail("/referrers/", http.StatusInternalServerError)
 	verified, err := i.verify(t, demand)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(verified.Rulings()[0].Signer.Format).To(Equal(trust.Legacy))
+	g.Expect(verified.Rulings()[0].Signer().Format).To(Equal(trust.Legacy))
 }
 
 func TestARegistryWithoutTheListOfReferrers(t *testing.T) {

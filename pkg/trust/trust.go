@@ -29,6 +29,7 @@ package trust
 
 import (
 	"context"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -63,7 +64,6 @@ func (s Subject) String() string { return s.Repository + "@" + s.Digest.String()
 // Its zero value proves nothing, and only a Verifier makes another.
 type Verified struct {
 	subject Subject
-	by      string
 	rulings []Ruling
 	// unanswered is as in Denial.
 	unanswered error
@@ -76,10 +76,18 @@ func (v Verified) Subject() (subject Subject, ok bool) {
 
 // By names who verified the subject; empty when no signature was demanded, or
 // when the only demand was one that is allowed to fail.
-func (v Verified) By() string { return v.by }
+func (v Verified) By() string {
+	var by []string
+	for _, ruling := range v.rulings {
+		if ruling.Verdict == Accepted && ruling.Signer() != (Signer{}) && !ruling.Warn {
+			by = append(by, ruling.String())
+		}
+	}
+	return strings.Join(by, "; ")
+}
 
-// Rulings returns what came of each rule, in the order of the rules; those that
-// only warn may have failed.
+// Rulings returns what came of each rule with its evidence, in the order of the rules;
+// those that only warn may have failed.
 func (v Verified) Rulings() []Ruling { return v.rulings }
 
 // Unanswered returns why the registry gave no answer to a question that a rule

@@ -65,15 +65,24 @@ type Ruling struct {
 	Verdict Verdict
 	// Authority that accepted it.
 	Authority string
-	// Signer that the authority accepted. Its zero value is nobody: the authority
-	// is a trust policy whose level only logs.
-	Signer Signer
+	// Evidence that the authority accepted it by: the first good signature or, by
+	// Rule.All, every one. It is empty when the authority is a trust policy whose level
+	// only logs.
+	Evidence []Evidence
 	// Found are the kinds of signatures that were found and do not count, when it
 	// was not accepted.
 	Found []Finding
 	// Words say why it was not accepted, and what is odd about the material of a
 	// rule that was: fit for a condition, empty when there is nothing to say.
 	Words string
+}
+
+// Signer is who made the first signature of the evidence; the zero value is nobody.
+func (r Ruling) Signer() Signer {
+	if len(r.Evidence) == 0 {
+		return Signer{}
+	}
+	return r.Evidence[0].Signer
 }
 
 // Denial is the cause of an error of a Verifier.
