@@ -174,8 +174,8 @@ func (s *signer) String() string {
 func (v *verdict) take(proof trust.Verified, err error) {
 	v.Verdict = trust.VerdictOf(err).String()
 	rulings := proof.Rulings()
-	if denial, ok := errors.AsType[*trust.Denial](err); ok {
-		rulings = denial.Rulings
+	if failure, ok := errors.AsType[*trust.VerificationError](err); ok {
+		rulings = failure.Rulings
 	}
 	for _, r := range rulings {
 		v.Message = r.Words

@@ -167,7 +167,7 @@ func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manif
 }
 
 // admitted tells whether terms let content be published.
-func (c content) admitted(terms trust.Terms) error {
+func (c content) admitted(terms trust.Constraints) error {
 	_, err := terms.Admit(trust.Content{Format: c.format, Bytes: c.bytes})
 	return err
 }
@@ -227,7 +227,7 @@ type spool struct {
 	repository Repository
 	dir        string
 	limit      int64 // of bytes, by the platform
-	terms      trust.Terms
+	terms      trust.Constraints
 	bytes      int64
 	pulled     []v1.Hash
 	// failed tells that something was asked for and not handed out.

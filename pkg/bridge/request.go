@@ -110,7 +110,7 @@ type Request struct {
 	Verifier trust.Verifier
 	// Terms are the demands on its format and size. Whether they refuse the image
 	// altogether is for the Verifier to say.
-	Terms trust.Terms
+	Terms trust.Constraints
 	// KeepName lets the published artifact keep its name while Tag is another one of its digest.
 	KeepName bool
 	// Published is what stands now; nil when nothing does.

@@ -30,7 +30,7 @@ import (
 )
 
 // termsOf are those of one policy that lists every image.
-func termsOf(change func(*trust.Policy)) trust.Terms {
+func termsOf(change func(*trust.Policy)) trust.Constraints {
 	policy := trust.Policy{Name: "policy", Namespaces: labels.Everything(), Images: []string{"**"}}
 	change(&policy)
 	return trust.NewPolicies(policy).Decide(trust.Question{Namespace: "apps", Repository: "example.com/app"})

@@ -483,7 +483,7 @@ func (u *Turn) Learn(heard bool, err error) {
 // questions about the image, or to those about its signatures, where the failure as such
 // is that of a verification.
 func unanswered(err error) bool {
-	if denial, ok := errors.AsType[*trust.Denial](err); ok {
+	if denial, ok := errors.AsType[*trust.VerificationError](err); ok {
 		return denial.Unanswered != nil
 	}
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)

@@ -420,13 +420,13 @@ func TestThrottle(t *testing.T) {
 	})
 	t.Run("what signatures say is no matter of the registry, and that they cannot be read is", func(t *testing.T) {
 		for _, c := range []struct {
-			denial *trust.Denial
+			denial *trust.VerificationError
 			want   admission
 		}{
-			{&trust.Denial{Verdict: trust.Rejected}, admitted},
-			{&trust.Denial{Verdict: trust.Unknown}, admitted},
-			{&trust.Denial{Verdict: trust.Unknown, Unanswered: down}, isClosed},
-			{&trust.Denial{Verdict: trust.Rejected, Unanswered: context.DeadlineExceeded}, isClosed},
+			{&trust.VerificationError{Verdict: trust.Rejected}, admitted},
+			{&trust.VerificationError{Verdict: trust.Unknown}, admitted},
+			{&trust.VerificationError{Verdict: trust.Unknown, Unanswered: down}, isClosed},
+			{&trust.VerificationError{Verdict: trust.Rejected, Unanswered: context.DeadlineExceeded}, isClosed},
 		} {
 			l := &Throttle{}
 			expectAdmission(t, l, app, admitted)

@@ -49,9 +49,9 @@ const (
 	messageKind = "message"
 )
 
-// candidate is one signature of cosign's that may be good. Only what verify
+// cosignSignature is one signature of cosign's that may be good. Only what verify
 // returns is proven; the rest is what the signature says of itself, for words.
-type candidate interface {
+type cosignSignature interface {
 	anySignature
 	// verify checks everything, and returns evidence without its signer.
 	verify(ctx context.Context, opts cosign.CheckOpts, digest v1.Hash) (*Evidence, error)

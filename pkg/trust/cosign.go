@@ -234,7 +234,7 @@ type cosignJudge struct {
 // waysFor returns the ways in which a signature may be good. A certificate must be
 // for a listed identity, and cosign is asked for exactly that one: cosign would
 // compile the expressions again for each signature.
-func (j *cosignJudge) waysFor(c candidate) (ways []way) {
+func (j *cosignJudge) waysFor(c cosignSignature) (ways []way) {
 	if j.material == nil {
 		return j.ways
 	}
@@ -263,7 +263,7 @@ func (j *cosignJudge) waysFor(c candidate) (ways []way) {
 func (j *cosignJudge) reads() kind { return forCosign }
 
 func (j *cosignJudge) judge(ctx context.Context, s anySignature) (*Evidence, *found, error) {
-	c, ok := s.(candidate)
+	c, ok := s.(cosignSignature)
 	if !ok || len(j.formats) > 0 && !slices.Contains(j.formats, c.format()) {
 		return nil, nil, nil
 	}
@@ -301,7 +301,7 @@ func guarded[T any](parse func() (T, error)) (result T, err error) {
 }
 
 // signer names who made a signature that was verified.
-func (j *cosignJudge) signer(w way, c candidate) Signer {
+func (j *cosignJudge) signer(w way, c cosignSignature) Signer {
 	if w.key != nil {
 		return Signer{Key: w.key.fingerprint, Entry: w.key.entry, Format: c.format()}
 	}
@@ -326,14 +326,14 @@ func identityOf(cert *x509.Certificate) (issuer string, subjects []string) {
 
 // diagnose says what is wrong with a signature that was refused: only what is
 // proven, and else what the last check said.
-func (j *cosignJudge) diagnose(c candidate, refusal error) *found {
+func (j *cosignJudge) diagnose(c cosignSignature, refusal error) *found {
 	if j.material == nil {
 		return j.diagnoseKeyed(c, refusal)
 	}
 	return j.diagnoseKeyless(c, refusal)
 }
 
-func (j *cosignJudge) diagnoseKeyed(c candidate, refusal error) *found {
+func (j *cosignJudge) diagnoseKeyed(c cosignSignature, refusal error) *found {
 	by := ""
 	for _, w := range j.ways {
 		if c.signedBy(w.opts.SigVerifier) {
@@ -353,7 +353,7 @@ func (j *cosignJudge) diagnoseKeyed(c candidate, refusal error) *found {
 	return j.content(c, "key "+by, refusal)
 }
 
-func (j *cosignJudge) diagnoseKeyless(c candidate, refusal error) *found {
+func (j *cosignJudge) diagnoseKeyless(c cosignSignature, refusal error) *found {
 	cert := c.certificate()
 	if kind, _ := c.statement(); kind == messageKind {
 		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
@@ -384,7 +384,7 @@ func (j *cosignJudge) diagnoseKeyless(c candidate, refusal error) *found {
 }
 
 // content says what is wrong with a signature whose signer is a good one.
-func (j *cosignJudge) content(c candidate, by string, refusal error) *found {
+func (j *cosignJudge) content(c cosignSignature, by string, refusal error) *found {
 	kind, digests := c.statement()
 	switch {
 	case kind != "" && kind != ctypes.CosignSignPredicateType:
@@ -396,7 +396,7 @@ func (j *cosignJudge) content(c candidate, by string, refusal error) *found {
 	}
 }
 
-func signedByCertificate(c candidate, cert *x509.Certificate) bool {
+func signedByCertificate(c cosignSignature, cert *x509.Certificate) bool {
 	verifiers, err := verifiersOf(cert.PublicKey)
 	return err == nil && slices.ContainsFunc(verifiers, func(v signature.Verifier) bool { return c.signedBy(v) })
 }

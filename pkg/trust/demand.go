@@ -84,7 +84,7 @@ type Authority struct {
 // NewAuthority checks a demand. What can be left out (a malformed entry beside
 // good ones) is left out and noted; what cannot is an error.
 //
-// Errors: VerificationError (retry) with a Denial that says Rejected, when the
+// Errors: VerificationError (retry) with a *VerificationError that says Rejected, when the
 // Secrets leave nothing that could verify a signature; InvalidSpec (stall) for
 // a demand that cannot be read.
 func NewAuthority(d Demand, o Options) (*Authority, error) {

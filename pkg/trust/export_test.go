@@ -72,10 +72,10 @@ func JudgeLegacy(ctx context.Context, authority *Authority, parts LegacyParts) (
 	return judgeOne(ctx, authority, parsed)
 }
 
-func judgeOne(ctx context.Context, authority *Authority, one candidate) (Verdict, string) {
+func judgeOne(ctx context.Context, authority *Authority, one cosignSignature) (Verdict, string) {
 	subject := Subject{Repository: "example.com/app", Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("ab", 32)}}
-	h := open(ctx, Rule{Name: "rule", AnyOf: []Alternative{{Authority: authority}}}, subject)
-	h.trials[0].hear(ctx, one)
-	ruling := h.ruling()
+	e := open(ctx, Rule{Name: "rule", AnyOf: []Alternative{{Authority: authority}}}, subject)
+	e.authorities[0].evaluate(ctx, one)
+	ruling := e.ruling()
 	return ruling.Verdict, ruling.Words
 }

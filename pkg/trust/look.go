@@ -62,11 +62,11 @@ type Sighting struct {
 //
 // The error says what could not be read. The list is of what could.
 func Look(ctx context.Context, repository Repository, subject Subject) ([]Sighting, error) {
-	seen := &onlooker{}
-	watching := &trial{judge: seen}
+	seen := &inspector{}
+	watching := &authorityEvaluation{judge: seen}
 	search := &search{
 		repository: repository, subject: subject, seen: map[string]bool{},
-		hearings: []*hearing{{trials: []*trial{watching}}},
+		rules: []*ruleEvaluation{{authorities: []*authorityEvaluation{watching}}},
 	}
 	search.run(ctx)
 	for _, what := range watching.found {
@@ -78,12 +78,12 @@ func Look(ctx context.Context, repository Repository, subject Subject) ([]Sighti
 	return seen.sightings, nil
 }
 
-// onlooker is a judge who looks at every signature and has no opinion.
-type onlooker struct{ sightings []Sighting }
+// inspector is a judge who looks at every signature and has no opinion.
+type inspector struct{ sightings []Sighting }
 
-func (o *onlooker) reads() kind { return forBoth }
+func (i *inspector) reads() kind { return forBoth }
 
-func (o *onlooker) judge(_ context.Context, s anySignature) (*Evidence, *found, error) {
+func (i *inspector) judge(_ context.Context, s anySignature) (*Evidence, *found, error) {
 	sighting, err := guarded(s.describe)
 	if err != nil {
 		return nil, foundf(Malformed, "a signature that cannot be read: %s", fault.Words(err.Error())), nil
@@ -92,7 +92,7 @@ func (o *onlooker) judge(_ context.Context, s anySignature) (*Evidence, *found, 
 		_, err := at.MarshalText()
 		return err != nil
 	})
-	o.sightings = append(o.sightings, sighting)
+	i.sightings = append(i.sightings, sighting)
 	return nil, nil, nil
 }
 
@@ -104,7 +104,7 @@ func (b *sigstoreBundle) describe() (Sighting, error) {
 	return s, nil
 }
 
-func describe(c candidate) Sighting {
+func describe(c cosignSignature) Sighting {
 	s := Sighting{Format: c.format(), Times: c.times()}
 	if s.Predicate, s.Digests = c.statement(); s.Predicate == ctypes.CosignSignPredicateType {
 		s.Predicate = ""

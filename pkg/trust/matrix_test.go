@@ -268,11 +268,11 @@ func testSignatures(t *testing.T, p place, s signatures, otherWords string) {
 			verified, err := i.verify(t, s.demand)
 			if c.verdict != trust.Accepted {
 				expectDenied(g, err, c.verdict, append(c.words, i.subject().String())...)
-				var denial *trust.Denial
-				g.Expect(errors.As(err, &denial)).To(BeTrue())
-				g.Expect(denial.Rulings).To(HaveLen(1))
+				var failure *trust.VerificationError
+				g.Expect(errors.As(err, &failure)).To(BeTrue())
+				g.Expect(failure.Rulings).To(HaveLen(1))
 				if c.found != "" {
-					g.Expect(denial.Rulings[0].Found).To(ContainElement(c.found))
+					g.Expect(failure.Rulings[0].Found).To(ContainElement(c.found))
 				}
 				_, ok := verified.Subject()
 				g.Expect(ok).To(BeFalse(), "a refusal must not make a proof")

@@ -125,18 +125,18 @@ func (p parsedPolicy) lists(repository string) bool {
 	return slices.ContainsFunc(p.images, func(image Pattern) bool { return image.Matches(repository) })
 }
 
-// Terms are what policies demand of one image.
-type Terms struct {
+// Constraints are what policies demand of one image.
+type Constraints struct {
 	// Governed tells whether any policy governs the namespace.
 	Governed bool
 	// Policies are those that list the image; all of them have to be met.
-	Policies []Term
+	Policies []Constraint
 	// Refusals say why the image is refused whatever its signatures are.
 	Refusals []Refusal
 }
 
-// Term is what one policy demands of an image that it lists.
-type Term struct {
+// Constraint is what one policy demands of an image that it lists.
+type Constraint struct {
 	// Policy is the name of the policy.
 	Policy string `json:"policy"`
 	// Warn tells that the policy only warns.
@@ -163,30 +163,30 @@ type Refusal struct {
 }
 
 // Decide returns what the policies demand.
-func (p *Policies) Decide(q Question) Terms {
+func (p *Policies) Decide(q Question) Constraints {
 	var governing []parsedPolicy
 	for _, policy := range p.all {
 		if policy.governs(q.Labels) {
 			governing = append(governing, policy)
 		}
 	}
-	terms := Terms{Governed: len(governing) > 0}
-	if terms.Governed && !reference.IsCanonical(q.Repository) {
-		terms.Refusals = unnamed(q, governing)
-		return terms
+	constraints := Constraints{Governed: len(governing) > 0}
+	if constraints.Governed && !reference.IsCanonical(q.Repository) {
+		constraints.Refusals = unnamed(q, governing)
+		return constraints
 	}
 	for _, policy := range governing {
 		switch {
 		case policy.Unreadable != "":
-			terms.Refusals = append(terms.Refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Unknown: true, Words: policy.Unreadable})
+			constraints.Refusals = append(constraints.Refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Unknown: true, Words: policy.Unreadable})
 		case policy.lists(q.Repository):
-			terms.Policies = append(terms.Policies, Term{
+			constraints.Policies = append(constraints.Policies, Constraint{
 				Policy: policy.Name, Warn: policy.Warn, Authorities: policy.Authorities, Formats: policy.Formats, MaxBytes: policy.MaxBytes,
 			})
 		}
 	}
-	terms.Refusals = append(terms.Refusals, unlisted(q, governing, terms)...)
-	return terms
+	constraints.Refusals = append(constraints.Refusals, unlisted(q, governing, constraints)...)
+	return constraints
 }
 
 // unnamed refuses a name that could mean another repository than the one that
@@ -201,9 +201,9 @@ func unnamed(q Question, governing []parsedPolicy) (refusals []Refusal) {
 
 // unlisted refuses what no policy lists: so that another spelling of a host, a
 // mirror or a port is no way around the policies.
-func unlisted(q Question, governing []parsedPolicy, terms Terms) []Refusal {
+func unlisted(q Question, governing []parsedPolicy, constraints Constraints) []Refusal {
 	enforcing := slices.DeleteFunc(slices.Clone(governing), func(p parsedPolicy) bool { return p.Warn })
-	listed := slices.ContainsFunc(terms.Policies, func(t Term) bool { return !t.Warn }) ||
+	listed := slices.ContainsFunc(constraints.Policies, func(c Constraint) bool { return !c.Warn }) ||
 		slices.ContainsFunc(enforcing, unreadable) // it may be the one that lists it
 	switch refusing := refusers(enforcing); {
 	case len(enforcing) == 0 && q.Required:
@@ -212,7 +212,7 @@ func unlisted(q Question, governing []parsedPolicy, terms Terms) []Refusal {
 		return []Refusal{{Policy: refusing[0], Words: fmt.Sprintf("no TrustPolicy that enforces lists the image %s; the namespace %s is governed by %s",
 			q.Repository, fault.Quote(q.Namespace), strings.Join(refusing, ", "))}}
 	}
-	if refusing := refusers(governing); len(refusing) > 0 && len(terms.Policies) == 0 && !slices.ContainsFunc(governing, unreadable) {
+	if refusing := refusers(governing); len(refusing) > 0 && len(constraints.Policies) == 0 && !slices.ContainsFunc(governing, unreadable) {
 		return []Refusal{{Policy: refusing[0], Warn: true, Words: fmt.Sprintf("no TrustPolicy lists the image %s; if it enforced, %s would refuse it",
 			q.Repository, strings.Join(refusing, ", "))}}
 	}
@@ -232,9 +232,9 @@ func refusers(policies []parsedPolicy) (names []string) {
 	return names
 }
 
-// Fingerprint identifies the terms: while it is the same, they demand the same.
-func (t Terms) Fingerprint() string {
-	text, err := json.Marshal(t)
+// Fingerprint identifies the constraints: while it is the same, they demand the same.
+func (c Constraints) Fingerprint() string {
+	text, err := json.Marshal(c)
 	if err != nil { // strings and numbers are always written
 		return ""
 	}
@@ -242,35 +242,35 @@ func (t Terms) Fingerprint() string {
 }
 
 // Asked tells whether the policies have any say about the image.
-func (t Terms) Asked() bool { return t.Governed || len(t.Refusals) > 0 }
+func (c Constraints) Asked() bool { return c.Governed || len(c.Refusals) > 0 }
 
-// Refused returns the denial for an image that is refused whatever its
+// Refused returns the *VerificationError for an image that is refused whatever its
 // signatures are, and nil for the others. It waits for a change of a policy or
 // of the namespace; what a readable policy refuses is Rejected.
-func (t Terms) Refused() error {
+func (c Constraints) Refused() error {
 	var unknown error
-	for _, refusal := range t.Refusals {
+	for _, refusal := range c.Refusals {
 		switch {
 		case refusal.Warn:
 		case !refusal.Unknown:
-			return denyByTerms(Rejected, t.Rulings(), refusal.title()+refusal.Words)
+			return denyByConstraints(Rejected, c.Rulings(), refusal.title()+refusal.Words)
 		case unknown == nil:
-			unknown = denyByTerms(Unknown, t.Rulings(), refusal.title()+refusal.Words)
+			unknown = denyByConstraints(Unknown, c.Rulings(), refusal.title()+refusal.Words)
 		}
 	}
 	return unknown
 }
 
-// denyByTerms returns a denial that only another policy, or another label of the
+// denyByConstraints returns a *VerificationError that only another policy, or another label of the
 // namespace, takes back. Both are announced.
-func denyByTerms(verdict Verdict, rulings []Ruling, words string) error {
-	denial := &Denial{Verdict: verdict, Rulings: rulings, words: words}
-	return fault.Waitf(v1alpha1.ReasonVerificationError, "%w", denial)
+func denyByConstraints(verdict Verdict, rulings []Ruling, words string) error {
+	failure := &VerificationError{Verdict: verdict, Rulings: rulings, words: words}
+	return fault.Waitf(v1alpha1.ReasonVerificationError, "%w", failure)
 }
 
 // Rulings are the refusals as verdicts.
-func (t Terms) Rulings() (rulings []Ruling) {
-	for _, refusal := range t.Refusals {
+func (c Constraints) Rulings() (rulings []Ruling) {
+	for _, refusal := range c.Refusals {
 		ruling := Ruling{Policy: refusal.Policy, Warn: refusal.Warn, Verdict: Rejected, Words: refusal.Words}
 		if refusal.Policy != "" {
 			ruling.Rule = PolicyTitle(refusal.Policy)
@@ -284,8 +284,8 @@ func (t Terms) Rulings() (rulings []Ruling) {
 }
 
 // Warnings say what policies that only warn would refuse.
-func (t Terms) Warnings() (words []string) {
-	for _, refusal := range t.Refusals {
+func (c Constraints) Warnings() (words []string) {
+	for _, refusal := range c.Refusals {
 		if refusal.Warn {
 			words = append(words, refusal.title()+refusal.Words)
 		}
@@ -312,10 +312,10 @@ type Content struct {
 }
 
 // Judge returns what each policy that lists the image says of its format and size.
-func (t Terms) Judge(c Content) (rulings []Ruling) {
-	for _, term := range t.Policies {
-		ruling := Ruling{Rule: PolicyTitle(term.Policy), Policy: term.Policy, Warn: term.Warn, Verdict: Accepted}
-		if ruling.Words = term.refuses(c); ruling.Words != "" {
+func (c Constraints) Judge(of Content) (rulings []Ruling) {
+	for _, constraint := range c.Policies {
+		ruling := Ruling{Rule: PolicyTitle(constraint.Policy), Policy: constraint.Policy, Warn: constraint.Warn, Verdict: Accepted}
+		if ruling.Words = constraint.refuses(of); ruling.Words != "" {
 			ruling.Verdict = Rejected
 		}
 		rulings = append(rulings, ruling)
@@ -324,43 +324,43 @@ func (t Terms) Judge(c Content) (rulings []Ruling) {
 }
 
 // AdmitBytes judges the size of what was fetched so far, before more is: a
-// denial as of Admit, or nil.
-func (t Terms) AdmitBytes(bytes int64) error {
-	for _, term := range t.Policies {
-		if words := term.tooLarge(bytes); words != "" && !term.Warn {
-			ruling := Ruling{Rule: PolicyTitle(term.Policy), Policy: term.Policy, Verdict: Rejected, Words: words}
-			return denyByTerms(Rejected, []Ruling{ruling}, ruling.String())
+// error as of Admit, or nil.
+func (c Constraints) AdmitBytes(bytes int64) error {
+	for _, constraint := range c.Policies {
+		if words := constraint.tooLarge(bytes); words != "" && !constraint.Warn {
+			ruling := Ruling{Rule: PolicyTitle(constraint.Policy), Policy: constraint.Policy, Verdict: Rejected, Words: words}
+			return denyByConstraints(Rejected, []Ruling{ruling}, ruling.String())
 		}
 	}
 	return nil
 }
 
 // Admit judges formats and size. What policies that only warn would refuse is
-// in warnings; the error is a denial that says Rejected, with the rulings of all.
-func (t Terms) Admit(c Content) (warnings []string, err error) {
-	rulings := t.Judge(c)
+// in warnings; the error is a *VerificationError that says Rejected, with the rulings of all.
+func (c Constraints) Admit(of Content) (warnings []string, err error) {
+	rulings := c.Judge(of)
 	for _, ruling := range rulings {
 		switch {
 		case ruling.Verdict == Accepted:
 		case ruling.Warn:
 			warnings = append(warnings, ruling.String())
 		case err == nil:
-			err = denyByTerms(Rejected, rulings, ruling.String())
+			err = denyByConstraints(Rejected, rulings, ruling.String())
 		}
 	}
 	return warnings, err
 }
 
-func (t Term) refuses(c Content) string {
-	if len(t.Formats) > 0 && !slices.Contains(t.Formats, c.Format) {
-		return fmt.Sprintf("the format %s is not allowed; it allows %s", fault.Quote(c.Format), strings.Join(t.Formats, ", "))
+func (c Constraint) refuses(of Content) string {
+	if len(c.Formats) > 0 && !slices.Contains(c.Formats, of.Format) {
+		return fmt.Sprintf("the format %s is not allowed; it allows %s", fault.Quote(of.Format), strings.Join(c.Formats, ", "))
 	}
-	return t.tooLarge(c.Bytes)
+	return c.tooLarge(of.Bytes)
 }
 
-func (t Term) tooLarge(bytes int64) string {
-	if t.MaxBytes > 0 && bytes > t.MaxBytes {
-		return fmt.Sprintf("the artifact has %d bytes or more; it allows at most %d", bytes, t.MaxBytes)
+func (c Constraint) tooLarge(bytes int64) string {
+	if c.MaxBytes > 0 && bytes > c.MaxBytes {
+		return fmt.Sprintf("the artifact has %d bytes or more; it allows at most %d", bytes, c.MaxBytes)
 	}
 	return ""
 }

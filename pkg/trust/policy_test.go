@@ -95,29 +95,29 @@ func TestPolicies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			terms := trust.NewPolicies(c.policies...).Decide(trust.Question{
+			constraints := trust.NewPolicies(c.policies...).Decide(trust.Question{
 				Namespace: "apps", Labels: map[string]string{"env": "prod"}, Repository: c.repository, Required: c.required,
 			})
-			g.Expect(terms.Governed).To(Equal(c.governed))
+			g.Expect(constraints.Governed).To(Equal(c.governed))
 			var demands []string
-			for _, term := range terms.Policies {
-				demands = append(demands, term.Policy)
+			for _, constraint := range constraints.Policies {
+				demands = append(demands, constraint.Policy)
 			}
 			g.Expect(demands).To(Equal(c.demands))
 			if c.refused == "" {
-				g.Expect(terms.Refused()).To(Succeed())
+				g.Expect(constraints.Refused()).To(Succeed())
 			} else {
 				verdict := trust.Rejected
 				if c.unknown {
 					verdict = trust.Unknown
 				}
-				expectRefused(g, terms.Refused(), verdict, c.refused)
-				g.Expect(terms.Rulings()).To(ContainElement(And(HaveField("Verdict", verdict), HaveField("Warn", false))))
+				expectRefused(g, constraints.Refused(), verdict, c.refused)
+				g.Expect(constraints.Rulings()).To(ContainElement(And(HaveField("Verdict", verdict), HaveField("Warn", false))))
 			}
 			if c.warns == "" {
-				g.Expect(terms.Warnings()).To(BeEmpty())
+				g.Expect(constraints.Warnings()).To(BeEmpty())
 			} else {
-				g.Expect(terms.Warnings()).To(ConsistOf(ContainSubstring(c.warns)))
+				g.Expect(constraints.Warnings()).To(ConsistOf(ContainSubstring(c.warns)))
 			}
 		})
 	}
@@ -155,9 +155,9 @@ func TestTermsOfContent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			terms := trust.NewPolicies(c.policies...).Decide(trust.Question{Namespace: "apps", Labels: map[string]string{"env": "prod"}, Repository: "ghcr.io/org/app"})
-			warnings, err := terms.Admit(c.content)
-			g.Expect(terms.AdmitBytes(c.content.Bytes) != nil).To(Equal(strings.Contains(c.refused, "at most") || strings.Contains(c.refused, `"b"`)))
+			constraints := trust.NewPolicies(c.policies...).Decide(trust.Question{Namespace: "apps", Labels: map[string]string{"env": "prod"}, Repository: "ghcr.io/org/app"})
+			warnings, err := constraints.Admit(c.content)
+			g.Expect(constraints.AdmitBytes(c.content.Bytes) != nil).To(Equal(strings.Contains(c.refused, "at most") || strings.Contains(c.refused, `"b"`)))
 			if c.refused == "" {
 				g.Expect(err).NotTo(HaveOccurred())
 			} else {

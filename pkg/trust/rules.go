@@ -129,8 +129,8 @@ type judge interface {
 	judge(ctx context.Context, s anySignature) (*Evidence, *found, error)
 }
 
-// trial is one authority at work on one subject.
-type trial struct {
+// authorityEvaluation is one authority at work on one subject.
+type authorityEvaluation struct {
 	name  string
 	notes []string
 	judge judge // nil when the verdict is already there
@@ -142,10 +142,10 @@ type trial struct {
 	unknown  []error  // what could not be found out
 }
 
-// hearing is one rule at work on one subject.
-type hearing struct {
-	rule   Rule
-	trials []*trial
+// ruleEvaluation is one rule at work on one subject.
+type ruleEvaluation struct {
+	rule        Rule
+	authorities []*authorityEvaluation
 }
 
 // Verify implements Verifier. It reads the signatures of a subject one by one
@@ -154,47 +154,47 @@ func (r *Rules) Verify(ctx context.Context, subject Subject) (Verified, error) {
 	if subject.Repository != r.repository.Name() || subject.Digest.Algorithm != "sha256" {
 		return Verified{}, denyf(Unknown, "cannot verify %s by what is known of %s", fault.Quote(subject.String()), fault.Quote(r.repository.Name()))
 	}
-	var hearings []*hearing
+	var evaluations []*ruleEvaluation
 	for _, rule := range r.rules {
-		hearings = append(hearings, open(ctx, rule, subject))
+		evaluations = append(evaluations, open(ctx, rule, subject))
 	}
-	search := &search{repository: r.repository, subject: subject, hearings: hearings, seen: map[string]bool{}}
+	search := &search{repository: r.repository, subject: subject, rules: evaluations, seen: map[string]bool{}}
 	search.run(ctx)
 	if !r.resolved {
 		search.prove(ctx)
 	}
-	return conclude(subject, hearings, r.repository.Conceal)
+	return conclude(subject, evaluations, r.repository.Conceal)
 }
 
-func open(ctx context.Context, rule Rule, subject Subject) *hearing {
-	h := &hearing{rule: rule}
+func open(ctx context.Context, rule Rule, subject Subject) *ruleEvaluation {
+	e := &ruleEvaluation{rule: rule}
 	for _, a := range rule.AnyOf {
-		h.trials = append(h.trials, begin(ctx, a, rule, subject))
+		e.authorities = append(e.authorities, begin(ctx, a, rule, subject))
 	}
-	return h
+	return e
 }
 
-func begin(ctx context.Context, a Alternative, rule Rule, subject Subject) *trial {
-	t := &trial{name: a.Name, err: a.Err}
-	if a.Err == nil && a.Authority == nil {
-		t.err = denyf(Unknown, "there is no authority")
+func begin(ctx context.Context, of Alternative, rule Rule, subject Subject) *authorityEvaluation {
+	a := &authorityEvaluation{name: of.Name, err: of.Err}
+	if of.Err == nil && of.Authority == nil {
+		a.err = denyf(Unknown, "there is no authority")
 	}
-	if t.err != nil {
-		t.verdict = VerdictOf(t.err)
-		return t
+	if a.err != nil {
+		a.verdict = VerdictOf(a.err)
+		return a
 	}
-	t.notes = a.Authority.notes
-	t.judge, t.err = guarded(func() (judge, error) { return a.Authority.method.begin(ctx, subject, rule.Strict) })
-	if t.judge == nil {
-		t.verdict = VerdictOf(t.err)
+	a.notes = of.Authority.notes
+	a.judge, a.err = guarded(func() (judge, error) { return of.Authority.method.begin(ctx, subject, rule.Strict) })
+	if a.judge == nil {
+		a.verdict = VerdictOf(a.err)
 	}
-	return t
+	return a
 }
 
 // met tells whether an authority has accepted the subject.
-func (h *hearing) met() bool {
-	for _, t := range h.trials {
-		if t.verdict == Accepted {
+func (e *ruleEvaluation) met() bool {
+	for _, a := range e.authorities {
+		if a.verdict == Accepted {
 			return true
 		}
 	}
@@ -202,78 +202,78 @@ func (h *hearing) met() bool {
 }
 
 // done tells whether no signature is of use any more.
-func (h *hearing) done() bool { return h.met() && !h.rule.All }
+func (e *ruleEvaluation) done() bool { return e.met() && !e.rule.All }
 
-// hear shows a signature to an authority.
-func (t *trial) hear(ctx context.Context, s anySignature) {
+// evaluate shows a signature to an authority.
+func (a *authorityEvaluation) evaluate(ctx context.Context, s anySignature) {
 	var what *found
 	evidence, err := guarded(func() (evidence *Evidence, err error) {
-		evidence, what, err = t.judge.judge(ctx, s)
+		evidence, what, err = a.judge.judge(ctx, s)
 		return evidence, err
 	})
 	switch {
 	case errors.Is(err, errBroken): // anybody may have pushed it
-		t.found = append(t.found, foundf(Malformed, "a signature that cannot be read: %s", err))
+		a.found = append(a.found, foundf(Malformed, "a signature that cannot be read: %s", err))
 	case err != nil:
-		t.unknown = append(t.unknown, err)
+		a.unknown = append(a.unknown, err)
 	case what != nil:
-		t.found = append(t.found, what)
+		a.found = append(a.found, what)
 	case evidence != nil:
-		t.verdict = Accepted
+		a.verdict = Accepted
 		if evidence.Signer != (Signer{}) {
-			t.evidence = append(t.evidence, *evidence)
+			a.evidence = append(a.evidence, *evidence)
 		}
 	}
 }
 
 // close gives the verdict of an authority that has seen everything, or all that the rule
 // needs.
-func (t *trial) close(all bool) {
+func (a *authorityEvaluation) close(all bool) {
 	switch {
-	case t.judge == nil || t.verdict == Accepted && (!all || len(t.unknown) == 0):
-	case len(t.unknown) > 0:
-		t.verdict = Unknown
+	case a.judge == nil || a.verdict == Accepted && (!all || len(a.unknown) == 0):
+	case len(a.unknown) > 0:
+		a.verdict = Unknown
 	default:
-		t.verdict = Rejected
+		a.verdict = Rejected
 	}
 }
 
 // words say why an authority did not accept.
-func (t *trial) words() string {
+func (a *authorityEvaluation) words() string {
 	var said []string
 	switch {
-	case t.err != nil:
-		return plainly(t.err)
-	case len(t.unknown) > 0:
-		for _, err := range t.unknown {
+	case a.err != nil:
+		return plainly(a.err)
+	case len(a.unknown) > 0:
+		for _, err := range a.unknown {
 			said = append(said, err.Error())
 		}
-		if len(t.found) > 0 {
-			said = append(said, "found "+t.list())
+		if len(a.found) > 0 {
+			said = append(said, "found "+a.list())
 		}
-	case len(t.found) == 0:
+	case len(a.found) == 0:
 		said = append(said, "it is not signed; sign the image by its digest, and it is verified again")
 	default:
-		said = append(said, "found "+t.list())
+		said = append(said, "found "+a.list())
 	}
-	return list(append(said, t.notes...))
+	return list(append(said, a.notes...))
 }
 
 // list says what was found.
-func (t *trial) list() string {
+func (a *authorityEvaluation) list() string {
 	var said []string
-	for _, f := range t.found {
+	for _, f := range a.found {
 		said = append(said, f.words)
 	}
 	return list(said)
 }
 
 // findings are the kinds of what was found, each once.
-func (t *trial) findings() (kinds []Finding) {
-	if t.judge != nil && len(t.found) == 0 && len(t.unknown) == 0 {
+func (a *authorityEvaluation) findings() (kinds []Finding) {
+	if a.judge != nil && len(a.found) == 0 && len(a.unknown) == 0 {
 		return []Finding{Unsigned}
 	}
-	for _, f := range t.found {
+	for _, f := range a.found {
 		if !slices.Contains(kinds, f.what) {
 			kinds = append(kinds, f.what)
 		}
@@ -283,36 +283,36 @@ func (t *trial) findings() (kinds []Finding) {
 
 // plainly returns the words of an error that may be of another's making.
 func plainly(err error) string {
-	if denial, ok := errors.AsType[*Denial](err); ok {
-		return denial.words
+	if failure, ok := errors.AsType[*VerificationError](err); ok {
+		return failure.words
 	}
 	return fault.Words(err.Error())
 }
 
-// ruling closes a hearing.
-func (h *hearing) ruling() Ruling {
-	ruling := Ruling{Rule: h.rule.Name, Policy: h.rule.Policy, Warn: h.rule.Warn, Verdict: Rejected}
-	if len(h.trials) == 0 {
+// ruling closes an evaluation.
+func (e *ruleEvaluation) ruling() Ruling {
+	ruling := Ruling{Rule: e.rule.Name, Policy: e.rule.Policy, Warn: e.rule.Warn, Verdict: Rejected}
+	if len(e.authorities) == 0 {
 		ruling.Words = "it lists no authority"
 		return ruling
 	}
 	var said []string
-	for _, t := range h.trials {
-		t.close(h.rule.All)
-		if t.verdict == Accepted {
-			ruling.Verdict, ruling.Authority, ruling.Evidence, ruling.Words, ruling.Found = Accepted, t.name, t.evidence, list(t.notes), nil
-			if len(t.evidence) == 0 {
-				ruling.Words = list(append([]string{"the level of its trust policy only logs, so nobody is known to have signed"}, t.notes...))
+	for _, a := range e.authorities {
+		a.close(e.rule.All)
+		if a.verdict == Accepted {
+			ruling.Verdict, ruling.Authority, ruling.Evidence, ruling.Words, ruling.Found = Accepted, a.name, a.evidence, list(a.notes), nil
+			if len(a.evidence) == 0 {
+				ruling.Words = list(append([]string{"the level of its trust policy only logs, so nobody is known to have signed"}, a.notes...))
 			}
 			return ruling
 		}
-		if t.verdict == Unknown {
+		if a.verdict == Unknown {
 			ruling.Verdict = Unknown
 		}
-		ruling.Found = append(ruling.Found, t.findings()...)
-		words := t.words()
-		if t.name != "" {
-			words = t.name + ": " + words
+		ruling.Found = append(ruling.Found, a.findings()...)
+		words := a.words()
+		if a.name != "" {
+			words = a.name + ": " + words
 		}
 		said = append(said, words)
 	}
@@ -323,34 +323,34 @@ func (h *hearing) ruling() Ruling {
 // conclude gives the verdict of all rules together: what one rejects no other
 // can save, and what none rejects but one does not know is unknown. What it says is
 // concealed: a registry may write a credential into anything.
-func conclude(subject Subject, hearings []*hearing, conceal func(string) string) (Verified, error) {
+func conclude(subject Subject, evaluations []*ruleEvaluation, conceal func(string) string) (Verified, error) {
 	proof := Verified{subject: subject}
-	denial := &Denial{Verdict: Accepted}
+	failure := &VerificationError{Verdict: Accepted}
 	var said []string
 	var wait time.Duration
-	for _, h := range hearings {
-		ruling := h.ruling()
+	for _, e := range evaluations {
+		ruling := e.ruling()
 		ruling.Words = conceal(ruling.Words)
 		proof.rulings = append(proof.rulings, ruling)
-		proof.unanswered = cmp.Or(proof.unanswered, h.unanswered())
+		proof.unanswered = cmp.Or(proof.unanswered, e.unanswered())
 		if ruling.Verdict == Accepted || ruling.Warn {
 			continue
 		}
 		said = append(said, ruling.Rule+": "+ruling.Words)
-		wait = max(wait, h.wait())
-		if denial.Verdict != Rejected {
-			denial.Verdict = ruling.Verdict
+		wait = max(wait, e.wait())
+		if failure.Verdict != Rejected {
+			failure.Verdict = ruling.Verdict
 		}
 	}
-	if denial.Verdict == Accepted {
+	if failure.Verdict == Accepted {
 		return proof, nil
 	}
-	denial.Rulings, denial.Unanswered = proof.rulings, proof.unanswered
-	denial.words = fmt.Sprintf("%s is not accepted: %s", subject, strings.Join(said, "; "))
-	if denial.Verdict == Unknown {
-		denial.words = fmt.Sprintf("cannot verify %s: %s", subject, strings.Join(said, "; "))
+	failure.Rulings, failure.Unanswered = proof.rulings, proof.unanswered
+	failure.words = fmt.Sprintf("%s is not accepted: %s", subject, strings.Join(said, "; "))
+	if failure.Verdict == Unknown {
+		failure.words = fmt.Sprintf("cannot verify %s: %s", subject, strings.Join(said, "; "))
 	}
-	return Verified{}, deny(denial, wait)
+	return Verified{}, deny(failure, wait)
 }
 
 // title names what accepted, before who signed.
@@ -375,9 +375,9 @@ func (r Ruling) String() string {
 
 // unanswered returns why the registry gave no answer, nil when it answered
 // whatever it was asked: a refusal is an answer, too.
-func (h *hearing) unanswered() error {
-	for _, t := range h.trials {
-		for _, err := range t.unknown {
+func (e *ruleEvaluation) unanswered() error {
+	for _, a := range e.authorities {
+		for _, err := range a.unknown {
 			if f := fault.Of(err, ""); (f.Reason == v1alpha1.ReasonFetchFailed && !f.Answered) ||
 				errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 				return err
@@ -388,9 +388,9 @@ func (h *hearing) unanswered() error {
 }
 
 // wait is how long a registry asked to be left alone.
-func (h *hearing) wait() (longest time.Duration) {
-	for _, t := range h.trials {
-		for _, err := range t.unknown {
+func (e *ruleEvaluation) wait() (longest time.Duration) {
+	for _, a := range e.authorities {
+		for _, err := range a.unknown {
 			if f, ok := errors.AsType[*fault.Error](err); ok {
 				longest = max(longest, f.RetryAfter)
 			}

@@ -98,9 +98,9 @@ func TestRules(t *testing.T) {
 				return
 			}
 			expectDenied(g, err, c.verdict, c.words...)
-			var denial *trust.Denial
-			g.Expect(errors.As(err, &denial)).To(BeTrue())
-			g.Expect(denial.Rulings).To(HaveLen(len(c.rules)), "metrics count every rule, met or not")
+			var failure *trust.VerificationError
+			g.Expect(errors.As(err, &failure)).To(BeTrue())
+			g.Expect(failure.Rulings).To(HaveLen(len(c.rules)), "metrics count every rule, met or not")
 		})
 	}
 	t.Run("what a rule that warns would refuse is told", func(t *testing.T) {

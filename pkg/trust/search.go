@@ -83,7 +83,7 @@ const (
 type search struct {
 	repository Repository
 	subject    Subject
-	hearings   []*hearing
+	rules      []*ruleEvaluation
 	seen       map[string]bool // entries of lists, and manifests of legacy signatures
 	opened     map[kind]int
 	work       map[kind]int        // see maxWork
@@ -106,9 +106,9 @@ func (s *search) run(ctx context.Context) {
 	places := []func(context.Context) (read bool){s.listed, s.tagged, s.legacy}
 	// One answer without a good signature may come from a proxy, or from one server of
 	// many that lags behind, so before an image is rejected each place is read again.
-	unmet := func(h *hearing) bool { return !h.met() }
+	unmet := func(e *ruleEvaluation) bool { return !e.met() }
 	for range 2 {
-		if !slices.ContainsFunc(s.hearings, unmet) {
+		if !slices.ContainsFunc(s.rules, unmet) {
 			return
 		}
 		places = slices.DeleteFunc(places, func(look func(context.Context) bool) bool { return s.needs() == 0 || !look(ctx) })
@@ -136,7 +136,7 @@ func (s *search) tagged(ctx context.Context) (read bool) {
 // a while, all that is in the repository.
 func (s *search) prove(ctx context.Context) {
 	doubtful := false
-	s.each(forBoth, func(t *trial) { doubtful = doubtful || len(t.unknown) == 0 })
+	s.each(forBoth, func(a *authorityEvaluation) { doubtful = doubtful || len(a.unknown) == 0 })
 	if s.shown || !doubtful {
 		return
 	}
@@ -146,19 +146,19 @@ func (s *search) prove(ctx context.Context) {
 
 // needs tells which kinds of signatures are still of use.
 func (s *search) needs() (needed kind) {
-	s.each(forBoth, func(t *trial) { needed |= t.judge.reads() })
+	s.each(forBoth, func(a *authorityEvaluation) { needed |= a.judge.reads() })
 	return needed
 }
 
 // each calls do for every authority that needs signatures of a kind.
-func (s *search) each(of kind, do func(*trial)) {
-	for _, h := range s.hearings {
-		if h.done() {
+func (s *search) each(of kind, do func(*authorityEvaluation)) {
+	for _, e := range s.rules {
+		if e.done() {
 			continue
 		}
-		for _, t := range h.trials {
-			if t.judge != nil && t.judge.reads()&of != 0 {
-				do(t)
+		for _, a := range e.authorities {
+			if a.judge != nil && a.judge.reads()&of != 0 {
+				do(a)
 			}
 		}
 	}
@@ -166,18 +166,18 @@ func (s *search) each(of kind, do func(*trial)) {
 
 func (s *search) note(of kind, err error) {
 	if err != nil {
-		s.each(of, func(t *trial) { t.unknown = append(t.unknown, err) })
+		s.each(of, func(a *authorityEvaluation) { a.unknown = append(a.unknown, err) })
 	}
 }
 
 // report notes a signature that is not one.
 func (s *search) report(of kind, format string, args ...any) {
 	what := foundf(Malformed, format, args...)
-	s.each(of, func(t *trial) { t.found = append(t.found, what) })
+	s.each(of, func(a *authorityEvaluation) { a.found = append(a.found, what) })
 }
 
 func (s *search) show(ctx context.Context, of kind, one anySignature) {
-	s.each(of, func(t *trial) { t.hear(ctx, one) })
+	s.each(of, func(a *authorityEvaluation) { a.evaluate(ctx, one) })
 }
 
 // referrers opens those of the listed manifests that may be signatures, the

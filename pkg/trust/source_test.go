@@ -319,9 +319,9 @@ func TestARegistryThatDoesNotAnswer(t *testing.T) {
 					continue
 				}
 				expectDenied(g, err, c.verdict, "")
-				var denial *trust.Denial
-				g.Expect(errors.As(err, &denial)).To(BeTrue())
-				g.Expect(denial.Unanswered).To(c.cause)
+				var failure *trust.VerificationError
+				g.Expect(errors.As(err, &failure)).To(BeTrue())
+				g.Expect(failure.Unanswered).To(c.cause)
 			}
 		})
 	}
@@ -338,9 +338,9 @@ func TestTimeThatSomebodyElseTookIsNotHeldAgainstTheRegistry(t *testing.T) {
 	defer cancel()
 	_, err = rules.Verify(late, i.subject())
 	expectDenied(g, err, trust.Unknown, "no time left")
-	var denial *trust.Denial
-	g.Expect(errors.As(err, &denial)).To(BeTrue())
-	g.Expect(denial.Unanswered).NotTo(HaveOccurred())
+	var failure *trust.VerificationError
+	g.Expect(errors.As(err, &failure)).To(BeTrue())
+	g.Expect(failure.Unanswered).NotTo(HaveOccurred())
 }
 
 func TestAGoodSignatureIsEnoughWhereTheRestCannotBeRead(t *testing.T) {

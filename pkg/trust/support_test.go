@@ -272,13 +272,13 @@ func rule(authority *trust.Authority) trust.Rule {
 	return trust.Rule{Name: "spec.verify", AnyOf: []trust.Alternative{{Authority: authority}}}
 }
 
-// expectDenied asserts that an error is a denial with a verdict, and that its
+// expectDenied asserts that an error is a *trust.VerificationError with a verdict, and that its
 // words hold all of some.
 func expectDenied(g *WithT, err error, verdict trust.Verdict, words ...string) {
 	g.THelper()
 	g.Expect(err).To(HaveOccurred())
-	var denial *trust.Denial
-	g.Expect(errors.As(err, &denial)).To(BeTrue(), "%v is no denial", err)
+	var failure *trust.VerificationError
+	g.Expect(errors.As(err, &failure)).To(BeTrue(), "%v is no VerificationError", err)
 	f := fault.Of(err, "")
 	g.Expect(f.Reason).To(Equal(v1alpha1.ReasonVerificationError), err.Error())
 	g.Expect(f.Class).To(Equal(fault.Retry))

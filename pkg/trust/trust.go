@@ -19,7 +19,7 @@ limitations under the License.
 //
 // It owns the verdict: what a demand is made of (keys, identities, roots,
 // rules), where signatures are kept in a registry, when one counts, and the
-// words that say why none did. It owns the terms that a platform sets, too, as
+// words that say why none did. It owns the constraints that a platform sets, too, as
 // plain values. It knows no cluster and does not fetch content.
 //
 // Signatures are those of Sigstore's cosign, as bundles
@@ -65,7 +65,7 @@ func (s Subject) String() string { return s.Repository + "@" + s.Digest.String()
 type Verified struct {
 	subject Subject
 	rulings []Ruling
-	// unanswered is as in Denial.
+	// unanswered is as in VerificationError.
 	unanswered error
 }
 

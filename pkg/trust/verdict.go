@@ -85,8 +85,8 @@ func (r Ruling) Signer() Signer {
 	return r.Evidence[0].Signer
 }
 
-// Denial is the cause of an error of a Verifier.
-type Denial struct {
+// VerificationError is the cause of an error of a Verifier.
+type VerificationError struct {
 	// Verdict is Rejected or Unknown.
 	Verdict Verdict
 	// Rulings of all rules; empty when it did not come to that.
@@ -100,31 +100,31 @@ type Denial struct {
 }
 
 // Error says what was found, what was expected, and what helps.
-func (d *Denial) Error() string { return d.words }
+func (e *VerificationError) Error() string { return e.words }
 
 // Unwrap returns Unanswered, whose words are among those of Error already.
-func (d *Denial) Unwrap() error { return d.Unanswered }
+func (e *VerificationError) Unwrap() error { return e.Unanswered }
 
 // VerdictOf returns what an error says about its subject: Accepted for none,
-// and Unknown for one that is no Denial.
+// and Unknown for one that is no *VerificationError.
 func VerdictOf(err error) Verdict {
-	var denial *Denial
+	var failure *VerificationError
 	switch {
 	case err == nil:
 		return Accepted
-	case errors.As(err, &denial):
-		return denial.Verdict
+	case errors.As(err, &failure):
+		return failure.Verdict
 	default:
 		return Unknown
 	}
 }
 
-// deny returns a denial as the rest of the program expects its errors: people
+// deny returns a *VerificationError as the rest of the program expects its errors: people
 // push and then sign, and registries come back, so it is always worth a retry.
-func deny(d *Denial, retryAfter time.Duration) error {
+func deny(d *VerificationError, retryAfter time.Duration) error {
 	return &fault.Error{Reason: v1alpha1.ReasonVerificationError, Class: fault.Retry, RetryAfter: retryAfter, Err: d}
 }
 
 func denyf(verdict Verdict, format string, args ...any) error {
-	return deny(&Denial{Verdict: verdict, words: fmt.Sprintf(format, args...)}, 0)
+	return deny(&VerificationError{Verdict: verdict, words: fmt.Sprintf(format, args...)}, 0)
 }

@@ -34,7 +34,7 @@ type Demands struct {
 	// Rules on signatures.
 	Rules []trust.Rule
 	// Terms are the demands on everything else.
-	Terms trust.Terms
+	Terms trust.Constraints
 	// Fingerprint of the keys, identities, roots, rules and terms in effect; empty when
 	// nothing is demanded. That of the platform comes first, and that of spec.verify after
 	// ownMark. After rootMark each has that of the public root, where one of the rules
@@ -188,7 +188,7 @@ func fingerprintOf(rules []trust.Rule, terms ...string) string {
 
 // RulingsOf returns the rulings behind an error, if it has any.
 func RulingsOf(err error) []trust.Ruling {
-	if denial, ok := errors.AsType[*trust.Denial](err); ok {
+	if denial, ok := errors.AsType[*trust.VerificationError](err); ok {
 		return denial.Rulings
 	}
 	return nil
