@@ -40,9 +40,12 @@ type readKey struct {
 
 // reply is an answer that was read to its end.
 type reply struct {
-	code   int
 	header http.Header
 	body   []byte
+	digest v1.Hash // of the body; not of a list
+	// refusal is an answer by which registries say that there is no such thing or no such
+	// list: 400, 404, 405 or 406; nil for 200.
+	refusal *answerError
 	// cut is the error of a list that is longer than its limit; nil for all others.
 	cut error
 }
@@ -76,30 +79,26 @@ func (r *Repository) ReadBlob(ctx context.Context, digest v1.Hash, most int64) (
 // one answer may come from a proxy, or from one server of many that lags behind.
 func (r *Repository) whole(ctx context.Context, key readKey) ([]byte, error) {
 	got, err := r.get(ctx, key)
-	if _, tag := v1.NewHash(key.ref); tag == nil && err == nil && got.code != http.StatusOK {
+	if _, tag := v1.NewHash(key.ref); tag == nil && err == nil && got.refusal != nil {
 		got, err = r.get(ctx, key)
 	}
-	switch {
-	case err != nil:
-		return nil, err
-	case got.code != http.StatusOK:
-		return nil, r.failure(key.doing(r), &answerError{code: got.code, host: r.access.host, absent: got.code == http.StatusNotFound})
-	default:
-		return got.body, nil
+	if err == nil && got.refusal != nil {
+		err = r.failure(key.doing(r), got.refusal)
 	}
+	if err != nil {
+		return nil, err
+	}
+	return got.body, nil
 }
 
-// get returns an answer that says what there is: 200, or one of those by which registries
-// say that there is no such thing or no such list, 400, 404, 405 and 406, without its
-// text, which could hold anything. A 400, 404 or 405 of storage that the registry
-// redirects to says no such thing, and is an error.
+// get returns an answer that says what there is. Equal ones at the same time are one.
 func (r *Repository) get(ctx context.Context, key readKey) (reply, error) {
 	if _, err := v1.NewHash(key.ref); err != nil && !reference.IsTag(key.ref) {
 		return reply{}, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is neither a tag nor a digest", fault.Quote(key.ref))
 	}
 	key.access = r.access
 	got, err := share(ctx, &r.client.reading, key, bounded(r.client, func(ctx context.Context) (reply, error) {
-		return r.read(ctx, key)
+		return r.read(ctx, key, key.doing(r))
 	}))
 	return got, r.failure(key.doing(r), err)
 }
@@ -110,26 +109,34 @@ func (k readKey) doing(r *Repository) string {
 	return words[k.kind] + k.ref + " of " + r.name
 }
 
-func (r *Repository) read(ctx context.Context, key readKey) (reply, error) {
+// read asks for an answer that says what there is. A 400, 404 or 405 of storage that the
+// registry redirects to says no such thing, and is an error.
+func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply, error) {
 	answer, err := r.exchange(ctx, ask{method: http.MethodGet, kind: key.kind, ref: key.ref, query: key.query, accept: key.accepts})
 	if err != nil {
 		return reply{}, err
 	}
-	defer drain(answer)
-	got := reply{code: answer.StatusCode, header: answer.Header}
-	switch got.code {
-	case http.StatusOK:
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
-		if isStorage(answer, key) {
-			return reply{}, newAnswerError(answer, r.client.options.Clock())
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		defer drain(answer)
+		refusal := newAnswerError(answer, r.client.options.Clock())
+		switch refusal.code {
+		case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
+			if isStorage(answer, key) {
+				return reply{}, refusal
+			}
+		case http.StatusNotAcceptable:
+		default:
+			return reply{}, refusal
 		}
-		return got, nil
-	case http.StatusNotAcceptable:
-		return got, nil
-	default:
-		return reply{}, newAnswerError(answer, r.client.options.Clock())
+		refusal.absent = refusal.code == http.StatusNotFound
+		return reply{refusal: refusal}, nil
 	}
-	got.body, err = limit.ReadAll(answer.Body, key.most)
+	got := reply{header: answer.Header}
+	err = limit.ErrTooLong
+	if answer.ContentLength <= key.most || key.kind == "referrers" {
+		got.body, err = limit.ReadAll(answer.Body, key.most)
+	}
 	want, _ := v1.NewHash(key.ref) // a tag has no digest
 	if key.kind == "referrers" {   // the digest is that of the subject
 		want = v1.Hash{}
@@ -139,11 +146,11 @@ func (r *Repository) read(ctx context.Context, key readKey) (reply, error) {
 	}
 	switch {
 	case errors.Is(err, limit.ErrTooLong) && key.kind == "referrers":
-		got.cut, err = tooLarge(key.doing(r), key.most), nil
+		got.cut, err = tooLarge(doing, key.most), nil
 	case errors.Is(err, limit.ErrTooLong):
-		err = tooLarge(key.doing(r), key.most)
+		err = tooLarge(doing, key.most)
 	case err == nil && key.kind != "referrers":
-		_, err = r.vouched(key.doing(r), got, want)
+		got.digest, err = r.vouched(doing, got, want)
 	}
 	return got, err
 }

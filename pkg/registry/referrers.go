@@ -92,12 +92,12 @@ func (r *Repository) Referrers(ctx context.Context, subject v1.Hash) (Referrers,
 	for page := range maxPages {
 		got, err := r.get(ctx, key)
 		// A registry that has sent one page keeps the list, so it has the others.
-		if err == nil && got.code != http.StatusOK {
+		if err == nil && got.refusal != nil {
 			if page == 0 {
 				listed.Absent = true
 				return listed, nil
 			}
-			err = r.failure(key.doing(r), &answerError{code: got.code, host: r.access.host})
+			err = r.failure(key.doing(r), got.refusal)
 		}
 		if err != nil {
 			return listed, err
@@ -136,11 +136,12 @@ func (r *Repository) TaggedReferrers(ctx context.Context, subject v1.Hash) (Refe
 	switch {
 	case err != nil:
 		return listed, err
-	case got.code == http.StatusNotFound, got.code == http.StatusNotAcceptable:
+	case got.refusal == nil:
+	case got.refusal.code == http.StatusNotFound, got.refusal.code == http.StatusNotAcceptable:
 		listed.Absent = true
 		return listed, nil
-	case got.code != http.StatusOK:
-		return listed, r.failure(key.doing(r), &answerError{code: got.code, host: r.access.host})
+	default:
+		return listed, r.failure(key.doing(r), got.refusal)
 	}
 	listed.Index = got.body
 	if err = listed.add(got.body); errors.Is(err, errNoIndex) {

@@ -18,7 +18,6 @@ package registry
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +32,6 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/limit"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
@@ -251,31 +249,18 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 		// The words of Resolve: whoever gives up first says the same.
 		doing = "resolve tag " + ref + " of " + r.name
 	}
-	answer, err := r.send(ctx, ask{method: http.MethodGet, kind: "manifests", ref: ref, accept: acceptManifests})
-	if err != nil {
-		return nil, r.failure(doing, err)
-	}
-	defer answer.Body.Close()
-	if answer.ContentLength > MaxManifest {
-		return nil, tooLarge(doing, MaxManifest)
-	}
-	body, err := limit.ReadAll(answer.Body, MaxManifest)
-	if errors.Is(err, limit.ErrTooLong) {
-		return nil, tooLarge(doing, MaxManifest)
+	got, err := r.read(ctx, readKey{kind: "manifests", ref: ref, accepts: acceptManifests, most: MaxManifest}, doing)
+	if err == nil && got.refusal != nil {
+		err = got.refusal
 	}
 	if err != nil {
 		return nil, r.failure(doing, err)
 	}
-	body = uncoded(body, cmp.Or(want, promised(answer.Header)), MaxManifest)
-	digest, err := r.vouched(doing, reply{header: answer.Header, body: body}, want)
-	if err != nil {
-		return nil, r.failure(doing, err)
-	}
-	m := &Manifest{Digest: digest, Body: body}
-	if m.MediaType, err = mediaType(answer.Header, body); err != nil {
+	m := &Manifest{Digest: got.digest, Body: got.body}
+	if m.MediaType, err = mediaType(got.header, got.body); err != nil {
 		return nil, fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: %s", doing, unpart(err.Error(), r.secrets()))
 	}
-	r.client.manifests.put(digestKey{access: r.access, digest: digest}, m)
+	r.client.manifests.put(digestKey{access: r.access, digest: m.Digest}, m)
 	return m, nil
 }
 
