@@ -337,14 +337,14 @@ func TestTheShortestTimeoutDoesNotDecideForAll(t *testing.T) {
 	}
 	hasty, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	results := make(chan error, 2)
-	go func() { results <- resolve(hasty) }()
+	short, long := make(chan error, 1), make(chan error, 1)
+	go func() { short <- resolve(hasty) }()
 	<-arrived
 	joined := make(chan struct{})
-	go func() { results <- resolve(&announcing{Context: t.Context(), joined: func() { close(joined) }}) }()
+	go func() { long <- resolve(&announcing{Context: t.Context(), joined: func() { close(joined) }}) }()
 	<-joined
-	g.Expect(<-results).To(MatchError(context.DeadlineExceeded))
-	g.Expect(<-results).To(Succeed())
+	g.Expect(<-short).To(MatchError(context.DeadlineExceeded))
+	g.Expect(<-long).To(Succeed())
 }
 
 func TestAFreshQueryJoinsNothingOlder(t *testing.T) {
