@@ -160,7 +160,14 @@ func (s *scene) checked(name string, status metav1.ConditionStatus, reason strin
 // consumers and people are told.
 func (s *scene) withdrawn(name string, words ...string) {
 	s.Helper()
-	g := NewWithT(s)
+	s.taken(name)
+	obj := s.waitFailed(name, v1alpha1.ReasonVerificationError, words...)
+	NewWithT(s).Expect(obj).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionFalse, v1alpha1.ReasonVerificationError))
+}
+
+// taken waits until a source is withdrawn because it is rejected, and events tell so.
+func (s *scene) taken(name string) {
+	s.Helper()
 	s.eventually(func(g Gomega) {
 		obj := get[v1alpha1.ArtifactRepository](g, s, name)
 		g.Expect(obj.Status.Artifact).To(BeNil(), "the record names no artifact")
@@ -169,8 +176,6 @@ func (s *scene) withdrawn(name string, words ...string) {
 		external := get[sourcev1.ExternalArtifact](g, s, name)
 		g.Expect(external.Status.Artifact).To(BeNil(), "consumers find no artifact")
 	})
-	obj := s.waitFailed(name, v1alpha1.ReasonVerificationError, words...)
-	g.Expect(obj).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionFalse, v1alpha1.ReasonVerificationError))
 	s.eventually(func(g Gomega) {
 		for _, kind := range []string{v1alpha1.ArtifactRepositoryKind, sourcev1.ExternalArtifactKind} {
 			g.Expect(s.events(kind, name)).To(haveEvent(v1alpha1.ReasonVerificationError, "no longer published: "), kind)
@@ -662,7 +667,7 @@ func TestAConflictOnImageObjectsDelaysNoWithdrawal(t *testing.T) {
 	conflicts.Store(true)
 	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Policy = semver("1.x") })
 	s.govern("policy", formats("Helm"))
-	s.withdrawn("app", "is not allowed")
+	s.taken("app") // what the conditions say then is that the image objects cannot be kept
 	conflicts.Store(false)
 	s.ungovern("policy")
 	s.scanned("app")
