@@ -122,7 +122,7 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 		refusal := newAnswerError(answer, r.client.options.Clock())
 		switch refusal.code {
 		case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
-			if isStorage(answer, key) {
+			if r.isStorage(answer, key) {
 				return reply{}, refusal
 			}
 		case http.StatusNotAcceptable:
@@ -159,14 +159,15 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 // The registry says that there is such a thing by the redirect, and storage that does
 // not have it says nothing else. A registry that the redirect leads to is asked for the
 // same by the same API. A redirect by 303 leads to something about the thing, such as
-// the page of a website (RFC 9110 section 15.4.4).
-func isStorage(answer *http.Response, key readKey) bool {
+// the page of a website (RFC 9110 section 15.4.4), if the registry itself sent it: what
+// storage answers is about its own copy.
+func (r *Repository) isStorage(answer *http.Response, key readKey) bool {
 	path := answer.Request.URL.Path
 	if strings.HasPrefix(path, "/v2/") && strings.HasSuffix(path, "/"+key.kind+"/"+key.ref) {
 		return false
 	}
 	for led := answer.Request.Response; led != nil; led = led.Request.Response {
-		if led.StatusCode == http.StatusSeeOther {
+		if led.StatusCode == http.StatusSeeOther && r.answered(led) {
 			return false
 		}
 	}

@@ -206,6 +206,22 @@ func TestOnlyARegistrySaysThatThereIsNoSuchThing(t *testing.T) {
 	}
 }
 
+// TestStorageThatLeadsToItsPageOfErrorsSaysNothing holds that a 303 of storage is not
+// the word of the registry.
+func TestStorageThatLeadsToItsPageOfErrorsSaysNothing(t *testing.T) {
+	s, storage := serve(t), httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/sorry" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		http.Redirect(w, r, "/sorry", http.StatusSeeOther)
+	}))
+	defer storage.Close()
+	s.answerTo("/v2/app/", redirect(storage.URL+"/bucket/data"))
+	_, err := do(t.Context(), t, newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}), referrers)
+	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+}
+
 // TestAnAnswerThatSaysNothingIsAFailure holds that those who read signatures are
 // told as much as those who resolve an image, and are put off as long.
 func TestAnAnswerThatSaysNothingIsAFailure(t *testing.T) {
