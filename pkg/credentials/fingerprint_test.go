@@ -162,3 +162,23 @@ func TestAFingerprintIsWorthlessElsewhere(t *testing.T) {
 	there := resolve(t, resolver(robot.DeepCopy()), "ghcr.io/org/app", references).Fingerprint
 	NewWithT(t).Expect(here).NotTo(Equal(there))
 }
+
+// TestAWayStaysWhenASecretIsRotated holds that what is remembered of a registry is not
+// forgotten with new certificates, and is not mixed up with what others see there.
+func TestAWayStaysWhenASecretIsRotated(t *testing.T) {
+	g := NewWithT(t)
+	roots := secret("roots", corev1.SecretTypeOpaque, map[string]string{"ca.crt": newAuthority(t).pem})
+	others := in("others", roots.DeepCopy())
+	c := cluster(roots, others)
+	r := credentials.New(credentials.Options{Client: c})
+	references := credentials.References{CertSecretName: "roots"}
+	before := resolve(t, r, "ghcr.io/org/app", references)
+	roots.Data["ca.crt"] = []byte(newAuthority(t).pem)
+	g.Expect(c.Update(t.Context(), roots)).To(Succeed())
+	after := resolve(t, r, "ghcr.io/org/app", references)
+	g.Expect(after.Fingerprint).NotTo(Equal(before.Fingerprint))
+	g.Expect(after.Way).To(And(Equal(before.Way), Not(BeEmpty())))
+	references.Namespace = "others"
+	g.Expect(resolve(t, r, "ghcr.io/org/app", references).Way).NotTo(Equal(before.Way))
+	g.Expect(resolve(t, r, "ghcr.io/org/app", credentials.References{}).Way).To(BeEmpty())
+}

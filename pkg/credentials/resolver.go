@@ -21,6 +21,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"net/url"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -119,6 +120,15 @@ func (r References) isCloud() bool { return r.SecretName == "" && r.namesCloud()
 // latter is one of the namespace, but the platform decided that it is used.
 func (r References) isLent() bool { return r.isCloud() && r.ServiceAccountName == "" }
 
+// way identifies the Secrets that say how a registry is reached, whatever is in them;
+// no name of an object has a slash. It is empty without any.
+func (r References) way() string {
+	if r.CertSecretName == "" && r.ProxySecretName == "" {
+		return ""
+	}
+	return strings.Join([]string{r.Namespace, r.CertSecretName, r.ProxySecretName}, "/")
+}
+
 func (r References) namesCloud() bool { return r.Provider != "" && r.Provider != "generic" }
 
 // maxName is the length of the longest name of an object. The schema of an
@@ -175,6 +185,7 @@ func (r *Resolver) Resolve(ctx context.Context, repository name.Repository, refe
 		Insecure:    references.Insecure,
 		Lent:        references.isLent(),
 		Fingerprint: r.fingerprint(login, trust, proxy),
+		Way:         references.way(),
 	}, nil
 }
 

@@ -69,6 +69,10 @@ type Access struct {
 	// revealing them: callers with equal fingerprints see the same things. An
 	// access without it that is not the anonymous one shares with nobody.
 	Fingerprint string
+	// Way identifies TLS material and proxy by the names under which they are kept,
+	// such as those of Secrets and their namespace. It stays when their content
+	// changes, and with it what must outlast that: that HTTPS was spoken there.
+	Way string
 }
 
 // Check decides whether the access may send its credential. One that is lent goes
@@ -202,8 +206,9 @@ type Client struct {
 	environment func(*url.URL) (*url.URL, error)
 
 	links *cache[linkKey, *link]
-	// secure are the links by which a registry has given any answer by HTTPS. They are
-	// many more than those that are open, so that nobody has one forgotten by opening others.
+	// secure are the links, and the ways of accesses, by which a registry has given any
+	// answer by HTTPS. They are many more than the links that are open, so that nobody
+	// has one forgotten by opening others.
 	secure    *cache[linkKey, struct{}]
 	sessions  *cache[sessionKey, *session]
 	tags      *cache[tagKey, tagAnswer]
@@ -389,11 +394,21 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	if invalid := access.Check(); invalid != nil {
 		auth = unusable{invalid}
 	}
-	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, scope: rightTo(key.repository, "pull"), registry: registryOf(key, access)}
+	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, scope: rightTo(key.repository, "pull"), registry: registryOf(key, access), way: wayOf(key, access)}
 }
 
 func (c *Client) link(key accessKey, access Access) *link {
 	return c.links.getOrPut(linkKeyOf(key, access), func() *link { return newLink(c, key, access) })
+}
+
+// wayOf identifies how an access reaches a registry, whatever the content of its
+// Secrets is now. It has no material where that has no name, or where there is none.
+func wayOf(key accessKey, access Access) linkKey {
+	k := linkKey{host: key.host, plain: key.plain}
+	if access.Way != "" && (access.TLS != nil || access.Proxy != nil) {
+		k.material = "named " + access.Way
+	}
+	return k
 }
 
 func plainOf(registry name.Registry, access Access) plainHTTP {

@@ -405,6 +405,40 @@ func spokeHTTPS(t *testing.T, answer func(*server)) {
 	g.Expect(plain.asked()).To(BeEmpty())
 }
 
+// TestTheMemoryOfHTTPSOutlastsARotation holds that a login or a certificate authority
+// that is replaced does not open the way to plain HTTP.
+func TestTheMemoryOfHTTPSOutlastsARotation(t *testing.T) {
+	g := NewWithT(t)
+	a := newAuthority(t)
+	plain, secure := serve(t), serveTLS(t, a)
+	for _, s := range []*server{plain, secure} {
+		s.putImage(t, "app:1", "x")
+		s.demandBasic("user", password)
+	}
+	var cut atomic.Bool
+	door := serveBoth(t, plain.host(), func() string {
+		if cut.Load() {
+			return plain.host() // answers TLS with HTTP
+		}
+		return secure.host()
+	})
+	client := newClient(t, quick())
+	resolve := func(fingerprint, way string) error {
+		access := user(fingerprint)
+		access.TLS, access.Insecure, access.Way = a.trust(), true, way
+		_, err := client.Repository(repository(t, door+"/app"), access).Resolve(t.Context(), registry.Query{Tag: "1"})
+		return err
+	}
+	g.Expect(resolve("before", "team/certificates")).To(Succeed())
+	cut.Store(true)
+	secure.CloseClientConnections()
+	err := resolve("after", "team/certificates")
+	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
+	g.Expect(err).To(MatchError(ContainSubstring("answered by HTTPS before")))
+	g.Expect(plain.asked()).To(HaveEach("GET /v2/"), "nothing but a ping, which has no login")
+	g.Expect(resolve("after", "others/certificates")).To(Succeed(), "what one access sees is not the word for another")
+}
+
 // TestPlainHTTPIsNotImpliedForWhoBringsCertificates holds that a server in the middle,
 // which closes the port of TLS of a private registry, gets no password in clear.
 func TestPlainHTTPIsNotImpliedForWhoBringsCertificates(t *testing.T) {

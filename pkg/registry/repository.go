@@ -40,6 +40,7 @@ type Repository struct {
 	scope string
 	// registry is what Registry returns.
 	registry string
+	way      linkKey
 }
 
 // Name returns the canonical name, see reference.Canonical. It is the name that the
@@ -100,8 +101,26 @@ func (r *Repository) answered(answer *http.Response) bool {
 	return answer.Request.URL.Host == r.access.host
 }
 
-func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error) {
+// endpoint returns how to reach the registry. One that has answered by HTTPS on the
+// way of this access gets nothing more by plain HTTP, as with session.ping, which
+// knows the present content of its Secrets only.
+func (r *Repository) endpoint(ctx context.Context) (endpoint, error) {
 	e, err := r.session.endpoint(ctx)
+	if r.way.material == "" {
+		return e, err
+	}
+	secure := r.client.secure
+	if _, now := secure.get(r.session.link.key); now {
+		secure.put(r.way, struct{}{})
+	}
+	if _, before := secure.get(r.way); before && err == nil && e.scheme != "https" {
+		return e, errSpokeHTTPS()
+	}
+	return e, err
+}
+
+func (r *Repository) attempt(ctx context.Context, a ask) (*http.Response, error) {
+	e, err := r.endpoint(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -188,9 +188,13 @@ func (s *session) ping(ctx context.Context) (endpoint, error) {
 		return e, err
 	}
 	if _, before := s.client.secure.get(s.link.key); before {
-		return e, refusef("refused plain HTTP: the registry answered by HTTPS before; if it no longer speaks HTTPS, restart this program")
+		return e, errSpokeHTTPS()
 	}
 	return s.pingBy(ctx, "http")
+}
+
+func errSpokeHTTPS() error {
+	return refusef("refused plain HTTP: the registry answered by HTTPS before; if it no longer speaks HTTPS, restart this program")
 }
 
 // speaksNoTLS tells whether a ping by https failed because no TLS is spoken
