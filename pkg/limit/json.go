@@ -64,8 +64,9 @@ func (o Outline) Has(key string) bool {
 
 // Scan walks a document, which name calls in errors as in "the manifest". It
 // decodes nothing, and stops where the document exceeds a limit. It refuses what
-// two readers may see differently: a key that is there twice, whatever the case
-// of its letters, and bytes behind the end.
+// two readers may see differently: a key that is twice in an object, whatever the case
+// of its letters, and bytes behind the end. Below keys such as annotations and labels,
+// which hold words of whoever wrote the document and no fields, case makes another key.
 //
 // Errors, both of which stall: LimitExceeded; InvalidArtifact for what is no
 // JSON object.
@@ -124,13 +125,44 @@ func folded(key string) string {
 	}, key))
 }
 
+// level is an object or a list that is open. There may be as many as values.
+type level struct {
+	object bool
+	// words tells that the keys are words of whoever wrote the document, and no fields,
+	// and below that those in the next value are.
+	words, below bool
+	// valued tells that the last key has its value.
+	valued bool
+	keys   map[string]struct{}
+}
+
+// name takes a key, and tells whether it is a new one.
+func (l *level) name(key string) bool {
+	field := folded(key)
+	l.below, l.valued = l.words || holdsWords(field), false
+	if !l.words {
+		key = field
+	}
+	if l.keys == nil {
+		l.keys = map[string]struct{}{}
+	}
+	_, before := l.keys[key]
+	l.keys[key] = struct{}{}
+	return !before
+}
+
+// holdsWords tells whether the keys below a field are words.
+func holdsWords(field string) bool {
+	return slices.Contains([]string{"annotations", "labels", "volumes", "exposedports", "optional", "predicate"}, field)
+}
+
 // value passes the value of a key, and returns how many elements it has.
 func (s *scanner) value(key string) (elements int, err error) {
-	list, most := false, s.limits.Values
+	most := s.limits.Values
 	if slices.Contains(s.limits.Lists, key) {
 		most = s.limits.Elements
 	}
-	for depth := 0; ; {
+	for open := []level{{below: holdsWords(key)}}; ; {
 		t, err := s.decoder.Token()
 		if err != nil {
 			return 0, s.invalid("is not valid JSON: %w", err)
@@ -138,23 +170,27 @@ func (s *scanner) value(key string) (elements int, err error) {
 		if s.Values++; s.Values > s.limits.Values {
 			return 0, s.exceeded("JSON values", s.limits.Values)
 		}
-		opens, closes := t == json.Delim('[') || t == json.Delim('{'), t == json.Delim(']') || t == json.Delim('}')
-		switch {
-		case depth == 0:
-			list = t == json.Delim('[')
-		case depth == 1 && list && !closes:
-			elements++
+		at := &open[len(open)-1]
+		if t == json.Delim(']') || t == json.Delim('}') {
+			open = open[:len(open)-1]
+		} else if name, ok := t.(string); ok && at.object && at.valued {
+			if !at.name(name) {
+				return 0, s.invalid("has the key %.64q twice", name)
+			}
+			continue
+		} else {
+			if len(open) == 2 && !at.object {
+				elements++
+			}
+			at.valued = true
+			if t == json.Delim('[') || t == json.Delim('{') {
+				open = append(open, level{object: t == json.Delim('{'), words: at.below, below: at.below, valued: true})
+			}
 		}
 		if elements > most {
 			return 0, s.exceeded(key, most)
 		}
-		switch {
-		case opens:
-			depth++
-		case closes:
-			depth--
-		}
-		if depth == 0 {
+		if len(open) == 1 {
 			return elements, nil
 		}
 	}

@@ -19,6 +19,7 @@ package limit_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -65,7 +66,10 @@ func TestWhatIsNoDocumentIsRefused(t *testing.T) {
 		"a key with a Kelvin sign": {`{"k":1,"K":[]}`, invalid, `the key "k" twice`},
 		"a long key twice":         {`{"` + strings.Repeat("x", 70) + `":1,"` + strings.Repeat("x", 70) + `":1}`, invalid, `"` + strings.Repeat("x", 64) + `" twice`},
 		"too many scalars":         {`{"a":[` + strings.Repeat("0,", 200) + `0]}`, exceeded, "the thing has more than the 100 JSON values that are read"},
-		"too many keys":            {`{"a":{` + strings.Repeat(`"":0,`, 60) + `"":0}}`, exceeded, "100 JSON values"},
+		"a key twice inside":       {`{"a":{"b":[{"c":1},{"c":1,"d":[{}],"c":1}]}}`, invalid, `the key "c" twice`},
+		"a digest in two cases":    {`{"layers":[{"digest":"a","DIGEST":"b"}]}`, invalid, `the key "DIGEST" twice`},
+		"an annotation twice":      {`{"layers":[{"annotations":{"a":"b","a":"c"}}]}`, invalid, `the key "a" twice`},
+		"too many keys":            {`{"a":{` + manyKeys(60) + `}}`, exceeded, "100 JSON values"},
 		"too deep":                 {`{"a":` + strings.Repeat("[", 200), exceeded, "100 JSON values"},
 		"too many in all":          {`{` + manyKeys(101) + `}`, exceeded, "100 JSON values"},
 		"a long list of objects":   {`{"few":[{},{},{},{}]}`, exceeded, "the thing has more than the 3 few that are read"},
@@ -92,6 +96,27 @@ func manyKeys(n int) string {
 	return strings.Join(keys, ",")
 }
 
+// Words that are no fields are other ones in another case, for every reader.
+func TestWordsInTwoCasesAreTwoWords(t *testing.T) {
+	for _, document := range []string{
+		`{"layers":[{"annotations":{"a":"b","A":"c"}}],"annotations":{"a":"b","A":"c"}}`,
+		`{"config":{"Labels":{"maintainer":"a","Maintainer":"b"},"Volumes":{"/a":{},"/A":{}}}}`,
+		`{"predicate":{"env":[{"Path":"a","PATH":"b"}]}}`,
+		`{"a":"x","b":{"a":"a","c":{"a":["a","a",{"a":"a"}]}}}`,
+	} {
+		_, err := limit.JSON{Values: 100}.Scan("it", []byte(document))
+		NewWithT(t).Expect(err).NotTo(HaveOccurred(), document)
+	}
+}
+
+func numberedKeys(n int) string {
+	var keys strings.Builder
+	for i := range n {
+		fmt.Fprintf(&keys, `"Key%d":0,`, i)
+	}
+	return keys.String() + `"":0`
+}
+
 // TestARefusalCostsLittle holds that a document is refused at its limit, and
 // not when it was read to its end.
 func TestARefusalCostsLittle(t *testing.T) {
@@ -99,7 +124,8 @@ func TestARefusalCostsLittle(t *testing.T) {
 		"scalars": `{"a":[` + strings.Repeat("0,", 2<<20) + `0]}`,
 		"objects": `{"layers":[` + strings.Repeat("{},", 4<<20/3) + `{}]}`,
 		"depth":   `{"a":` + strings.Repeat("[", 4<<20),
-		"names":   `{"a":{` + strings.Repeat(`"":0,`, 4<<20/5) + `"":0}}`,
+		"names":   `{"a":{` + numberedKeys(4<<20/12) + `}}`,
+		"empty":   `{"a":[` + strings.Repeat(`{"a":{}},`, 4<<20/9) + `{}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
