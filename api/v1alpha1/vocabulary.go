@@ -40,7 +40,7 @@ const (
 const MadeByLabel = Group + "/made-by"
 
 // Keys of an artifact's metadata that this project sets, beside the
-// annotations of the image's manifest. Ours win over annotations of the same name.
+// annotations of the image's manifest, of which those under the group are left out.
 const (
 	// MetadataImage is the repository that the content was pulled from.
 	MetadataImage = Group + "/image"

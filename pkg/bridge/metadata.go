@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -36,7 +37,7 @@ const (
 )
 
 // metadata is the annotations of a manifest, as many as fit, and what this project
-// says itself, which always fits and wins.
+// says itself, which always fits. Nobody else speaks under its group.
 func metadata(annotations map[string]string, out Outcome) map[string]string {
 	ours := map[string]string{
 		v1alpha1.MetadataImage:        out.Image.Repository,
@@ -54,10 +55,7 @@ func metadata(annotations map[string]string, out Outcome) map[string]string {
 		}
 	}
 	foreign := maps.Clone(annotations)
-	maps.DeleteFunc(foreign, func(key, _ string) bool {
-		_, reserved := ours[key]
-		return reserved
-	})
+	maps.DeleteFunc(foreign, func(key, _ string) bool { return strings.HasPrefix(key, v1alpha1.Group+"/") })
 	maps.Copy(all, fitting(foreign, maxMetadataKeys-len(all), maxMetadataBytes-size))
 	return all
 }

@@ -85,7 +85,9 @@ func TestMetadata(t *testing.T) {
 			v1alpha1.MetadataVerifiedBy: "everybody",
 			v1alpha1.MetadataDigest:     "sha256:" + strings.Repeat("0", 64),
 			v1alpha1.MetadataTag:        "9.9.9",
+			v1alpha1.Group + "/scanned": "yes",
 		})
+		g.Expect(metadata).NotTo(HaveKey(v1alpha1.Group + "/scanned"))
 		g.Expect(metadata).NotTo(HaveKey(v1alpha1.MetadataVerifiedBy))
 		g.Expect(metadata).To(HaveKeyWithValue(v1alpha1.MetadataDigest, out.Image.Digest.String()))
 		g.Expect(metadata).To(HaveKeyWithValue(v1alpha1.MetadataTag, "1.0.0"))
