@@ -39,6 +39,7 @@ func main() {
 	// ExitOnError: a flag that cannot be read never returns.
 	_ = fs.Parse(os.Args[1:])
 	logger.SetLogger(logger.NewLogger(o.Flux.Log))
+	operator.SpareMemory()
 	if err := operator.Run(ctrl.SetupSignalHandler(), o); err != nil {
 		ctrl.Log.Error(err, "stopped")
 		os.Exit(1)

@@ -218,7 +218,7 @@ func TestStorageThatLeadsToItsPageOfErrorsSaysNothing(t *testing.T) {
 	}))
 	defer storage.Close()
 	s.answerTo("/v2/app/", redirect(storage.URL+"/bucket/data"))
-	_, err := do(t.Context(), t, newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}), referrers)
+	_, err := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}).Referrers(t.Context(), subject)
 	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 }
 

@@ -1,0 +1,38 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package operator_test
+
+import (
+	"math"
+	"runtime/debug"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/image-source/image-source-controller/pkg/operator"
+)
+
+func TestATenthOfTheMemoryIsSpared(t *testing.T) {
+	g := NewWithT(t)
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	for limit, want := range map[int64]int64{10 << 30: 9 << 30, math.MaxInt64: math.MaxInt64} {
+		debug.SetMemoryLimit(limit)
+		operator.SpareMemory()
+		g.Expect(debug.SetMemoryLimit(-1)).To(Equal(want))
+	}
+}
