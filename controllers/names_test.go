@@ -27,6 +27,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/test/publish"
@@ -127,5 +129,9 @@ func TestARecordUnderANameThatMeansAnotherRepositoryDoesNotStay(t *testing.T) {
 	edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.Suspend = true })
 	s.govern("all")
 	s.start()
-	s.withdrawn("app", "is not the canonical name of a repository")
+	const why = "is not the canonical name of a repository"
+	s.withdrawn("app", why)
+	ready := conditions.Get(s.reconciled("app"), meta.ReadyCondition)
+	NewWithT(t).Expect(ready.Reason).To(Equal(v1alpha1.ReasonVerificationError))
+	NewWithT(t).Expect(ready.Message).To(And(HavePrefix("suspended (spec.suspend of the ImagePolicy is true): nothing is published: "), ContainSubstring(why)))
 }

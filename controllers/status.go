@@ -185,10 +185,22 @@ func mark(obj *v1alpha1.ArtifactRepository, a attempt) {
 	case a.err != nil:
 		markFailure(obj, a)
 	case a.plan.Action == Freeze:
-		settle(obj, obj.Status.Artifact != nil, v1alpha1.ReasonSuspended, frozenMessage(obj))
+		markFrozen(obj)
 	default:
 		settle(obj, true, v1alpha1.ReasonSucceeded, publishedMessage(obj, a))
 	}
+}
+
+// markFrozen marks that nothing is done. Where nothing is published because it was
+// refused before, that stays the reason: it is what a person has to put right.
+func markFrozen(obj *v1alpha1.ArtifactRepository) {
+	message := frozenMessage(obj)
+	refused := conditions.Get(obj, v1alpha1.SourceVerifiedCondition)
+	if obj.Status.Artifact == nil && refused != nil && refused.Status == metav1.ConditionFalse && refused.ObservedGeneration == obj.Generation {
+		settle(obj, false, refused.Reason, message+": "+refused.Message)
+		return
+	}
+	settle(obj, obj.Status.Artifact != nil, v1alpha1.ReasonSuspended, message)
 }
 
 // markFailure marks a failure by its reason and class.
