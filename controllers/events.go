@@ -43,7 +43,11 @@ import (
 
 // maxPending bounds the events that wait to be sent. Over it the oldest news
 // is kept and the newest is dropped: a reconcile never waits for a receiver.
-const maxPending = 1000
+// maxPendingOfOne bounds those of one namespace, so that others find room.
+const (
+	maxPending      = 1000
+	maxPendingOfOne = maxPending / 4
+)
 
 // Events tells people and machines what happened: Kubernetes events, Flux
 // events, and Flux's metrics of objects. Flux events are posted from a goroutine
@@ -58,6 +62,7 @@ type Events struct {
 
 	once    sync.Once
 	pending chan func()
+	waiting waiting
 	said    said
 	failing failing
 }
@@ -101,10 +106,53 @@ func (e *Events) send(obj client.Object, metadata map[string]string, eventType, 
 	if e.Alerts == nil {
 		return
 	}
-	select {
-	case e.queue() <- func() { e.Alerts.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message) }:
-	default:
+	if !e.enqueue(obj.GetNamespace(), func() { e.Alerts.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message) }) {
 		ctrl.Log.Info("a Flux event was dropped: too many wait to be sent", "namespace", obj.GetNamespace(), "name", obj.GetName(), "reason", reason)
+	}
+}
+
+// enqueue tells whether there was room for an event of a namespace.
+func (e *Events) enqueue(namespace string, post func()) bool {
+	if !e.waiting.enter(namespace) {
+		return false
+	}
+	select {
+	case e.queue() <- func() {
+		e.waiting.leave(namespace)
+		post()
+	}:
+		return true
+	default:
+		e.waiting.leave(namespace)
+		return false
+	}
+}
+
+// waiting counts the events of each namespace that wait to be sent.
+type waiting struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+// enter tells whether one more of a namespace may wait, and counts it.
+func (w *waiting) enter(namespace string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.count[namespace] >= maxPendingOfOne {
+		return false
+	}
+	if w.count == nil {
+		w.count = map[string]int{}
+	}
+	w.count[namespace]++
+	return true
+}
+
+func (w *waiting) leave(namespace string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.count[namespace]--; w.count[namespace] == 0 {
+		delete(w.count, namespace)
 	}
 }
 

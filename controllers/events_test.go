@@ -62,6 +62,33 @@ func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
 	g.Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
 }
 
+// TestNobodyKeepsTheEventsOfOthersFromBeingSent holds that a namespace in which much
+// happens while the receiver is away loses its own news, and no one else's.
+func TestNobodyKeepsTheEventsOfOthersFromBeingSent(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	alerts := kuberecorder.NewFakeRecorder(5000)
+	told := &Events{Recorder: &kuberecorder.FakeRecorder{}, Alerts: alerts}
+	happen := func(times int, namespace, message string) {
+		pod := &corev1.Pod{}
+		pod.Namespace, pod.Name = namespace, "app"
+		for range times {
+			told.send(pod, nil, corev1.EventTypeNormal, "Any", message)
+		}
+	}
+	for _, news := range []string{"first", "second"} { // what was sent makes room again
+		happen(2000, "busy", "any")
+		happen(200, "quiet", "any")
+		happen(1, "quiet", news)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- told.Start(ctx) }()
+		g.Eventually(alerts.Events).WithTimeout(30 * time.Second).WithPolling(time.Millisecond).Should(Receive(ContainSubstring(news)))
+		cancel()
+		g.Eventually(ended).Should(Receive())
+	}
+}
+
 func TestTheEventOfANewArtifactNamesItsOrigin(t *testing.T) {
 	recorder := kuberecorder.NewFakeRecorder(10)
 	told := &Events{Recorder: recorder}
