@@ -188,8 +188,8 @@ func mayRead(ctx context.Context, repository Repository, made content) error {
 }
 
 // convert pulls what the format of a manifest needs, reads it and stores it. It
-// tells whether all was pulled that was asked for, so that what failed is not due
-// to the registry.
+// tells whether all was pulled that was asked for, or never will be, so that what
+// failed is not due to the registry.
 func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manifest) (made content, pulled bool, err error) {
 	scratch, remove, err := b.store.Scratch()
 	if err != nil {
@@ -230,14 +230,22 @@ type spool struct {
 	terms      trust.Constraints
 	bytes      int64
 	pulled     []v1.Hash
-	// failed tells that something was asked for and not handed out.
+	// failed tells that something was asked for and not handed out, for a reason that
+	// another attempt may not find.
 	failed bool
+}
+
+// isPassing tells whether another attempt at the same digest, within the same limits,
+// may end otherwise.
+func isPassing(err error) bool {
+	failed := fault.Of(err, "")
+	return failed != nil && (failed.Class != fault.Stall || failed.Reason != v1alpha1.ReasonInvalidArtifact && failed.Reason != v1alpha1.ReasonLimitExceeded)
 }
 
 // Manifest returns a manifest that the one to publish lists. It is asked for by
 // its digest, so it is what the publisher listed, whatever moved since.
 func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (_ types.MediaType, _ []byte, err error) {
-	defer func() { s.failed = s.failed || err != nil }()
+	defer func() { s.failed = s.failed || isPassing(err) }()
 	if desc.Digest.Algorithm != "sha256" {
 		return "", nil, fault.Stallf(v1alpha1.ReasonInvalidArtifact, "the manifest %s is listed by a digest that is no sha256: publish it with one", desc.Digest)
 	}
@@ -254,7 +262,7 @@ func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (_ types.Media
 // Open pulls a blob and returns it as a file at its start. A blob that was
 // pulled before is not pulled again.
 func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (_ *os.File, err error) {
-	defer func() { s.failed = s.failed || err != nil }()
+	defer func() { s.failed = s.failed || isPassing(err) }()
 	path := filepath.Join(s.dir, desc.Digest.Hex)
 	if slices.Contains(s.pulled, desc.Digest) {
 		return reopen(path, desc)

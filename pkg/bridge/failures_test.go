@@ -18,8 +18,10 @@ package bridge_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -48,6 +50,29 @@ func (s spent) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error 
 	s.pulls.Add(1)
 	<-ctx.Done()
 	return err
+}
+
+// TestASizeThatIsWrongForGoodIsFoundOnce holds that an artifact whose manifest lies about
+// a blob is not pulled again, by whom it may concern.
+func TestASizeThatIsWrongForGoodIsFoundOnce(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	_, layer := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	size := len(b.blob("team/app", layer))
+	b.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			return false
+		}
+		_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+			`"config":{"mediaType":"application/vnd.cncf.flux.config.v1+json","digest":"sha256:%064d","size":2},`+
+			`"layers":[{"mediaType":"application/vnd.cncf.flux.content.v1.tar+gzip","digest":%q,"size":%d}]}`, 0, layer, size+1) // the client reads it
+		return true
+	})
+	r := b.request("app", "team/app:1.0.0", nobody)
+	for range 3 {
+		_, err := b.bridge.Publish(t.Context(), r)
+		expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, fmt.Sprintf("it has %d bytes, the manifest says %d", size, size+1))
+	}
+	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
 }
 
 func TestAnArtifactThatNoAttemptHasTimeToReadIsReadLessAndLess(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 
@@ -33,11 +34,12 @@ import (
 
 // Pull copies a blob to w. It returns nil only when the answer came to its end
 // and was exactly what the descriptor says, size and sha256; until then nothing
-// that w got can be trusted. w gets at most desc.Size bytes, and at most one
-// more is read. The descriptor's URLs and inline data are ignored.
+// that w got can be trusted. w gets at most desc.Size bytes, and at most maxMeasured
+// are read if that is more. The descriptor's URLs and inline data are ignored.
 //
 // Errors: those of Resolve; FetchFailed for a blob that ends early,
-// InvalidArtifact for one that does not match. An error of w is returned as it is.
+// InvalidArtifact for one that does not match, which stalls if the digest does and the
+// size does not. An error of w is returned as it is.
 func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error {
 	if err := checkDigest(desc.Digest); err != nil || desc.Size < 0 {
 		return fault.Stallf(v1alpha1.ReasonInvalidArtifact,
@@ -53,9 +55,12 @@ func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) 
 	if coded(answer.Header) && answer.ContentLength != desc.Size {
 		return r.pullCoded(ctx, desc, answer, w)
 	}
-	if answer.ContentLength >= 0 && answer.ContentLength != desc.Size {
-		return fault.Retryf(v1alpha1.ReasonInvalidArtifact,
-			"cannot %s: the answer is %d bytes long, the manifest says %d", doing, answer.ContentLength, desc.Size)
+	if length := answer.ContentLength; length >= 0 && length != desc.Size {
+		failed := fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: the answer is %d bytes long, the manifest says %d", doing, length, desc.Size)
+		if length > max(desc.Size, maxMeasured) {
+			return failed
+		}
+		return misfit(doing, desc, &measured{digest: sha256.New()}, answer.Body, failed)
 	}
 	if err := r.copyBlob(doing, desc, answer.Body, w); err != nil {
 		return err
@@ -70,6 +75,9 @@ func (r *Repository) pullCoded(ctx context.Context, desc v1.Descriptor, answer *
 	doing := "get blob " + desc.Digest.String() + " of " + r.name
 	asSent := r.copyBlob(doing, desc, answer.Body, io.Discard)
 	_ = answer.Body.Close() // what is left of it does not matter
+	if failed := fault.Of(asSent, ""); failed != nil && failed.Class == fault.Stall {
+		return asSent
+	}
 	again, err := r.send(ctx, ask{method: http.MethodGet, kind: "blobs", ref: desc.Digest.String()})
 	if err != nil {
 		return r.failure(doing, err)
@@ -89,6 +97,29 @@ func (r *Repository) pullCoded(ctx context.Context, desc v1.Descriptor, answer *
 	return nil
 }
 
+// maxMeasured bounds how much of a blob is read to see whether the size in its
+// descriptor is wrong, in bytes; the size in the descriptor does if that is more.
+const maxMeasured = 64 << 20
+
+// measured is what was read of a blob.
+type measured struct {
+	digest hash.Hash
+	size   int64
+}
+
+// misfit returns the error of an answer that has not the length of the descriptor. rest
+// is what of it was not read yet. If the answer has the digest of the descriptor, the
+// size in the manifest is wrong for good. If it has not, a proxy may have altered it,
+// and failed is the error.
+func misfit(doing string, desc v1.Descriptor, read *measured, rest io.Reader, failed error) error {
+	n, err := io.Copy(read.digest, io.LimitReader(rest, max(desc.Size, maxMeasured)-read.size))
+	if err != nil || hex.EncodeToString(read.digest.Sum(nil)) != desc.Digest.Hex {
+		return failed
+	}
+	return fault.Stallf(v1alpha1.ReasonInvalidArtifact,
+		"cannot %s: it has %d bytes, the manifest says %d: publish it again with a manifest that says its size", doing, read.size+n, desc.Size)
+}
+
 func (r *Repository) copyBlob(doing string, desc v1.Descriptor, body io.Reader, w io.Writer) error {
 	digest := sha256.New()
 	source := &source{reader: body}
@@ -97,16 +128,17 @@ func (r *Repository) copyBlob(doing string, desc v1.Descriptor, body io.Reader, 
 	case source.err != nil && !errors.Is(source.err, io.EOF):
 		return r.failure(doing, source.err)
 	case errors.Is(err, io.EOF):
-		return &fault.Error{
+		return misfit(doing, desc, &measured{digest, n}, http.NoBody, &fault.Error{
 			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
 			Err: fmt.Errorf("cannot %s: it ended after %d of %d bytes", doing, n, desc.Size),
-		}
+		})
 	case err != nil:
 		return err // of w
 	}
-	switch _, err := io.ReadFull(source, make([]byte, 1)); {
+	switch n, err := io.CopyN(digest, source, 1); {
 	case err == nil:
-		return fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: it goes on after %d bytes, where the manifest says it ends", doing, desc.Size)
+		return misfit(doing, desc, &measured{digest, desc.Size + n}, source,
+			fault.Retryf(v1alpha1.ReasonInvalidArtifact, "cannot %s: it goes on after %d bytes, where the manifest says it ends", doing, desc.Size))
 	case !errors.Is(err, io.EOF):
 		return r.failure(doing, err)
 	}
