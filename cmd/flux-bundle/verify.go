@@ -258,7 +258,7 @@ func (a *app) publicRoot() (*trust.PublicRoot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder})
+	return trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder, Transport: a.registries.Roots()})
 }
 
 // rootFolder keeps the metadata of Sigstore's public root from one run to the next.

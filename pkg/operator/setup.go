@@ -94,7 +94,7 @@ func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, erro
 	if p.Pipeline, err = newPipeline(mgr, o, p.Metrics); err != nil {
 		return nil, err
 	}
-	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot()})
+	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot(), Transport: p.Pipeline.Registry.Roots()})
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ type Observation struct {
 	// empty for what went to no registry.
 	Host string
 	// Operation is ping, token, head-manifest, get-manifest, head-blob,
-	// get-blob, get-referrers, or revocation.
+	// get-blob, get-referrers, revocation, or root.
 	Operation string
 	// Code is the HTTP status; 0 when there was no answer.
 	Code int

@@ -57,7 +57,8 @@ type PublicRootOptions struct {
 	// Root is the root metadata that the repository is trusted by; nil is what
 	// this program was built with. A Mirror with keys of its own needs it.
 	Root []byte
-	// Transport reaches the repository; nil is http.DefaultTransport.
+	// Transport reaches the repository, see registry.Client.Roots. It decides where that
+	// may lead to.
 	Transport http.RoundTripper
 	// Timeout bounds one attempt to reach it; zero is 30 seconds.
 	Timeout time.Duration
@@ -91,14 +92,14 @@ func NewPublicRoot(options PublicRootOptions) (*PublicRoot, error) {
 	if options.Folder == "" {
 		return nil, errors.New("the public root of trust needs a folder that it may write to")
 	}
+	if options.Transport == nil {
+		return nil, errors.New("the public root of trust needs a transport")
+	}
 	if options.Mirror == "" {
 		options.Mirror = tuf.DefaultMirror
 	}
 	if options.Root == nil {
 		options.Root = tuf.DefaultRoot()
-	}
-	if options.Transport == nil {
-		options.Transport = http.DefaultTransport //nolint:forbidigo // it reaches no registry
 	}
 	if options.Clock == nil {
 		options.Clock = time.Now

@@ -23,6 +23,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -164,7 +165,7 @@ func TestThePublicRoot(t *testing.T) {
 	s := newSigstore(t)
 	m := newMirror(t, s.trustedRoot(t, lists{log: true, certificates: true}))
 	at, folder := &clock{at: time.Now()}, t.TempDir()
-	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder, Mirror: m.URL, Root: m.root, Clock: at.now})
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: folder, Mirror: m.URL, Transport: roots(t), Root: m.root, Clock: at.now})
 	g.Expect(err).NotTo(HaveOccurred())
 	demand := s.identities(t, lists{log: true})
 	demand.TrustedRoot = nil
@@ -230,7 +231,7 @@ func TestAMirrorThatHangsKeepsNobodyWaiting(t *testing.T) {
 	begin := func(t *testing.T, timeout time.Duration) (*mirror, *clock, trust.Rule) {
 		t.Helper()
 		m, at := newMirror(t, trusted), &clock{at: time.Now()}
-		public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root, Clock: at.now, Timeout: timeout})
+		public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Transport: roots(t), Root: m.root, Clock: at.now, Timeout: timeout})
 		NewWithT(t).Expect(err).NotTo(HaveOccurred())
 		t.Cleanup(public.Wait)
 		authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
@@ -334,7 +335,7 @@ func TestAPublicRootWithoutALogOfCertificates(t *testing.T) {
 	g := NewWithT(t)
 	s := newSigstore(t)
 	m := newMirror(t, s.trustedRoot(t, lists{log: true}))
-	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root})
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Transport: roots(t), Root: m.root})
 	g.Expect(err).NotTo(HaveOccurred())
 	demand := s.identities(t, lists{log: true})
 	demand.TrustedRoot = nil
@@ -355,7 +356,7 @@ func TestAPublicRootThatLies(t *testing.T) {
 			m.files[path] = evil.trustedRoot(t, lists{log: true})
 		}
 	}
-	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root})
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Transport: roots(t), Root: m.root})
 	g.Expect(err).NotTo(HaveOccurred())
 	demand := evil.identities(t, lists{log: true})
 	demand.TrustedRoot = nil
@@ -365,6 +366,38 @@ func TestAPublicRootThatLies(t *testing.T) {
 	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust")
 }
 
+// TestThePublicRootIsNotFetchedWhereverItsServerLeads holds that the server of the root
+// does not have this program ask others that only this program can reach.
+func TestThePublicRootIsNotFetchedWhereverItsServerLeads(t *testing.T) {
+	g := NewWithT(t)
+	s := newSigstore(t)
+	m := newMirror(t, s.trustedRoot(t, lists{log: true}))
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip("this machine has one loopback address only")
+	}
+	leads := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, m.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	})}}
+	leads.Start()
+	t.Cleanup(leads.Close)
+	public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: leads.URL, Transport: roots(t), Root: m.root})
+	g.Expect(err).NotTo(HaveOccurred())
+	authority, err := trust.NewAuthority(keylessBy(trust.Identity{Issuer: ".*", Subject: ".*"}), trust.Options{PublicRoot: public})
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = push(t, serve(t, true), "led").verifyBy(t, rule(authority))
+	expectDenied(g, err, trust.Unknown, "cannot get the public root of trust", "refused to connect")
+	g.Expect(m.requests()).To(BeZero())
+}
+
+// roots reaches roots of trust as the program does.
+func roots(t *testing.T) http.RoundTripper {
+	t.Helper()
+	client, err := registry.NewClient(registry.Options{})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return client.Roots()
+}
+
 func TestWithoutAPublicRoot(t *testing.T) {
 	g := NewWithT(t)
 	_, err := push(t, serve(t, true), "none").verify(t, keylessBy(trust.Identity{Issuer: ".*", Subject: ".*"}))
@@ -372,6 +405,8 @@ func TestWithoutAPublicRoot(t *testing.T) {
 
 	_, err = trust.NewPublicRoot(trust.PublicRootOptions{})
 	g.Expect(err).To(MatchError(ContainSubstring("folder")))
+	_, err = trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir()})
+	g.Expect(err).To(MatchError(ContainSubstring("transport")))
 
 	for words, transport := range map[string]http.RoundTripper{"nowhere": nowhere{}, "made this program panic": breaking{}} {
 		away, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Transport: transport})
@@ -405,7 +440,7 @@ func TestThePublicRootHasAFingerprint(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	demand.TrustedRoot = nil
 	ask := func(m *mirror) (read func() string) {
-		public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Root: m.root, Clock: at.now})
+		public, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: t.TempDir(), Mirror: m.URL, Transport: roots(t), Root: m.root, Clock: at.now})
 		g.Expect(err).NotTo(HaveOccurred())
 		authority, err := trust.NewAuthority(demand, trust.Options{PublicRoot: public})
 		g.Expect(err).NotTo(HaveOccurred())
