@@ -147,6 +147,10 @@ func (h Hints) withDefaults() Hints {
 	}
 }
 
+func (h Hints) all() []string {
+	return []string{h.Authority, h.Plain, h.Certificate, h.Proxy, h.Credentials}
+}
+
 // Options configure a Client. A zero duration stands for its default.
 type Options struct {
 	// UserAgent is sent with each request.

@@ -284,7 +284,18 @@ func (r *Repository) Clean(words string, request *http.Request) string {
 
 // Conceal removes the credentials of this access from a message, which may repeat some
 // of what the registry answered.
-func (r *Repository) Conceal(message string) string { return unpart(message, r.secrets()) }
+func (r *Repository) Conceal(message string) string { return r.conceal(message, r.secrets()) }
+
+// conceal removes from a message what is known to be secret, but not from our own hints:
+// they tell nothing, and a password that is a word of theirs would garble them.
+func (r *Repository) conceal(message string, known []string) string {
+	for _, hint := range r.client.options.Hints.all() {
+		if before, after, found := strings.Cut(message, hint); found {
+			return r.conceal(before, known) + hint + r.conceal(after, known)
+		}
+	}
+	return unpart(message, known)
+}
 
 // secrets are the parts of a request that an answer must not repeat.
 func (r *Repository) secrets() []string { return r.session.secrets(r.scope) }
@@ -296,7 +307,7 @@ func (r *Repository) explain(err error) string {
 	if answer, ok := errors.AsType[*answerError](err); ok {
 		known = append(known, answer.sent)
 	}
-	return unpart(r.tell(err, known), known)
+	return r.conceal(r.tell(err, known), known)
 }
 
 func (r *Repository) tell(err error, known []string) string {

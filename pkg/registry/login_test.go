@@ -430,6 +430,28 @@ func TestASecretInAShortAnswerIsRedacted(t *testing.T) {
 	NewWithT(t).Expect(err.Error()).To(ContainSubstring("you sent *** or *** and that is Basic ***"))
 }
 
+// TestAPasswordThatIsACommonWordLeavesAdviceReadable holds that it is removed from what
+// the registry says, and not from what this program does.
+func TestAPasswordThatIsACommonWordLeavesAdviceReadable(t *testing.T) {
+	g := NewWithT(t)
+	s := serve(t)
+	s.answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("WWW-Authenticate", "Basic")
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, "you sent secret") // the client reads it
+		return true
+	})
+	access := registry.Access{Auth: &authn.Basic{Username: "user", Password: "secret"}, Fingerprint: "u"}
+	repo := newClient(t, quick()).Repository(repository(t, s.host()+"/app"), access)
+	_, err := repo.Resolve(t.Context(), registry.Query{Tag: "1"})
+	expectFault(t, err, v1alpha1.ReasonAuthenticationFailed, fault.Retry)
+	for _, said := range []string{err.Error(), repo.Conceal(err.Error()), repo.Conceal("secret, " + err.Error() + ", secret")} {
+		g.Expect(said).To(ContainSubstring("(check that secretRef or serviceAccountName gives credentials for this repository)"))
+		g.Expect(said).To(ContainSubstring("you sent ***"))
+		g.Expect(strings.Count(said, "secret")).To(Equal(1))
+	}
+}
+
 // TestNoPartOfAnAnswerGetsASecretIntoAMessage sends a password and a token back in parts
 // of an answer that are repeated. The token is as short as that of a registry which keeps
 // its tokens in a table.
