@@ -152,7 +152,11 @@ func TestTheConfigOfAnImageIsBounded(t *testing.T) {
 	_, err = format.Convert(t.Context(), m, b, format.Options{}, t.TempDir())
 	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, "config of the image")
 
-	m.Config = b.put(t, types.DockerConfigJSON, []byte(`{"config":{"Labels":{`+strings.Repeat(`"":"",`, 100_000)+`"":""}}}`))
+	var labels strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&labels, `"%d":"",`, i)
+	}
+	m.Config = b.put(t, types.DockerConfigJSON, []byte(`{"config":{"Labels":{`+labels.String()+`"":""}}}`))
 	_, err = format.Convert(t.Context(), m, b, format.Options{}, t.TempDir())
 	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "config of the image has more than the 50000 JSON values")
 }

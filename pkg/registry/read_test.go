@@ -218,7 +218,7 @@ func TestStorageThatLeadsToItsPageOfErrorsSaysNothing(t *testing.T) {
 	}))
 	defer storage.Close()
 	s.answerTo("/v2/app/", redirect(storage.URL+"/bucket/data"))
-	_, err := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}).Referrers(t.Context(), subject)
+	_, err := newClient(t, registry.Options{}).Repository(repository(t, s.host()+"/app"), registry.Access{}).Referrers(t.Context(), hash(t, listed))
 	expectFault(t, err, v1alpha1.ReasonFetchFailed, fault.Retry)
 }
 
