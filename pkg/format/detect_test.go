@@ -153,7 +153,7 @@ func TestTheConfigOfAnImageIsBounded(t *testing.T) {
 	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, "config of the image")
 
 	var labels strings.Builder
-	for i := range 100_000 {
+	for i := range 60_000 {
 		fmt.Fprintf(&labels, `"%d":"",`, i)
 	}
 	m.Config = b.put(t, types.DockerConfigJSON, []byte(`{"config":{"Labels":{`+labels.String()+`"":""}}}`))
