@@ -63,6 +63,7 @@ func unreadable() map[string]string {
 		"a mark in the middle":                "*.md\n" + utf8BOM + secrets,
 		"lines that end as on old Macs":       "secret.yaml\r*.key\r",
 		"two carriage returns":                "secret.yaml\r\r\n",
+		"a carriage return, nearly last":      "secret.yaml\rx",
 		"a long comment first":                "#" + strings.Repeat("x", 64<<10) + "\n" + secrets,
 		"a long pattern first":                strings.Repeat("x", 64<<10-1) + "\n" + secrets,
 		"spaces without an end":               strings.Repeat(" ", 64<<10) + "\n" + secrets,

@@ -178,6 +178,7 @@ func TestAnnotationsAreThoseOfTheChosenManifest(t *testing.T) {
 		"those of the index":                {nil, map[string]string{source: "b", revision: "2"}, map[string]string{source: "b", revision: "2"}},
 		"of the index, what it lacks":       {map[string]string{vendor: "v"}, map[string]string{source: "b", revision: "2", vendor: "w"}, map[string]string{source: "b", revision: "2", vendor: "v"}},
 		"no revision of another repository": {map[string]string{source: "a"}, map[string]string{source: "b", revision: "2"}, map[string]string{source: "a"}},
+		"no repository of another revision": {map[string]string{revision: "1"}, map[string]string{source: "b", revision: "2"}, map[string]string{revision: "1"}},
 		"neither has any":                   {nil, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -96,6 +96,7 @@ func TestATektonBundleIsReadWhateverItsLayersAreMadeOf(t *testing.T) {
 		"YAML as it is":                        {true, made{[]byte(taskYAML), types.OCIUncompressedLayer, task}, taskYAML},
 		"YAML as it is, called compressed":     {true, made{[]byte(taskYAML), types.OCILayer, task}, taskYAML},
 		"YAML that is longer than a tar block": {true, made{[]byte(taskYAML + strings.Repeat("# more\n", 200)), types.OCILayer, task}, taskYAML + strings.Repeat("# more\n", 200)},
+		"as many rare line breaks as are read": {true, made{[]byte(taskYAML + strings.Repeat("#\u2028", 1000)), types.OCILayer, task}, taskYAML + strings.Repeat("#\u2028", 1000)},
 		"a document between separators":        {true, made{zipped(t, []byte("---\n"+taskYAML+"---\n# the end\n")), types.OCILayer, task}, "---\n" + taskYAML + "---\n# the end\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
