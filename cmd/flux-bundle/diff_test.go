@@ -80,6 +80,16 @@ func TestAFileThatIsAddedMayBeExecutable(t *testing.T) {
 	g.Expect(flux(t, "diff", with, without).out).To(Equal("--- a/run.sh\n+++ /dev/null\n@@ -1 +0,0 @@\n-#!/bin/sh\n"))
 }
 
+func TestAFileThatIsNoLongerExecutableIsAChange(t *testing.T) {
+	g := NewWithT(t)
+	files := map[string]string{"a.yaml": configMap, "run.sh": "#!/bin/sh\n"}
+	plain, executable := folder(t, files), folder(t, files)
+	g.Expect(os.Chmod(filepath.Join(executable, "run.sh"), 0o755)).To(Succeed())
+	run := flux(t, "diff", executable, plain)
+	g.Expect(run.code).To(Equal(exitFailure))
+	g.Expect(run.out).To(Equal("File run.sh is not executable any more\n"))
+}
+
 func TestChangesAreShown(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)

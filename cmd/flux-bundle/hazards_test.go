@@ -285,6 +285,20 @@ func TestManyHiddenFilesTakeAQuestion(t *testing.T) {
 	g.Expect(flux(t, "pull", ref, "-o", t.TempDir(), "--force").code).To(Equal(exitOK))
 }
 
+// TestNothingIsCountedBesideHazardsThatAreAllNamed pulls as many hazards as are named.
+func TestNothingIsCountedBesideHazardsThatAreAllNamed(t *testing.T) {
+	g := NewWithT(t)
+	var headers []tar.Header
+	for i := range fewHazards {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("%d/.unknown", i), Mode: 0o644}, tar.Header{Name: fmt.Sprintf("%d/.envrc", i), Mode: 0o644})
+	}
+	run := flux(t, "pull", pushLayer(t, serve(t), "org/app:v1", layerOf(t, headers...)), "-o", t.TempDir())
+	g.Expect(run.code).To(Equal(exitFailure), run.err)
+	g.Expect(strings.Count(run.err, " is hidden: ")).To(Equal(fewHazards), run.err)
+	g.Expect(strings.Count(run.err, " takes effect by itself: ")).To(Equal(fewHazards), run.err)
+	g.Expect(run.err).NotTo(Or(ContainSubstring("more are hidden"), ContainSubstring("more take effect")))
+}
+
 // TestPermissionsFollowTheUmask pulls files with all permissions there are.
 func TestPermissionsFollowTheUmask(t *testing.T) {
 	g := NewWithT(t)
