@@ -337,6 +337,18 @@ func TestPullNeedsAFolder(t *testing.T) {
 	expectOneError(g, run, "cannot write to", file)
 }
 
+// TestAFolderThatCannotBeMade has a name that is longer than any file system takes, in
+// a folder that can be made.
+func TestAFolderThatCannotBeMade(t *testing.T) {
+	g := NewWithT(t)
+	ref := pushLayer(t, serve(t), "org/app:v1", archived(t, tar.Header{Name: "a.yaml"}))
+	parent := t.TempDir()
+	run := flux(t, "pull", ref, "-o", filepath.Join(parent, "made", strings.Repeat("x", 256)))
+	g.Expect(run.code).To(Equal(exitFailure))
+	expectOneError(g, run, "cannot write to", "made")
+	g.Expect(os.ReadDir(parent)).To(BeEmpty())
+}
+
 func TestALargeDownloadIsTold(t *testing.T) {
 	g := NewWithT(t)
 	r := serve(t)
