@@ -36,10 +36,12 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -57,7 +59,7 @@ const writeTimeout = 30 * time.Second
 // became of it.
 func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
-	obj, err := get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
+	obj, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -97,7 +99,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	defer stop()
 	err = r.conclude(writing, obj, around, &a)
 	switch {
-	case isGone(err), isConflict(err):
+	case apiserver.IsGone(err), apiserver.IsConflict(err):
 		// The next look finds the object as it is then, or that it is gone.
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
@@ -149,7 +151,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 		// What has to be withdrawn does not wait for image objects.
 		if a.plan.Action != Withdraw {
 			a.plan.Action = Refuse
-			if isConflict(objectsErr) {
+			if apiserver.IsConflict(objectsErr) {
 				a.postponed = conflictDelay
 			}
 		}
@@ -233,7 +235,7 @@ func (r *ArtifactRepositoryReconciler) publishInTurn(ctx context.Context, obj *v
 // stands tells whether the digest that a plan names is what is published, read with
 // the same settings and stored undamaged.
 func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) bool {
-	published := publishedBy(obj)
+	published := publication.Current(obj)
 	if published == nil || published.Digest != a.plan.Digest || published.Repository != a.plan.Repository.Name() ||
 		published.Content != format.ContentHash(r.content(obj)) {
 		return false
@@ -254,7 +256,7 @@ func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.A
 			defer end()
 		}
 	}
-	_, stored, err = r.Store.Check(ctx, keyOf(obj), *obj.Status.Artifact, depth)
+	_, stored, err = r.Store.Check(ctx, publication.Key(obj), *obj.Status.Artifact, depth)
 	return stored, err
 }
 
@@ -299,7 +301,7 @@ func (r *ArtifactRepositoryReconciler) run(ctx context.Context, request bridge.R
 // bytes, made again because they were lost. That is no news to anybody.
 func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 	recorded, made := obj.Status.Artifact, out.Artifact
-	if publishedBy(obj) == nil || obj.Status.ObservedContent != out.Content {
+	if publication.Current(obj) == nil || obj.Status.ObservedContent != out.Content {
 		return false
 	}
 	made.LastUpdateTime = recorded.LastUpdateTime
@@ -310,7 +312,7 @@ func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 // they are lost. It has time of its own: a registry that used up that of the
 // attempt must not make it unknown what is on the disk, or on other replicas.
 func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) (lost bool) {
-	if publishedBy(obj) == nil {
+	if publication.Current(obj) == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
@@ -326,7 +328,7 @@ func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.
 // record, which are stored no longer. As for the check, the time of the attempt
 // may be used up.
 func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	published := publishedBy(obj)
+	published := publication.Current(obj)
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
 	out, settings, err := r.rebuild(ctx, obj, around, a.standing)
@@ -354,7 +356,7 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	}
 	err = r.Pipeline.Ask(ctx, plan.origin(obj, requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		out, err = r.run(ctx, bridge.Request{
-			Key: keyOf(obj), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
+			Key: publication.Key(obj), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
 			Content: settings, Verifier: asked.Verifier(repository), Terms: asked.Terms,
 		})
 		return err
@@ -397,7 +399,7 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		}
 	}
 	obj.ResourceVersion = base.ResourceVersion
-	if delivered != nil && !isConflict(delivered) && !isGone(delivered) {
+	if delivered != nil && !apiserver.IsConflict(delivered) && !apiserver.IsGone(delivered) {
 		why := a.err
 		if !withdrawn {
 			why = nil
@@ -472,7 +474,7 @@ func undelivered(why, err error) error {
 func (r *ArtifactRepositoryReconciler) withdraw(ctx context.Context, base, obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) (cleared *v1alpha1.ArtifactRepository, delivered, err error) {
 	// Another replica may lead by now, and have published what the rules accept. What
 	// an object has left that is gone is nobody else's.
-	if err := r.publisher().confirm(ctx, base); err != nil && !isGone(err) {
+	if err := r.publisher().confirm(ctx, base); err != nil && !apiserver.IsGone(err) {
 		return nil, nil, err
 	}
 	var delivering sync.WaitGroup
@@ -542,7 +544,7 @@ func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj
 	if !behind {
 		return seen, nil
 	}
-	external, err := get(ctx, r.Live, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	external, err := apiserver.Get(ctx, r.Live, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
 	if err != nil {
 		return seen, err
 	}
@@ -558,7 +560,7 @@ func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha
 		if err := publisher.withdraw(ctx, obj, seen); err != nil {
 			return err
 		}
-		return r.Store.Remove(ctx, keyOf(obj))
+		return r.Store.Remove(ctx, publication.Key(obj))
 	case seen != nil && !ownedBy(seen, obj), seen == nil && obj.Status.Artifact == nil && !a.announced():
 		return nil
 	case seen != nil && publisher.matches(seen, obj):
@@ -628,7 +630,7 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	}
 	ctx, stop := context.WithTimeout(ctx, writeTimeout)
 	defer stop()
-	external, err := get(ctx, r.Client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
+	external, err := apiserver.Get(ctx, r.Client, client.ObjectKeyFromObject(obj), &sourcev1.ExternalArtifact{})
 	if err != nil || external == nil && obj.Status.Artifact == nil {
 		return ctrl.Result{}, err
 	}
@@ -637,7 +639,7 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	external, unread := r.external(ctx, before, obj, external)
 	_, delivered, err := r.withdraw(ctx, before, obj, external, attempt{plan: Plan{Action: Withdraw}})
 	err = errors.Join(unread, delivered, err)
-	if isGone(err) || isConflict(err) {
+	if apiserver.IsGone(err) || apiserver.IsConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
 	return ctrl.Result{}, err
@@ -651,7 +653,7 @@ func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Requ
 	r.attention.forget(req.NamespacedName)
 	r.Events.forget(ctx, req.NamespacedName)
 	if len(r.LabelKeys) > 0 { // else there is no other shard
-		if obj, err := get(ctx, r.Live, req.NamespacedName, &v1alpha1.ArtifactRepository{}); err != nil || obj != nil {
+		if obj, err := apiserver.Get(ctx, r.Live, req.NamespacedName, &v1alpha1.ArtifactRepository{}); err != nil || obj != nil {
 			return err
 		}
 	}

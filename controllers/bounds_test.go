@@ -27,9 +27,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/acl"
@@ -74,18 +72,6 @@ func TestNamesThatNoObjectCanHaveAreRefusedBeforeTheyAreKept(t *testing.T) {
 				g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonInvalidSpec))
 			}
 		})
-	}
-}
-
-func TestStrangersCannotHaveAnObjectLookedAtAllTheTime(t *testing.T) {
-	poked := make(chan event.GenericEvent, 10)
-	s := NewSupplier(SupplierOptions{Poke: poked})
-	for range 5 {
-		s.poke(types.NamespacedName{Namespace: "apps", Name: "app"})
-	}
-	s.poke(types.NamespacedName{Namespace: "apps", Name: "other"})
-	if got := len(poked); got != 2 {
-		t.Errorf("two objects were asked for %d times", got)
 	}
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/conditions"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 )
 
 // imageObjects keeps the ImageRepository and the ImagePolicy of an
@@ -83,7 +84,7 @@ func ensure[T, S any, P interface {
 }](ctx context.Context, k imageObjects, seen, want P, spec func(P) *S) (P, error) {
 	if seen == nil {
 		var err error
-		if seen, err = get(ctx, k.live, client.ObjectKeyFromObject(want), P(new(T))); err != nil {
+		if seen, err = apiserver.Get(ctx, k.live, client.ObjectKeyFromObject(want), P(new(T))); err != nil {
 			return nil, err
 		}
 	}
@@ -129,7 +130,7 @@ func (k imageObjects) remove(ctx context.Context, obj *v1alpha1.ArtifactReposito
 		if !keptFor(object, obj) || object.GetDeletionTimestamp() != nil {
 			continue
 		}
-		if err := ignoreAbsent(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
+		if err := apiserver.IgnoreAbsent(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
 			return err
 		}
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 )
 
 // ImagePolicyReconciler keeps an ArtifactRepository of the same name for every
@@ -53,7 +54,7 @@ type ImagePolicyReconciler struct {
 // Reconcile makes the ArtifactRepository follow the decision about a policy.
 func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
-	policy, err := get(ctx, r.Client, req.NamespacedName, &imagev1.ImagePolicy{})
+	policy, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &imagev1.ImagePolicy{})
 	if policy == nil && err == nil {
 		r.Events.forgetImagePolicy(ctx, req.NamespacedName)
 	}
@@ -80,7 +81,7 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 			r.Events.send(policy, nil, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: "+decision.Why)
 		}
 	}
-	if isGone(err) || isConflict(err) {
+	if apiserver.IsGone(err) || apiserver.IsConflict(err) {
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
 	return ctrl.Result{}, err
@@ -90,12 +91,12 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 // now is not in the cache yet, nor is what still has the labels of another shard,
 // from which the policy came: it is neither made twice nor left behind.
 func (r *ImagePolicyReconciler) existing(ctx context.Context, key client.ObjectKey, decision decision) (*v1alpha1.ArtifactRepository, error) {
-	obj, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	obj, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
 	if obj != nil || err != nil {
 		return obj, err
 	}
 	if decision.Choice == choiceOn || decision.Choice == choiceOff && len(r.LabelKeys) > 0 {
-		return get(ctx, r.Live, key, &v1alpha1.ArtifactRepository{})
+		return apiserver.Get(ctx, r.Live, key, &v1alpha1.ArtifactRepository{})
 	}
 	return nil, nil
 }

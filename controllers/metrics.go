@@ -142,7 +142,8 @@ func (m *Metrics) ObserveFetched(bytes int64) {
 	m.peerBytes.Add(float64(bytes))
 }
 
-func (m *Metrics) observeCollected(c store.Collected) {
+// ObserveCollected counts what a collection of garbage removed.
+func (m *Metrics) ObserveCollected(c store.Collected) {
 	m.collectedFiles.Add(float64(c.Files))
 	m.collectedBytes.Add(float64(c.Bytes))
 }

@@ -31,6 +31,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
@@ -84,14 +85,14 @@ type observer struct {
 func (o observer) aroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy) (Surroundings, error) {
 	s := Surroundings{Policy: policy}
 	var err error
-	if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: policy.Namespace}, &corev1.Namespace{}); err != nil {
+	if s.Namespace, err = apiserver.Get(ctx, o.client, types.NamespacedName{Name: policy.Namespace}, &corev1.Namespace{}); err != nil {
 		return s, err
 	}
 	key := repositoryKey(policy)
 	if r := o.rules; r.NoCrossNamespaceRefs && key.Namespace != policy.Namespace {
 		return s, nil // it has no say, and may be outside of what is watched
 	}
-	if s.Repository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil || s.Repository == nil {
+	if s.Repository, err = apiserver.Get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil || s.Repository == nil {
 		return s, err
 	}
 	s.Admitted, err = o.admitted(ctx, policy, s.Repository)
@@ -135,7 +136,7 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 	var s Surroundings
 	var err error
 	if ref := obj.Spec.ImagePolicyRef; ref != nil {
-		policy, err := get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}, &imagev1.ImagePolicy{})
+		policy, err := apiserver.Get(ctx, o.client, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}, &imagev1.ImagePolicy{})
 		if err != nil {
 			return s, err
 		}
@@ -146,24 +147,24 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 		}
 	}
 	key := client.ObjectKeyFromObject(obj)
-	if s.OwnPolicy, err = get(ctx, o.client, key, &imagev1.ImagePolicy{}); err != nil {
+	if s.OwnPolicy, err = apiserver.Get(ctx, o.client, key, &imagev1.ImagePolicy{}); err != nil {
 		return s, err
 	}
-	if s.OwnRepository, err = get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil {
+	if s.OwnRepository, err = apiserver.Get(ctx, o.client, key, &imagev1.ImageRepository{}); err != nil {
 		return s, err
 	}
 	if obj.Spec.Policy != nil {
 		s.followOwn(obj)
 	}
 	if s.Namespace == nil {
-		if s.Namespace, err = get(ctx, o.client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{}); err != nil {
+		if s.Namespace, err = apiserver.Get(ctx, o.client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{}); err != nil {
 			return s, err
 		}
 	}
 	if s.lent, err = o.lender(ctx, obj); err != nil {
 		return s, err
 	}
-	s.External, err = get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
+	s.External, err = apiserver.Get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
 	return s, err
 }
 
@@ -179,7 +180,7 @@ func (o observer) lender(ctx context.Context, obj *v1alpha1.ArtifactRepository) 
 	}
 	namespace, name, _ := strings.Cut(obj.Status.Record.ImageRepository, "/")
 	key := types.NamespacedName{Namespace: namespace, Name: name}
-	repository, err := get(ctx, o.client, key, &imagev1.ImageRepository{})
+	repository, err := apiserver.Get(ctx, o.client, key, &imagev1.ImageRepository{})
 	if err != nil || repository == nil {
 		return marks, err
 	}

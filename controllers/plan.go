@@ -36,6 +36,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
@@ -426,7 +427,7 @@ func foreignImageObject(obj *v1alpha1.ArtifactRepository, around Surroundings) s
 // picks any of these, at each scan another one. A tag of the same digest keeps the name
 // of what is published, too: nothing is to be deployed.
 func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) {
-	published := latestPublication(obj).Tag
+	published := publication.Latest(obj).Tag
 	if obj.Status.Artifact == nil || obj.Status.Record == nil || obj.Status.Record.Image != p.Repository.Name() ||
 		published == "" || published == p.Tag || !admits(policy.Spec, published) {
 		return
@@ -443,4 +444,15 @@ func (p *Plan) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolic
 // published is gone.
 func (p *Plan) follow() {
 	p.Tag, p.Digest, p.picked, p.KeepName = p.picked.tag, p.picked.digest, nil, false
+}
+
+// conflictDelay is how long a reconcile that read a stale object waits for the
+// caches to catch up.
+const conflictDelay = 200 * time.Millisecond
+
+func nameOf(ref *meta.LocalObjectReference) string {
+	if ref == nil {
+		return ""
+	}
+	return ref.Name
 }

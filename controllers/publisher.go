@@ -32,6 +32,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 )
 
 // publisher keeps the ExternalArtifact of an ArtifactRepository equal to its
@@ -139,9 +140,9 @@ func (p publisher) withdraw(ctx context.Context, obj *v1alpha1.ArtifactRepositor
 	if seen == nil || !ownedBy(seen, obj) {
 		return nil
 	}
-	err := ignoreAbsent(p.empty(ctx, seen.DeepCopy()))
+	err := apiserver.IgnoreAbsent(p.empty(ctx, seen.DeepCopy()))
 	if seen.DeletionTimestamp == nil {
-		err = errors.Join(err, ignoreAbsent(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
+		err = errors.Join(err, apiserver.IgnoreAbsent(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
 	}
 	return err
 }

@@ -32,6 +32,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/publication"
 )
 
 // concluded says what changed with an attempt, where something did: a new
@@ -61,7 +62,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		if a.made != nil && a.made.IgnoreFlaw != "" {
 			message += "; " + a.made.IgnoreFlaw + leavesOutLess
 		}
-		if by := latestPublication(obj).VerifiedBy; by != "" {
+		if by := publication.Latest(obj).VerifiedBy; by != "" {
 			message += "; verified: " + by
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)

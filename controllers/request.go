@@ -32,6 +32,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/store"
 )
@@ -57,7 +58,7 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 		depth = r.depth(obj, around, plan.Interval)
 	}
 	return bridge.Request{
-		Key:        keyOf(obj),
+		Key:        publication.Key(obj),
 		Repository: repository,
 		Tag:        plan.Tag,
 		Digest:     plan.Digest,
@@ -67,7 +68,7 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 		Verifier:   a.asked.Verifier(repository),
 		Terms:      a.asked.Terms,
 		KeepName:   plan.KeepName,
-		Published:  publishedBy(obj),
+		Published:  publication.Current(obj),
 		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
 		Depth:      depth,
 	}
@@ -78,7 +79,7 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 // that is on another registry, with no more than may be shown there.
 func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, error) {
 	recipe := obj.Status.Record
-	plan := Plan{Namespace: obj.Namespace, Timeout: obj.GetTimeout(), Tag: latestPublication(obj).Tag, Access: accessOfSpec(obj)}
+	plan := Plan{Namespace: obj.Namespace, Timeout: obj.GetTimeout(), Tag: publication.Latest(obj).Tag, Access: accessOfSpec(obj)}
 	named := imageName(obj)
 	if obj.Spec.ImagePolicyRef != nil {
 		if around.Repository == nil {
@@ -256,9 +257,4 @@ func (r *ArtifactRepositoryReconciler) depth(obj *v1alpha1.ArtifactRepository, a
 
 func share(interval time.Duration) time.Duration {
 	return time.Duration(float64(interval) * freshness)
-}
-
-// keyOf is where an object's artifact is stored.
-func keyOf(obj client.Object) store.Key {
-	return store.Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}
 }

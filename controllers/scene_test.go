@@ -67,6 +67,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/operator"
 	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/serve"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
@@ -268,7 +269,7 @@ func (s *scene) newManager() (manager.Manager, error) {
 }
 
 // assemble puts the controllers together with the code of the program.
-func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*controllers.Supplier, error) {
+func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*serve.Supplier, error) {
 	mgr := r.manager
 	ours, err := controllers.NewMetrics(r.metrics)
 	if err != nil {

@@ -45,7 +45,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/serve"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/test/publish"
 )
@@ -485,6 +485,32 @@ func TestWhatWasPublishedBeforeIsMadeAgainForWhoWasToldOfIt(t *testing.T) {
 	}
 }
 
+func TestAFormerFileIsMadeAgainWithTheSettingsOfItsTime(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n", "notes.md": "read me\n"})
+	s.imageRepository("app")
+	s.imagePolicy("app", annotated)
+	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
+	s.artifactRepository("own", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Spec.ImagePolicyRef.Name, obj.Spec.Ignore = "app", new("*.md")
+	})
+	published := []*meta.Artifact{s.waitPublished("own", "1.0.0").Status.Artifact}
+	for _, ignore := range []*string{new("*.yaml"), nil} {
+		edit(s, "own", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = ignore })
+		published = append(published, s.waitPublished("own", "1.0.0").Status.Artifact)
+	}
+	s.pushNew("1.0.1")
+	published = append(published, s.waitPublished("own", "1.0.1@").Status.Artifact)
+	s.stop()
+
+	files, f := map[string]bool{}, s.follower()
+	for _, artifact := range published {
+		files[artifact.Digest] = true
+		f.expectServed(artifact)
+	}
+	g.Expect(files).To(HaveLen(4))
+}
+
 func TestWhatWasPublishedLongAgoIsGoneUnlessConsumersAreStillLedToIt(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0").Status.Artifact
@@ -685,10 +711,10 @@ func TestReplicasKeepWhatIsPublishedBeforeTheyAreAsked(t *testing.T) {
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	s.registry.Forget()
 	f := s.follower(s.artifacts.host())
-	mirror := &controllers.Mirror{Client: s.running.manager.GetClient(), Store: f.store, Every: 50 * time.Millisecond}
+	replicator := &serve.Replicator{Client: s.running.manager.GetClient(), Store: f.store, Every: 50 * time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- mirror.Start(ctx) }()
+	go func() { ended <- replicator.Start(ctx) }()
 	defer func() {
 		cancel()
 		g.Expect(<-ended).To(Succeed())

@@ -32,6 +32,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -41,7 +42,7 @@ import (
 // history. What was withdrawn is taken out of it; the history stays.
 func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	status := &obj.Status
-	if publishedBy(obj) == nil {
+	if publication.Current(obj) == nil {
 		// Nobody can judge, or make again, what has no recipe: it must not stay.
 		clearPublished(status)
 	}
@@ -58,6 +59,7 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	}
 	made := a.made
 	if !status.Artifact.HasRevision(made.Artifact.Revision) || !status.Artifact.HasDigest(made.Artifact.Digest) {
+		publication.Retire(status)
 		status.History = append([]v1alpha1.Publication{{
 			Revision:    made.Artifact.Revision,
 			Tag:         made.Image.Tag,
@@ -83,10 +85,12 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		status.TrustWarnings = a.met.Warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
 		size = made.Bytes
 	}
-	recipe := recipeOf(a.settings, made.Content)
-	recipe.ImageRepository = lenderOf(status.Record, a)
-	recipe.Image, recipe.Digest, recipe.Size = made.Image.Repository, made.Image.Digest.String(), size
-	status.Record = &recipe
+	recipe := &v1alpha1.Recipe{
+		Image: made.Image.Repository, ImageRepository: lenderOf(status.Record, a), Digest: made.Image.Digest.String(),
+		Format: a.settings.Format, Platform: a.settings.Platform, LayerSelector: a.settings.LayerSelector, Ignore: a.settings.Ignore,
+		ArchiveVersion: format.ArchiveVersion, Size: size,
+	}
+	status.Record = publication.Shorten(recipe, made.Content, v1alpha1.MaxSettingsBytes)
 }
 
 // lenderOf tells by whose access recorded content was fetched, see Recipe. Another name
@@ -97,28 +101,6 @@ func lenderOf(before *v1alpha1.Recipe, a attempt) string {
 		return a.plan.lender
 	}
 	return before.ImageRepository
-}
-
-// recipeOf records content settings, or their hash where they take too many bytes for a
-// status.
-func recipeOf(settings format.Options, hash string) v1alpha1.Recipe {
-	bytes := len(settings.Format) + len(settings.Platform)
-	if settings.LayerSelector != nil {
-		bytes += len(settings.LayerSelector.MediaType) + len(settings.LayerSelector.Operation)
-	}
-	if settings.Ignore != nil {
-		bytes += len(*settings.Ignore)
-	}
-	if bytes > v1alpha1.MaxSettingsBytes {
-		return v1alpha1.Recipe{SettingsHash: hash, ArchiveVersion: format.ArchiveVersion}
-	}
-	return v1alpha1.Recipe{
-		Format:         settings.Format,
-		Platform:       settings.Platform,
-		LayerSelector:  settings.LayerSelector,
-		Ignore:         settings.Ignore,
-		ArchiveVersion: format.ArchiveVersion,
-	}
 }
 
 // clearPublished takes what is published out of the record, where it is noted that
@@ -279,7 +261,7 @@ func markStorage(obj *v1alpha1.ArtifactRepository, a attempt) {
 // asked for, and why the newest image does not.
 func markVerification(obj *v1alpha1.ArtifactRepository, a attempt) {
 	failure := fault.Of(a.err, "")
-	by, warnings := latestPublication(obj).VerifiedBy, unenforced(obj)
+	by, warnings := publication.Latest(obj).VerifiedBy, unenforced(obj)
 	switch {
 	case failure != nil && failure.Reason == v1alpha1.ReasonVerificationError:
 		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, failure.Reason, "%s", fault.Line(failure.Error())))
@@ -323,7 +305,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 	if a.plan.Note != "" {
 		message += "; " + a.plan.Note
 	}
-	if latest := obj.Status.LatestRef; a.plan.KeepName && latest != nil && latest.Digest == obj.Status.Record.Digest && latest.Tag != latestPublication(obj).Tag {
+	if latest := obj.Status.LatestRef; a.plan.KeepName && latest != nil && latest.Digest == obj.Status.Record.Digest && latest.Tag != publication.Latest(obj).Tag {
 		message += fmt.Sprintf("; the tag %s, which the policy picks, is the same digest", latest.Tag)
 	}
 	if a.plan.UnseenBuild != "" && obj.Status.Format == v1alpha1.FormatHelm {

@@ -46,6 +46,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/serve"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/test/publish"
 )
@@ -300,10 +301,12 @@ func TestStrangersHaveNothingFetched(t *testing.T) {
 	}
 	recorded("app")
 	live := &counting{Reader: s.client}
-	poke := make(chan event.GenericEvent, 1)
-	supplier := controllers.NewSupplier(controllers.SupplierOptions{Poke: poke, Rebuilds: 1, Reconciler: &controllers.ArtifactRepositoryReconciler{
-		Client: noCache{s.client}, Live: live, Store: s.alone(), Rules: s.rules,
-	}})
+	enqueue := make(chan event.GenericEvent, 1)
+	disk := s.alone()
+	reconciler := &controllers.ArtifactRepositoryReconciler{Client: noCache{s.client}, Live: live, Store: disk, Rules: s.rules}
+	supplier := serve.NewSupplier(serve.SupplierOptions{
+		Client: noCache{s.client}, Live: live, Store: disk, Remake: reconciler.Remake, Enqueue: enqueue, Rebuilds: 1,
+	})
 	var running sync.WaitGroup
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -316,18 +319,18 @@ func TestStrangersHaveNothingFetched(t *testing.T) {
 	err := missing("app", sha256)
 	g.Expect(err).To(HaveOccurred())
 	g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "what a record names is not gone")
-	var poked event.GenericEvent
-	g.Expect(poke).To(Receive(&poked))
-	g.Expect(client.ObjectKeyFromObject(poked.Object)).To(Equal(client.ObjectKey{Namespace: s.namespace, Name: "app"}))
+	var enqueued event.GenericEvent
+	g.Expect(enqueue).To(Receive(&enqueued))
+	g.Expect(client.ObjectKeyFromObject(enqueued.Object)).To(Equal(client.ObjectKey{Namespace: s.namespace, Name: "app"}))
 
 	s.eventually(func(g Gomega) {
 		g.Expect(missing("app", sha256)).NotTo(MatchError(store.ErrNotPublished))
-		g.Expect(poke).To(Receive(), "it is asked for again, after a while")
+		g.Expect(enqueue).To(Receive(), "it is asked for again, after a while")
 	})
-	poke <- poked
+	enqueue <- enqueued
 	recorded("second")
 	g.Expect(missing("second", sha256)).To(HaveOccurred(), "a full channel holds up nobody")
-	g.Expect(poke).To(Receive())
+	g.Expect(enqueue).To(Receive())
 
 	g.Expect(missing("app", strings.Repeat("b", 64))).To(MatchError(store.ErrNotPublished))
 
@@ -382,6 +385,13 @@ type noCache struct{ client.Client }
 
 func (noCache) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
 	return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("artifactrepositories").GroupResource(), "any")
+}
+
+// noRecords cannot list records, so that no collection takes place.
+type noRecords struct{ client.Client }
+
+func (noRecords) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return errors.ErrUnsupported
 }
 
 func TestDeletingAPolicysObjectsLeavesNothingOnDisk(t *testing.T) {
@@ -443,10 +453,13 @@ func TestWhatIsWithdrawnOrDeletedIsErasedFromEachDisk(t *testing.T) {
 		s.store(disk, name, "v1")
 	}
 	s.store(disk, "app", "v2")
-	eraser := &controllers.Eraser{Records: process.manager.GetCache(), Objects: s.client, Store: disk.Store}
+	collector := &serve.GarbageCollector{
+		Client: noRecords{s.client}, Changes: process.manager.GetCache(), Objects: s.client,
+		Store: disk.Store, Every: time.Hour, Observe: func(store.Collected) {},
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- eraser.Start(ctx) }()
+	go func() { ended <- collector.Start(ctx) }()
 	defer func() {
 		cancel()
 		g.Expect(<-ended).To(Succeed())

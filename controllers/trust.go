@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -54,7 +55,7 @@ func (r TrustReader) TrustPolicies(ctx context.Context) ([]v1alpha1.TrustPolicy,
 
 // SecretState implements trustpolicy.Reader.
 func (r TrustReader) SecretState(ctx context.Context, namespace, name string) (string, error) {
-	secret, err := get(ctx, r.Secrets, types.NamespacedName{Namespace: namespace, Name: name}, SecretMetadata())
+	secret, err := apiserver.Get(ctx, r.Secrets, types.NamespacedName{Namespace: namespace, Name: name}, SecretMetadata())
 	if secret == nil || err != nil {
 		return "", err
 	}
@@ -63,7 +64,7 @@ func (r TrustReader) SecretState(ctx context.Context, namespace, name string) (s
 
 // Secret implements trustpolicy.Reader.
 func (r TrustReader) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	return get(ctx, r.Live, types.NamespacedName{Namespace: namespace, Name: name}, &corev1.Secret{})
+	return apiserver.Get(ctx, r.Live, types.NamespacedName{Namespace: namespace, Name: name}, &corev1.Secret{})
 }
 
 // SecretMetadata is a Secret without what is in it.

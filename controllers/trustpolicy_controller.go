@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -45,7 +46,7 @@ type TrustPolicyReconciler struct {
 // Reconcile checks a policy and writes what came of it.
 func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
-	obj, err := get(ctx, r.Client, req.NamespacedName, &v1alpha1.TrustPolicy{})
+	obj, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &v1alpha1.TrustPolicy{})
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -63,7 +64,7 @@ func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		err = r.Client.Status().Patch(ctx, obj, guarded(before))
 	}
 	switch {
-	case isGone(err), isConflict(err):
+	case apiserver.IsGone(err), apiserver.IsConflict(err):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
 		return ctrl.Result{}, err

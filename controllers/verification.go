@@ -25,8 +25,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -70,7 +72,7 @@ func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1al
 // themselves, where they changed. It comes before everything that the owner of the
 // object could make fail, panic or take long, and has time of its own.
 func (r *ArtifactRepositoryReconciler) judgeByPlatform(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) *judgement {
-	published := publishedBy(obj)
+	published := publication.Current(obj)
 	if published == nil || r.Rules.permission(obj, around).Choice == choiceOff { // it is withdrawn anyway
 		return nil
 	}
@@ -103,7 +105,7 @@ func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.
 			r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
 		}
 	}
-	if published := publishedBy(obj); published != nil {
+	if published := publication.Current(obj); published != nil {
 		a.standing = a.asked
 		if published.Repository != repository {
 			a.standing = r.platformDemands(ctx, around, published.Repository).With(own)
@@ -198,7 +200,7 @@ func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alph
 	if now.trust, err = r.Trust.InForce(ctx); err != nil {
 		return false, err
 	}
-	now.Namespace, err = get(ctx, r.Client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{})
+	now.Namespace, err = apiserver.Get(ctx, r.Client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{})
 	if err != nil || now.Namespace == nil {
 		return true, err
 	}

@@ -41,6 +41,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -119,8 +120,8 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 }
 
 // SetupWithManager watches whatever decides about an ArtifactRepository, and
-// what it keeps. Poked, if not nil, are keys to look at again.
-func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, poked <-chan event.GenericEvent) error {
+// what it keeps. Enqueued, if not nil, tells of objects to reconcile.
+func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, enqueued <-chan event.GenericEvent) error {
 	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
@@ -136,7 +137,7 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 		Watches(&v1alpha1.TrustPolicy{}, interrupter(r.ofTrustPolicy, r.attention.interrupt), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
 		Watches(&corev1.Secret{}, interrupter(r.ofPlatformSecret, r.attention.interrupt), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
-		WatchesRawSource(source.Channel(poked, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(enqueued, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
 }
@@ -250,7 +251,7 @@ func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.
 // objects are kept.
 func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
-	repository, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	repository, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
 	if err != nil || repository == nil || repository.Spec.Image == "" {
 		return nil
 	}
@@ -277,7 +278,7 @@ func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj c
 		if request.Namespace == obj.GetNamespace() || !r.attention.attends(request.NamespacedName) {
 			continue
 		}
-		source, err := get(ctx, r.Client, request.NamespacedName, &v1alpha1.ArtifactRepository{})
+		source, err := apiserver.Get(ctx, r.Client, request.NamespacedName, &v1alpha1.ArtifactRepository{})
 		if err != nil || source == nil {
 			continue // the next look tells
 		}
@@ -357,7 +358,7 @@ func policiesNaming(ctx context.Context, trust *trustpolicy.Resolver, secret cli
 // record says. Our own writes come back here too and ask for nothing.
 func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
-	repository, err := get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	repository, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
 	if repository == nil || err != nil || !conditions.Has(repository, meta.ReadyCondition) {
 		return nil // the first attempt writes the ExternalArtifact before the conditions of the record
 	}
@@ -389,7 +390,7 @@ func inTheWordsOf(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalA
 // stillThere tells whether the cache holds the object of an event: that of a
 // deletion it does not.
 func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types.NamespacedName, uid types.UID) bool {
-	external, err := get(ctx, r.Client, key, &sourcev1.ExternalArtifact{})
+	external, err := apiserver.Get(ctx, r.Client, key, &sourcev1.ExternalArtifact{})
 	return err == nil && external != nil && external.UID == uid
 }
 

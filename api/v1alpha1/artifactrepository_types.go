@@ -39,9 +39,12 @@ const MaxWithdrawn = 10
 // repeats. For a longer one it keeps the hash.
 const MaxRequestBytes = 256
 
-// MaxSettingsBytes is how many bytes of content settings a status repeats: more
-// than a spec that the schema accepts can have. For more it keeps the hash.
+// MaxSettingsBytes is how many bytes of content settings, as JSON, a status repeats: more
+// than a spec that the schema accepts has, unless it needs escapes. For more it keeps the hash.
 const MaxSettingsBytes = 72 << 10
+
+// MaxFormerSettingsBytes is the same for each entry of the history, which has up to ten.
+const MaxFormerSettingsBytes = 4 << 10
 
 // ArtifactRepositorySpec says which image to publish, how to reach it, whom to
 // trust, and how to read it.
@@ -271,6 +274,15 @@ type Publication struct {
 	VerifiedBy string `json:"verifiedBy,omitempty"`
 	// PublishedAt is when it was published.
 	PublishedAt metav1.Time `json:"publishedAt"`
+	// FileDigest is the digest of the file that consumers fetched. It and recipe are
+	// empty for the latest publication, whose file and recipe are artifact and record, and
+	// for a publication that was withdrawn.
+	// +optional
+	FileDigest string `json:"fileDigest,omitempty"`
+	// Recipe makes the file again. Content settings of more than 4 KiB are recorded
+	// as their hash.
+	// +optional
+	Recipe *Recipe `json:"recipe,omitempty"`
 }
 
 // Recipe is how published bytes were made. Two recipes that are equal make
@@ -298,8 +310,9 @@ type Recipe struct {
 	// +optional
 	Ignore *string `json:"ignore,omitempty"`
 	// SettingsHash stands for format, platform, layerSelector and ignore where they
-	// take more than 72 KiB, as in a spec that was stored before they had limits. The
-	// same bytes can be made again only while the spec has settings of this hash.
+	// take more than 72 KiB, as in a spec that was stored before they had limits, or
+	// more than 4 KiB in an entry of the history. The same bytes can be made again only
+	// while the spec has settings of this hash.
 	// +optional
 	SettingsHash string `json:"settingsHash,omitempty"`
 	// ArchiveVersion is the version of the archive format.

@@ -21,11 +21,11 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -76,7 +76,7 @@ func (r *Resolver) read(ctx context.Context, from reference, into client.Object)
 	switch {
 	case err == nil:
 		return nil
-	case apierrors.IsNotFound(err):
+	case apiserver.IsAbsent(err):
 		return from.refuse("it does not exist; create it, or name one that does")
 	default:
 		return from.refuse("it could not be read from the API server: %w", err)

@@ -32,7 +32,7 @@ import (
 	fluxclient "github.com/fluxcd/pkg/runtime/client"
 	helper "github.com/fluxcd/pkg/runtime/controller"
 
-	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/serve"
 )
 
 // Name of the program, and of the manager of the fields that it applies.
@@ -44,7 +44,7 @@ func Run(ctx context.Context, o *Options) error {
 	if err := o.prepare(); err != nil {
 		return err
 	}
-	serving := &controllers.Serving{}
+	serving := &serve.Endpoint{}
 	if o.Listen.Health == "" || o.Listen.Health == "0" { // nobody asks, as with all managers
 		return operate(ctx, o, serving)
 	}
@@ -64,7 +64,7 @@ func Run(ctx context.Context, o *Options) error {
 
 // operate builds everything that the flags ask for, when there is an API server,
 // and starts it.
-func operate(ctx context.Context, o *Options, serving *controllers.Serving) error {
+func operate(ctx context.Context, o *Options, serving *serve.Endpoint) error {
 	selector, err := helper.GetWatchSelector(o.Flux.Watch)
 	if err != nil {
 		return fmt.Errorf("--watch-label-selector: %w", err)
@@ -103,7 +103,7 @@ const limitsTimeout = 5 * time.Second
 // connect returns how to reach the API server, once it is ready. Then only it is
 // asked whether it limits requests by itself, which holds for the life of the
 // process; that takes no context, and is begun anew where there is no answer.
-func connect(ctx context.Context, o fluxclient.Options, serving *controllers.Serving) (*rest.Config, error) {
+func connect(ctx context.Context, o fluxclient.Options, serving *serve.Endpoint) (*rest.Config, error) {
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return nil, fmt.Errorf("no way to the API server is configured: %w", err)

@@ -33,7 +33,7 @@ import (
 
 	fluxclient "github.com/fluxcd/pkg/runtime/client"
 
-	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/serve"
 )
 
 // configure has the process find an API server by a kubeconfig.
@@ -60,7 +60,7 @@ func TestAnAPIServerIsAskedOnlyWhenItIsReady(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	config, err := connect(t.Context(), fluxclient.Options{QPS: 5, Burst: 10}, &controllers.Serving{})
+	config, err := connect(t.Context(), fluxclient.Options{QPS: 5, Burst: 10}, &serve.Endpoint{})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(config.QPS).To(BeNumerically("<", 0), "it limits requests by itself, and has not been ready at once")
 }
@@ -78,7 +78,7 @@ func TestAnAPIServerThatHangsIsNotWaitedForAtTheEnd(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	ended := make(chan error, 1)
 	go func() {
-		_, err := connect(ctx, fluxclient.Options{}, &controllers.Serving{})
+		_, err := connect(ctx, fluxclient.Options{}, &serve.Endpoint{})
 		ended <- err
 	}()
 	g.Eventually(ended).WithTimeout(30 * time.Second).Should(Receive(MatchError(context.Canceled)))

@@ -41,6 +41,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/serve"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -62,9 +63,9 @@ type Parts struct {
 	Store    *store.Replica
 	Pipeline *pipeline.Pipeline
 	Trust    *trustpolicy.Resolver
-	// CollectEvery is how soon a file goes after the retention allows it, and MirrorEvery
-	// how soon each replica has what the one that leads published; 0: it does not mirror.
-	CollectEvery, MirrorEvery time.Duration
+	// CollectEvery is how soon a file goes after the retention allows it, and ReplicateEvery
+	// how soon each replica has what the one that leads published; 0: it does not replicate.
+	CollectEvery, ReplicateEvery time.Duration
 	// Follows tells that this replica never leads: it has no controllers.
 	Follows bool
 }
@@ -76,7 +77,7 @@ func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, erro
 		LabelKeys: labelKeys, Retries: o.Flux.RateLimiter, CollectEvery: collectEvery,
 	}
 	if len(o.Storage.Peers) > 0 {
-		p.MirrorEvery = mirrorEvery
+		p.ReplicateEvery = replicateEvery
 	}
 	var err error
 	if p.Rules, err = o.rules(); err != nil {
@@ -195,11 +196,11 @@ func NewPipeline(mgr manager.Manager, access *registry.Client, tokens *pkgcache.
 
 // Setup adds the controllers and all that goes with them to the manager. The server of
 // artifacts gets from the Supplier what is not stored.
-func Setup(mgr manager.Manager, p *Parts) (*controllers.Supplier, error) {
+func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 	limited := func() controller.Options {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(p.Retries)}
 	}
-	workers, poke := mgr.GetControllerOptions().MaxConcurrentReconciles, make(chan event.GenericEvent, 100)
+	workers, enqueue := mgr.GetControllerOptions().MaxConcurrentReconciles, make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
 		Rules: p.Rules, Trust: p.Trust, Pipeline: p.Pipeline, Bridge: bridge.New(p.Store, time.Now), Store: p.Store, Content: p.Content,
@@ -211,7 +212,7 @@ func Setup(mgr manager.Manager, p *Parts) (*controllers.Supplier, error) {
 			Rules: p.Rules, LabelKeys: p.LabelKeys, FieldManager: Name, Events: p.Events,
 		}
 		terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.Trust, Events: p.Events, Metrics: p.Metrics}
-		err := cmp.Or(policies.SetupWithManager(mgr, limited()), terms.SetupWithManager(mgr, limited()), artifacts.SetupWithManager(mgr, limited(), poke))
+		err := cmp.Or(policies.SetupWithManager(mgr, limited()), terms.SetupWithManager(mgr, limited()), artifacts.SetupWithManager(mgr, limited(), enqueue))
 		if err != nil {
 			return nil, err
 		}
@@ -221,27 +222,31 @@ func Setup(mgr manager.Manager, p *Parts) (*controllers.Supplier, error) {
 			return nil, err
 		}
 	}
-	return controllers.NewSupplier(controllers.SupplierOptions{Reconciler: artifacts, Poke: poke, Rebuilds: workers}), nil
+	return serve.NewSupplier(serve.SupplierOptions{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: p.Store, Remake: artifacts.Remake, Enqueue: enqueue, Rebuilds: workers,
+	}), nil
 }
 
 // runnables are what runs beside the controllers, on every replica.
 func (p *Parts) runnables(mgr manager.Manager) []manager.Runnable {
-	collector := &controllers.Collector{Client: mgr.GetClient(), Store: p.Store.Store, Every: p.CollectEvery, Metrics: p.Metrics}
-	eraser := &controllers.Eraser{Records: mgr.GetCache(), Objects: mgr.GetClient(), Store: p.Store.Store}
-	if len(p.LabelKeys) > 0 { // the caches have those of this shard only
-		eraser.Objects = mgr.GetAPIReader()
+	collector := &serve.GarbageCollector{
+		Client: mgr.GetClient(), Changes: mgr.GetCache(), Objects: mgr.GetClient(),
+		Store: p.Store.Store, Every: p.CollectEvery, Observe: p.Metrics.ObserveCollected,
 	}
-	all := []manager.Runnable{p.Events, collector, eraser}
-	if p.MirrorEvery > 0 {
-		all = append(all, &controllers.Mirror{Client: mgr.GetClient(), Store: p.Store, Every: p.MirrorEvery})
+	if len(p.LabelKeys) > 0 { // the caches have those of this shard only
+		collector.Objects = mgr.GetAPIReader()
+	}
+	all := []manager.Runnable{p.Events, collector}
+	if p.ReplicateEvery > 0 {
+		all = append(all, &serve.Replicator{Client: mgr.GetClient(), Store: p.Store, Every: p.ReplicateEvery})
 	}
 	return all
 }
 
 // The periods of a process, see Parts.
 const (
-	collectEvery = time.Minute
-	mirrorEvery  = 30 * time.Second
+	collectEvery   = time.Minute
+	replicateEvery = 30 * time.Second
 )
 
 // shutdownTimeout is what running downloads get to finish after the delay; the
@@ -249,7 +254,7 @@ const (
 const shutdownTimeout = 30 * time.Second
 
 // newServer returns the server of artifacts.
-func newServer(o *Options, p *Parts, supplier *controllers.Supplier) *store.Server {
+func newServer(o *Options, p *Parts, supplier *serve.Supplier) *store.Server {
 	return p.Store.Server(store.ServerOptions{
 		Address:         o.Storage.StorageAddress,
 		DrainTime:       o.Storage.ShutdownDelay,
@@ -259,7 +264,7 @@ func newServer(o *Options, p *Parts, supplier *controllers.Supplier) *store.Serv
 }
 
 // HandlerOptions are what answers for artifacts.
-func HandlerOptions(p *Parts, supplier *controllers.Supplier) store.HandlerOptions {
+func HandlerOptions(p *Parts, supplier *serve.Supplier) store.HandlerOptions {
 	return store.HandlerOptions{
 		Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: p.Metrics.ObserveServer,
 	}

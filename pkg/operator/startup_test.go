@@ -33,8 +33,8 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/image-source/image-source-controller/controllers"
 	"github.com/image-source/image-source-controller/pkg/operator"
+	"github.com/image-source/image-source-controller/pkg/serve"
 )
 
 func TestAnAPIServerIsAwaitedUntilItAnswers(t *testing.T) {
@@ -140,7 +140,7 @@ func TestProbesAnswerFromStartToEnd(t *testing.T) {
 func TestAnAPIServerThatDoesNotKnowTheProcessEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, start := NewWithT(t), time.Now()
-		var serving controllers.Serving
+		var serving serve.Endpoint
 		var told []string
 		err := operator.AwaitAPIServer(t.Context(), &rest.Config{Host: "http://192.0.2.1", Transport: answering401{}}, func(why error) {
 			serving.Waits(why)

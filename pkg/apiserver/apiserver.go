@@ -14,12 +14,13 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers
+// Package apiserver reads single objects, and tells what an answer of the API server
+// is about. NotFound and Conflict are believed only about a named object.
+package apiserver
 
 import (
 	"context"
 	"errors"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,18 +28,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/fluxcd/pkg/apis/meta"
 )
 
-// conflictDelay is how long a reconcile that read a stale object waits for the
-// caches to catch up.
-const conflictDelay = 200 * time.Millisecond
-
-// get reads an object; one that does not exist is nil. So is one with a name that no
-// object can have: a request for it is an error and not NotFound, and an error keeps
-// published what is to be withdrawn.
-func get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
+// Get reads an object into obj and returns it; an object that does not exist is nil.
+// So is a name that no object can have: the API server answers a request for it with
+// an error and not with NotFound, and an error keeps published what is to be withdrawn.
+func Get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
 	var none T
 	if key.Name == "" || len(content.IsPathSegmentName(key.Name)) > 0 || len(content.IsPathSegmentName(key.Namespace)) > 0 {
 		return none, nil
@@ -47,29 +42,29 @@ func get[T client.Object](ctx context.Context, c client.Reader, key types.Namesp
 	if err == nil {
 		return obj, nil
 	}
-	return none, ignoreAbsent(err)
+	return none, IgnoreAbsent(err)
 }
 
-// isGone tells whether a write failed because its object, or the namespace it
-// is in, is going away.
-func isGone(err error) bool {
-	return isAbsent(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+// IsGone tells whether a write failed because its object, or the namespace of the
+// object, is going away.
+func IsGone(err error) bool {
+	return IsAbsent(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
-// isAbsent tells whether the API server says that a named object does not exist.
-func isAbsent(err error) bool { return apierrors.IsNotFound(err) && isAboutObject(err) }
+// IsAbsent tells whether the API server says that a named object does not exist.
+func IsAbsent(err error) bool { return apierrors.IsNotFound(err) && isAboutObject(err) }
 
-// ignoreAbsent returns nil for the answer that a named object does not exist.
-func ignoreAbsent(err error) error {
-	if isAbsent(err) {
+// IgnoreAbsent returns nil for the answer that a named object does not exist.
+func IgnoreAbsent(err error) error {
+	if IsAbsent(err) {
 		return nil
 	}
 	return err
 }
 
-// isConflict tells whether the API server refused a write because the object has
+// IsConflict tells whether the API server refused a write because the object has
 // changed since it was read.
-func isConflict(err error) bool { return apierrors.IsConflict(err) && isAboutObject(err) }
+func IsConflict(err error) bool { return apierrors.IsConflict(err) && isAboutObject(err) }
 
 // isAboutObject tells whether an answer of the API server is about a named object. An
 // API server without the type of an object, and a proxy in front of it, answer with the
@@ -81,11 +76,4 @@ func isAboutObject(err error) bool {
 	}
 	details := answer.Status().Details
 	return details != nil && details.Name != ""
-}
-
-func nameOf(ref *meta.LocalObjectReference) string {
-	if ref == nil {
-		return ""
-	}
-	return ref.Name
 }

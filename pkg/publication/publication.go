@@ -1,0 +1,138 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package publication tells what an ArtifactRepository has published, what it published
+// before and what it withdrew, by its status.
+package publication
+
+import (
+	"encoding/json"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fluxcd/pkg/apis/meta"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/reference"
+	"github.com/image-source/image-source-controller/pkg/store"
+)
+
+// Key is where the artifacts of an object are stored.
+func Key(obj metav1.Object) store.Key {
+	return store.Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}
+}
+
+// Latest returns the newest entry of the history; its zero value says that there is none.
+func Latest(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
+	if len(obj.Status.History) == 0 {
+		return v1alpha1.Publication{}
+	}
+	return obj.Status.History[0]
+}
+
+// Current returns what the record says is published, nil when nothing is.
+func Current(obj *v1alpha1.ArtifactRepository) *bridge.Published {
+	status := obj.Status
+	if status.Artifact == nil || status.Record == nil {
+		return nil
+	}
+	digest, err := reference.ParseDigest(status.Record.Digest)
+	if err != nil {
+		return nil
+	}
+	return &bridge.Published{
+		Repository: status.Record.Image,
+		Digest:     digest,
+		Content:    status.ObservedContent,
+		Artifact:   *status.Artifact,
+		Format:     status.Format,
+		VerifiedBy: Latest(obj).VerifiedBy,
+	}
+}
+
+// Former returns obj as it was when it had published the file with this sha256, and the
+// time at which the next publication replaced it; nil if no recipe in the history makes
+// the file.
+func Former(obj *v1alpha1.ArtifactRepository, sha256 string) (former *v1alpha1.ArtifactRepository, replaced time.Time) {
+	if obj.Status.Artifact == nil {
+		return nil, time.Time{}
+	}
+	digest := "sha256:" + sha256
+	for i, entry := range obj.Status.History {
+		if i == 0 || entry.Recipe == nil || entry.FileDigest != digest {
+			continue
+		}
+		former = obj.DeepCopy()
+		status := &former.Status
+		status.History = status.History[i:]
+		status.Record, status.Format, status.ObservedContent = status.History[0].Recipe, entry.Format, ""
+		status.Artifact = &meta.Artifact{Path: path.Dir(status.Artifact.Path) + "/" + fileName(sha256), Digest: digest, Revision: entry.Revision}
+		return former, obj.Status.History[i-1].PublishedAt.Time
+	}
+	return nil, time.Time{}
+}
+
+// Retire puts the recipe of what is published into its entry of the history, before the
+// record tells of another publication.
+func Retire(status *v1alpha1.ArtifactRepositoryStatus) {
+	if len(status.History) == 0 || status.Artifact == nil || status.Record == nil || !status.Artifact.HasRevision(status.History[0].Revision) {
+		return
+	}
+	status.History[0].FileDigest = status.Artifact.Digest
+	status.History[0].Recipe = Shorten(status.Record.DeepCopy(), status.ObservedContent, v1alpha1.MaxFormerSettingsBytes)
+}
+
+// Shorten replaces the content settings of a recipe by their hash if they take more than
+// a number of bytes as JSON.
+func Shorten(recipe *v1alpha1.Recipe, hash string, maxBytes int) *v1alpha1.Recipe {
+	settings := v1alpha1.Recipe{Format: recipe.Format, Platform: recipe.Platform, LayerSelector: recipe.LayerSelector, Ignore: recipe.Ignore}
+	if encoded, err := json.Marshal(settings); err != nil || len(encoded) > maxBytes {
+		recipe.Format, recipe.Platform, recipe.LayerSelector, recipe.Ignore = "", "", nil, nil
+		recipe.SettingsHash = hash
+	}
+	return recipe
+}
+
+// Names tells whether the record names the file with this sha256.
+func Names(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
+	return obj != nil && IsFile(obj.Status.Artifact, sha256)
+}
+
+// IsFile tells whether an artifact is the file with this sha256.
+func IsFile(artifact *meta.Artifact, sha256 string) bool {
+	return artifact != nil && path.Base(artifact.Path) == fileName(sha256)
+}
+
+func fileName(sha256 string) string { return sha256 + ".tar.gz" }
+
+// Withdrawn returns the sha256 of each file that the record lists as withdrawn.
+func Withdrawn(obj *v1alpha1.ArtifactRepository) []string {
+	var files []string
+	for _, digest := range obj.Status.Withdrawn {
+		files = append(files, strings.TrimPrefix(digest, "sha256:"))
+	}
+	return files
+}
+
+// IsWithdrawn tells whether the record lists the file with this sha256 as withdrawn.
+func IsWithdrawn(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
+	return slices.Contains(Withdrawn(obj), sha256)
+}
