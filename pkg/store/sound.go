@@ -17,6 +17,7 @@ limitations under the License.
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -33,55 +34,36 @@ import (
 // found by Check.
 type soundness struct {
 	mu sync.Mutex
-	// contents are the files of good bytes by sha256, the latest last. A content has
-	// more than one file where a file system bounds the names of a file.
-	contents map[string][]sound
+	// contents are the files of good bytes by sha256, as they were when they were read, the
+	// latest last. A content has more than one file where a file system bounds the names
+	// of a file.
+	contents map[string][]fs.FileInfo
 	// unread are the files that could not be read when they were last to be, by sha256.
 	unread   map[string]fs.FileInfo
-	readings flight.Group[string, string]
+	readings flight.Group[string, struct{}]
 }
 
 // maxFiles bounds the files of one content whose bytes are remembered as good.
 const maxFiles = 8
 
-// sound is what is known of good bytes.
-type sound struct {
-	// file is the file as it was when its bytes were found good.
-	file fs.FileInfo
-	// digest is that of the bytes by the configured algorithm, as consumers are told it.
-	digest string
-}
-
 // has tells whether a file is as it was when its bytes were found good.
 func (s *soundness) has(sha256 string, info fs.FileInfo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.contents[sha256], func(known sound) bool {
-		return os.SameFile(known.file, info) && known.file.Size() == info.Size() && known.file.ModTime().Equal(info.ModTime())
+	return slices.ContainsFunc(s.contents[sha256], func(known fs.FileInfo) bool {
+		return os.SameFile(known, info) && known.Size() == info.Size() && known.ModTime().Equal(info.ModTime())
 	})
 }
 
-// digest returns the digest of a content that was found good here, whatever has
-// become of its file: the same sha256 is the same bytes.
-func (s *soundness) digest(sha256 string) (digest string, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	known := s.contents[sha256]
-	if len(known) == 0 {
-		return "", false
-	}
-	return known[0].digest, true
-}
-
-func (s *soundness) add(sha256 string, found sound) {
+func (s *soundness) add(sha256 string, info fs.FileInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.contents == nil {
-		s.contents = map[string][]sound{}
+		s.contents = map[string][]fs.FileInfo{}
 	}
-	known := append(s.without(sha256, found.file), found)
+	known := append(s.without(sha256, info), info)
 	s.contents[sha256] = known[max(len(known)-maxFiles, 0):]
-	if os.SameFile(s.unread[sha256], found.file) {
+	if os.SameFile(s.unread[sha256], info) {
 		delete(s.unread, sha256)
 	}
 }
@@ -98,8 +80,8 @@ func (s *soundness) doubt(sha256 string, info fs.FileInfo) {
 }
 
 // without returns the good files of a content but for one.
-func (s *soundness) without(sha256 string, info fs.FileInfo) []sound {
-	return slices.DeleteFunc(s.contents[sha256], func(known sound) bool { return os.SameFile(known.file, info) })
+func (s *soundness) without(sha256 string, info fs.FileInfo) []fs.FileInfo {
+	return slices.DeleteFunc(s.contents[sha256], func(known fs.FileInfo) bool { return os.SameFile(known, info) })
 }
 
 // doubts tells whether a file could not be read when it was last to be.
@@ -146,7 +128,7 @@ func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File
 		if err := f.Close(); err != nil {
 			return nil, err
 		}
-		_, shared, err := s.read(ctx, name, sha256)
+		shared, err := s.read(ctx, name, sha256)
 		if err != nil {
 			return nil, err
 		}
@@ -183,55 +165,48 @@ func (s *Store) openRegular(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// read examines the file at name, of which sha256 are the digits, and returns
-// the digest to tell consumers. Readings of one content that are asked for at
+// read examines the file at name, of which sha256 are the digits. Readings of one content that are asked for at
 // the same time are one (shared), whatever the name; if the one that another
 // caller began comes to nothing, it says nothing about this name and is begun anew.
-func (s *Store) read(ctx context.Context, name, sha256 string) (digest string, shared bool, err error) {
+func (s *Store) read(ctx context.Context, name, sha256 string) (shared bool, err error) {
 	for {
-		digest, shared, err = s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (string, error) {
+		_, shared, err = s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (struct{}, error) {
 			// The reading has a file of its own: it may outlive who began it.
 			f, _, err := s.openRegular(name)
 			if err != nil {
-				return "", err
+				return struct{}{}, err
 			}
 			defer f.Close()
-			sums, err := s.examine(ctx, f, sha256)
-			return joinDigest(s.algorithm, sums), err
+			return struct{}{}, s.examine(ctx, f, sha256)
 		})
 		if !shared || err == nil || ctx.Err() != nil {
-			return digest, shared, err
+			return shared, err
 		}
 	}
 }
 
-// examine reads an open stored file to its end, and returns the digits of its
-// sha256, of the configured algorithm and of those asked for beside them. Bytes
-// that are not what sha256 says lose all their names, and are missing (fs.ErrNotExist).
+// examine reads an open stored file to its end. Bytes that are not what sha256 says
+// lose all their names, and are missing (fs.ErrNotExist).
 //
 // So is a file that cannot be read to its end, but it keeps its names: the disk may
 // be able to tomorrow, and nobody else may have the bytes. Whoever has them replaces it.
-func (s *Store) examine(ctx context.Context, f *os.File, sha256 string, beside ...string) (map[string]string, error) {
+func (s *Store) examine(ctx context.Context, f *os.File, sha256 string) error {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	sums, err := hashAll(ctx, f, append(beside, sha256Name, s.algorithm)...)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if err != nil {
+	got, err := digits(ctx, f)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
 		s.sound.doubt(sha256, info)
-		return nil, fs.ErrNotExist
+		return fs.ErrNotExist
+	case got != sha256:
+		return cmp.Or(s.quarantine(sha256, info), fs.ErrNotExist)
 	}
-	if sums[sha256Name] != sha256 {
-		if err := s.quarantine(sha256, info); err != nil {
-			return nil, err
-		}
-		return nil, fs.ErrNotExist
-	}
-	s.sound.add(sha256, sound{file: info, digest: joinDigest(s.algorithm, sums)})
-	return sums, nil
+	s.sound.add(sha256, info)
+	return nil
 }
 
 // quarantine takes every name from damaged bytes. A name that has got other
