@@ -18,6 +18,7 @@ package store
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -244,7 +245,8 @@ func (s *Store) removeScratch(folder string) {
 
 // lock serialises what happens to the content of a valid digest.
 func (s *Store) lock(sha256 string) (unlock func()) {
-	stripe := &s.digests[unhex(sha256[0])<<4|unhex(sha256[1])]
+	first, _ := hex.DecodeString(sha256[:2])
+	stripe := &s.digests[first[0]]
 	stripe.Lock()
 	return stripe.Unlock
 }
