@@ -125,8 +125,8 @@ func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored,
 	}
 	defer root.Close()
 	defer s.lock(sha256)()
-	info, err := root.Lstat(blobPath(sha256))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || s.sound.doubts(sha256, info)) {
+	info, good, err := s.glance(root, blobPath(sha256), sha256)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !good {
 		return Stored{}, errNotStored
 	}
 	if err != nil {
@@ -168,13 +168,9 @@ func (s *Store) scratchName(root *os.Root, file File) (string, error) {
 // those may have rotted.
 func (s *Store) keep(root *os.Root, name string, file File) error {
 	blob := blobPath(file.SHA256)
-	info, err := root.Lstat(blob)
+	info, good, err := s.glance(root, blob, file.SHA256)
 	switch {
-	case err == nil && !info.Mode().IsRegular():
-		if err := root.RemoveAll(blob); err != nil {
-			return err
-		}
-	case err == nil && info.Size() == file.Size && links(info) > 1 && !s.sound.doubts(file.SHA256, info):
+	case good && info.Size() == file.Size && links(info) > 1:
 		// The blob of another user cannot be dated; the file at hand takes its place.
 		if err := s.touchKept(root, file.SHA256, info); !errors.Is(err, syscall.EPERM) {
 			return err
@@ -195,10 +191,7 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 	if err != nil {
 		return err
 	}
-	if info, err = root.Lstat(blob); err == nil {
-		s.sound.add(file.SHA256, info)
-	}
-	return err
+	return s.vouch(root, file.SHA256)
 }
 
 // touchKept dates a blob anew. Bytes that were known to be good still are.
@@ -207,9 +200,14 @@ func (s *Store) touchKept(root *os.Root, sha256 string, kept fs.FileInfo) error 
 	if err := touch(root, blobPath(sha256), s.now()); err != nil || !known {
 		return err
 	}
+	return s.vouch(root, sha256)
+}
+
+// vouch notes that the blob, as it is now, has good bytes.
+func (s *Store) vouch(root *os.Root, sha256 string) error {
 	info, err := root.Lstat(blobPath(sha256))
 	if err == nil {
-		s.sound.add(sha256, info)
+		s.sound.note(sha256, info, true)
 	}
 	return err
 }
@@ -311,11 +309,7 @@ func (s *Store) renew(ctx context.Context, root *os.Root, sha256 string) error {
 	if err := root.Rename(name, blobPath(sha256)); err != nil {
 		return err
 	}
-	info, err := root.Lstat(blobPath(sha256))
-	if err == nil {
-		s.sound.add(sha256, info)
-	}
-	return err
+	return s.vouch(root, sha256)
 }
 
 // copyBlob copies the blob to a new file and returns the digits of what it copied.

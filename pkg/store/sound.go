@@ -34,68 +34,59 @@ import (
 // found by Check.
 type soundness struct {
 	mu sync.Mutex
-	// contents are the files of good bytes by sha256, as they were when they were read, the
-	// latest last. A content has more than one file where a file system bounds the names
-	// of a file.
-	contents map[string][]fs.FileInfo
-	// unread are the files that could not be read when they were last to be, by sha256.
-	unread   map[string]fs.FileInfo
+	// found are the files that were read last, by sha256, the latest last. A content has
+	// more than one file where a file system bounds the names of a file.
+	found    map[string][]finding
 	readings flight.Group[string, struct{}]
 }
 
-// maxFiles bounds the files of one content whose bytes are remembered as good.
+// maxFiles bounds the files of one content that are remembered.
 const maxFiles = 8
+
+// finding is what was found when a file was last read.
+type finding struct {
+	// file is the file as it was then.
+	file fs.FileInfo
+	// read is false when it could not be read to its end. Else its bytes are good.
+	read bool
+}
 
 // has tells whether a file is as it was when its bytes were found good.
 func (s *soundness) has(sha256 string, info fs.FileInfo) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.contents[sha256], func(known fs.FileInfo) bool {
-		return os.SameFile(known, info) && known.Size() == info.Size() && known.ModTime().Equal(info.ModTime())
-	})
-}
-
-func (s *soundness) add(sha256 string, info fs.FileInfo) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.contents == nil {
-		s.contents = map[string][]fs.FileInfo{}
-	}
-	known := append(s.without(sha256, info), info)
-	s.contents[sha256] = known[max(len(known)-maxFiles, 0):]
-	if os.SameFile(s.unread[sha256], info) {
-		delete(s.unread, sha256)
-	}
-}
-
-// doubt notes that a file could not be read, whatever was known of it.
-func (s *soundness) doubt(sha256 string, info fs.FileInfo) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unread == nil {
-		s.unread = map[string]fs.FileInfo{}
-	}
-	s.unread[sha256] = info
-	s.contents[sha256] = s.without(sha256, info)
-}
-
-// without returns the good files of a content but for one.
-func (s *soundness) without(sha256 string, info fs.FileInfo) []fs.FileInfo {
-	return slices.DeleteFunc(s.contents[sha256], func(known fs.FileInfo) bool { return os.SameFile(known, info) })
+	last := s.last(sha256, info)
+	return last.read && last.file.Size() == info.Size() && last.file.ModTime().Equal(info.ModTime())
 }
 
 // doubts tells whether a file could not be read when it was last to be.
 func (s *soundness) doubts(sha256 string, info fs.FileInfo) bool {
+	last := s.last(sha256, info)
+	return last.file != nil && !last.read
+}
+
+func (s *soundness) last(sha256 string, info fs.FileInfo) finding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return os.SameFile(s.unread[sha256], info)
+	for _, f := range s.found[sha256] {
+		if os.SameFile(f.file, info) {
+			return f
+		}
+	}
+	return finding{}
+}
+
+// note remembers a finding in the place of an earlier one of the same file.
+func (s *soundness) note(sha256 string, file fs.FileInfo, read bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := slices.DeleteFunc(s.found[sha256], func(f finding) bool { return os.SameFile(f.file, file) })
+	found = append(found, finding{file, read})
+	s.found[sha256] = found[max(len(found)-maxFiles, 0):]
 }
 
 func (s *soundness) drop(sha256 string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.contents, sha256)
-	delete(s.unread, sha256)
+	delete(s.found, sha256)
 }
 
 // Has tells whether a published file is on this disk with the bytes that its name
@@ -139,6 +130,19 @@ func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File
 		// What another one read is nearly always this file too, under another
 		// name. A copy that was restored from elsewhere is not.
 	}
+}
+
+// glance looks at a stored file without reading it; good is false when it could not be
+// read the last time. What is no regular file is removed, and missing (fs.ErrNotExist).
+func (s *Store) glance(root *os.Root, name, sha256 string) (info fs.FileInfo, good bool, err error) {
+	info, err = root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = cmp.Or(root.RemoveAll(name), fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return info, !s.sound.doubts(sha256, info), nil
 }
 
 // openRegular opens a file below the root; what is no regular file is missing.
@@ -200,12 +204,12 @@ func (s *Store) examine(ctx context.Context, f *os.File, sha256 string) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		s.sound.doubt(sha256, info)
+		s.sound.note(sha256, info, false)
 		return fs.ErrNotExist
 	case got != sha256:
 		return cmp.Or(s.quarantine(sha256, info), fs.ErrNotExist)
 	}
-	s.sound.add(sha256, info)
+	s.sound.note(sha256, info, true)
 	return nil
 }
 

@@ -159,6 +159,7 @@ func newStore(o Options) (*Store, error) {
 		records: o.RetentionRecords,
 		now:     o.Clock,
 		holds:   holds{byKey: map[Key]map[string]hold{}},
+		sound:   soundness{found: map[string][]finding{}},
 	}, nil
 }
 
