@@ -108,7 +108,8 @@ func (s *Store) Has(ctx context.Context, key Key, sha256 string) (bool, error) {
 
 // openSound opens a published file whose bytes are known to be good. One whose
 // bytes are not is taken away, and missing (fs.ErrNotExist), as is what cannot be
-// read or is no regular file.
+// read or is no regular file. Readings of one content that are asked for at the same
+// time are one, whatever the name.
 func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File, error) {
 	name := key.file(sha256)
 	for {
@@ -119,16 +120,28 @@ func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File
 		if err := f.Close(); err != nil {
 			return nil, err
 		}
-		shared, err := s.read(ctx, name, sha256)
+		_, shared, err := s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (struct{}, error) {
+			// The reading has a file of its own: it may outlive who began it.
+			f, _, err := s.openRegular(name)
+			if err != nil {
+				return struct{}{}, err
+			}
+			defer f.Close()
+			return struct{}{}, s.examine(ctx, f, sha256)
+		})
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if shared {
+			// What another caller read is nearly always this file too, under another
+			// name. A copy that was restored from elsewhere is not.
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if !shared {
-			f, _, err = s.openRegular(name)
-			return f, err
-		}
-		// What another one read is nearly always this file too, under another
-		// name. A copy that was restored from elsewhere is not.
+		f, _, err = s.openRegular(name)
+		return f, err
 	}
 }
 
@@ -167,26 +180,6 @@ func (s *Store) openRegular(name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return f, info, nil
-}
-
-// read examines the file at name, of which sha256 are the digits. Readings of one content that are asked for at
-// the same time are one (shared), whatever the name; if the one that another
-// caller began comes to nothing, it says nothing about this name and is begun anew.
-func (s *Store) read(ctx context.Context, name, sha256 string) (shared bool, err error) {
-	for {
-		_, shared, err = s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (struct{}, error) {
-			// The reading has a file of its own: it may outlive who began it.
-			f, _, err := s.openRegular(name)
-			if err != nil {
-				return struct{}{}, err
-			}
-			defer f.Close()
-			return struct{}{}, s.examine(ctx, f, sha256)
-		})
-		if !shared || err == nil || ctx.Err() != nil {
-			return shared, err
-		}
-	}
 }
 
 // examine reads an open stored file to its end. Bytes that are not what sha256 says
