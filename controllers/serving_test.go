@@ -684,6 +684,34 @@ func TestOtherBytesThanTheRecordNamesAreLeftToWhoLeads(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
+// An earlier release recorded digests of the algorithm of --artifact-digest-algo.
+func TestARecordWithADigestOfAnotherAlgorithmIsPublishedAnew(t *testing.T) {
+	s, g := startScene(t), NewWithT(t)
+	good := s.publishes("app", "1.0.0")
+	s.stop()
+	editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) {
+		obj.Status.Artifact.Digest = "sha512:" + strings.Repeat("a", 128)
+	})
+	s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	s.start()
+	s.eventually(func(g Gomega) {
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionFalse, v1alpha1.ReasonStorageOperationFailed))
+	})
+	s.expectServed(good.Status.Artifact)
+
+	s.registry.Answer(nil)
+	s.eventually(func(g Gomega) {
+		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact.Digest).To(Equal(good.Status.Artifact.Digest))
+	})
+	now := s.waitPublished("app", "1.0.0@")
+	g.Expect(now.UID).To(Equal(good.UID))
+	g.Expect(s.record("app").Status.Withdrawn).To(BeEmpty())
+	s.expectServed(now.Status.Artifact)
+}
+
 func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.picked("app", "1.0.0")

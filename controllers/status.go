@@ -129,8 +129,8 @@ func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) (removed []string
 	return removed
 }
 
-// fileDigest returns the digest of an artifact's file, by which it is named. That
-// of the artifact may be by another algorithm.
+// fileDigest returns the digest of an artifact's file, by which it is named. In a
+// record of an earlier release, that of the artifact may be by another algorithm.
 func fileDigest(artifact *meta.Artifact) (digest string, ok bool) {
 	if artifact == nil {
 		return "", false

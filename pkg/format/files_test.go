@@ -121,8 +121,8 @@ func TestWhatORASPushesIsWhatItPulls(t *testing.T) {
 				g := NewWithT(t)
 				url := orasPush(t, dir, version, parts...)
 				m, blobs := fetch(t, url+":1.0.0")
-				for _, o := range []format.Options{{}, {Format: v1alpha1.FormatFiles}, {AlwaysRearchive: true}} {
-					content, err := format.Convert(t.Context(), m, blobs, o, t.TempDir())
+				for _, tc := range []fixture{{m, format.Options{}}, {m, format.Options{Format: v1alpha1.FormatFiles}}, {again(m), format.Options{}}} {
+					content, err := format.Convert(t.Context(), tc.manifest, blobs, tc.options, t.TempDir())
 					g.Expect(err).NotTo(HaveOccurred())
 					g.Expect(content.Format).To(Equal(v1alpha1.FormatFiles))
 					g.Expect(unpack(t, content.Path)).To(Equal(orasPull(t, url)))

@@ -158,7 +158,7 @@ func TestWhatHelmPushesIsPublishedAsItIs(t *testing.T) {
 			g.Expect(err).NotTo(HaveOccurred())
 
 			m, blobs := fetch(t, ref+tc.tag)
-			for _, o := range []format.Options{{}, {Format: v1alpha1.FormatHelm}, {AlwaysRearchive: true}, {Ignore: new("*")}} {
+			for _, o := range []format.Options{{}, {Format: v1alpha1.FormatHelm}, {Ignore: new("*")}} {
 				content, err := format.Convert(t.Context(), m, blobs, o, t.TempDir())
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(content.Format).To(Equal(v1alpha1.FormatHelm))

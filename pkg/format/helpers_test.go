@@ -32,6 +32,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,12 +91,31 @@ func fluxManifest(layers ...v1.Descriptor) *format.Manifest {
 	return &format.Manifest{MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: fluxConfig}, Layers: layers}
 }
 
+// again returns an artifact whose layers have sha512 digests. A published digest is a
+// sha256, so each layer is archived again.
+func again(m *format.Manifest) *format.Manifest {
+	other := *m
+	other.Layers = slices.Clone(m.Layers)
+	for i := range other.Layers {
+		other.Layers[i].Digest.Algorithm = "sha512"
+	}
+	return &other
+}
+
 // convert reads one layer as a Flux artifact.
 func convert(t testing.TB, layer []byte, o format.Options) (*format.Content, error) {
 	t.Helper()
 	b := blobs(t.TempDir())
 	o.Image = image
 	return format.Convert(t.Context(), fluxManifest(b.put(t, fluxContent, layer)), b, o, t.TempDir())
+}
+
+// convertAgain does the same with a layer that is archived again.
+func convertAgain(t testing.TB, layer []byte, o format.Options) (*format.Content, error) {
+	t.Helper()
+	b := blobs(t.TempDir())
+	o.Image = image
+	return format.Convert(t.Context(), again(fluxManifest(b.put(t, fluxContent, layer))), b, o, t.TempDir())
 }
 
 // file is an entry of an archive, with the header's fields where they matter.

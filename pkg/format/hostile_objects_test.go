@@ -141,8 +141,8 @@ func TestNothingIsSmuggledIntoAKyvernoBundle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := blobs(t.TempDir())
 			m := bundleManifest(b.put(t, kyvernoContent, layerOf(t, file{name: "good.yaml", body: celPolicy}, hostile)))
-			for _, again := range []bool{false, true} {
-				_, err := format.Convert(t.Context(), m, b, format.Options{AlwaysRearchive: again}, t.TempDir())
+			for _, m := range []*format.Manifest{m, again(m)} {
+				_, err := format.Convert(t.Context(), m, b, format.Options{}, t.TempDir())
 				NewWithT(t).Expect(err).To(HaveOccurred())
 				expectStall(t, err)
 				NewWithT(t).Expect(err.Error()).To(ContainSubstring(hostile.name))

@@ -81,7 +81,7 @@ func (image) apply(ctx context.Context, a *assembly, o *overlay, desc v1.Descrip
 		return a.store(n, content)
 	})
 	if err == nil && o.plain && len(a.in.Manifest.Layers) == 1 {
-		a.asIs = asIs(a.in, l, desc)
+		a.asIs = asIs(l, desc)
 	}
 	return err
 }

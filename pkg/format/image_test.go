@@ -388,7 +388,6 @@ func TestAnImageOfOneCleanLayerIsPublishedAsThatLayer(t *testing.T) {
 		"a file that is left out": {layerOf(t, good, file{name: "x"}), types.OCILayer, format.Options{Ignore: new("x")}, false},
 		"zstd":                    {zstandard(t, archive(t, good)), types.OCILayerZStd, format.Options{}, false},
 		"no compression":          {archive(t, good), types.OCIUncompressedLayer, format.Options{}, false},
-		"another digest":          {layerOf(t, good), types.OCILayer, format.Options{AlwaysRearchive: true}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -254,7 +254,7 @@ func TestLimitsAreNamedWithTheirFlag(t *testing.T) {
 
 func TestAnArchiveOfOursLargerThanIsAllowedIsRefused(t *testing.T) {
 	tight := zippedAt(t, archive(t, file{name: "text", body: text(1 << 20)}), 9)
-	_, err := convert(t, tight, format.Options{AlwaysRearchive: true, Limits: format.Limits{ArtifactBytes: int64(len(tight))}})
+	_, err := convertAgain(t, tight, format.Options{Limits: format.Limits{ArtifactBytes: int64(len(tight))}})
 	expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "archive to publish", "--max-artifact-bytes")
 }
 
@@ -291,9 +291,9 @@ func TestAnAttemptThatIsOverEndsTheReading(t *testing.T) {
 func TestALocalDiskThatFailsIsRetried(t *testing.T) {
 	g := NewWithT(t)
 	b, scratch := blobs(t.TempDir()), t.TempDir()
-	m := fluxManifest(b.put(t, fluxContent, layerOf(t, good)))
+	m := again(fluxManifest(b.put(t, fluxContent, layerOf(t, good))))
 	g.Expect(os.Mkdir(scratch+"/spool", 0o700)).To(Succeed()) // in the way of ours
-	_, err := format.Convert(t.Context(), m, b, format.Options{AlwaysRearchive: true}, scratch)
+	_, err := format.Convert(t.Context(), m, b, format.Options{}, scratch)
 	expectFault(t, err, v1alpha1.ReasonStorageOperationFailed, fault.Retry, "scratch file")
 	g.Expect(err.Error()).NotTo(ContainSubstring(scratch))
 }

@@ -89,7 +89,7 @@ func TestALargeArtifactTakesLittleMemory(t *testing.T) {
 	asFile.MediaType, asFolder.MediaType = "text/plain", types.OCILayer
 	for name, tc := range map[string]fixture{
 		"as it is":       {fluxManifest(large), format.Options{}},
-		"archived again": {fluxManifest(large), format.Options{AlwaysRearchive: true}},
+		"archived again": {again(fluxManifest(large)), format.Options{}},
 		"as files":       {filesManifest(titled(asFolder, ".", unpackMark, "true"), titled(asFile, "file.tgz")), format.Options{}},
 		"as a copy":      {unknownManifest(large), selecting("", "copy")},
 	} {
@@ -191,12 +191,12 @@ func BenchmarkConvert(b *testing.B) {
 			}
 			return nil
 		})
-		for way, o := range map[string]format.Options{"verbatim": {}, "rearchived": {AlwaysRearchive: true}} {
+		for way, m := range map[string]*format.Manifest{"verbatim": fluxManifest(layer), "rearchived": again(fluxManifest(layer))} {
 			b.Run(name+"/"+way, func(b *testing.B) {
 				b.ReportAllocs()
 				b.SetBytes(int64(tc.files * tc.size))
 				for b.Loop() {
-					content, err := format.Convert(b.Context(), fluxManifest(layer), store, o, b.TempDir())
+					content, err := format.Convert(b.Context(), m, store, format.Options{}, b.TempDir())
 					if err != nil {
 						b.Fatal(err)
 					}

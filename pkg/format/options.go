@@ -50,9 +50,6 @@ type Options struct {
 	// Image is the reference that messages name, such as
 	// ghcr.io/org/app:1.0.0@sha256:...
 	Image string
-	// AlwaysRearchive turns verbatim publication off: for a store whose digest
-	// algorithm is not sha256, so that no layer's digest can be the artifact's.
-	AlwaysRearchive bool
 	// Report is filled by Convert; nil when nobody wants to know. It belongs to
 	// one conversion.
 	Report *Report

@@ -36,7 +36,7 @@ func TestDefaultsThatAreWrittenOutAreDefaults(t *testing.T) {
 		"linux/amd64":               {Platform: "linux/amd64"},
 		"a selector of nothing":     {LayerSelector: &sourcev1.OCILayerSelector{}},
 		"an ignore without pattern": {Ignore: new("\n# comment\n")},
-		"limits and the reference":  {Limits: format.Limits{Entries: 3}, Image: image, AlwaysRearchive: true},
+		"limits and the reference":  {Limits: format.Limits{Entries: 3}, Image: image},
 	} {
 		g.Expect(format.IsDefault(o)).To(BeTrue(), name)
 		g.Expect(format.ContentHash(o)).To(Equal(unset), name)

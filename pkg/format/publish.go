@@ -93,7 +93,7 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 			return nil, err
 		}
 	}
-	content := asIs(in, l, desc)
+	content := asIs(l, desc)
 	if content == nil || dropped > 0 || t.again {
 		if content, err = rearchive(ctx, in, l, t); err != nil {
 			return nil, err
@@ -107,8 +107,8 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 
 // asIs returns the content that is the layer itself, nil when it must be
 // archived again.
-func asIs(in Input, l *layer, desc v1.Descriptor) *Content {
-	if in.Options.AlwaysRearchive || desc.Digest.Algorithm != "sha256" || !l.normal {
+func asIs(l *layer, desc v1.Descriptor) *Content {
+	if desc.Digest.Algorithm != "sha256" || !l.normal {
 		return nil
 	}
 	return &Content{Path: l.file.Name(), Digest: desc.Digest, Size: desc.Size, Verbatim: true}

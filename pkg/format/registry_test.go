@@ -63,7 +63,7 @@ type published struct {
 }
 
 func (p published) Open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
-	layer, err := remote.Layer(p.repository.Digest(desc.Digest.String()), remote.WithContext(ctx))
+	layer, err := remote.Layer(p.repository.Digest("sha256:"+desc.Digest.Hex), remote.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}

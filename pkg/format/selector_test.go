@@ -114,7 +114,6 @@ func TestACopyIsTheBytesOfTheLayer(t *testing.T) {
 			g := NewWithT(t)
 			b := blobs(t.TempDir())
 			o := selecting(string(tc.mediaType), "copy")
-			o.AlwaysRearchive = true
 			content, err := format.Convert(t.Context(), unknownManifest(b.put(t, tc.mediaType, tc.body)), b, o, t.TempDir())
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(os.ReadFile(content.Path)).To(Equal(tc.body))

@@ -73,7 +73,7 @@ type Parts struct {
 // newParts makes what the options ask for.
 func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, error) {
 	p := &Parts{
-		Content:   format.Options{Limits: o.Publish.Limits, AlwaysRearchive: o.Storage.ArtifactDigestAlgo != "sha256"},
+		Content:   format.Options{Limits: o.Publish.Limits},
 		LabelKeys: labelKeys, Retries: o.Flux.RateLimiter, CollectEvery: collectEvery,
 	}
 	if len(o.Storage.Peers) > 0 {

@@ -32,7 +32,7 @@ const (
 	// Shallow asks whether the file is there, of the recorded length, and could be
 	// read when it was last to be.
 	Shallow Depth = iota
-	// Deep reads the file to its end as well and compares its digest.
+	// Deep reads the file to its end as well and compares its digest with its name.
 	Deep
 )
 
@@ -45,7 +45,7 @@ const (
 // that disagrees with good bytes, or names what is never stored for that key,
 // gets false and removes nothing. An error says that the disk did not answer.
 func (s *Store) Check(ctx context.Context, key Key, artifact meta.Artifact, depth Depth) (Stored, bool, error) {
-	want, ok := understand(key, artifact)
+	sha256, ok := understand(key, artifact)
 	if !ok {
 		return Stored{}, false, nil
 	}
@@ -54,63 +54,40 @@ func (s *Store) Check(ctx context.Context, key Key, artifact meta.Artifact, dept
 		return Stored{}, false, diskFault("check the file of "+key.String(), err)
 	}
 	defer root.Close()
-	size, ok, err := s.check(ctx, root, want, depth)
+	size, ok, err := s.check(ctx, root, artifact, sha256, depth)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Stored{}, false, nil
 	}
 	if !ok || err != nil {
 		return Stored{}, false, diskFault("check the file of "+key.String(), err)
 	}
-	return s.describe(key, want.sha256, artifact.Digest, size), true, nil
+	return s.describe(key, sha256, size), true, nil
 }
 
-// expectation is the part of a record that a file can be compared with.
-type expectation struct {
-	path      string
-	sha256    string
-	algorithm string
-	digits    string
-	size      *int64 // nil: not recorded
-}
-
-// understand reads a record; ok is false when no file of this store could be
-// meant by it.
-func understand(key Key, artifact meta.Artifact) (want expectation, ok bool) {
+// understand returns the digest of the file that a record names; ok is false when no
+// file of this store could be meant by it, as by a record with a digest of another algorithm.
+func understand(key Key, artifact meta.Artifact) (sha256 string, ok bool) {
 	owner, sha256, ok := parsePath(artifact.Path)
-	if !ok || owner != key {
-		return expectation{}, false
-	}
-	algorithm, digits, ok := splitDigest(artifact.Digest)
-	if !ok || algorithm == sha256Name && digits != sha256 {
-		return expectation{}, false
-	}
-	return expectation{path: artifact.Path, sha256: sha256, algorithm: algorithm, digits: digits, size: artifact.Size}, true
+	return sha256, ok && owner == key && artifact.Digest == algorithm+":"+sha256
 }
 
-func (s *Store) check(ctx context.Context, root *os.Root, want expectation, depth Depth) (size int64, ok bool, err error) {
-	info, err := root.Lstat(want.path)
+func (s *Store) check(ctx context.Context, root *os.Root, artifact meta.Artifact, sha256 string, depth Depth) (size int64, ok bool, err error) {
+	info, good, err := s.glance(root, artifact.Path, sha256)
 	if err != nil {
 		return 0, false, err
 	}
-	if !info.Mode().IsRegular() {
-		return 0, false, root.RemoveAll(want.path)
-	}
-	if depth == Shallow && s.sound.doubts(want.sha256, info) {
-		return 0, false, nil
-	}
-	rightSize := want.size == nil || *want.size == info.Size()
-	if rightSize && depth == Shallow {
-		return info.Size(), true, nil
+	rightSize := artifact.Size == nil || *artifact.Size == info.Size()
+	if depth == Shallow && (rightSize || !good) {
+		return info.Size(), good, nil
 	}
 	// A wrong length alone does not say who is wrong, the bytes or the record.
-	f, err := root.Open(want.path)
+	f, err := root.Open(artifact.Path)
 	if err != nil {
 		return 0, false, err
 	}
 	defer f.Close()
-	sums, err := s.examine(ctx, f, want.sha256, want.algorithm)
-	if err != nil {
+	if err := s.examine(ctx, f, sha256); err != nil {
 		return 0, false, err
 	}
-	return info.Size(), rightSize && sums[want.algorithm] == want.digits, nil
+	return info.Size(), rightSize, nil
 }

@@ -30,6 +30,5 @@ func ExamineUnread(ctx context.Context, s *Store, path, sha256 string) error {
 		return err
 	}
 	defer f.Close()
-	_, err = s.examine(ctx, f, sha256)
-	return err
+	return s.examine(ctx, f, sha256)
 }

@@ -116,7 +116,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := answer.Header()
 	header.Set("Content-Type", "application/gzip") // RFC 6713
 	header.Set("Cache-Control", "public, max-age=31536000, immutable")
-	header.Set("ETag", `"`+sha256Name+":"+sha256+`"`)
+	header.Set("ETag", `"`+algorithm+":"+sha256+`"`)
 	// No modification time: it differs between replicas, the bytes do not.
 	http.ServeContent(answer, r, "", time.Time{}, f)
 }

@@ -20,15 +20,15 @@ import (
 	"path"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 const (
-	extension       = ".tar.gz"
-	sha256Length    = 64
-	maxLabelLength  = 63
-	maxDomainLength = 253
+	extension    = ".tar.gz"
+	sha256Length = 64
 )
 
 // Key names the ExternalArtifact whose file is stored.
@@ -44,7 +44,7 @@ func (k Key) String() string { return k.Namespace + "/" + k.Name }
 // namespace a DNS label, the name a DNS subdomain (RFC 1123). Such names can be
 // elements of a path as they are; neither can be empty, a dot or hold a slash.
 func (k Key) valid() bool {
-	return len(k.Namespace) <= maxLabelLength && isLabel(k.Namespace) && isDomain(k.Name)
+	return len(validation.IsDNS1123Label(k.Namespace)) == 0 && len(validation.IsDNS1123Subdomain(k.Name)) == 0
 }
 
 // folder is where the key's files are, relative to the storage path.
@@ -97,48 +97,6 @@ func validate(key Key, sha256 string) error {
 	return nil
 }
 
-func isSHA256(s string) bool { return len(s) == sha256Length && isHex(s) }
-
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; !isDigit(c) && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
+func isSHA256(s string) bool {
+	return len(s) == sha256Length && strings.Trim(s, "0123456789abcdef") == ""
 }
-
-func unhex(c byte) byte {
-	if isDigit(c) {
-		return c - '0'
-	}
-	return c - 'a' + 10
-}
-
-func isDomain(s string) bool {
-	if len(s) > maxDomainLength {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if !isLabel(label) {
-			return false
-		}
-	}
-	return true
-}
-
-// isLabel leaves the length to the caller: Kubernetes limits that of a
-// namespace, and not that of the parts of a subdomain.
-func isLabel(s string) bool {
-	if s == "" || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; !isDigit(c) && (c < 'a' || c > 'z') && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }

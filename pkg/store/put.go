@@ -52,7 +52,7 @@ type Stored struct {
 	Path string
 	// URL is where consumers fetch it.
 	URL string
-	// Digest is algorithm:hex by the configured algorithm.
+	// Digest is sha256:hex.
 	Digest string
 	// SHA256 is what the file is named by, 64 hexadecimal digits.
 	SHA256 string
@@ -86,21 +86,17 @@ func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
 	if err != nil {
 		return Stored{}, err
 	}
-	digest, err := s.scratchDigest(ctx, root, name, file.SHA256)
-	if err != nil {
-		return Stored{}, err
-	}
 	defer s.lock(file.SHA256)()
 	if err := ctx.Err(); err != nil {
 		return Stored{}, err
 	}
-	if err := s.keep(root, name, file, digest); err != nil {
+	if err := s.keep(root, name, file); err != nil {
 		return Stored{}, err
 	}
 	if err := s.publish(ctx, root, key, file.SHA256); err != nil {
 		return Stored{}, err
 	}
-	return s.describe(key, file.SHA256, digest, file.Size), nil
+	return s.describe(key, file.SHA256, file.Size), nil
 }
 
 // Link publishes content that is stored already, under whichever key, as the
@@ -123,21 +119,14 @@ func (s *Store) Link(ctx context.Context, key Key, sha256 string) (Stored, bool,
 var errNotStored = errors.New("content is not stored")
 
 func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored, error) {
-	digest, err := s.storedDigest(ctx, sha256)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Stored{}, errNotStored
-	}
-	if err != nil {
-		return Stored{}, err
-	}
 	root, err := s.open()
 	if err != nil {
 		return Stored{}, err
 	}
 	defer root.Close()
 	defer s.lock(sha256)()
-	info, err := root.Lstat(blobPath(sha256))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || s.sound.doubts(sha256, info)) {
+	info, good, err := s.glance(root, blobPath(sha256), sha256)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !good {
 		return Stored{}, errNotStored
 	}
 	if err != nil {
@@ -146,12 +135,12 @@ func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored,
 	if err := s.publish(ctx, root, key, sha256); err != nil {
 		return Stored{}, err
 	}
-	return s.describe(key, sha256, digest, info.Size()), nil
+	return s.describe(key, sha256, info.Size()), nil
 }
 
-func (s *Store) describe(key Key, sha256, digest string, size int64) Stored {
+func (s *Store) describe(key Key, sha256 string, size int64) Stored {
 	p := key.file(sha256)
-	return Stored{Path: p, URL: s.baseURL + "/" + p, Digest: digest, SHA256: sha256, Size: size}
+	return Stored{Path: p, URL: s.baseURL + "/" + p, Digest: algorithm + ":" + sha256, SHA256: sha256, Size: size}
 }
 
 // scratchName returns the path of a scratch file relative to the root, after
@@ -177,17 +166,13 @@ func (s *Store) scratchName(root *os.Root, file File) (string, error) {
 // one already. A blob of the wrong length is replaced, and one that could not be
 // read or that no key uses as well: the bytes at hand are known to be good, and
 // those may have rotted.
-func (s *Store) keep(root *os.Root, name string, file File, digest string) error {
+func (s *Store) keep(root *os.Root, name string, file File) error {
 	blob := blobPath(file.SHA256)
-	info, err := root.Lstat(blob)
+	info, good, err := s.glance(root, blob, file.SHA256)
 	switch {
-	case err == nil && !info.Mode().IsRegular():
-		if err := root.RemoveAll(blob); err != nil {
-			return err
-		}
-	case err == nil && info.Size() == file.Size && links(info) > 1 && !s.sound.doubts(file.SHA256, info):
+	case good && info.Size() == file.Size && links(info) > 1:
 		// The blob of another user cannot be dated; the file at hand takes its place.
-		if err := s.touchKept(root, file.SHA256, sound{file: info, digest: digest}); !errors.Is(err, syscall.EPERM) {
+		if err := s.touchKept(root, file.SHA256, info); !errors.Is(err, syscall.EPERM) {
 			return err
 		}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -206,21 +191,23 @@ func (s *Store) keep(root *os.Root, name string, file File, digest string) error
 	if err != nil {
 		return err
 	}
-	if info, err = root.Lstat(blob); err == nil {
-		s.sound.add(file.SHA256, sound{file: info, digest: digest})
-	}
-	return err
+	return s.vouch(root, file.SHA256)
 }
 
 // touchKept dates a blob anew. Bytes that were known to be good still are.
-func (s *Store) touchKept(root *os.Root, sha256 string, kept sound) error {
-	known := s.sound.has(sha256, kept.file)
+func (s *Store) touchKept(root *os.Root, sha256 string, kept fs.FileInfo) error {
+	known := s.sound.has(sha256, kept)
 	if err := touch(root, blobPath(sha256), s.now()); err != nil || !known {
 		return err
 	}
+	return s.vouch(root, sha256)
+}
+
+// vouch notes that the blob, as it is now, has good bytes.
+func (s *Store) vouch(root *os.Root, sha256 string) error {
 	info, err := root.Lstat(blobPath(sha256))
 	if err == nil {
-		s.sound.add(sha256, sound{file: info, digest: kept.digest})
+		s.sound.note(sha256, info, true)
 	}
 	return err
 }
@@ -308,11 +295,11 @@ func (s *Store) renew(ctx context.Context, root *os.Root, sha256 string) error {
 	}
 	defer func() { _ = root.RemoveAll(scratch) }()
 	name := path.Join(scratch, sha256)
-	sums, err := s.copyBlob(ctx, root, sha256, name)
+	got, err := copyBlob(ctx, root, sha256, name)
 	if err != nil {
 		return err
 	}
-	if sums[sha256Name] != sha256 {
+	if got != sha256 {
 		s.sound.drop(sha256)
 		return cmp.Or(root.Remove(blobPath(sha256)), errNotStored)
 	}
@@ -322,27 +309,22 @@ func (s *Store) renew(ctx context.Context, root *os.Root, sha256 string) error {
 	if err := root.Rename(name, blobPath(sha256)); err != nil {
 		return err
 	}
-	info, err := root.Lstat(blobPath(sha256))
-	if err == nil {
-		s.sound.add(sha256, sound{file: info, digest: joinDigest(s.algorithm, sums)})
-	}
-	return err
+	return s.vouch(root, sha256)
 }
 
-// copyBlob copies the blob to a new file and returns the digits of its sha256 and of
-// the configured algorithm.
-func (s *Store) copyBlob(ctx context.Context, root *os.Root, sha256, name string) (map[string]string, error) {
+// copyBlob copies the blob to a new file and returns the digits of what it copied.
+func copyBlob(ctx context.Context, root *os.Root, sha256, name string) (got string, err error) {
 	blob, err := root.Open(blobPath(sha256))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer blob.Close()
 	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	sums, err := hashAll(ctx, io.TeeReader(blob, file), sha256Name, s.algorithm)
-	return sums, errors.Join(err, file.Close())
+	got, err = digits(ctx, io.TeeReader(blob, file))
+	return got, errors.Join(err, file.Close())
 }
 
 // relink replaces a name that exists and is not the blob's: a copy that was

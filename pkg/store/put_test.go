@@ -138,26 +138,6 @@ func TestPut(t *testing.T) {
 		}
 		g.Expect(paths).To(HaveLen(7))
 	})
-
-	for name, algorithm := range map[string]string{
-		"tells the digest by sha384": "sha384", "tells the digest by sha512": "sha512", "tells the digest by blake3": "blake3",
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := NewWithT(t)
-			o := options(t.TempDir())
-			o.DigestAlgorithm = algorithm
-			s := open(t, o)
-			stored := put(t, s, app, "v1")
-			g.Expect(stored.Digest).To(HavePrefix(algorithm + ":"))
-			g.Expect(stored.Path).To(ContainSubstring(digestOf("v1")))
-			expectFetch(t, s, stored)
-
-			again, ok, err := s.Link(t.Context(), store.Key{Namespace: "other", Name: "app"}, stored.SHA256)
-			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(ok).To(BeTrue())
-			g.Expect(again.Digest).To(Equal(stored.Digest))
-		})
-	}
 }
 
 func TestPutRefuses(t *testing.T) {
@@ -348,47 +328,6 @@ func TestLink(t *testing.T) {
 		_, ok, err := s.Link(t.Context(), app, first.SHA256)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeTrue())
-	})
-
-	t.Run("tells the digest by another algorithm", func(t *testing.T) {
-		for name, restarted := range map[string]bool{"in the process that stored it": false, "in the next process": true} {
-			t.Run(name, func(t *testing.T) {
-				g := NewWithT(t)
-				o := options(t.TempDir())
-				o.DigestAlgorithm = "blake3"
-				s := open(t, o)
-				first := put(t, s, app, "shared")
-				g.Expect(first.Digest).To(HavePrefix("blake3:"))
-				if restarted {
-					s = reopen(t, s, o)
-				}
-				stored, ok, err := s.Link(t.Context(), other, first.SHA256)
-				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(ok).To(BeTrue())
-				g.Expect(stored.Digest).To(Equal(first.Digest))
-
-				// What is told from now on is of the content, and costs no reading.
-				overwrite(t, filepath.Join(o.Root, first.Path), "SHARED")
-				stored, _, err = s.Link(t.Context(), other, first.SHA256)
-				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(stored.Digest).To(Equal(first.Digest))
-			})
-		}
-	})
-
-	t.Run("shares no damaged bytes of which it has to tell another digest", func(t *testing.T) {
-		g := NewWithT(t)
-		o := options(t.TempDir())
-		o.DigestAlgorithm = "sha512"
-		s := open(t, o)
-		first := put(t, s, app, "shared")
-		s = reopen(t, s, o)
-		overwrite(t, filepath.Join(o.Root, first.Path), "SHARED")
-		_, ok, err := s.Link(t.Context(), other, first.SHA256)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(ok).To(BeFalse())
-		g.Expect(files(t, o.Root)).To(BeEmpty())
-		g.Expect(put(t, s, app, "shared")).To(Equal(first))
 	})
 
 	t.Run("meets the removal of the same content without a fault", func(t *testing.T) {

@@ -133,15 +133,15 @@ func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact, de
 	if ok || err != nil || len(r.others.hosts) == 0 {
 		return stored, ok, err
 	}
-	want, ok := understand(key, artifact)
+	sha256, ok := understand(key, artifact)
 	if !ok {
 		return Stored{}, false, nil
 	}
 	limit := r.options.MaxBytes
-	if want.size != nil {
-		limit = min(limit, *want.size)
+	if artifact.Size != nil {
+		limit = min(limit, *artifact.Size)
 	}
-	if err := r.fetch(ctx, key, want.sha256, limit); err != nil {
+	if err := r.fetch(ctx, key, sha256, limit); err != nil {
 		return Stored{}, false, notFromPeers(err)
 	}
 	return r.Store.Check(ctx, key, artifact, Shallow)

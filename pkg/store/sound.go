@@ -17,6 +17,7 @@ limitations under the License.
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -33,87 +34,59 @@ import (
 // found by Check.
 type soundness struct {
 	mu sync.Mutex
-	// contents are the files of good bytes by sha256, the latest last. A content has
+	// found are the files that were read last, by sha256, the latest last. A content has
 	// more than one file where a file system bounds the names of a file.
-	contents map[string][]sound
-	// unread are the files that could not be read when they were last to be, by sha256.
-	unread   map[string]fs.FileInfo
-	readings flight.Group[string, string]
+	found    map[string][]finding
+	readings flight.Group[string, struct{}]
 }
 
-// maxFiles bounds the files of one content whose bytes are remembered as good.
+// maxFiles bounds the files of one content that are remembered.
 const maxFiles = 8
 
-// sound is what is known of good bytes.
-type sound struct {
-	// file is the file as it was when its bytes were found good.
+// finding is what was found when a file was last read.
+type finding struct {
+	// file is the file as it was then.
 	file fs.FileInfo
-	// digest is that of the bytes by the configured algorithm, as consumers are told it.
-	digest string
+	// read is false when it could not be read to its end. Else its bytes are good.
+	read bool
 }
 
 // has tells whether a file is as it was when its bytes were found good.
 func (s *soundness) has(sha256 string, info fs.FileInfo) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.contents[sha256], func(known sound) bool {
-		return os.SameFile(known.file, info) && known.file.Size() == info.Size() && known.file.ModTime().Equal(info.ModTime())
-	})
-}
-
-// digest returns the digest of a content that was found good here, whatever has
-// become of its file: the same sha256 is the same bytes.
-func (s *soundness) digest(sha256 string) (digest string, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	known := s.contents[sha256]
-	if len(known) == 0 {
-		return "", false
-	}
-	return known[0].digest, true
-}
-
-func (s *soundness) add(sha256 string, found sound) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.contents == nil {
-		s.contents = map[string][]sound{}
-	}
-	known := append(s.without(sha256, found.file), found)
-	s.contents[sha256] = known[max(len(known)-maxFiles, 0):]
-	if os.SameFile(s.unread[sha256], found.file) {
-		delete(s.unread, sha256)
-	}
-}
-
-// doubt notes that a file could not be read, whatever was known of it.
-func (s *soundness) doubt(sha256 string, info fs.FileInfo) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unread == nil {
-		s.unread = map[string]fs.FileInfo{}
-	}
-	s.unread[sha256] = info
-	s.contents[sha256] = s.without(sha256, info)
-}
-
-// without returns the good files of a content but for one.
-func (s *soundness) without(sha256 string, info fs.FileInfo) []sound {
-	return slices.DeleteFunc(s.contents[sha256], func(known sound) bool { return os.SameFile(known.file, info) })
+	last := s.last(sha256, info)
+	return last.read && last.file.Size() == info.Size() && last.file.ModTime().Equal(info.ModTime())
 }
 
 // doubts tells whether a file could not be read when it was last to be.
 func (s *soundness) doubts(sha256 string, info fs.FileInfo) bool {
+	last := s.last(sha256, info)
+	return last.file != nil && !last.read
+}
+
+func (s *soundness) last(sha256 string, info fs.FileInfo) finding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return os.SameFile(s.unread[sha256], info)
+	for _, f := range s.found[sha256] {
+		if os.SameFile(f.file, info) {
+			return f
+		}
+	}
+	return finding{}
+}
+
+// note remembers a finding in the place of an earlier one of the same file.
+func (s *soundness) note(sha256 string, file fs.FileInfo, read bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := slices.DeleteFunc(s.found[sha256], func(f finding) bool { return os.SameFile(f.file, file) })
+	found = append(found, finding{file, read})
+	s.found[sha256] = found[max(len(found)-maxFiles, 0):]
 }
 
 func (s *soundness) drop(sha256 string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.contents, sha256)
-	delete(s.unread, sha256)
+	delete(s.found, sha256)
 }
 
 // Has tells whether a published file is on this disk with the bytes that its name
@@ -135,7 +108,8 @@ func (s *Store) Has(ctx context.Context, key Key, sha256 string) (bool, error) {
 
 // openSound opens a published file whose bytes are known to be good. One whose
 // bytes are not is taken away, and missing (fs.ErrNotExist), as is what cannot be
-// read or is no regular file.
+// read or is no regular file. Readings of one content that are asked for at the same
+// time are one, whatever the name.
 func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File, error) {
 	name := key.file(sha256)
 	for {
@@ -146,17 +120,42 @@ func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File
 		if err := f.Close(); err != nil {
 			return nil, err
 		}
-		_, shared, err := s.read(ctx, name, sha256)
+		_, shared, err := s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (struct{}, error) {
+			// The reading has a file of its own: it may outlive who began it.
+			f, _, err := s.openRegular(name)
+			if err != nil {
+				return struct{}{}, err
+			}
+			defer f.Close()
+			return struct{}{}, s.examine(ctx, f, sha256)
+		})
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if shared {
+			// What another caller read is nearly always this file too, under another
+			// name. A copy that was restored from elsewhere is not.
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if !shared {
-			f, _, err = s.openRegular(name)
-			return f, err
-		}
-		// What another one read is nearly always this file too, under another
-		// name. A copy that was restored from elsewhere is not.
+		f, _, err = s.openRegular(name)
+		return f, err
 	}
+}
+
+// glance looks at a stored file without reading it; good is false when it could not be
+// read the last time. What is no regular file is removed, and missing (fs.ErrNotExist).
+func (s *Store) glance(root *os.Root, name, sha256 string) (info fs.FileInfo, good bool, err error) {
+	info, err = root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = cmp.Or(root.RemoveAll(name), fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return info, !s.sound.doubts(sha256, info), nil
 }
 
 // openRegular opens a file below the root; what is no regular file is missing.
@@ -183,55 +182,28 @@ func (s *Store) openRegular(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// read examines the file at name, of which sha256 are the digits, and returns
-// the digest to tell consumers. Readings of one content that are asked for at
-// the same time are one (shared), whatever the name; if the one that another
-// caller began comes to nothing, it says nothing about this name and is begun anew.
-func (s *Store) read(ctx context.Context, name, sha256 string) (digest string, shared bool, err error) {
-	for {
-		digest, shared, err = s.sound.readings.Do(ctx, sha256, func(ctx context.Context) (string, error) {
-			// The reading has a file of its own: it may outlive who began it.
-			f, _, err := s.openRegular(name)
-			if err != nil {
-				return "", err
-			}
-			defer f.Close()
-			sums, err := s.examine(ctx, f, sha256)
-			return joinDigest(s.algorithm, sums), err
-		})
-		if !shared || err == nil || ctx.Err() != nil {
-			return digest, shared, err
-		}
-	}
-}
-
-// examine reads an open stored file to its end, and returns the digits of its
-// sha256, of the configured algorithm and of those asked for beside them. Bytes
-// that are not what sha256 says lose all their names, and are missing (fs.ErrNotExist).
+// examine reads an open stored file to its end. Bytes that are not what sha256 says
+// lose all their names, and are missing (fs.ErrNotExist).
 //
 // So is a file that cannot be read to its end, but it keeps its names: the disk may
 // be able to tomorrow, and nobody else may have the bytes. Whoever has them replaces it.
-func (s *Store) examine(ctx context.Context, f *os.File, sha256 string, beside ...string) (map[string]string, error) {
+func (s *Store) examine(ctx context.Context, f *os.File, sha256 string) error {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	sums, err := hashAll(ctx, f, append(beside, sha256Name, s.algorithm)...)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	got, err := digits(ctx, f)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		s.sound.note(sha256, info, false)
+		return fs.ErrNotExist
+	case got != sha256:
+		return cmp.Or(s.quarantine(sha256, info), fs.ErrNotExist)
 	}
-	if err != nil {
-		s.sound.doubt(sha256, info)
-		return nil, fs.ErrNotExist
-	}
-	if sums[sha256Name] != sha256 {
-		if err := s.quarantine(sha256, info); err != nil {
-			return nil, err
-		}
-		return nil, fs.ErrNotExist
-	}
-	s.sound.add(sha256, sound{file: info, digest: joinDigest(s.algorithm, sums)})
-	return sums, nil
+	s.sound.note(sha256, info, true)
+	return nil
 }
 
 // quarantine takes every name from damaged bytes. A name that has got other

@@ -18,6 +18,7 @@ package store
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -55,9 +56,6 @@ type Options struct {
 	// consumers reach the server (--storage-adv-addr). As in Flux, it may begin
 	// with http:// or https://.
 	AdvertisedAddress string
-	// DigestAlgorithm is the algorithm of the digests that are told to
-	// consumers (--artifact-digest-algo): sha256 (default), sha384, sha512 or blake3.
-	DigestAlgorithm string
 	// RetentionTTL is how long after its publication a file stays that no
 	// record names (--artifact-retention-ttl).
 	RetentionTTL time.Duration
@@ -68,8 +66,12 @@ type Options struct {
 	Clock func() time.Time
 }
 
-// NewOptions translates Flux's storage flags.
+// NewOptions translates Flux's storage flags. Of the digest algorithms that Flux
+// knows it takes one: that of OCI layers, so that a layer is served as it is.
 func NewOptions(flags *config.Options) (Options, error) {
+	if a := flags.ArtifactDigestAlgo; a != "" && a != algorithm {
+		return Options{}, fmt.Errorf("--artifact-digest-algo is %.40q: expected %s, the algorithm of OCI layers, which are served as they are; remove the flag", a, algorithm)
+	}
 	address, err := flags.GetAdvertisedAddress()
 	if err != nil {
 		return Options{}, fmt.Errorf("no address to tell consumers, set --storage-adv-addr: %w", err)
@@ -77,7 +79,6 @@ func NewOptions(flags *config.Options) (Options, error) {
 	return Options{
 		Root:              flags.StoragePath,
 		AdvertisedAddress: address,
-		DigestAlgorithm:   flags.ArtifactDigestAlgo,
 		RetentionTTL:      flags.ArtifactRetentionTTL,
 		RetentionRecords:  flags.ArtifactRetentionRecords,
 	}, nil
@@ -87,12 +88,11 @@ func NewOptions(flags *config.Options) (Options, error) {
 // from many goroutines. Their errors about the disk are retries with the reason
 // StorageOperationFailed; nothing is half-published after one of them.
 type Store struct {
-	root      string // absolute
-	baseURL   string // scheme and host, no slash at the end
-	algorithm string
-	ttl       time.Duration
-	records   int
-	now       func() time.Time
+	root    string // absolute
+	baseURL string // scheme and host, no slash at the end
+	ttl     time.Duration
+	records int
+	now     func() time.Time
 
 	// digests serialise what happens to one content: making its blob, giving
 	// it names and taking them away. Striped by the first byte of the digest.
@@ -145,12 +145,6 @@ func newStore(o Options) (*Store, error) {
 	if o.RetentionTTL < 0 || o.RetentionRecords < 0 {
 		return nil, fmt.Errorf("retention of %s and %d records: neither may be negative", o.RetentionTTL, o.RetentionRecords)
 	}
-	if o.DigestAlgorithm == "" {
-		o.DigestAlgorithm = sha256Name
-	}
-	if _, err := newHash(o.DigestAlgorithm); err != nil {
-		return nil, fmt.Errorf("--artifact-digest-algo: %w", err)
-	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -159,13 +153,13 @@ func newStore(o Options) (*Store, error) {
 		return nil, fmt.Errorf("storage path %q: %w", o.Root, err)
 	}
 	return &Store{
-		root:      root,
-		baseURL:   baseURL(o.AdvertisedAddress),
-		algorithm: o.DigestAlgorithm,
-		ttl:       o.RetentionTTL,
-		records:   o.RetentionRecords,
-		now:       o.Clock,
-		holds:     holds{byKey: map[Key]map[string]hold{}},
+		root:    root,
+		baseURL: baseURL(o.AdvertisedAddress),
+		ttl:     o.RetentionTTL,
+		records: o.RetentionRecords,
+		now:     o.Clock,
+		holds:   holds{byKey: map[Key]map[string]hold{}},
+		sound:   soundness{found: map[string][]finding{}},
 	}, nil
 }
 
@@ -252,7 +246,8 @@ func (s *Store) removeScratch(folder string) {
 
 // lock serialises what happens to the content of a valid digest.
 func (s *Store) lock(sha256 string) (unlock func()) {
-	stripe := &s.digests[unhex(sha256[0])<<4|unhex(sha256[1])]
+	first, _ := hex.DecodeString(sha256[:2])
+	stripe := &s.digests[first[0]]
 	stripe.Lock()
 	return stripe.Unlock
 }

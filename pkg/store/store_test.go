@@ -96,8 +96,6 @@ func TestOpen(t *testing.T) {
 	}{
 		"refuses to guess the storage path":           {func(o *store.Options) { o.Root = "" }, "--storage-path"},
 		"refuses to guess the address for consumers":  {func(o *store.Options) { o.AdvertisedAddress = "" }, "--storage-adv-addr"},
-		"refuses an unknown digest algorithm":         {func(o *store.Options) { o.DigestAlgorithm = "crc32" }, "none of sha256, sha384, sha512, blake3"},
-		"refuses a digest algorithm that is broken":   {func(o *store.Options) { o.DigestAlgorithm = "sha1" }, "--artifact-digest-algo"},
 		"refuses a negative retention time":           {func(o *store.Options) { o.RetentionTTL = -time.Second }, "negative"},
 		"refuses a negative number of retained files": {func(o *store.Options) { o.RetentionRecords = -1 }, "negative"},
 	} {
@@ -118,12 +116,22 @@ func TestNewOptions(t *testing.T) {
 		flags.BindFlags(set)
 		g.Expect(set.Parse([]string{
 			"--storage-path=/var/artifacts", "--storage-adv-addr=isc.flux-system.svc",
-			"--artifact-retention-ttl=5m", "--artifact-retention-records=3", "--artifact-digest-algo=blake3",
+			"--artifact-retention-ttl=5m", "--artifact-retention-records=3", "--artifact-digest-algo=sha256",
 		})).To(Succeed())
 		g.Expect(store.NewOptions(&flags)).To(Equal(store.Options{
 			Root: "/var/artifacts", AdvertisedAddress: "isc.flux-system.svc",
-			RetentionTTL: 5 * time.Minute, RetentionRecords: 3, DigestAlgorithm: "blake3",
+			RetentionTTL: 5 * time.Minute, RetentionRecords: 3,
 		}))
+	})
+
+	t.Run("refuses another digest algorithm than sha256", func(t *testing.T) {
+		_, err := store.NewOptions(&config.Options{StorageAdvAddress: "isc.flux-system.svc", ArtifactDigestAlgo: "blake3"})
+		NewWithT(t).Expect(err).To(MatchError(`--artifact-digest-algo is "blake3": expected sha256, the algorithm of OCI layers, which are served as they are; remove the flag`))
+	})
+
+	t.Run("takes no digest algorithm for sha256", func(t *testing.T) {
+		_, err := store.NewOptions(&config.Options{StorageAdvAddress: "isc.flux-system.svc"})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	})
 
 	t.Run("says which flag is missing when the address cannot be derived", func(t *testing.T) {

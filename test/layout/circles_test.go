@@ -41,7 +41,7 @@ func largestCircles() map[string]int {
 		"pkg/credentials": 6,
 		"pkg/format":      22,
 		"pkg/registry":    12,
-		"pkg/store":       8,
+		"pkg/store":       7,
 		"pkg/trust":       12,
 	}
 }
