@@ -357,7 +357,7 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 	err = r.Pipeline.Ask(ctx, plan.origin(obj, requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		out, err = r.run(ctx, bridge.Request{
 			Key: publication.Key(obj), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
-			Content: settings, Verifier: asked.Verifier(repository), Terms: asked.Terms,
+			Content: settings, Verifier: asked.Verifier(repository), Constraints: asked.Constraints,
 		})
 		return err
 	})

@@ -191,6 +191,6 @@ func (m *Metrics) observeVerdict(asked trustpolicy.Demands, out bridge.Outcome, 
 		return
 	}
 	if _, ok := out.Proof.Subject(); ok {
-		m.observeRulings(out.Proof.Rulings(), asked.Terms.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.Terms.Rulings())
+		m.observeRulings(out.Proof.Rulings(), asked.Constraints.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.Constraints.Rulings())
 	}
 }

@@ -58,19 +58,19 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 		depth = r.depth(obj, around, plan.Interval)
 	}
 	return bridge.Request{
-		Key:        publication.Key(obj),
-		Repository: repository,
-		Tag:        plan.Tag,
-		Digest:     plan.Digest,
-		MaxAge:     share(plan.Interval),
-		Fresh:      requested(obj, around),
-		Content:    r.content(obj),
-		Verifier:   a.asked.Verifier(repository),
-		Terms:      a.asked.Terms,
-		KeepName:   plan.KeepName,
-		Published:  publication.Current(obj),
-		Refused:    r.attention.refusal(client.ObjectKeyFromObject(obj)),
-		Depth:      depth,
+		Key:         publication.Key(obj),
+		Repository:  repository,
+		Tag:         plan.Tag,
+		Digest:      plan.Digest,
+		MaxAge:      share(plan.Interval),
+		Fresh:       requested(obj, around),
+		Content:     r.content(obj),
+		Verifier:    a.asked.Verifier(repository),
+		Constraints: a.asked.Constraints,
+		KeepName:    plan.KeepName,
+		Published:   publication.Current(obj),
+		Refused:     r.attention.refusal(client.ObjectKeyFromObject(obj)),
+		Depth:       depth,
 	}
 }
 

@@ -134,9 +134,9 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 	// What needs no registry is judged first: nobody who can break the way to one
 	// keeps published what its name, format or size forbid.
 	content := trust.Content{Format: obj.Status.Format, Bytes: publishedBytes(obj)}
-	err := asked.Terms.Refused()
+	err := asked.Constraints.Refused()
 	if err == nil {
-		_, err = asked.Terms.Admit(content)
+		_, err = asked.Constraints.Admit(content)
 	}
 	if err != nil {
 		r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
@@ -153,7 +153,7 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 		r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
 		return judged(err)
 	}
-	r.Metrics.observeRulings(proof.Rulings(), asked.Terms.Judge(content), asked.Terms.Rulings())
+	r.Metrics.observeRulings(proof.Rulings(), asked.Constraints.Judge(content), asked.Constraints.Rulings())
 	return &judgement{by: proof.By(), fingerprint: asked.Observed(proof), warnings: asked.Warnings(proof, content)}
 }
 

@@ -66,8 +66,8 @@ type contentID struct {
 // flightID keeps work in progress inside one access key, and among those who
 // admit the same: what one must not pull fails for nobody else.
 type flightID struct {
-	access string
-	terms  string
+	access      string
+	constraints string
 	contentID
 }
 
@@ -114,7 +114,7 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 		if err := mayRead(ctx, r.Repository, made); err != nil {
 			return content{}, store.Stored{}, err
 		}
-		if err := made.admitted(r.Terms); err != nil {
+		if err := made.admitted(r.Constraints); err != nil {
 			return content{}, store.Stored{}, err
 		}
 		if stored, ok, err := b.store.Link(ctx, r.Key, made.sha256); ok || err != nil {
@@ -124,7 +124,7 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 	}
 	made, err := b.convertOnce(ctx, r, id, manifest)
 	if err == nil {
-		err = made.admitted(r.Terms)
+		err = made.admitted(r.Constraints)
 	}
 	if err != nil {
 		return content{}, store.Stored{}, err
@@ -140,7 +140,7 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 // key at the same time. Work that another one started and had no time to finish
 // is begun again: the shortest timeout of many must not decide for all.
 func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manifest *format.Manifest) (content, error) {
-	work := flightID{access: r.Repository.Key(), terms: r.Terms.Fingerprint(), contentID: id}
+	work := flightID{access: r.Repository.Key(), constraints: r.Constraints.Fingerprint(), contentID: id}
 	attempt := failureID{flightID: work, limits: r.Content.Limits, image: r.Content.Image}
 	for {
 		if err := b.contents.failures.expected(ctx, attempt); err != nil {
@@ -166,9 +166,9 @@ func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manif
 	}
 }
 
-// admitted tells whether terms let content be published.
-func (c content) admitted(terms trust.Constraints) error {
-	_, err := terms.Admit(trust.Content{Format: c.format, Bytes: c.bytes})
+// admitted tells whether constraints let content be published.
+func (c content) admitted(constraints trust.Constraints) error {
+	_, err := constraints.Admit(trust.Content{Format: c.format, Bytes: c.bytes})
 	return err
 }
 
@@ -213,7 +213,7 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 	if manifest.Index != nil {
 		made.annotations = fitting(read.Annotations, maxMetadataKeys, maxKeptBytes)
 	}
-	if err := made.admitted(r.Terms); err != nil {
+	if err := made.admitted(r.Constraints); err != nil {
 		return content{}, true, err
 	}
 	file := store.File{Path: read.Path, SHA256: read.Digest.Hex, Size: read.Size}
@@ -224,12 +224,12 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 // spool is format.Blobs over a repository: each blob is pulled to its end into
 // a file and checked before anything reads it.
 type spool struct {
-	repository Repository
-	dir        string
-	limit      int64 // of bytes, by the platform
-	terms      trust.Constraints
-	bytes      int64
-	pulled     []v1.Hash
+	repository  Repository
+	dir         string
+	limit       int64 // of bytes, by the platform
+	constraints trust.Constraints
+	bytes       int64
+	pulled      []v1.Hash
 	// failed tells that something was asked for and not handed out, for a reason that
 	// another attempt may not find.
 	failed bool
@@ -272,7 +272,7 @@ func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (_ *os.File, err e
 			"the artifact is larger than allowed: its blob %s has %d bytes where %d are left of the limit: publish less, or raise --max-artifact-bytes",
 			desc.Digest, desc.Size, left)
 	}
-	if err := s.terms.AdmitBytes(s.bytes + desc.Size); err != nil {
+	if err := s.constraints.AdmitBytes(s.bytes + desc.Size); err != nil {
 		return nil, err
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // a digest in a folder of our own

@@ -57,7 +57,7 @@ type failureID struct {
 }
 
 type failure struct {
-	// refused is why the artifact is never published, be it on these terms; nil: an
+	// refused is why the artifact is never published, be it under these constraints; nil: an
 	// attempt had no time.
 	refused error
 	// had is the most time that an attempt had.

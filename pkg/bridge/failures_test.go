@@ -172,12 +172,12 @@ func TestAnArtifactThatTermsRefuseIsReadOnce(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	r := b.request("app", "team/app:1.0.0", nobody)
-	r.Terms = termsOf(func(p *trust.Policy) { p.Formats = []string{"Helm"} })
+	r.Constraints = constraintsOf(func(p *trust.Policy) { p.Formats = []string{"Helm"} })
 	for range 3 {
 		_, err := b.bridge.Publish(t.Context(), r)
 		g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected))
 	}
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
-	r.Terms = termsOf(func(p *trust.Policy) { p.Formats = []string{"Flux"} })
+	r.Constraints = constraintsOf(func(p *trust.Policy) { p.Formats = []string{"Flux"} })
 	b.publish(r)
 }

@@ -97,7 +97,7 @@ func verify(ctx context.Context, r Request, image Image) (trust.Verified, error)
 // makes of it the file to publish. The spool says what was pulled.
 func unpack(ctx context.Context, r Request, manifest *format.Manifest, scratch string) (*format.Content, *spool, error) {
 	limit := cmp.Or(r.Content.Limits.ArtifactBytes, format.DefaultLimits().ArtifactBytes)
-	blobs := &spool{repository: r.Repository, dir: scratch, limit: limit, terms: r.Terms}
+	blobs := &spool{repository: r.Repository, dir: scratch, limit: limit, constraints: r.Constraints}
 	content, err := format.Convert(ctx, manifest, blobs, r.Content, scratch)
 	return content, blobs, err
 }

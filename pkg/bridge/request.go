@@ -108,9 +108,9 @@ type Request struct {
 	Content format.Options
 	// Verifier holds the demands on the image.
 	Verifier trust.Verifier
-	// Terms are the demands on its format and size. Whether they refuse the image
+	// Constraints are the demands on its format and size. Whether they refuse the image
 	// altogether is for the Verifier to say.
-	Terms trust.Constraints
+	Constraints trust.Constraints
 	// KeepName lets the published artifact keep its name while Tag is another one of its digest.
 	KeepName bool
 	// Published is what stands now; nil when nothing does.

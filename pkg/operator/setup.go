@@ -211,8 +211,8 @@ func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
 			Rules: p.Rules, LabelKeys: p.LabelKeys, FieldManager: Name, Events: p.Events,
 		}
-		terms := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.Trust, Events: p.Events, Metrics: p.Metrics}
-		err := cmp.Or(policies.SetupWithManager(mgr, limited()), terms.SetupWithManager(mgr, limited()), artifacts.SetupWithManager(mgr, limited(), enqueue))
+		trustPolicies := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.Trust, Events: p.Events, Metrics: p.Metrics}
+		err := cmp.Or(policies.SetupWithManager(mgr, limited()), trustPolicies.SetupWithManager(mgr, limited()), artifacts.SetupWithManager(mgr, limited(), enqueue))
 		if err != nil {
 			return nil, err
 		}

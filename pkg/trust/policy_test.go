@@ -133,7 +133,7 @@ func expectRefused(g *WithT, err error, verdict trust.Verdict, words string) {
 	g.Expect(failure.Class).To(Equal(fault.Wait))
 }
 
-func TestTermsOfContent(t *testing.T) {
+func TestConstraintsOnContent(t *testing.T) {
 	charts := func(p *trust.Policy) { p.Formats = []string{"Flux", "Helm"} }
 	small := func(p *trust.Policy) { p.MaxBytes = 100 }
 	for name, c := range map[string]struct {

@@ -33,9 +33,9 @@ import (
 type Demands struct {
 	// Rules on signatures.
 	Rules []trust.Rule
-	// Terms are the demands on everything else.
-	Terms trust.Constraints
-	// Fingerprint of the keys, identities, roots, rules and terms in effect; empty when
+	// Constraints are the demands on everything else.
+	Constraints trust.Constraints
+	// Fingerprint of the keys, identities, roots, rules and constraints in effect; empty when
 	// nothing is demanded. That of the platform comes first, and that of spec.verify after
 	// ownMark. After rootMark each has that of the public root, where one of the rules
 	// judges by it and it is there.
@@ -71,7 +71,7 @@ func (d Demands) Verifier(repository trust.Repository) trust.Verifier {
 // Refused tells why no image of the repository may be published, whatever it is
 // and whoever signed it; nil for most.
 func (d Demands) Refused() error {
-	if err := d.Terms.Refused(); err != nil {
+	if err := d.Constraints.Refused(); err != nil {
 		return err
 	}
 	return d.Unread
@@ -80,13 +80,13 @@ func (d Demands) Refused() error {
 // Warnings say what policies that only warn would refuse of an image that was
 // accepted.
 func (d Demands) Warnings(proof trust.Verified, content trust.Content) []string {
-	warnings := d.Terms.Warnings()
+	warnings := d.Constraints.Warnings()
 	for _, ruling := range proof.Rulings() {
 		if ruling.Warn && ruling.Verdict != trust.Accepted {
 			warnings = append(warnings, ruling.String())
 		}
 	}
-	refused, _ := d.Terms.Admit(content)
+	refused, _ := d.Constraints.Admit(content)
 	warnings = append(warnings, refused...)
 	for i := range warnings {
 		warnings[i] = fault.Line(warnings[i])
@@ -150,14 +150,14 @@ func (r refusal) Verify(context.Context, trust.Subject) (trust.Verified, error) 
 // Platform reads what the platform demands. It reads nothing of the source. Secrets that
 // cannot be read make a rule that cannot be met, not an error: a published image stays then.
 func (r *Resolver) Platform(ctx context.Context, now *InForce, q trust.Question) Demands {
-	d := Demands{ByPlatform: true, Terms: now.policies.Decide(q)}
-	for _, term := range d.Terms.Policies {
-		if len(term.Authorities) > 0 {
-			d.Rules = append(d.Rules, r.rule(ctx, now.specs[term.Policy]))
+	d := Demands{ByPlatform: true, Constraints: now.policies.Decide(q)}
+	for _, policy := range d.Constraints.Policies {
+		if len(policy.Authorities) > 0 {
+			d.Rules = append(d.Rules, r.rule(ctx, now.specs[policy.Policy]))
 		}
 	}
-	if len(d.Rules) > 0 || d.Terms.Asked() {
-		d.Fingerprint = fingerprintOf(d.Rules, d.Terms.Fingerprint())
+	if len(d.Rules) > 0 || d.Constraints.Asked() {
+		d.Fingerprint = fingerprintOf(d.Rules, d.Constraints.Fingerprint())
 	}
 	return d
 }
@@ -176,10 +176,10 @@ func (r *Resolver) Own(ctx context.Context, namespace string, verify *sourcev1.O
 	return d
 }
 
-// fingerprintOf identifies rules, and terms beside them.
-func fingerprintOf(rules []trust.Rule, terms ...string) string {
+// fingerprintOf identifies rules, and constraints beside them.
+func fingerprintOf(rules []trust.Rule, constraints ...string) string {
 	all := trust.NewRules(nil, rules...)
-	fingerprint := strings.Join(append([]string{all.Fingerprint()}, terms...), "-")
+	fingerprint := strings.Join(append([]string{all.Fingerprint()}, constraints...), "-")
 	if root := all.PublicRoot(); root != "" {
 		fingerprint += rootMark + root
 	}

@@ -29,8 +29,8 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// termsOf are those of one policy that lists every image.
-func termsOf(change func(*trust.Policy)) trust.Constraints {
+// constraintsOf are those of one policy that lists every image.
+func constraintsOf(change func(*trust.Policy)) trust.Constraints {
 	policy := trust.Policy{Name: "policy", Namespaces: labels.Everything(), Images: []string{"**"}}
 	change(&policy)
 	return trust.NewPolicies(policy).Decide(trust.Question{Namespace: "apps", Repository: "example.com/app"})
@@ -38,9 +38,9 @@ func termsOf(change func(*trust.Policy)) trust.Constraints {
 
 func TestTermsDecideWhatIsStored(t *testing.T) {
 	for name, c := range map[string]struct {
-		terms func(*trust.Policy)
-		words string
-		pulls int
+		constraints func(*trust.Policy)
+		words       string
+		pulls       int
 	}{
 		"a format that is not allowed": {func(p *trust.Policy) { p.Formats = []string{"Helm"} }, `the format "Flux" is not allowed`, 1},
 		"a size that is not allowed":   {func(p *trust.Policy) { p.MaxBytes = 10 }, "it allows at most 10", 0},
@@ -49,7 +49,7 @@ func TestTermsDecideWhatIsStored(t *testing.T) {
 			b, g := newBench(t), NewWithT(t)
 			b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 			refused := b.request("refused", "team/app:1.0.0", nobody)
-			refused.Terms = termsOf(c.terms)
+			refused.Constraints = constraintsOf(c.constraints)
 			expectRefused := func() {
 				t.Helper()
 				out, err := b.bridge.Publish(t.Context(), refused)
@@ -69,7 +69,7 @@ func TestTermsDecideWhatIsStored(t *testing.T) {
 			expectRefused()
 
 			// What only warns stops nothing.
-			refused.Terms = termsOf(func(p *trust.Policy) { c.terms(p); p.Warn = true })
+			refused.Constraints = constraintsOf(func(p *trust.Policy) { c.constraints(p); p.Warn = true })
 			b.publish(refused)
 		})
 	}
@@ -99,7 +99,7 @@ func TestAPullThatTermsEndIsNotShared(t *testing.T) {
 	}()
 	<-pulling
 	refused := b.request("refused", "team/app:1.0.0", nobody)
-	refused.Terms = termsOf(func(p *trust.Policy) { p.MaxBytes = 10 })
+	refused.Constraints = constraintsOf(func(p *trust.Policy) { p.MaxBytes = 10 })
 	_, err := b.bridge.Publish(t.Context(), refused)
 	g.Expect(err).To(MatchError(ContainSubstring("it allows at most 10")))
 	close(free)
