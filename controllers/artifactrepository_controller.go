@@ -59,31 +59,23 @@ const writeTimeout = 30 * time.Second
 // became of it.
 func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
-	obj, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	if obj == nil {
-		return ctrl.Result{}, r.forget(ctx, req)
-	}
-	if obj.DeletionTimestamp != nil {
-		return r.retire(ctx, obj)
-	}
-	if r.attention.outdated(req.NamespacedName, obj.ResourceVersion) {
-		return ctrl.Result{RequeueAfter: conflictDelay}, nil
-	}
+	// Before anything is read: a change that arrives meanwhile has to end the attempt.
 	judging, attempting, end := r.attention.begin(ctx, req.NamespacedName)
 	defer end()
-	defer r.Events.duration(ctx, obj, start)
-
-	around, err := observer{r.Client, r.Rules}.aroundArtifactRepository(ctx, obj)
-	if err != nil {
+	obj, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
+	switch {
+	case err != nil:
 		return ctrl.Result{}, err
+	case obj == nil:
+		return ctrl.Result{}, r.forget(ctx, req)
+	case obj.DeletionTimestamp != nil:
+		return r.retire(ctx, obj)
+	case r.attention.outdated(req.NamespacedName, obj.ResourceVersion):
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	if around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
-		return ctrl.Result{}, nil
-	}
-	if around.trust, err = r.Trust.InForce(ctx); err != nil {
+	defer r.Events.duration(ctx, obj, start)
+	around, err := observer{r.Client, r.Rules, r.Trust}.aroundArtifactRepository(ctx, obj)
+	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
 		return ctrl.Result{}, err
 	}
 	a := r.attempt(judging, attempting, obj, around)

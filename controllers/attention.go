@@ -87,7 +87,11 @@ func (a *attention) begin(ctx context.Context, key types.NamespacedName) (judgin
 	a.on(key, func(n *note) { n.cancel, n.leave = cancel, leave })
 	return judging, attempting, func() {
 		cancel()
-		a.on(key, func(n *note) { n.cancel, n.leave = nil, nil })
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if n, ok := a.notes[key]; ok { // else the object was forgotten
+			n.cancel, n.leave = nil, nil
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		return ctrl.Result{}, err
 	}
 	defer r.Events.duration(ctx, policy, start)
-	around, err := observer{r.Client, r.Rules}.aroundPolicy(ctx, policy)
+	around, err := observer{client: r.Client, rules: r.Rules}.aroundPolicy(ctx, policy)
 	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
 		return ctrl.Result{}, err
 	}

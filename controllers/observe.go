@@ -79,6 +79,8 @@ func (s Surroundings) markings() markings {
 type observer struct {
 	client client.Client
 	rules  Rules
+	// trust tells which TrustPolicies are in force; nil: they are not asked for.
+	trust *trustpolicy.Resolver
 }
 
 // aroundPolicy reads what surrounds an ImagePolicy.
@@ -164,7 +166,10 @@ func (o observer) aroundArtifactRepository(ctx context.Context, obj *v1alpha1.Ar
 	if s.lent, err = o.lender(ctx, obj); err != nil {
 		return s, err
 	}
-	s.External, err = apiserver.Get(ctx, o.client, key, &sourcev1.ExternalArtifact{})
+	if s.External, err = apiserver.Get(ctx, o.client, key, &sourcev1.ExternalArtifact{}); err != nil || o.trust == nil {
+		return s, err
+	}
+	s.trust, err = o.trust.InForce(ctx)
 	return s, err
 }
 

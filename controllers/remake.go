@@ -34,7 +34,7 @@ import (
 // (serve.ErrOtherBytes) are of no use to this consumer, and are for the replica that
 // leads to publish. A *throttle.Busy says when to try again.
 func (r *ArtifactRepositoryReconciler) Remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
-	around, err := observer{from, r.Rules}.aroundArtifactRepository(ctx, obj)
+	around, err := observer{from, r.Rules, r.Trust}.aroundArtifactRepository(ctx, obj)
 	if err != nil {
 		return err
 	}
@@ -44,9 +44,6 @@ func (r *ArtifactRepositoryReconciler) Remake(ctx context.Context, obj *v1alpha1
 	published := publication.Current(obj)
 	if published == nil {
 		return errors.New("the record has no recipe")
-	}
-	if around.trust, err = r.Trust.InForce(ctx); err != nil {
-		return err
 	}
 	asked := r.platformDemands(ctx, around, published.Repository)
 	own, wait := r.ownDemands(ctx, obj)

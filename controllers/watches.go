@@ -282,7 +282,7 @@ func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj c
 		if err != nil || source == nil {
 			continue // the next look tells
 		}
-		around, err := observer{r.Client, r.Rules}.aroundArtifactRepository(ctx, source)
+		around, err := observer{client: r.Client, rules: r.Rules}.aroundArtifactRepository(ctx, source)
 		if err == nil && r.Rules.permission(source, around).Choice == choiceOff {
 			requests = append(requests, request)
 		}
