@@ -296,12 +296,11 @@ func markProgress(obj *v1alpha1.ArtifactRepository, revision string) {
 // leavesOutLess ends a message about a line of ignore rules.
 const leavesOutLess = "; it leaves out nothing, or less than it seems to"
 
-// publishedMessage tells the published revision, since when, and all else that a person on call
-// should know. The image stands in status.latestRef: with it, kubectl get would be wider
-// than a screen.
+// publishedMessage tells the published revision in a line that fits a terminal, and all else
+// that a person on call should know. The whole digest, the image and the time are fields
+// of the status.
 func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
-	artifact := obj.Status.Artifact
-	message := fmt.Sprintf("published %s as %s since %s", artifact.Revision, obj.Status.Format, since(artifact.LastUpdateTime))
+	message := fmt.Sprintf("published %s as %s", shorten(obj.Status.Artifact.Revision), obj.Status.Format)
 	if a.plan.Note != "" {
 		message += "; " + a.plan.Note
 	}
@@ -321,6 +320,14 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 		}
 	}
 	return message + unenforced(obj)
+}
+
+// shorten leaves 12 of the digits of the digest that ends a revision, as many as Docker shows.
+func shorten(revision string) string {
+	if name, digits, ok := strings.Cut(revision, "sha256:"); ok && len(digits) > 12 {
+		return name + "sha256:" + digits[:12]
+	}
+	return revision
 }
 
 func frozenMessage(obj *v1alpha1.ArtifactRepository) string {

@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -52,6 +53,21 @@ func TestOnlyTheLastWithdrawnFilesAreRecorded(t *testing.T) {
 		status = &v1alpha1.ArtifactRepositoryStatus{Artifact: &meta.Artifact{Path: path}}
 		if clearPublished(status); status.Artifact != nil || len(status.Withdrawn) > 0 {
 			t.Errorf("a record that names %q: %+v", path, status)
+		}
+	}
+}
+
+func TestAShortRevisionFitsATerminal(t *testing.T) {
+	digits := strings.Repeat("8090d75edadc4f6a", 4)
+	for revision, want := range map[string]string{
+		"1.4.2@sha256:" + digits:      "1.4.2@sha256:8090d75edadc",
+		"sha256:" + digits:            "sha256:8090d75edadc",
+		"1.4.2+0ffcbdae@sha256:abcde": "1.4.2+0ffcbdae@sha256:abcde",
+		"1.4.2":                       "1.4.2",
+		"":                            "",
+	} {
+		if got := shorten(revision); got != want {
+			t.Errorf("%q: found %q, expected %q", revision, got, want)
 		}
 	}
 }

@@ -228,7 +228,7 @@ func (c *consumer) note(external *sourcev1.ExternalArtifact) {
 	if conditions.IsReady(external) {
 		c.blame("it was ready with nothing to fetch", artifact == nil)
 		c.blame(fmt.Sprintf("it was ready with %v, and said: %s", artifact, ready.Message),
-			artifact != nil && ready.Reason == v1alpha1.ReasonSucceeded && !strings.HasPrefix(ready.Message, "published "+artifact.Revision+" "))
+			artifact != nil && ready.Reason == v1alpha1.ReasonSucceeded && !strings.HasPrefix(ready.Message, "published "+shortRevision(artifact.Revision)+" "))
 	}
 	c.mu.Lock()
 	c.inherit(external)
@@ -267,7 +267,7 @@ func (c *consumer) judge(record *v1alpha1.ArtifactRepository) {
 		return
 	}
 	message := conditions.GetMessage(record, meta.ReadyCondition)
-	c.blame(fmt.Sprintf("the record was ready with %s, and said: %s", artifact.Revision, message), !strings.HasPrefix(message, "published "+artifact.Revision+" "))
+	c.blame(fmt.Sprintf("the record was ready with %s, and said: %s", artifact.Revision, message), !strings.HasPrefix(message, "published "+shortRevision(artifact.Revision)+" "))
 	c.blame(fmt.Sprintf("the record was ready with %s, which is not stored", artifact.Revision), !conditions.IsTrue(record, v1alpha1.ArtifactInStorageCondition))
 }
 

@@ -51,9 +51,9 @@ func TestWhatKubectlShows(t *testing.T) {
 	table := strings.Split(n.kubectl("get", "artifactrepo"), "\n")
 	n.Expect(strings.Fields(table[0])).To(Equal([]string{"NAME", "READY", "STATUS", "AGE"}))
 	n.Expect(strings.Fields(table[1])[:2]).To(Equal([]string{"app", "True"}))
-	n.Expect(table[1]).To(ContainSubstring("published " + revision))
+	n.Expect(table[1]).To(ContainSubstring("published " + shortRevision(revision) + " as Flux"))
 	for _, line := range table {
-		n.Expect(len(line)).To(BeNumerically("<=", 160), line)
+		n.Expect(len(line)).To(BeNumerically("<=", 80), line)
 	}
 	n.Expect(n.kubectl("get", "artifactrepo", "-o", "wide")).To(And(ContainSubstring("FORMAT"), ContainSubstring("REVISION"), ContainSubstring("IMAGE"), ContainSubstring(n.ref("app"))))
 	for _, category := range []string{"all", "fluxcd"} {
