@@ -20,6 +20,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -356,6 +358,10 @@ func TestAnAPIServerThatDoesNotHandOutASecret(t *testing.T) {
 		"because it is overloaded": {
 			answer: apierrors.NewTooManyRequests("slow down", 1),
 			is:     apierrors.IsTooManyRequests,
+		},
+		"because a proxy before it answers 404": {
+			answer: apierrors.NewGenericServerResponse(http.StatusNotFound, "get", schema.GroupResource{Resource: "secrets"}, "regcred", "<html>", 0, true),
+			is:     apierrors.IsNotFound,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -94,6 +94,8 @@ func (n *tenant) compare(name string, o oddity) {
 	n.eventually(func(g Gomega) {
 		g.Expect(env.Client.Get(n.Context(), n.key(name), theirs)).To(Succeed())
 		g.Expect(conditions.IsReady(theirs)).To(BeTrue(), "source-controller stores every artifact of the corpus: %s", conditions.GetMessage(theirs, meta.ReadyCondition))
+		// Flux's patch helper writes the conditions before the rest of the status.
+		g.Expect(theirs.Status.Artifact).NotTo(BeNil())
 	})
 	if o.refused != "" {
 		ours, ready := n.notReady(name, o.refused)
