@@ -116,7 +116,7 @@ func (r *ArtifactRepositoryReconciler) attempt(judging, whole context.Context, o
 	if err == nil {
 		return a
 	}
-	plan := Plan{Action: Refuse, Why: err, Namespace: obj.Namespace, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
+	plan := Plan{Action: Refuse, Why: err, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
 	if r.Rules.permission(obj, around).Choice == choiceOff {
 		plan.Action = Withdraw
 		return attempt{plan: plan, err: err}
@@ -265,7 +265,7 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", obj.GetTimeout(), err)
 	}
 	a.image, a.err, a.stored, a.depth = out.Image, err, err == nil, request.Depth
-	r.Metrics.observeVerdict(a.asked, out, err)
+	r.Metrics.observeVerdict(a.candidate, out, err)
 	r.attention.judged(client.ObjectKeyFromObject(obj), out, err)
 	if err != nil || out.Unchanged || restates(obj, out) {
 		return a
@@ -278,7 +278,7 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 	case outdated:
 		a.postponed = conflictDelay
 	default:
-		a.made, a.settings, a.met = &out, request.Content, a.asked
+		a.made = &product{Outcome: out, settings: request.Content, accepted: a.candidate}
 	}
 	return a
 }
@@ -323,12 +323,12 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 	published := publication.Current(obj)
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
-	out, settings, err := r.rebuild(ctx, obj, around, a.standing)
+	out, settings, err := r.rebuild(ctx, obj, around, a.current)
 	switch {
 	case err == nil:
 		a.stored = true
 		if out.Artifact.Digest != published.Artifact.Digest || out.Artifact.URL != published.Artifact.URL {
-			a.made, a.settings, a.met = &out, settings, a.standing
+			a.made = &product{Outcome: out, settings: settings, accepted: a.current}
 		}
 	case !throttle.IsHeld(err):
 		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again", "revision", published.Artifact.Revision, "error", fault.Line(err.Error()))

@@ -27,18 +27,25 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
+// product is what an attempt made.
+type product struct {
+	bridge.Outcome
+	// settings that it was made with.
+	settings format.Options
+	// accepted are the demands that it meets.
+	accepted trustpolicy.Demands
+}
+
 // attempt is what one reconcile came to.
 type attempt struct {
 	plan Plan
 	// image that was resolved last, as far as it became known.
 	image bridge.Image
 	// made is what is to be recorded; nil when what is published stands.
-	made *bridge.Outcome
-	// settings that made was made with.
-	settings format.Options
-	// asked is what was asked of the image to publish, standing of the one that is
-	// published, and met of what was made.
-	asked, standing, met trustpolicy.Demands
+	made *product
+	// candidate and current are the demands on the image to publish, and on the one that
+	// is published.
+	candidate, current trustpolicy.Demands
 	// judgement on what was published before; nil when there was no reason for one.
 	judgement *judgement
 	// err is why the plan was not carried out.

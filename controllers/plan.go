@@ -60,8 +60,6 @@ type Plan struct {
 	Action Action
 	// Why it is not Publish: a fault, or nil for Freeze.
 	Why error
-	// Namespace whose source it is.
-	Namespace string
 	// Interval until the next look.
 	Interval time.Duration
 	// Timeout of one attempt.
@@ -73,14 +71,7 @@ type Plan struct {
 	Tag string
 	// Digest to publish, if it is known; zero: whatever Tag points at.
 	Digest v1.Hash
-	// KeepName tells that the tag that is published stays while Tag is another one of
-	// the same digest.
-	KeepName bool
-	// UnseenBuild is a tag that stands for a version of a Helm chart which the policy
-	// does not see; empty where no such tag is known.
-	UnseenBuild string
-	// picked is the pick of the policy, where Tag is an equal one that is published; nil elsewhere.
-	picked *pickedImage
+	naming
 	// Access names what opens the registry.
 	Access credentials.References
 	// Judges tells that the published image is judged by the rules of the platform, in the
@@ -91,6 +82,18 @@ type Plan struct {
 	// lender is the ImageRepository of another namespace whose access is used, as
 	// namespace/name; empty where there is no such one.
 	lender string
+}
+
+// naming is what a plan says about the tags of its image.
+type naming struct {
+	// KeepName tells that the tag that is published stays while Tag is another one of
+	// the same digest.
+	KeepName bool
+	// UnseenBuild is a tag that stands for a version of a Helm chart which the policy
+	// does not see; empty where no such tag is known.
+	UnseenBuild string
+	// picked is the pick of the policy, where Tag is an equal one that is published; nil elsewhere.
+	picked *pickedImage
 }
 
 // subjects are the names of the image to publish, as far as they are known.
@@ -105,7 +108,7 @@ var isSignatureTag = regexp.MustCompile("(?:" + strings.Join(signatureTags, ")|(
 // Plan tells what an ArtifactRepository asks for. It is a pure function of the
 // objects.
 func (r Rules) Plan(obj *v1alpha1.ArtifactRepository, around Surroundings) Plan {
-	plan := Plan{Namespace: obj.Namespace, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
+	plan := Plan{Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
 	stop := func(action Action, why error) Plan {
 		plan.Action, plan.Why = action, why
 		return plan

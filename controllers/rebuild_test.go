@@ -61,7 +61,7 @@ func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 
 // fill takes all places of those that find out whether the registry of a plan answers.
 func fill(g Gomega, t *throttle.Throttle, plan Plan) {
-	request := throttle.Request{Namespace: plan.Namespace, Way: throttle.Way{Host: plan.Repository.RegistryStr()}}
+	request := throttle.Request{Way: throttle.Way{Host: plan.Repository.RegistryStr()}}
 	request.Way.Hasty = plan.Timeout < throttle.Patience
 	for {
 		if _, err := t.Enter(request); err != nil {

@@ -46,7 +46,7 @@ const freshness = 0.9
 // person asked.
 func (p Plan) origin(obj *v1alpha1.ArtifactRepository, insists bool) pipeline.Origin {
 	return pipeline.Origin{
-		Namespace: p.Namespace, Source: obj.Name, Repository: p.Repository, Access: p.Access, Timeout: p.Timeout, Judges: p.Judges, Insists: insists,
+		Namespace: obj.Namespace, Source: obj.Name, Repository: p.Repository, Access: p.Access, Timeout: p.Timeout, Judges: p.Judges, Insists: insists,
 	}
 }
 
@@ -65,8 +65,8 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 		MaxAge:      share(plan.Interval),
 		Fresh:       requested(obj, around),
 		Content:     r.content(obj),
-		Verifier:    a.asked.Verifier(repository),
-		Constraints: a.asked.Constraints,
+		Verifier:    a.candidate.Verifier(repository),
+		Constraints: a.candidate.Constraints,
 		KeepName:    plan.KeepName,
 		Published:   publication.Current(obj),
 		Refused:     r.attention.refusal(client.ObjectKeyFromObject(obj)),
@@ -79,7 +79,7 @@ func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository,
 // that is on another registry, with no more than may be shown there.
 func recordedPlan(obj *v1alpha1.ArtifactRepository, around Surroundings) (Plan, error) {
 	recipe := obj.Status.Record
-	plan := Plan{Namespace: obj.Namespace, Timeout: obj.GetTimeout(), Tag: publication.Latest(obj).Tag, Access: accessOfSpec(obj)}
+	plan := Plan{Timeout: obj.GetTimeout(), Tag: publication.Latest(obj).Tag, Access: accessOfSpec(obj)}
 	named := imageName(obj)
 	if obj.Spec.ImagePolicyRef != nil {
 		if around.Repository == nil {

@@ -81,13 +81,13 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 	}
 	// What was not verified anew keeps the demands that it was accepted by.
 	if a.verifiedAnew() {
-		status.ObservedTrust = a.met.Observed(made.Proof)
-		status.TrustWarnings = a.met.Warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
+		status.ObservedTrust = made.accepted.Observed(made.Proof)
+		status.TrustWarnings = made.accepted.Warnings(made.Proof, trust.Content{Format: made.Format, Bytes: made.Bytes})
 		size = made.Bytes
 	}
 	recipe := &v1alpha1.Recipe{
 		Image: made.Image.Repository, ImageRepository: lenderOf(status.Record, a), Digest: made.Image.Digest.String(),
-		Format: a.settings.Format, Platform: a.settings.Platform, LayerSelector: a.settings.LayerSelector, Ignore: a.settings.Ignore,
+		Format: made.settings.Format, Platform: made.settings.Platform, LayerSelector: made.settings.LayerSelector, Ignore: made.settings.Ignore,
 		ArchiveVersion: format.ArchiveVersion, Size: size,
 	}
 	status.Record = publication.Shorten(recipe, made.Content, v1alpha1.MaxSettingsBytes)

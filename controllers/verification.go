@@ -99,19 +99,19 @@ func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.
 	repository := ""
 	if a.plan.Action == Publish {
 		repository = a.plan.Repository.Name()
-		a.asked = r.platformDemands(ctx, around, repository).With(own)
-		if err := a.asked.Refused(); err != nil && wait == 0 {
+		a.candidate = r.platformDemands(ctx, around, repository).With(own)
+		if err := a.candidate.Refused(); err != nil && wait == 0 {
 			a.plan.Action, a.err = Refuse, err
 			r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
 		}
 	}
 	if published := publication.Current(obj); published != nil {
-		a.standing = a.asked
+		a.current = a.candidate
 		if published.Repository != repository {
-			a.standing = r.platformDemands(ctx, around, published.Repository).With(own)
+			a.current = r.platformDemands(ctx, around, published.Repository).With(own)
 		}
 		if wait == 0 && a.judgement.leaves(own) {
-			a.judgement = r.rejudge(ctx, obj, around, a.standing)
+			a.judgement = r.rejudge(ctx, obj, around, a.current)
 		}
 	}
 	if wait > 0 && !a.rejected() {
@@ -206,5 +206,5 @@ func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alph
 	}
 	// Not by ownDemands: the attempt would wait for a second place while it has the first.
 	asked := r.platformDemands(ctx, now, a.plan.Repository.Name()).With(r.Trust.Own(ctx, obj.Namespace, obj.Spec.Verify))
-	return !a.asked.Same(asked.Fingerprint), nil
+	return !a.candidate.Same(asked.Fingerprint), nil
 }
