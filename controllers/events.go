@@ -99,15 +99,23 @@ func (e *Events) Start(ctx context.Context) error {
 // NeedLeaderElection is false: whoever has something to say sends it.
 func (*Events) NeedLeaderElection() bool { return false }
 
+// news is what an event tells.
+type news struct {
+	// kind is the type of the event: Normal or Warning.
+	kind string
+	// reason in CamelCase, and message of any length.
+	reason, message string
+}
+
 // send tells of an object, with metadata under the object's group.
-func (e *Events) send(obj client.Object, metadata map[string]string, eventType, reason, message string) {
-	obj, message = obj.DeepCopyObject().(client.Object), fault.Line(message)
-	e.Recorder.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message)
+func (e *Events) send(obj client.Object, metadata map[string]string, n news) {
+	obj, message := obj.DeepCopyObject().(client.Object), fault.Line(n.message)
+	e.Recorder.AnnotatedEventf(obj, metadata, n.kind, n.reason, "%s", message)
 	if e.Alerts == nil {
 		return
 	}
-	if !e.enqueue(obj.GetNamespace(), func() { e.Alerts.AnnotatedEventf(obj, metadata, eventType, reason, "%s", message) }) {
-		ctrl.Log.Info("a Flux event was dropped: too many wait to be sent", "namespace", obj.GetNamespace(), "name", obj.GetName(), "reason", reason)
+	if !e.enqueue(obj.GetNamespace(), func() { e.Alerts.AnnotatedEventf(obj, metadata, n.kind, n.reason, "%s", message) }) {
+		ctrl.Log.Info("a Flux event was dropped: too many wait to be sent", "namespace", obj.GetNamespace(), "name", obj.GetName(), "reason", n.reason)
 	}
 }
 
@@ -161,7 +169,7 @@ func (e *Events) warnOnce(obj client.Object, warning warning) {
 	if !e.said.first(obj.GetUID(), warning) {
 		return
 	}
-	e.send(obj, nil, corev1.EventTypeWarning, warning.Reason, warning.Message)
+	e.send(obj, nil, news{corev1.EventTypeWarning, warning.Reason, warning.Message})
 }
 
 // duration records how long a reconcile took.
@@ -189,14 +197,14 @@ func resumed(before *v1alpha1.ArtifactRepository) bool {
 
 // tell sends an event about an ArtifactRepository, and the same about objects that
 // Flux's Alerts can select.
-func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Object, eventType, reason, message string) {
-	e.send(obj, revisionMetadata(obj, v1alpha1.Group), eventType, reason, message)
+func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Object, n news) {
+	e.send(obj, revisionMetadata(obj, v1alpha1.Group), n)
 	for _, beside := range selectable {
 		var metadata map[string]string
 		if _, ok := beside.(*sourcev1.ExternalArtifact); ok {
 			metadata = revisionMetadata(obj, sourcev1.GroupVersion.Group)
 		}
-		e.send(beside, metadata, eventType, reason, message)
+		e.send(beside, metadata, n)
 	}
 }
 

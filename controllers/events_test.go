@@ -51,7 +51,7 @@ func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
 	told := &Events{Recorder: &kuberecorder.FakeRecorder{}, Alerts: alerts}
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name = "apps", "app"
-	told.send(pod, nil, corev1.EventTypeNormal, "Any", "something happened")
+	told.send(pod, nil, news{corev1.EventTypeNormal, "Any", "something happened"})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- told.Start(ctx) }()
@@ -72,7 +72,7 @@ func TestNobodyKeepsTheEventsOfOthersFromBeingSent(t *testing.T) {
 		pod := &corev1.Pod{}
 		pod.Namespace, pod.Name = namespace, "app"
 		for range times {
-			told.send(pod, nil, corev1.EventTypeNormal, "Any", message)
+			told.send(pod, nil, news{corev1.EventTypeNormal, "Any", message})
 		}
 	}
 	for _, news := range []string{"first", "second"} { // what was sent makes room again

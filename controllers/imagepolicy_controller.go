@@ -78,7 +78,7 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	case decision.Choice == choiceOff && existing != nil && generatedFor(existing, policy):
 		ctrl.LoggerFrom(ctx).Info("no longer a source", "reason", decision.Why)
 		if err = r.remove(ctx, existing); err == nil {
-			r.Events.send(policy, nil, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: "+decision.Why)
+			r.Events.send(policy, nil, news{corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: " + decision.Why})
 		}
 	}
 	if apiserver.IsGone(err) || apiserver.IsConflict(err) {

@@ -53,7 +53,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 	switch {
 	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
 		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, beside, corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message))
+		e.tell(obj, beside, news{corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message)})
 	case a.err == nil && published(before, a):
 		message, artifact := ready.Message, obj.Status.Artifact
 		if a.made != nil && a.made.SkippedLinks > 0 {
@@ -66,7 +66,7 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 			message += "; verified: " + by
 		}
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
-		e.tell(obj, beside, corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, message+origin(artifact))
+		e.tell(obj, beside, news{corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, message + origin(artifact)})
 	case !again && (sameReady(before, obj) || !seen && sameState(before, obj)):
 		// Another build of this controller may say the same in other words.
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
@@ -74,14 +74,13 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 		log.Info("waiting", "message", ready.Message)
 	case ready.Status == "False":
 		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, beside, corev1.EventTypeWarning, ready.Reason, ready.Message)
+		e.tell(obj, beside, news{corev1.EventTypeWarning, ready.Reason, ready.Message})
 	case conditions.IsFalse(before, meta.ReadyCondition):
 		log.Info("recovered", "message", ready.Message)
-		e.tell(obj, beside, corev1.EventTypeNormal, ready.Reason, "recovered: "+ready.Message)
+		e.tell(obj, beside, news{corev1.EventTypeNormal, ready.Reason, "recovered: " + ready.Message})
 	}
 	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && (resumed(before) || !slices.Equal(before.Status.TrustWarnings, warnings)) {
-		e.tell(obj, beside, corev1.EventTypeWarning, v1alpha1.ReasonVerificationError,
-			"published "+obj.Status.Artifact.Revision+unenforced(obj))
+		e.tell(obj, beside, news{corev1.EventTypeWarning, v1alpha1.ReasonVerificationError, "published " + obj.Status.Artifact.Revision + unenforced(obj)})
 	}
 }
 

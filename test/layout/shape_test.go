@@ -47,8 +47,6 @@ func shapeExceptions() map[string]int {
 	return map[string]int{
 		"fields of controllers.ArtifactRepositoryReconciler":  14,
 		"methods of controllers.ArtifactRepositoryReconciler": 49,
-		"parameters of controllers.Events.send":               5,
-		"parameters of controllers.Events.tell":               5,
 		"parameters of pkg/operator.discard.AnnotatedEventf":  6,
 		"parameters of pkg/operator.discard.Eventf":           5,
 	}
