@@ -183,7 +183,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 // keepImageObjects makes the image objects of a spec with a policy, where the
 // namespace lets anything be published, and removes them elsewhere.
 func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) error {
-	objects := imageObjects{client: r.Client, live: r.Live, labelKeys: r.LabelKeys, fieldManager: r.FieldManager}
+	objects := imageObjects{client: r.Client, live: r.Live, labelKeys: r.LabelKeys}
 	permission := r.Rules.permission(obj, *around)
 	ctx, stop := context.WithTimeout(ctx, writeTimeout)
 	defer stop()
@@ -285,7 +285,7 @@ func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha
 
 // run has the bridge carry an image to the store.
 func (r *ArtifactRepositoryReconciler) run(ctx context.Context, request bridge.Request) (bridge.Outcome, error) {
-	out, err := r.Bridge.Publish(ctx, request)
+	out, err := r.Pipeline.Bridge.Publish(ctx, request)
 	return out, panicFault(ctx, err)
 }
 

@@ -461,12 +461,12 @@ func (p *platform) assemble(f *testing.F) error {
 	}
 	p.reconciler = &controllers.ArtifactRepositoryReconciler{
 		Client: p.client, Live: p.client, Rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
-		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client})},
-		Bridge:   bridge.New(replica, time.Now), Store: replica,
-		Trust:        controllers.NewTrust(controllers.TrustReader{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client}, metav1.NamespaceSystem, trust.Options{}),
-		Content:      format.Options{Limits: limits},
-		FieldManager: fieldManager, Backoff: helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),
-		Events: &controllers.Events{Recorder: &record.FakeRecorder{}, Metrics: helper.NewMetrics(mgr, fluxmetrics.NewRecorder())}, Metrics: ours,
+		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client}), Bridge: bridge.New(replica, time.Now)},
+		Store:    replica,
+		Trust:    controllers.NewTrust(controllers.TrustReader{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client}, metav1.NamespaceSystem, trust.Options{}),
+		Content:  format.Options{Limits: limits},
+		Backoff:  helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),
+		Events:   &controllers.Events{Recorder: &record.FakeRecorder{}, Metrics: helper.NewMetrics(mgr, fluxmetrics.NewRecorder())}, Metrics: ours,
 	}
 	options := controller.Options{SkipNameValidation: new(true)}
 	return p.reconciler.SetupWithManager(mgr, options, nil) // it never starts, and divides the workers

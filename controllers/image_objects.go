@@ -43,9 +43,8 @@ type imageObjects struct {
 	client client.Client
 	// live reads past the caches: an object without the labels of this shard
 	// is not in them.
-	live         client.Reader
-	labelKeys    []string
-	fieldManager string
+	live      client.Reader
+	labelKeys []string
 }
 
 // keep makes the image objects what the spec asks for. The surroundings then
@@ -98,7 +97,7 @@ func ensure[T, S any, P interface {
 		// Nothing is applied to an object that is no longer what was judged.
 		want.SetResourceVersion(seen.GetResourceVersion())
 	}
-	applied, err := applyObject(ctx, k.client, want, k.fieldManager)
+	applied, err := applyObject(ctx, k.client, want)
 	if err != nil {
 		return seen, err
 	}
@@ -244,15 +243,18 @@ func current(seen, want metav1.Object, keys []string) bool {
 		maps.Equal(pick(seen.GetLabels(), append([]string{v1alpha1.MadeByLabel}, keys...)), want.GetLabels())
 }
 
+// FieldManager owns what the controllers apply.
+const FieldManager = "image-source-controller"
+
 // applyObject applies an object without its status, which is nobody's to send,
 // and returns what the API server made of it.
-func applyObject(ctx context.Context, c client.Client, object client.Object, fieldManager string) (map[string]any, error) {
+func applyObject(ctx context.Context, c client.Client, object client.Object) (map[string]any, error) {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
 		return nil, err
 	}
 	delete(content, "status")
 	applied := &unstructured.Unstructured{Object: content}
-	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(fieldManager), client.ForceOwnership)
+	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(FieldManager), client.ForceOwnership)
 	return applied.Object, err
 }

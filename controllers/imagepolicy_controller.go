@@ -45,8 +45,6 @@ type ImagePolicyReconciler struct {
 	// LabelKeys are copied from the policy to the ArtifactRepository, so that a
 	// shard that sees the one sees the other.
 	LabelKeys []string
-	// FieldManager owns what is applied.
-	FieldManager string
 	// Events tells people.
 	Events *Events
 }
@@ -143,7 +141,7 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 		// Nothing is applied to an object that is no longer what was judged.
 		want.ResourceVersion = existing.ResourceVersion
 	}
-	_, err := applyObject(ctx, r.Client, want, r.FieldManager)
+	_, err := applyObject(ctx, r.Client, want)
 	return err
 }
 

@@ -21,7 +21,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/store"
@@ -36,10 +35,8 @@ type ArtifactRepositoryReconciler struct {
 	Live client.Reader
 	// Rules of the platform.
 	Rules Rules
-	// Pipeline opens repositories.
+	// Pipeline opens repositories, and carries images to the store.
 	Pipeline *pipeline.Pipeline
-	// Bridge carries images to the store.
-	Bridge *bridge.Bridge
 	// Store keeps the bytes, and asks the other replicas for those it lacks.
 	Store *store.Replica
 	// Trust knows what the platform demands of images.
@@ -48,8 +45,6 @@ type ArtifactRepositoryReconciler struct {
 	Content format.Options
 	// LabelKeys are copied to the ExternalArtifact and to image objects.
 	LabelKeys []string
-	// FieldManager owns what is applied.
-	FieldManager string
 	// Backoff decides when a failed attempt is tried again.
 	Backoff workqueue.TypedRateLimiter[ctrl.Request]
 	// Events tells people.

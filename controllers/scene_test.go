@@ -78,7 +78,7 @@ const (
 	deadline = 60 * time.Second
 	poll     = 25 * time.Millisecond
 	// fieldManager of the controllers.
-	fieldManager = "image-source-controller"
+	fieldManager = controllers.FieldManager
 	// sceneLabel tells the TrustPolicies of a scene from those of others.
 	sceneLabel = "image-source-controller.test/scene"
 )
@@ -292,7 +292,7 @@ func (s *scene) assemble(ctx context.Context, r *running, follows bool) (*serve.
 		Rules: s.rules, Content: format.Options{Limits: s.limits}, LabelKeys: s.labelKeys,
 		Retries: helper.RateLimiterOptions{MinRetryDelay: 50 * time.Millisecond, MaxRetryDelay: 400 * time.Millisecond},
 		Metrics: ours, Events: &controllers.Events{Recorder: listener{recorder, s.overheard}, Metrics: helper.NewMetrics(mgr, ofObjects)},
-		Store: r.store, Pipeline: operator.NewPipeline(mgr, access, nil), Trust: operator.NewTrust(mgr, s.platform, trust.Options{}),
+		Store: r.store, Pipeline: operator.NewPipeline(mgr, access, nil, r.store), Trust: operator.NewTrust(mgr, s.platform, trust.Options{}),
 		CollectEvery: 200 * time.Millisecond, Follows: follows,
 	}
 	supplier, err := operator.Setup(mgr, parts)

@@ -32,11 +32,12 @@ import (
 	fluxclient "github.com/fluxcd/pkg/runtime/client"
 	helper "github.com/fluxcd/pkg/runtime/controller"
 
+	"github.com/image-source/image-source-controller/controllers"
 	"github.com/image-source/image-source-controller/pkg/serve"
 )
 
-// Name of the program, and of the manager of the fields that it applies.
-const Name = "image-source-controller"
+// Name of the program.
+const Name = controllers.FieldManager
 
 // Run does what the options ask for until ctx ends. It answers probes from here on, whatever
 // it waits for.

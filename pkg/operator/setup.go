@@ -92,7 +92,7 @@ func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, erro
 	if p.Events, err = newEvents(mgr, o); err != nil {
 		return nil, err
 	}
-	if p.Pipeline, err = newPipeline(mgr, o, p.Metrics); err != nil {
+	if p.Pipeline, err = newPipeline(mgr, o, p); err != nil {
 		return nil, err
 	}
 	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot(), Transport: p.Pipeline.Registry.Roots()})
@@ -157,8 +157,8 @@ func tufRoot() string {
 	return cmp.Or(os.Getenv("TUF_ROOT"), filepath.Join(os.TempDir(), "sigstore-root"))
 }
 
-// newPipeline returns the way to registries.
-func newPipeline(mgr manager.Manager, o *Options, m *controllers.Metrics) (*pipeline.Pipeline, error) {
+// newPipeline returns the way from registries to the store of the parts.
+func newPipeline(mgr manager.Manager, o *Options, p *Parts) (*pipeline.Pipeline, error) {
 	networks, err := registry.ParseNetworks(o.Registry.AllowedCIDRs)
 	if err != nil {
 		return nil, fmt.Errorf("--registry-allowed-cidrs: %w", err)
@@ -167,7 +167,7 @@ func newPipeline(mgr manager.Manager, o *Options, m *controllers.Metrics) (*pipe
 		UserAgent:    Name + "/" + o.Version,
 		AuthRealms:   o.Registry.AuthRealms,
 		AllowedCIDRs: networks,
-		Observe:      m.ObserveRegistry,
+		Observe:      p.Metrics.ObserveRegistry,
 	})
 	if err != nil {
 		return nil, err
@@ -182,15 +182,17 @@ func newPipeline(mgr manager.Manager, o *Options, m *controllers.Metrics) (*pipe
 			return nil, err
 		}
 	}
-	return NewPipeline(mgr, access, tokens), nil
+	return NewPipeline(mgr, access, tokens, p.Store), nil
 }
 
-// NewPipeline returns the way to registries of a manager, whose workers it shares out.
-func NewPipeline(mgr manager.Manager, access *registry.Client, tokens *pkgcache.TokenCache) *pipeline.Pipeline {
+// NewPipeline returns the way from registries to a store, for a manager whose workers it
+// shares out.
+func NewPipeline(mgr manager.Manager, access *registry.Client, tokens *pkgcache.TokenCache, stored *store.Replica) *pipeline.Pipeline {
 	return &pipeline.Pipeline{
 		Throttle:    throttle.New(mgr.GetControllerOptions().MaxConcurrentReconciles),
 		Credentials: credentials.New(credentials.Options{Client: mgr.GetClient(), TokenCache: tokens}),
 		Registry:    access,
+		Bridge:      bridge.New(stored, time.Now),
 	}
 }
 
@@ -203,13 +205,13 @@ func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 	workers, enqueue := mgr.GetControllerOptions().MaxConcurrentReconciles, make(chan event.GenericEvent, 100)
 	artifacts := &controllers.ArtifactRepositoryReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: p.Rules, Trust: p.Trust, Pipeline: p.Pipeline, Bridge: bridge.New(p.Store, time.Now), Store: p.Store, Content: p.Content,
-		LabelKeys: p.LabelKeys, FieldManager: Name, Backoff: helper.GetRateLimiter(p.Retries), Events: p.Events, Metrics: p.Metrics,
+		Rules: p.Rules, Trust: p.Trust, Pipeline: p.Pipeline, Store: p.Store, Content: p.Content,
+		LabelKeys: p.LabelKeys, Backoff: helper.GetRateLimiter(p.Retries), Events: p.Events, Metrics: p.Metrics,
 	}
 	if !p.Follows {
 		policies := &controllers.ImagePolicyReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-			Rules: p.Rules, LabelKeys: p.LabelKeys, FieldManager: Name, Events: p.Events,
+			Rules: p.Rules, LabelKeys: p.LabelKeys, Events: p.Events,
 		}
 		trustPolicies := &controllers.TrustPolicyReconciler{Client: mgr.GetClient(), Trust: p.Trust, Events: p.Events, Metrics: p.Metrics}
 		err := cmp.Or(policies.SetupWithManager(mgr, limited()), trustPolicies.SetupWithManager(mgr, limited()), artifacts.SetupWithManager(mgr, limited(), enqueue))

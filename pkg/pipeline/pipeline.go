@@ -29,13 +29,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 )
 
-// Pipeline opens repositories, each when it is its turn.
+// Pipeline opens repositories, each when it is its turn, and carries images to the store.
 type Pipeline struct {
 	// Throttle gives the turns.
 	Throttle *throttle.Throttle
@@ -43,6 +44,8 @@ type Pipeline struct {
 	Credentials *credentials.Resolver
 	// Registry opens repositories.
 	Registry *registry.Client
+	// Bridge carries images from a repository to the store.
+	Bridge *bridge.Bridge
 }
 
 // Origin is where an image is to be read from, and the attempt that wants to.

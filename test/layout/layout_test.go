@@ -65,7 +65,7 @@ func rules() []rule {
 		{path: "pkg/publication", ours: with("pkg/bridge", "pkg/reference", "pkg/store")},
 		{path: "pkg/trustpolicy", ours: with("pkg/flight", "pkg/trust")},
 		{path: "pkg/throttle", ours: with("pkg/trust")},
-		{path: "pkg/pipeline", ours: with("pkg/credentials", "pkg/registry", "pkg/throttle"), cluster: true},
+		{path: "pkg/pipeline", ours: with("pkg/bridge", "pkg/credentials", "pkg/registry", "pkg/throttle"), cluster: true},
 		{path: "pkg/serve", ours: with("pkg/apiserver", "pkg/flight", "pkg/publication", "pkg/store", "pkg/throttle", "pkg/trust"), cluster: true},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},
 		{path: "pkg/operator", ours: []string{"api/", "pkg/", "controllers"}, cluster: true},
