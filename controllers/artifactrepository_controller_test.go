@@ -65,8 +65,7 @@ func TestAFirstPublication(t *testing.T) {
 	g.Expect(obj).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
 	g.Expect(obj).To(haveNoCondition(meta.ReconcilingCondition))
 	g.Expect(obj).To(haveNoCondition(meta.StalledCondition))
-	g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).To(And(
-		ContainSubstring(artifact.Revision), ContainSubstring("Flux")))
+	g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).To(Equal("published 1.0.0@sha256:" + manifest.Hex[:12] + " as Flux"))
 	g.Expect(obj.Status.LatestRef).To(Equal(&imagev1.ImageRef{Name: s.image("app"), Tag: "1.0.0", Digest: manifest.String()}))
 	g.Expect(obj.Status.Format).To(Equal(v1alpha1.FormatFlux))
 	g.Expect(obj.Status.Record).To(Equal(&v1alpha1.Recipe{Image: s.image("app"), Digest: manifest.String(), ArchiveVersion: format.ArchiveVersion, Size: *artifact.Size}))
@@ -80,7 +79,7 @@ func TestAFirstPublication(t *testing.T) {
 		"GET /v2/", "GET /v2/team/app/manifests/1.0.0", "GET /v2/team/app/blobs/" + layer.String(),
 	}))
 	s.eventually(func(g Gomega) {
-		g.Expect(s.events("ArtifactRepository", "app")).To(haveEvent(v1alpha1.ReasonNewArtifact, artifact.Revision))
+		g.Expect(s.events("ArtifactRepository", "app")).To(haveEvent(v1alpha1.ReasonNewArtifact, "published 1.0.0@sha256:"+manifest.Hex[:12]+" as Flux"))
 		g.Expect(s.events("ExternalArtifact", "app")).To(ContainElement(HaveField("Annotations",
 			HaveKeyWithValue(sourcev1.GroupVersion.Group+"/revision", artifact.Revision))))
 	})

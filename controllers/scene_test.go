@@ -311,6 +311,8 @@ type listener struct {
 }
 
 // AnnotatedEventf implements record.EventRecorder.
+//
+//nolint:revive // the interface has that many arguments
 func (l listener) AnnotatedEventf(obj runtime.Object, annotations map[string]string, eventType, reason, format string, args ...any) {
 	if l.overheard != nil {
 		l.overheard(obj, reason, fmt.Sprintf(format, args...))

@@ -29,20 +29,21 @@ func TestAFailureDelaysTheNextTryTwiceAsLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		what, failed := file{Key: store.Key{Namespace: "apps", Name: "app"}, sha256: "a"}, errors.New("no registry")
 		known := newFailures()
-		for _, pause := range []time.Duration{1, 2, 4, 8, 15, 15} {
+		pass := func(d time.Duration) { <-time.After(d) } // the clock of synctest
+		for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, maxPause, maxPause} {
 			known.add(what, failed)
-			time.Sleep(pause*time.Second - 1)
+			pass(pause - 1)
 			if err := known.last(what); !errors.Is(err, failed) {
-				t.Errorf("tried again before %d s: %v", pause, err)
+				t.Errorf("tried again before %s: %v", pause, err)
 			}
-			time.Sleep(1)
+			pass(1)
 			if err := known.last(what); err != nil {
-				t.Errorf("not tried again after %d s: %v", pause, err)
+				t.Errorf("not tried again after %s: %v", pause, err)
 			}
 		}
 		known.forget(what)
 		known.add(what, failed)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if err := known.last(what); err != nil {
 			t.Errorf("a success does not shorten the pause: %v", err)
 		}

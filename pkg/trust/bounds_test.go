@@ -52,7 +52,7 @@ func coseOfMaps(most int) []byte {
 	const before, after = "\xd2\x84\x44\xa1\x01\x38\x24\xa1\x61x\x9a", "\x42{}\x41\x00"
 	maps := strings.Repeat("\xa1\x00", 20) + "\xa0"
 	count := (most - len(before) - 4 - len(after)) / len(maps)
-	return slices.Concat(binary.BigEndian.AppendUint32([]byte(before), uint32(count)), bytes.Repeat([]byte(maps), count), []byte(after)) //nolint:gosec // it fits
+	return slices.Concat(binary.BigEndian.AppendUint32([]byte(before), uint32(count)), bytes.Repeat([]byte(maps), count), []byte(after))
 }
 
 // TestHostileSignaturesTakeLittleMemory holds that documents of many small

@@ -91,8 +91,7 @@ func TestWhatIsKeptOfSpecsFitsIntoMemory(t *testing.T) {
 	}
 	known, before := &Resolver{}, used()
 	for i := range 60 {
-		verify := sourcev1.OCIRepositoryVerification{}
-		verify = sourcev1.OCIRepositoryVerification{Provider: "cosign"}
+		verify := sourcev1.OCIRepositoryVerification{Provider: "cosign"}
 		for range 16 {
 			costly := fmt.Sprint(strings.Repeat("(a)", 330), i)
 			verify.MatchOIDCIdentity = append(verify.MatchOIDCIdentity, sourcev1.OIDCIdentityMatch{Issuer: costly, Subject: costly})

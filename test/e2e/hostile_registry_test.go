@@ -137,7 +137,7 @@ func TestHostileRegistries(t *testing.T) {
 			lie: rewritten(func(manifest map[string]any) { firstLayer(manifest)["urls"] = []string{"http://169.254.169.254/"} }),
 		},
 		"a manifest that lies about the size of its layer": {
-			match: anyManifest, reason: v1alpha1.ReasonInvalidArtifact, message: "bytes long, the manifest says 1",
+			match: anyManifest, reason: v1alpha1.ReasonInvalidArtifact, message: "bytes, the manifest says 1",
 			lie: rewritten(func(manifest map[string]any) { firstLayer(manifest)["size"] = 1 }),
 		},
 		"a manifest without end": {

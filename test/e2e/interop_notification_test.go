@@ -245,7 +245,7 @@ func newInbox(t *testing.T) *inbox {
 func (i *inbox) about(kind, name, revision string) *eventv1.Event {
 	return i.find(func(event eventv1.Event) bool {
 		return event.InvolvedObject.Kind == kind && event.InvolvedObject.Name == name &&
-			event.Reason == v1alpha1.ReasonNewArtifact && strings.Contains(event.Message, revision)
+			event.Reason == v1alpha1.ReasonNewArtifact && strings.Contains(event.Message, shortRevision(revision))
 	})
 }
 

@@ -74,13 +74,13 @@ func TestEvents(t *testing.T) {
 		sourcev1.ExternalArtifactKind:   sourcev1.GroupVersion.Group,
 	} {
 		event := n.event(kind, corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact)
-		n.Expect(event.Message).To(ContainSubstring(revision), kind)
+		n.Expect(event.Message).To(ContainSubstring(shortRevision(revision)), kind)
 		n.Expect(event.Annotations).To(And(
 			HaveKeyWithValue(group+"/"+eventv1.MetaRevisionKey, revision),
 			HaveKeyWithValue(group+"/"+eventv1.MetaDigestKey, artifact.Digest),
 		), kind)
 		alert := n.alert(kind, eventv1.EventSeverityInfo, v1alpha1.ReasonNewArtifact)
-		n.Expect(alert.Message).To(ContainSubstring(revision), kind)
+		n.Expect(alert.Message).To(ContainSubstring(shortRevision(revision)), kind)
 		n.Expect(alert.ReportingController).To(Equal("image-source-controller"))
 		n.Expect(alert.Metadata).To(HaveKeyWithValue(group+"/"+eventv1.MetaRevisionKey, revision), kind)
 	}
