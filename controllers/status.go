@@ -18,7 +18,6 @@ package controllers
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +32,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/publication"
-	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -71,7 +69,7 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 		status.History = status.History[:min(len(status.History), v1alpha1.MaxHistory)]
 	}
 	status.Artifact = made.Artifact.DeepCopy()
-	digest, _ := fileDigest(status.Artifact) // it was accepted anew, if it was withdrawn
+	digest, _ := publication.FileDigest(status.Artifact) // it was accepted anew, if it was withdrawn
 	status.Withdrawn = slices.DeleteFunc(status.Withdrawn, func(withdrawn string) bool { return withdrawn == digest })
 	status.Format = made.Format
 	status.ObservedContent = made.Content
@@ -120,23 +118,13 @@ func clearPublished(status *v1alpha1.ArtifactRepositoryStatus) (removed []string
 			removed = append(removed, field.name)
 		}
 	}
-	if digest, ok := fileDigest(status.Artifact); ok {
+	if digest, ok := publication.FileDigest(status.Artifact); ok {
 		status.Withdrawn = append([]string{digest}, status.Withdrawn...)
 		status.Withdrawn = status.Withdrawn[:min(len(status.Withdrawn), v1alpha1.MaxWithdrawn)]
 	}
 	status.Artifact, status.Record, status.Format = nil, nil, ""
 	status.ObservedContent, status.ObservedTrust, status.TrustWarnings = "", "", nil
 	return removed
-}
-
-// fileDigest returns the digest of an artifact's file, by which it is named. In a
-// record of an earlier release, that of the artifact may be by another algorithm.
-func fileDigest(artifact *meta.Artifact) (digest string, ok bool) {
-	if artifact == nil {
-		return "", false
-	}
-	file, err := reference.ParseDigest("sha256:" + strings.TrimSuffix(path.Base(artifact.Path), ".tar.gz"))
-	return file.String(), err == nil
 }
 
 // recordJudgement records who vouches now for what is published, or that it is

@@ -14,8 +14,8 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package publication tells what an ArtifactRepository has published, what it published
-// before and what it withdrew, by its status.
+// Package publication reads the status of an ArtifactRepository: the published file, the
+// former ones and the withdrawn ones.
 package publication
 
 import (
@@ -35,12 +35,15 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
+// extension of the name of a published file; its digest stands before it.
+const extension = ".tar.gz"
+
 // Key is where the artifacts of an object are stored.
 func Key(obj metav1.Object) store.Key {
 	return store.Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}
 }
 
-// Latest returns the newest entry of the history; its zero value says that there is none.
+// Latest returns the newest entry of the history; its zero value means an empty history.
 func Latest(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
 	if len(obj.Status.History) == 0 {
 		return v1alpha1.Publication{}
@@ -48,7 +51,7 @@ func Latest(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
 	return obj.Status.History[0]
 }
 
-// Current returns what the record says is published, nil when nothing is.
+// Current returns the publication that is recorded; nil means that nothing is published.
 func Current(obj *v1alpha1.ArtifactRepository) *bridge.Published {
 	status := obj.Status
 	if status.Artifact == nil || status.Record == nil {
@@ -84,19 +87,20 @@ func Former(obj *v1alpha1.ArtifactRepository, sha256 string) (former *v1alpha1.A
 		status := &former.Status
 		status.History = status.History[i:]
 		status.Record, status.Format, status.ObservedContent = status.History[0].Recipe, entry.Format, ""
-		status.Artifact = &meta.Artifact{Path: path.Dir(status.Artifact.Path) + "/" + fileName(sha256), Digest: digest, Revision: entry.Revision}
+		status.Artifact = &meta.Artifact{Path: path.Dir(status.Artifact.Path) + "/" + sha256 + extension, Digest: digest, Revision: entry.Revision}
 		return former, obj.Status.History[i-1].PublishedAt.Time
 	}
 	return nil, time.Time{}
 }
 
-// Retire puts the recipe of what is published into its entry of the history, before the
+// Retire puts the recipe of the published file into its entry of the history, before the
 // record tells of another publication.
 func Retire(status *v1alpha1.ArtifactRepositoryStatus) {
-	if len(status.History) == 0 || status.Artifact == nil || status.Record == nil || !status.Artifact.HasRevision(status.History[0].Revision) {
+	digest, ok := FileDigest(status.Artifact)
+	if !ok || len(status.History) == 0 || status.Record == nil || !status.Artifact.HasRevision(status.History[0].Revision) {
 		return
 	}
-	status.History[0].FileDigest = status.Artifact.Digest
+	status.History[0].FileDigest = digest
 	status.History[0].Recipe = Shorten(status.Record.DeepCopy(), status.ObservedContent, v1alpha1.MaxFormerSettingsBytes)
 }
 
@@ -118,10 +122,19 @@ func Names(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
 
 // IsFile tells whether an artifact is the file with this sha256.
 func IsFile(artifact *meta.Artifact, sha256 string) bool {
-	return artifact != nil && path.Base(artifact.Path) == fileName(sha256)
+	digest, ok := FileDigest(artifact)
+	return ok && digest == "sha256:"+sha256
 }
 
-func fileName(sha256 string) string { return sha256 + ".tar.gz" }
+// FileDigest returns the digest of an artifact's file, by which the file is named. The
+// digest of an artifact that an earlier release recorded may be of another algorithm.
+func FileDigest(artifact *meta.Artifact) (digest string, ok bool) {
+	if artifact == nil {
+		return "", false
+	}
+	file, err := reference.ParseDigest("sha256:" + strings.TrimSuffix(path.Base(artifact.Path), extension))
+	return file.String(), err == nil
+}
 
 // Withdrawn returns the sha256 of each file that the record lists as withdrawn.
 func Withdrawn(obj *v1alpha1.ArtifactRepository) []string {
