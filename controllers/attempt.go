@@ -27,7 +27,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// product is what an attempt made.
+// product is the result of an attempt that made a file.
 type product struct {
 	bridge.Outcome
 	// settings that it was made with.
@@ -36,21 +36,21 @@ type product struct {
 	accepted trustpolicy.Demands
 }
 
-// attempt is what one reconcile came to.
+// attempt is the result of one reconcile.
 type attempt struct {
 	plan Plan
 	// image that was resolved last, as far as it became known.
 	image bridge.Image
-	// made is what is to be recorded; nil when what is published stands.
+	// made is to be recorded; nil: the published file stays.
 	made *product
 	// candidate and current are the demands on the image to publish, and on the one that
 	// is published.
 	candidate, current trustpolicy.Demands
-	// judgement on what was published before; nil when there was no reason for one.
+	// judgement on the published image; nil when there was no reason for one.
 	judgement *judgement
 	// err is why the plan was not carried out.
 	err error
-	// stored tells that the bytes of what is published are on disk.
+	// stored tells that the published bytes are on disk.
 	stored bool
 	// hidden tells that no consumer sees what is recorded: the ExternalArtifact is
 	// somebody else's, or could not be made.

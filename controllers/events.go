@@ -99,7 +99,7 @@ func (e *Events) Start(ctx context.Context) error {
 // NeedLeaderElection is false: whoever has something to say sends it.
 func (*Events) NeedLeaderElection() bool { return false }
 
-// news is what an event tells.
+// news is the content of an event.
 type news struct {
 	// kind is the type of the event: Normal or Warning.
 	kind string

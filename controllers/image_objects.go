@@ -243,7 +243,7 @@ func current(seen, want metav1.Object, keys []string) bool {
 		maps.Equal(pick(seen.GetLabels(), append([]string{v1alpha1.MadeByLabel}, keys...)), want.GetLabels())
 }
 
-// FieldManager owns what the controllers apply.
+// FieldManager owns the fields that the controllers apply.
 const FieldManager = "image-source-controller"
 
 // applyObject applies an object without its status, which is nobody's to send,

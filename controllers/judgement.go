@@ -23,7 +23,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// judgement is what came of judging again what is published.
+// judgement is the result of judging the published image again.
 type judgement struct {
 	// rejected tells that it must not stay published.
 	rejected bool

@@ -142,7 +142,7 @@ func (m *Metrics) ObserveFetched(bytes int64) {
 	m.peerBytes.Add(float64(bytes))
 }
 
-// ObserveCollected counts what a collection of garbage removed.
+// ObserveCollected counts the files that a collection of garbage removed.
 func (m *Metrics) ObserveCollected(c store.Collected) {
 	m.collectedFiles.Add(float64(c.Files))
 	m.collectedBytes.Add(float64(c.Bytes))

@@ -84,7 +84,7 @@ type Plan struct {
 	lender string
 }
 
-// naming is what a plan says about the tags of its image.
+// naming tells how the tags of an image are treated.
 type naming struct {
 	// KeepName tells that the tag that is published stays while Tag is another one of
 	// the same digest.

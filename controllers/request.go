@@ -50,7 +50,7 @@ func (p Plan) origin(obj *v1alpha1.ArtifactRepository, insists bool) pipeline.Or
 	}
 }
 
-// request turns a plan into what the bridge is asked for.
+// request turns a plan into a request to the bridge.
 func (r *ArtifactRepositoryReconciler) request(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt, repository *pipeline.Repository) bridge.Request {
 	plan := a.plan
 	depth := store.Shallow

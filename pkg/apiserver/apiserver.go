@@ -14,8 +14,8 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package apiserver reads single objects, and tells what an answer of the API server
-// is about. NotFound and Conflict are believed only about a named object.
+// Package apiserver reads single objects, and tells the object that an answer of the API
+// server is about. NotFound and Conflict are believed only about a named object.
 package apiserver
 
 import (
@@ -32,7 +32,7 @@ import (
 
 // Get reads an object into obj and returns it; an object that does not exist is nil.
 // So is a name that no object can have: the API server answers a request for it with
-// an error and not with NotFound, and an error keeps published what is to be withdrawn.
+// an error and not with NotFound, and an error would delay a withdrawal.
 func Get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
 	var none T
 	if key.Name == "" || len(content.IsPathSegmentName(key.Name)) > 0 || len(content.IsPathSegmentName(key.Namespace)) > 0 {

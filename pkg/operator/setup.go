@@ -48,7 +48,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// Parts are what the controllers are made of. Tests change some.
+// Parts are the parts of the controllers. Tests change some.
 type Parts struct {
 	// Rules of the platform.
 	Rules controllers.Rules
@@ -70,7 +70,7 @@ type Parts struct {
 	Follows bool
 }
 
-// newParts makes what the options ask for.
+// newParts makes the parts that the options ask for.
 func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, error) {
 	p := &Parts{
 		Content:   format.Options{Limits: o.Publish.Limits},
@@ -197,7 +197,7 @@ func NewPipeline(mgr manager.Manager, access *registry.Client, tokens *pkgcache.
 }
 
 // Setup adds the controllers and all that goes with them to the manager. The server of
-// artifacts gets from the Supplier what is not stored.
+// artifacts gets missing files from the Supplier.
 func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 	limited := func() controller.Options {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(p.Retries)}
@@ -229,7 +229,7 @@ func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 	}), nil
 }
 
-// runnables are what runs beside the controllers, on every replica.
+// runnables run beside the controllers, on every replica.
 func (p *Parts) runnables(mgr manager.Manager) []manager.Runnable {
 	collector := &serve.GarbageCollector{
 		Client: mgr.GetClient(), Changes: mgr.GetCache(), Objects: mgr.GetClient(),
@@ -251,7 +251,7 @@ const (
 	replicateEvery = 30 * time.Second
 )
 
-// shutdownTimeout is what running downloads get to finish after the delay; the
+// shutdownTimeout is the time for running downloads to finish after the delay; the
 // Deployment's grace period is longer than both.
 const shutdownTimeout = 30 * time.Second
 
@@ -265,7 +265,7 @@ func newServer(o *Options, p *Parts, supplier *serve.Supplier) *store.Server {
 	})
 }
 
-// HandlerOptions are what answers for artifacts.
+// HandlerOptions are the functions that answer for artifacts.
 func HandlerOptions(p *Parts, supplier *serve.Supplier) store.HandlerOptions {
 	return store.HandlerOptions{
 		Publishes: supplier.Publishes, Missing: supplier.Missing, Lacking: supplier.Lacking, Observe: p.Metrics.ObserveServer,

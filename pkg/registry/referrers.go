@@ -46,7 +46,7 @@ const (
 	maxListedBytes = MaxManifest
 )
 
-// Referrer is what is read of the descriptor of a referrer.
+// Referrer is the part of the descriptor of a referrer that is read.
 type Referrer struct {
 	Digest       v1.Hash `json:"digest"`
 	ArtifactType string  `json:"artifactType"`
@@ -80,7 +80,7 @@ func (l Referrers) Has(digest v1.Hash) bool {
 	return slices.ContainsFunc(l.Entries, func(r Referrer) bool { return r.Digest == digest })
 }
 
-// Referrers lists what the registry says refers to a digest (Distribution
+// Referrers lists the manifests that refer to a digest, by the registry (Distribution
 // Specification 1.1, "Listing Referrers"). With an error comes the part that was listed
 // before.
 //
@@ -247,7 +247,7 @@ func (l *Referrers) descriptors(decoder *json.Decoder) error {
 	switch t, err := decoder.Token(); {
 	case err != nil:
 		return err
-	case t == nil: // what Go writes for an empty list
+	case t == nil: // an empty list, as Go writes it
 		return nil
 	case t != json.Delim('['):
 		return errors.New("manifests is not a list")

@@ -32,10 +32,9 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
-// GarbageCollector removes files from the disk of this replica: at once what was
-// withdrawn and what deleted objects published, and from time to time, beginning at its
-// start, what no record names and is older than the retention. The retention is for
-// what was replaced.
+// GarbageCollector removes files from the disk of this replica: withdrawn files and those
+// of deleted objects at once; at its start and from time to time the files that no record
+// names and that are older than the retention. The retention is for replaced files.
 type GarbageCollector struct {
 	// Client reads records from the caches.
 	Client client.Client
@@ -47,15 +46,15 @@ type GarbageCollector struct {
 	Store *store.Store
 	// Every is the time between two collections.
 	Every time.Duration
-	// Observe is told of what each collection removed.
+	// Observe is told how much each collection removed.
 	Observe func(store.Collected)
 }
 
 // NeedLeaderElection is false: every replica stores.
 func (*GarbageCollector) NeedLeaderElection() bool { return false }
 
-// Start removes until ctx ends. The next collection removes what could not be removed,
-// or was missed while no replica ran.
+// Start removes until ctx ends. The next collection removes files that could not be
+// removed, or that were withdrawn while no replica ran.
 func (c *GarbageCollector) Start(ctx context.Context) error {
 	records, err := c.Changes.GetInformer(ctx, &v1alpha1.ArtifactRepository{})
 	if err != nil {

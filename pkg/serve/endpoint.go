@@ -16,7 +16,7 @@ limitations under the License.
 
 // Package serve is the work of every replica, whether it leads or not: it serves the
 // files that the records name, gets those that its disk lacks, and removes from the
-// disk what no record names.
+// disk the files that no record names.
 package serve
 
 import (
@@ -36,9 +36,9 @@ import (
 // it: on a signal to end, the manager releases the lease at once, while consumers are
 // served until their connections go elsewhere.
 type Endpoint struct {
-	// Server serves what is stored.
+	// Server serves the stored files.
 	Server *store.Server
-	// Supplier gets what is not.
+	// Supplier gets the missing ones.
 	Supplier *Supplier
 	// Cache that records are read from: nothing is served before it is synced.
 	Cache cache.Cache
@@ -73,8 +73,8 @@ func (e *Endpoint) serve(ctx context.Context, listener net.Listener) error {
 // Waits says why the replica does not serve yet; nil says that nothing is waited for.
 func (e *Endpoint) Waits(why error) { e.waits.Store(&why) }
 
-// Ready is the readiness check of a replica: it serves what its caches know, and is
-// not about to end. Leadership does not matter.
+// Ready is the readiness check of a replica: it serves the records in its caches, and
+// is not about to end. Leadership does not matter.
 func (e *Endpoint) Ready(*http.Request) error {
 	if !e.ready.Load() {
 		if why := e.waits.Load(); why != nil && *why != nil {

@@ -42,7 +42,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// SupplierOptions are what a Supplier is made of.
+// SupplierOptions are the parts of a Supplier.
 type SupplierOptions struct {
 	// Client reads from the caches of this replica.
 	Client client.Client
@@ -65,7 +65,7 @@ var ErrOtherBytes = errors.New("made again, it has other bytes")
 
 // Supplier gets published files that this replica lacks, for consumers that wait: from
 // the other replicas, or else made again from the recipe in the record. It writes
-// nothing to the API server; the replica that leads tells what is wrong with a source.
+// nothing to the API server; the replica that leads reports the faults of a source.
 //
 // A stranger cannot make it work at will: it supplies only a path that a record names, or
 // named until just now, once for all callers, and after a failure not again for a while.
@@ -75,7 +75,7 @@ type Supplier struct {
 	lookups flight.Group[types.NamespacedName, sighting]
 	// known and unknown limit lookups of names that are known here and of others.
 	known, unknown *rate.Limiter
-	// recent remembers for a while what was looked up, asked or enqueued, by kind of key.
+	// recent remembers lookups, questions and enqueued objects for a pause, by kind of key.
 	recent *utilcache.LRUExpireCache
 
 	// questions to other replicas about files that no record names.
@@ -221,7 +221,7 @@ func (s *Supplier) Lacking(ctx context.Context, key store.Key, sha256 string) {
 	}
 }
 
-// The keys of what is remembered for a while.
+// The keys of recent.
 type (
 	lookedUp types.NamespacedName
 	enqueued types.NamespacedName
@@ -304,8 +304,8 @@ func (s *Supplier) formerFile(ctx context.Context, o order) error {
 	return err // a replica that could not be asked may have it
 }
 
-// askPeers asks the other replicas for a file that no record names, within the limit. What
-// they just lacked they lack: nobody publishes it any more.
+// askPeers asks the other replicas for a file that no record names, within the limit. A
+// file that they just lacked they still lack: no replica publishes it any more.
 func (s *Supplier) askPeers(ctx context.Context, what file) error {
 	if _, ok := s.recent.Get(lacked(what)); ok {
 		return store.ErrNotPublished
@@ -407,7 +407,7 @@ func (s *Supplier) obtain(ctx context.Context, o order) error {
 }
 
 // remake makes a file again, when one of the rebuilds is free. A file that waits for its
-// registry holds none of them.
+// registry does not occupy one.
 func (s *Supplier) remake(ctx context.Context, o order) error {
 	select {
 	case s.rebuilds <- struct{}{}:

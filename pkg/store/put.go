@@ -312,7 +312,7 @@ func (s *Store) renew(ctx context.Context, root *os.Root, sha256 string) error {
 	return s.vouch(root, sha256)
 }
 
-// copyBlob copies the blob to a new file and returns the digits of what it copied.
+// copyBlob copies the blob to a new file and returns the digits of the bytes that it copied.
 func copyBlob(ctx context.Context, root *os.Root, sha256, name string) (got string, err error) {
 	blob, err := root.Open(blobPath(sha256))
 	if err != nil {

@@ -43,7 +43,7 @@ type soundness struct {
 // maxFiles bounds the files of one content that are remembered.
 const maxFiles = 8
 
-// finding is what was found when a file was last read.
+// finding is the result of the last reading of a file.
 type finding struct {
 	// file is the file as it was then.
 	file fs.FileInfo
@@ -109,7 +109,7 @@ func (s *Store) Has(ctx context.Context, key Key, sha256 string) (bool, error) {
 // openSound opens a published file whose bytes are known to be good. One whose
 // bytes are not is taken away, and missing (fs.ErrNotExist), as is what cannot be
 // read or is no regular file. Readings of one content that are asked for at the same
-// time are one, whatever the name.
+// time are one, under any name.
 func (s *Store) openSound(ctx context.Context, key Key, sha256 string) (*os.File, error) {
 	name := key.file(sha256)
 	for {

@@ -125,7 +125,7 @@ func (p parsedPolicy) lists(repository string) bool {
 	return slices.ContainsFunc(p.images, func(image Pattern) bool { return image.Matches(repository) })
 }
 
-// Constraints are what policies demand of one image.
+// Constraints are the demands of policies on one image.
 type Constraints struct {
 	// Governed tells whether any policy governs the namespace.
 	Governed bool
@@ -135,7 +135,7 @@ type Constraints struct {
 	Refusals []Refusal
 }
 
-// Constraint is what one policy demands of an image that it lists.
+// Constraint is the demand of one policy on an image that it lists.
 type Constraint struct {
 	// Policy is the name of the policy.
 	Policy string `json:"policy"`

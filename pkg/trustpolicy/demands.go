@@ -147,7 +147,7 @@ func (r refusal) Verify(context.Context, trust.Subject) (trust.Verified, error) 
 	return trust.Verified{}, r.err
 }
 
-// Platform reads what the platform demands. It reads nothing of the source. Secrets that
+// Platform reads the demands of the platform. It reads nothing of the source. Secrets that
 // cannot be read make a rule that cannot be met, not an error: a published image stays then.
 func (r *Resolver) Platform(ctx context.Context, now *InForce, q trust.Question) Demands {
 	d := Demands{ByPlatform: true, Constraints: now.policies.Decide(q)}
