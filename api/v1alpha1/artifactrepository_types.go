@@ -44,7 +44,7 @@ const MaxRequestBytes = 256
 const MaxSettingsBytes = 72 << 10
 
 // MaxFormerSettingsBytes is the same for each entry of the history, which has up to ten.
-const MaxFormerSettingsBytes = 4 << 10
+const MaxFormerSettingsBytes = 2 << 10
 
 // ArtifactRepositorySpec says which image to publish, how to reach it, whom to
 // trust, and how to read it.
@@ -244,6 +244,10 @@ type ArtifactRepositoryStatus struct {
 	// +optional
 	TrustWarnings []string `json:"trustWarnings,omitempty"`
 
+	// Decision tells the steps of the last decision about what is published.
+	// +optional
+	Decision *Decision `json:"decision,omitempty"`
+
 	// Conditions are Ready, Reconciling, Stalled, ArtifactInStorage and SourceVerified.
 	// +listType=map
 	// +listMapKey=type
@@ -279,7 +283,7 @@ type Publication struct {
 	// for a publication that was withdrawn.
 	// +optional
 	FileDigest string `json:"fileDigest,omitempty"`
-	// Recipe makes the file again. Content settings of more than 4 KiB are recorded
+	// Recipe makes the file again. Content settings of more than 2 KiB are recorded
 	// as their hash.
 	// +optional
 	Recipe *Recipe `json:"recipe,omitempty"`
@@ -311,7 +315,7 @@ type Recipe struct {
 	Ignore *string `json:"ignore,omitempty"`
 	// SettingsHash stands for format, platform, layerSelector and ignore where they
 	// take more than 72 KiB, as in a spec that was stored before they had limits, or
-	// more than 4 KiB in an entry of the history. The same bytes can be made again only
+	// more than 2 KiB in an entry of the history. The same bytes can be made again only
 	// while the spec has settings of this hash.
 	// +optional
 	SettingsHash string `json:"settingsHash,omitempty"`

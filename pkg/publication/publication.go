@@ -54,13 +54,10 @@ func Latest(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
 // Current returns the publication that is recorded; nil means that nothing is published.
 func Current(obj *v1alpha1.ArtifactRepository) *bridge.Published {
 	status := obj.Status
-	if status.Artifact == nil || status.Record == nil {
+	if !isRecorded(status) {
 		return nil
 	}
-	digest, err := reference.ParseDigest(status.Record.Digest)
-	if err != nil {
-		return nil
-	}
+	digest, _ := reference.ParseDigest(status.Record.Digest)
 	return &bridge.Published{
 		Repository: status.Record.Image,
 		Digest:     digest,
@@ -69,6 +66,15 @@ func Current(obj *v1alpha1.ArtifactRepository) *bridge.Published {
 		Format:     status.Format,
 		VerifiedBy: Latest(obj).VerifiedBy,
 	}
+}
+
+// isRecorded tells whether a status names an artifact and how to make it again.
+func isRecorded(status v1alpha1.ArtifactRepositoryStatus) bool {
+	if status.Artifact == nil || status.Record == nil {
+		return false
+	}
+	_, err := reference.ParseDigest(status.Record.Digest)
+	return err == nil
 }
 
 // Former returns obj as it was when it had published the file with this sha256, and the

@@ -147,6 +147,13 @@ func TestTheLargestObjectStaysBelow256KiB(t *testing.T) {
 	for range 5 {
 		obj.Status.Conditions = append(obj.Status.Conditions, metav1.Condition{Type: "ArtifactInStorage", Status: metav1.ConditionTrue, Reason: "Succeeded", Message: text(4096)})
 	}
+	obj.Status.Decision = &v1alpha1.Decision{}
+	for range v1alpha1.MaxSteps {
+		obj.Status.Decision.Steps = append(obj.Status.Decision.Steps, v1alpha1.Step{
+			Name: "Permission", Policy: text(253), Effect: v1alpha1.EffectWithdraw, Reason: v1alpha1.ReasonStorageOperationFailed,
+			Message: text(v1alpha1.MaxStepMessage), Until: &metav1.Time{Time: start},
+		})
+	}
 	kept := 0
 	for _, entry := range obj.Status.History {
 		if entry.Recipe != nil && entry.Recipe.Ignore != nil {

@@ -1,0 +1,235 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package publication
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/bridge"
+	"github.com/image-source/image-source-controller/pkg/format"
+)
+
+// Kind of a change.
+type Kind int
+
+const (
+	// Nothing changes.
+	KindKeep Kind = iota
+	// KindConfirm: today's demands accept the published artifact.
+	KindConfirm
+	// KindRestore: the published image has other bytes or another address.
+	KindRestore
+	// KindPromote: another image, other content or another name is published.
+	KindPromote
+	// KindWithdraw: the artifact is taken away. The ExternalArtifact stays and tells why.
+	KindWithdraw
+	// KindRemove: the artifact and the ExternalArtifact are taken away.
+	KindRemove
+)
+
+// Change is what a decision does to what is published. Its zero value changes nothing.
+type Change struct {
+	kind     Kind
+	accepted *Acceptance
+	product  *Product
+}
+
+// Acceptance is what a record holds of the demands that an artifact meets.
+type Acceptance struct {
+	// By names the signers; empty if there is no such demand.
+	By string
+	// Fingerprint of the demands.
+	Fingerprint string
+	// Warnings say what policies that only warn would refuse.
+	Warnings []string
+}
+
+// Product is a file that was made, and how.
+type Product struct {
+	bridge.Outcome
+	// Settings that the content was read with.
+	Settings format.Options
+	// Lender is the ImageRepository of another namespace, as namespace/name, by whose access
+	// the content was fetched; empty if there is no such one.
+	Lender string
+	// Accepted are the demands that the image was verified by; nil if it has a new name only,
+	// or was accepted before.
+	Accepted *Acceptance
+}
+
+// Keep returns the change that does nothing: the zero value.
+func Keep() Change { return Change{} }
+
+// Confirm returns the change by which today's demands accept the published artifact.
+func Confirm(by Acceptance) Change { return Change{kind: KindConfirm, accepted: &by} }
+
+// Promote returns the change that publishes a product.
+func Promote(p Product) Change { return Change{kind: KindPromote, product: &p} }
+
+// Restore returns the change by which a product replaces the lost bytes of the published
+// image.
+func Restore(p Product) Change { return Change{kind: KindRestore, product: &p} }
+
+// Withdraw returns the change that takes away what is published, because it must not stay.
+func Withdraw() Change { return Change{kind: KindWithdraw} }
+
+// Remove returns the change that takes away what is published, and its ExternalArtifact,
+// because the source may have none.
+func Remove() Change { return Change{kind: KindRemove} }
+
+// Confirming returns a change that also confirms the published artifact: a judgement and a
+// publication may end in one decision. Nil confirms nothing.
+func (c Change) Confirming(by *Acceptance) Change {
+	switch {
+	case by == nil || c.kind == KindWithdraw || c.kind == KindRemove:
+	case c.kind == KindKeep:
+		return Confirm(*by)
+	default:
+		c.accepted = by
+	}
+	return c
+}
+
+// Kind tells what kind of change it is.
+func (c Change) Kind() Kind { return c.kind }
+
+// Product returns the file that a change publishes; nil if there is none.
+func (c Change) Product() *Product { return c.product }
+
+// Apply returns the status after a change. It alters neither of its arguments.
+func Apply(status v1alpha1.ArtifactRepositoryStatus, c Change) v1alpha1.ArtifactRepositoryStatus {
+	after := *status.DeepCopy()
+	switch c.kind {
+	case KindKeep:
+		return after
+	case KindWithdraw:
+		after, _ = Clear(after)
+		return after
+	case KindRemove:
+		after, _ = Clear(after)
+		after.LatestRef = nil
+		return after
+	case KindConfirm, KindRestore, KindPromote:
+	}
+	if c.accepted != nil && after.Artifact != nil {
+		confirm(&after, *c.accepted)
+	}
+	if c.product != nil {
+		produce(&after, *c.product, c.kind == KindPromote && c.product.Accepted != nil)
+	}
+	return after
+}
+
+func confirm(status *v1alpha1.ArtifactRepositoryStatus, by Acceptance) {
+	status.ObservedTrust, status.TrustWarnings = by.Fingerprint, by.Warnings
+	if len(status.History) > 0 {
+		status.History[0].VerifiedBy = by.By
+	}
+	delete(status.Artifact.Metadata, v1alpha1.MetadataVerifiedBy)
+	if by.By != "" {
+		metadata := map[string]string{v1alpha1.MetadataVerifiedBy: by.By}
+		maps.Copy(metadata, status.Artifact.Metadata)
+		status.Artifact.Metadata = metadata
+	}
+}
+
+// produce writes artifact, recipe and history of a product. A new name, and bytes that were
+// made again, are no new content.
+func produce(status *v1alpha1.ArtifactRepositoryStatus, p Product, isNewContent bool) {
+	if !isRecorded(*status) { // nobody can judge, or make again, an artifact without a recipe
+		*status, _ = Clear(*status)
+	}
+	if !status.Artifact.HasRevision(p.Artifact.Revision) || !status.Artifact.HasDigest(p.Artifact.Digest) {
+		Retire(status)
+		status.History = slices.Insert(status.History, 0, v1alpha1.Publication{
+			Revision:    p.Artifact.Revision,
+			Tag:         p.Image.Tag,
+			Digest:      p.Image.Digest.String(),
+			Format:      p.Format,
+			VerifiedBy:  p.VerifiedBy,
+			PublishedAt: p.Artifact.LastUpdateTime,
+		})
+		status.History = status.History[:min(len(status.History), v1alpha1.MaxHistory)]
+	}
+	status.Artifact = p.Artifact.DeepCopy()
+	digest, _ := FileDigest(status.Artifact) // it was accepted anew, if it was withdrawn
+	status.Withdrawn = slices.DeleteFunc(status.Withdrawn, func(withdrawn string) bool { return withdrawn == digest })
+	status.Format, status.ObservedContent = p.Format, p.Content
+	if p.Accepted != nil {
+		status.ObservedTrust, status.TrustWarnings = p.Accepted.Fingerprint, p.Accepted.Warnings
+	}
+	status.Record = Shorten(recipe(p, status.Record, isNewContent), p.Content, v1alpha1.MaxSettingsBytes)
+}
+
+// recipe returns how a product was made, recorded after another recipe; nil is none.
+func recipe(p Product, before *v1alpha1.Recipe, isNewContent bool) *v1alpha1.Recipe {
+	r := &v1alpha1.Recipe{
+		Image: p.Image.Repository, Digest: p.Image.Digest.String(), ImageRepository: p.Lender,
+		Format: p.Settings.Format, Platform: p.Settings.Platform, LayerSelector: p.Settings.LayerSelector, Ignore: p.Settings.Ignore,
+		ArchiveVersion: format.ArchiveVersion,
+	}
+	if p.Accepted != nil {
+		r.Size = p.Bytes
+	}
+	if before != nil && !isNewContent {
+		r.ImageRepository = before.ImageRepository // whose access fetched the content
+		r.Size = cmp.Or(r.Size, before.Size)
+	}
+	return r
+}
+
+// Clear returns a status without what is published, and the names of the fields that are
+// empty now and were not. The history stays. The status lists the file as withdrawn: a
+// replica that missed the withdrawal would treat it as merely superseded.
+func Clear(status v1alpha1.ArtifactRepositoryStatus) (after v1alpha1.ArtifactRepositoryStatus, removed []string) {
+	after = *status.DeepCopy()
+	for _, field := range []struct {
+		name string
+		set  bool
+	}{
+		{"artifact", status.Artifact != nil}, {"record", status.Record != nil}, {"format", status.Format != ""},
+		{"observedContent", status.ObservedContent != ""}, {"observedTrust", status.ObservedTrust != ""},
+		{"trustWarnings", len(status.TrustWarnings) > 0},
+	} {
+		if field.set {
+			removed = append(removed, field.name)
+		}
+	}
+	if digest, ok := FileDigest(status.Artifact); ok {
+		after.Withdrawn = slices.Insert(after.Withdrawn, 0, digest)
+		after.Withdrawn = after.Withdrawn[:min(len(after.Withdrawn), v1alpha1.MaxWithdrawn)]
+	}
+	after.Artifact, after.Record, after.Format = nil, nil, ""
+	after.ObservedContent, after.ObservedTrust, after.TrustWarnings = "", "", nil
+	return after, removed
+}
+
+// Restates tells whether an outcome is what the record says already: the same bytes, made
+// again because they were lost. That is no news to anybody.
+func Restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
+	recorded, made := obj.Status.Artifact, out.Artifact
+	if Current(obj) == nil || obj.Status.ObservedContent != out.Content {
+		return false
+	}
+	made.LastUpdateTime = recorded.LastUpdateTime
+	return equality.Semantic.DeepEqual(*recorded, made)
+}
