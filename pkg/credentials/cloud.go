@@ -42,9 +42,9 @@ func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
 	if err != nil {
 		return login{}, err
 	}
-	from := request.serviceAccount(request.ServiceAccountName, "serviceAccountName")
+	from := serviceAccountOf(request.References, request.ServiceAccountName, "serviceAccountName")
 	if from.Name == "" {
-		from = request.serviceAccount(auth.GetDefaultServiceAccount(), "--"+auth.ControllerFlagDefaultServiceAccount)
+		from = serviceAccountOf(request.References, auth.GetDefaultServiceAccount(), "--"+auth.ControllerFlagDefaultServiceAccount)
 	}
 	identity, err := r.identity(ctx, provider, from)
 	if err != nil {

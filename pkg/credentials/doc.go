@@ -22,7 +22,7 @@ limitations under the License.
 // each reference as image-reflector-controller does, because the image that one
 // controller scans the other must be able to fetch. Of a Secret and a cloud,
 // though, Flux lets the Secret win on an OCIRepository and the cloud on an
-// ImageRepository; here the Secret wins, unless References.PreferProvider is asked.
+// ImageRepository; here the Secret wins, unless PreferProvider of pkg/access is asked.
 //
 // It speaks to no registry and remembers nothing but its key: Secrets and
 // ServiceAccounts are read one at a time, when they are needed, with the verb

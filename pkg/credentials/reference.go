@@ -42,11 +42,11 @@ type kind string
 // field is where an object is named, in words for a person.
 type field string
 
-func (r References) secret(name string, by field) reference {
+func secretOf(r References, name string, by field) reference {
 	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, kind: "Secret", by: by}
 }
 
-func (r References) serviceAccount(name string, by field) reference {
+func serviceAccountOf(r References, name string, by field) reference {
 	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, kind: "ServiceAccount", by: by}
 }
 

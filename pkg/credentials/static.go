@@ -81,7 +81,7 @@ func (r *Resolver) static(ctx context.Context, request request) (login, error) {
 func (r *Resolver) entries(ctx context.Context, references References) (*entries, error) {
 	all := &entries{written: map[string]json.RawMessage{}, places: map[string]bool{}}
 	if references.SecretName != "" {
-		from := references.secret(references.SecretName, "secretRef")
+		from := secretOf(references, references.SecretName, "secretRef")
 		secret, err := r.secret(ctx, from)
 		if err != nil {
 			return nil, err
@@ -103,7 +103,7 @@ func (r *Resolver) entries(ctx context.Context, references References) (*entries
 // addAttached adds what the image pull secrets of the ServiceAccount say. It
 // serves others too, so a Secret of another type is passed over, as the kubelet does.
 func (r *Resolver) addAttached(ctx context.Context, all *entries, references References) error {
-	account := references.serviceAccount(references.ServiceAccountName, "serviceAccountName")
+	account := serviceAccountOf(references, references.ServiceAccountName, "serviceAccountName")
 	found, err := r.serviceAccount(ctx, account)
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (r *Resolver) addAttached(ctx context.Context, all *entries, references Ref
 		return account.refuse("it has %d imagePullSecrets, expected at most %d; name the one that is needed in secretRef", count, maxPullSecrets)
 	}
 	for _, attached := range found.ImagePullSecrets {
-		from := references.secret(attached.Name, field("imagePullSecrets of ServiceAccount "+account.Name))
+		from := secretOf(references, attached.Name, field("imagePullSecrets of ServiceAccount "+account.Name))
 		secret, err := r.secret(ctx, from)
 		if err != nil {
 			return err

@@ -46,7 +46,7 @@ func (r *Resolver) trust(ctx context.Context, references References) (trust, err
 	if references.CertSecretName == "" {
 		return trust{}, nil
 	}
-	from := references.secret(references.CertSecretName, "certSecretRef")
+	from := secretOf(references, references.CertSecretName, "certSecretRef")
 	secret, err := r.secret(ctx, from)
 	if err != nil {
 		return trust{}, err
@@ -124,7 +124,7 @@ func (r *Resolver) proxy(ctx context.Context, references References) (*url.URL, 
 	if references.ProxySecretName == "" {
 		return nil, nil
 	}
-	from := references.secret(references.ProxySecretName, "proxySecretRef")
+	from := secretOf(references, references.ProxySecretName, "proxySecretRef")
 	secret, err := r.secret(ctx, from)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/access"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -54,7 +55,7 @@ type Origin struct {
 	Namespace, Source string
 	Repository        name.Repository
 	// Access names what opens the repository.
-	Access credentials.References
+	Access access.References
 	// Timeout is how long the attempt is willing to wait.
 	Timeout time.Duration
 	// Judges and Insists are those of throttle.Request.

@@ -39,7 +39,7 @@ const (
 
 // shaped are the packages that keep these limits.
 func shaped() []string {
-	return []string{".", "./controllers", "./pkg/apiserver", "./pkg/operator", "./pkg/pipeline", "./pkg/publication", "./pkg/serve", "./pkg/throttle", "./pkg/trustpolicy"}
+	return []string{".", "./controllers", "./pkg/access", "./pkg/apiserver", "./pkg/operator", "./pkg/pipeline", "./pkg/publication", "./pkg/serve", "./pkg/throttle", "./pkg/trustpolicy"}
 }
 
 // shapeExceptions are the values above the limits.

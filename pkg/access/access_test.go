@@ -14,34 +14,34 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package credentials_test
+package access_test
 
 import (
 	"testing"
 
 	. "github.com/onsi/gomega"
 
-	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/access"
 )
 
 func TestWhatIsUsedElsewhere(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct{ written, used credentials.References }{
+	for name, test := range map[string]struct{ written, used access.References }{
 		"logins name their registry, and a proxy is the way to all": {
-			written: credentials.References{Namespace: "apps", SecretName: "a", ServiceAccountName: "b", ProxySecretName: "c"},
-			used:    credentials.References{Namespace: "apps", SecretName: "a", ServiceAccountName: "b", ProxySecretName: "c"},
+			written: access.References{Namespace: "apps", SecretName: "a", ServiceAccountName: "b", ProxySecretName: "c"},
+			used:    access.References{Namespace: "apps", SecretName: "a", ServiceAccountName: "b", ProxySecretName: "c"},
 		},
 		"certificates and plain HTTP are for one registry": {
-			written: credentials.References{Namespace: "apps", Provider: "generic", SecretName: "a", CertSecretName: "b", Insecure: true},
-			used:    credentials.References{Namespace: "apps", SecretName: "a"},
+			written: access.References{Namespace: "apps", Provider: "generic", SecretName: "a", CertSecretName: "b", Insecure: true},
+			used:    access.References{Namespace: "apps", SecretName: "a"},
 		},
 		"so is an identity in a cloud": {
-			written: credentials.References{Namespace: "apps", Provider: "aws", ServiceAccountName: "a"},
-			used:    credentials.References{Namespace: "apps"},
+			written: access.References{Namespace: "apps", Provider: "aws", ServiceAccountName: "a"},
+			used:    access.References{Namespace: "apps"},
 		},
 		"a Secret wins over a cloud, here too": {
-			written: credentials.References{Namespace: "apps", Provider: "aws", SecretName: "a", ServiceAccountName: "b"},
-			used:    credentials.References{Namespace: "apps", SecretName: "a", ServiceAccountName: "b"},
+			written: access.References{Namespace: "apps", Provider: "aws", SecretName: "a", ServiceAccountName: "b"},
+			used:    access.References{Namespace: "apps", SecretName: "a", ServiceAccountName: "b"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
