@@ -42,6 +42,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/publication"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -62,23 +63,22 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	// Before anything is read: a change that arrives meanwhile has to end the attempt.
 	judging, attempting, end := r.attention.begin(ctx, req.NamespacedName)
 	defer end()
-	obj, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &v1alpha1.ArtifactRepository{})
+	s, err := Snapshots{r.Client, r.Rules, r.Trust}.Snapshot(ctx, req.NamespacedName)
 	switch {
 	case err != nil:
 		return ctrl.Result{}, err
-	case obj == nil:
+	case s.Object == nil:
 		return ctrl.Result{}, r.forget(ctx, req)
-	case obj.DeletionTimestamp != nil:
-		return r.retire(ctx, obj)
-	case r.attention.outdated(req.NamespacedName, obj.ResourceVersion):
+	case s.Object.DeletionTimestamp != nil:
+		return r.retire(ctx, s.Object)
+	case r.attention.outdated(req.NamespacedName, s.Object.ResourceVersion):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	}
-	defer r.Events.duration(ctx, obj, start)
-	around, err := observer{r.Client, r.Rules, r.Trust}.aroundArtifactRepository(ctx, obj)
-	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
-		return ctrl.Result{}, err
+	defer r.Events.duration(ctx, s.Object, start)
+	if !s.Usable() {
+		return ctrl.Result{}, nil
 	}
-	a := r.attempt(judging, attempting, obj, around)
+	a := r.attempt(judging, attempting, s)
 	if judging.Err() != nil || attempting.Err() != nil && !a.rejected() {
 		// The object was deleted, or the process ends: there is nobody to tell. Or
 		// the platform has changed what it demands. What there is now gets its turn.
@@ -89,7 +89,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	}
 	writing, stop := context.WithTimeout(ctx, writeTimeout)
 	defer stop()
-	err = r.conclude(writing, obj, around, &a)
+	obj, err := r.conclude(writing, s, &a)
 	switch {
 	case apiserver.IsGone(err), apiserver.IsConflict(err):
 		// The next look finds the object as it is then, or that it is gone.
@@ -103,21 +103,21 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 // attempt judges what is published by the rules of the platform, and then carries out
 // the plan for an object. A panic ends the part in which it happens, and no other, and
 // so does the end of one of the contexts.
-func (r *ArtifactRepositoryReconciler) attempt(judging, whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) attempt {
+func (r *ArtifactRepositoryReconciler) attempt(judging, whole context.Context, s source.Snapshot) attempt {
 	judgement, err := contained(judging, func(ctx context.Context) (*judgement, error) {
-		return r.judgeByPlatform(ctx, obj, around), nil
+		return r.judgeByPlatform(ctx, s), nil
 	})
 	if err != nil {
 		judgement = judged(err)
 	}
 	a, err := contained(whole, func(ctx context.Context) (attempt, error) {
-		return r.carryOut(ctx, obj, around, judgement), nil
+		return r.carryOut(ctx, s, judgement), nil
 	})
 	if err == nil {
 		return a
 	}
-	plan := Plan{Action: Refuse, Why: err, Interval: interval(obj, around.Repository), Timeout: obj.GetTimeout()}
-	if r.Rules.permission(obj, around).Choice == choiceOff {
+	plan := Plan{Action: Refuse, Why: err, Interval: s.Interval(), Timeout: s.Object.GetTimeout()}
+	if r.Rules.Permission(s).Choice == source.Off {
 		plan.Action = Withdraw
 		return attempt{plan: plan, err: err}
 	}
@@ -126,17 +126,17 @@ func (r *ArtifactRepositoryReconciler) attempt(judging, whole context.Context, o
 		a.err = judgement.err
 		return a
 	}
-	r.check(whole, obj, around, &a)
+	r.check(whole, s, &a)
 	return a
 }
 
 // carryOut carries out the plan for an object. Whatever fails, the bytes of
 // what is published are kept whole.
-func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, byPlatform *judgement) attempt {
-	ctx, cancel := context.WithTimeout(whole, obj.GetTimeout())
+func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, s source.Snapshot, byPlatform *judgement) attempt {
+	ctx, cancel := context.WithTimeout(whole, s.Object.GetTimeout())
 	defer cancel()
-	objectsErr := r.keepImageObjects(ctx, obj, &around)
-	a := attempt{plan: r.Rules.Plan(obj, around), judgement: byPlatform}
+	s, objectsErr := r.keepImageObjects(ctx, s)
+	a := attempt{plan: planOf(r.Rules, s), judgement: byPlatform}
 	a.err = a.plan.Why
 	if objectsErr != nil {
 		a.err = objectsErr
@@ -148,7 +148,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 			}
 		}
 	}
-	a = r.judge(ctx, obj, around, a)
+	a = r.judge(ctx, s, a)
 	switch {
 	case a.rejected():
 		// It goes at once. The next reconcile publishes its replacement: a slow registry must
@@ -163,7 +163,7 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 	case Withdraw:
 		return a
 	case Publish:
-		a = r.publishInTurn(ctx, obj, around, a)
+		a = r.publishInTurn(ctx, s, a)
 		if a.err == nil && a.judgement != nil && !a.verifiedAnew() {
 			// Nothing new replaced what is no longer accepted, or not known to be:
 			// another name for it is nothing new.
@@ -174,40 +174,41 @@ func (r *ArtifactRepositoryReconciler) carryOut(whole context.Context, obj *v1al
 		}
 	case Freeze, Refuse:
 	}
-	if lost := r.check(whole, obj, around, &a); !lost {
+	if lost := r.check(whole, s, &a); !lost {
 		return a
 	}
-	return r.restore(whole, obj, around, a)
+	return r.restore(whole, s, a)
 }
 
 // keepImageObjects makes the image objects of a spec with a policy, where the
-// namespace lets anything be published, and removes them elsewhere.
-func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) error {
+// namespace lets anything be published, and removes them elsewhere. It returns the snapshot
+// with the image objects that it made.
+func (r *ArtifactRepositoryReconciler) keepImageObjects(ctx context.Context, s source.Snapshot) (source.Snapshot, error) {
 	objects := imageObjects{client: r.Client, live: r.Live, labelKeys: r.LabelKeys}
-	permission := r.Rules.permission(obj, *around)
+	permission := r.Rules.Permission(s)
 	ctx, stop := context.WithTimeout(ctx, writeTimeout)
 	defer stop()
 	var err error
 	switch {
-	case permission.Choice == choiceOff || obj.Spec.Policy == nil:
-		err = objects.remove(ctx, obj, *around)
-	case permission.Choice == choiceOn && foreignImageObject(obj, *around) == "":
-		err = objects.keep(ctx, obj, around)
+	case permission.Choice == source.Off || s.Object.Spec.Policy == nil:
+		err = objects.remove(ctx, s)
+	case permission.Choice == source.On && s.ImageConflict() == nil:
+		s, err = objects.keep(ctx, s)
 	}
 	if err == nil || fault.Of(err, "").Reason != "" {
-		return err
+		return s, err
 	}
-	return fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", obj.Name, err)
+	return s, fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", s.Object.Name, err)
 }
 
 // publishInTurn publishes when it is the turn of the source. Where the registry is not to
 // be asked, it needs none.
-func (r *ArtifactRepositoryReconciler) publishInTurn(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	origin := a.plan.origin(obj, requested(obj, around))
-	a.stored = r.stands(ctx, obj, around, a)
+func (r *ArtifactRepositoryReconciler) publishInTurn(ctx context.Context, s source.Snapshot, a attempt) attempt {
+	obj, origin := s.Object, a.plan.origin(s)
+	a.stored = r.stands(ctx, s, a)
 	origin.Idle = a.stored
 	err := r.Pipeline.Ask(ctx, origin, func(ctx context.Context, repository *pipeline.Repository) error {
-		a = r.publish(ctx, obj, around, a, repository)
+		a = r.publish(ctx, s, a, repository)
 		return a.err
 	})
 	busy, isBusy := errors.AsType[*throttle.Busy](err)
@@ -226,13 +227,14 @@ func (r *ArtifactRepositoryReconciler) publishInTurn(ctx context.Context, obj *v
 
 // stands tells whether the digest that a plan names is what is published, read with
 // the same settings and stored undamaged.
-func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) bool {
+func (r *ArtifactRepositoryReconciler) stands(ctx context.Context, s source.Snapshot, a attempt) bool {
+	obj := s.Object
 	published := publication.Current(obj)
 	if published == nil || published.Digest != a.plan.Digest || published.Repository != a.plan.Repository.Name() ||
 		published.Content != format.ContentHash(r.content(obj)) {
 		return false
 	}
-	ok, err := r.look(ctx, obj, r.depth(obj, around, a.plan.Interval))
+	ok, err := r.look(ctx, obj, r.depth(s, a.plan.Interval))
 	return ok && err == nil
 }
 
@@ -253,12 +255,14 @@ func (r *ArtifactRepositoryReconciler) look(ctx context.Context, obj *v1alpha1.A
 }
 
 // publish has the image of a plan carried to the store.
-func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt, repository *pipeline.Repository) attempt {
-	request := r.request(obj, around, a, repository)
+func (r *ArtifactRepositoryReconciler) publish(ctx context.Context, s source.Snapshot, a attempt, repository *pipeline.Repository) attempt {
+	obj, request := s.Object, r.request(s, a, repository)
 	out, err := r.run(ctx, request)
-	if failure := fault.Of(err, ""); a.plan.picked != nil && failure != nil && failure.Reason == v1alpha1.ReasonImageNotFound {
-		a.plan.follow()
-		return r.publish(ctx, obj, around, a, repository)
+	if failure := fault.Of(err, ""); failure != nil && failure.Reason == v1alpha1.ReasonImageNotFound {
+		if picked, ok := a.plan.Picked(); ok {
+			a.plan.Target = picked
+			return r.publish(ctx, s, a, repository)
+		}
 	}
 	// Requests have deadlines of their own; only the attempt's is spec.timeout.
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
@@ -303,14 +307,15 @@ func restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 // check looks whether the bytes of what is published are stored, and tells whether
 // they are lost. It has time of its own: a registry that used up that of the
 // attempt must not make it unknown what is on the disk, or on other replicas.
-func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) (lost bool) {
+func (r *ArtifactRepositoryReconciler) check(ctx context.Context, s source.Snapshot, a *attempt) (lost bool) {
+	obj := s.Object
 	if publication.Current(obj) == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
 	defer cancel()
 	// An attempt that failed early may not have come to the check it was to make.
-	depth := max(a.depth, r.depth(obj, around, a.plan.Interval))
+	depth := max(a.depth, r.depth(s, a.plan.Interval))
 	ok, err := r.look(ctx, obj, depth)
 	a.stored = ok
 	return !ok && err == nil
@@ -319,11 +324,11 @@ func (r *ArtifactRepositoryReconciler) check(ctx context.Context, obj *v1alpha1.
 // restore makes the bytes of what is published again from the recipe in the
 // record, which are stored no longer. As for the check, the time of the attempt
 // may be used up.
-func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
-	published := publication.Current(obj)
-	ctx, cancel := context.WithTimeout(ctx, obj.GetTimeout())
+func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, s source.Snapshot, a attempt) attempt {
+	published := publication.Current(s.Object)
+	ctx, cancel := context.WithTimeout(ctx, s.Object.GetTimeout())
 	defer cancel()
-	out, settings, err := r.rebuild(ctx, obj, around, a.current)
+	out, settings, err := r.rebuild(ctx, s, a.current)
 	switch {
 	case err == nil:
 		a.stored = true
@@ -338,17 +343,17 @@ func (r *ArtifactRepositoryReconciler) restore(ctx context.Context, obj *v1alpha
 
 // rebuild makes what the record says again, when it is its turn: a registry that hangs
 // must not occupy the workers with what was lost either.
-func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked trustpolicy.Demands) (out bridge.Outcome, settings format.Options, err error) {
-	plan, err := recordedPlan(obj, around)
+func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, s source.Snapshot, asked trustpolicy.Demands) (out bridge.Outcome, settings format.Options, err error) {
+	plan, err := recordedPlan(s)
 	if err != nil {
 		return out, settings, err
 	}
-	if settings, err = r.recordedContent(obj); err != nil {
+	if settings, err = r.recordedContent(s.Object); err != nil {
 		return out, settings, err
 	}
-	err = r.Pipeline.Ask(ctx, plan.origin(obj, requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
+	err = r.Pipeline.Ask(ctx, plan.origin(s), func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		out, err = r.run(ctx, bridge.Request{
-			Key: publication.Key(obj), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
+			Key: publication.Key(s.Object), Repository: repository, Tag: plan.Tag, Digest: plan.Digest,
 			Content: settings, Verifier: asked.Verifier(repository), Constraints: asked.Constraints,
 		})
 		return err
@@ -362,13 +367,13 @@ func (r *ArtifactRepositoryReconciler) rebuild(ctx context.Context, obj *v1alpha
 // conclude records what an attempt made, publishes the record and says what
 // happened: bytes, record, ExternalArtifact, in this order. A withdrawal waits for
 // none of these writes.
-func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a *attempt) error {
-	before := obj.DeepCopy()
-	r.acknowledge(obj, around)
+func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, s source.Snapshot, a *attempt) (*v1alpha1.ArtifactRepository, error) {
+	before, obj := s.Object, s.Object.DeepCopy()
+	obj.Status.LastHandledReconcileAt, obj.Status.ObservedRequests = s.Acknowledged()
 	record(obj, *a)
-	a.hidden = around.External != nil && !ownedBy(around.External, obj)
+	a.hidden = s.External != nil && !s.Owns(s.External)
 	mark(obj, *a)
-	external, unread := r.external(ctx, before, obj, around.External)
+	external, unread := r.external(ctx, before, obj, s.External)
 	base := before
 	var delivered, err error
 	withdrawn := before.Status.Artifact != nil && obj.Status.Artifact == nil
@@ -377,20 +382,22 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 		base, delivered, err = r.withdraw(ctx, before, obj, external, *a)
 		delivered = errors.Join(delivered, unread)
 		if err != nil {
-			return errors.Join(err, delivered)
+			return nil, errors.Join(err, delivered)
 		}
 	case withheld(obj, external, *a):
 		a.hidden = true
 		mark(obj, *a)
 	default:
 		if base, err = r.recordAhead(ctx, before, obj); err != nil {
-			return err
+			return nil, err
 		}
 		if delivered = unread; unread == nil {
 			delivered = r.deliver(ctx, obj, external, *a, base != before)
 		}
 	}
 	obj.ResourceVersion = base.ResourceVersion
+	now := s
+	now.Object = obj
 	if delivered != nil && !apiserver.IsConflict(delivered) && !apiserver.IsGone(delivered) {
 		why := a.err
 		if !withdrawn {
@@ -402,37 +409,37 @@ func (r *ArtifactRepositoryReconciler) conclude(ctx context.Context, obj *v1alph
 	}
 	if withdrawn {
 		// The record says no longer what there is to tell, whatever becomes of the rest.
-		r.Events.concluded(ctx, before, obj, around, *a)
+		r.Events.concluded(ctx, before, now, *a)
 	}
 	if delivered != nil {
-		return delivered
+		return nil, delivered
 	}
 	if err := r.patchStatus(ctx, base, obj); err != nil {
-		return err
+		return nil, err
 	}
 	if a.err == nil && published(before, *a) {
 		r.Metrics.publications.Inc()
 	}
-	r.observeArrival(obj, around, a.err)
+	r.observeArrival(now, a.err)
 	if !withdrawn {
-		r.Events.concluded(ctx, before, obj, around, *a)
+		r.Events.concluded(ctx, before, now, *a)
 	}
-	return nil
+	return obj, nil
 }
 
 // observeArrival measures how long a policy's pick took to be published. An
 // attempt that failed and is followed by another one is part of that. The time
 // in which somebody else has to act is not: what waits, is stuck or is frozen is
 // measured no longer.
-func (r *ArtifactRepositoryReconciler) observeArrival(obj *v1alpha1.ArtifactRepository, around Surroundings, err error) {
-	if around.Policy == nil || around.Policy.Status.LatestRef == nil {
+func (r *ArtifactRepositoryReconciler) observeArrival(s source.Snapshot, err error) {
+	if s.Policy == nil || s.Policy.Status.LatestRef == nil {
 		return
 	}
 	if failure := fault.Of(err, v1alpha1.ReasonFetchFailed); failure != nil && failure.Class == fault.Retry {
 		return
 	}
-	awaited := r.attention.arrived(client.ObjectKeyFromObject(obj), hashOf(*around.Policy.Status.LatestRef))
-	artifact := obj.Status.Artifact
+	awaited := r.attention.arrived(client.ObjectKeyFromObject(s.Object), hashOf(*s.Policy.Status.LatestRef))
+	artifact := s.Object.Status.Artifact
 	if err != nil || awaited.IsZero() || artifact == nil {
 		return
 	}
@@ -531,7 +538,7 @@ func (r *ArtifactRepositoryReconciler) external(ctx context.Context, before, obj
 	case seen == nil:
 		behind = before.Status.Artifact != nil || changed && before.Status.ObservedGeneration > 0
 	case changed:
-		behind = ownedBy(seen, obj) && publisher.matches(seen, obj) && !publisher.matches(seen, before)
+		behind = source.ArtifactRepository(obj.Name).Owns(seen) && publisher.matches(seen, obj) && !publisher.matches(seen, before)
 	}
 	if !behind {
 		return seen, nil
@@ -553,7 +560,7 @@ func (r *ArtifactRepositoryReconciler) deliver(ctx context.Context, obj *v1alpha
 			return err
 		}
 		return r.Store.Remove(ctx, publication.Key(obj))
-	case seen != nil && !ownedBy(seen, obj), seen == nil && obj.Status.Artifact == nil && !a.announced():
+	case seen != nil && !source.ArtifactRepository(obj.Name).Owns(seen), seen == nil && obj.Status.Artifact == nil && !a.announced():
 		return nil
 	case seen != nil && publisher.matches(seen, obj):
 		return nil
@@ -656,6 +663,6 @@ func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Requ
 // record names one. A withdrawal may have reached only the ExternalArtifact, so it is filled
 // again when today's rules accept the artifact, and never by repair alone.
 func withheld(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact, a attempt) bool {
-	empty := external == nil || ownedBy(external, obj) && external.Status.Artifact == nil
+	empty := external == nil || source.ArtifactRepository(obj.Name).Owns(external) && external.Status.Artifact == nil
 	return empty && obj.Status.Artifact != nil && !a.accepted()
 }

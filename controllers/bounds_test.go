@@ -34,7 +34,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 func TestHostsThatTenantsNameAreNotCountedOneByOneForever(t *testing.T) {
@@ -47,31 +47,6 @@ func TestHostsThatTenantsNameAreNotCountedOneByOneForever(t *testing.T) {
 	}
 	if got := h.label("one-more.example"); got != "other" {
 		t.Errorf("a host over the bound is counted as %q", got)
-	}
-}
-
-// The schema of an ImageRepository does not limit the names of Secrets. Lanes are kept by
-// these names, longer than the object lasts.
-func TestNamesThatNoObjectCanHaveAreRefusedBeforeTheyAreKept(t *testing.T) {
-	name := &meta.LocalObjectReference{Name: strings.Repeat("n", 1_000_000)}
-	for field, spec := range map[string]imagev1.ImageRepositorySpec{
-		"secretRef": {SecretRef: name}, "certSecretRef": {CertSecretRef: name}, "proxySecretRef": {ProxySecretRef: name},
-	} {
-		t.Run(field, func(t *testing.T) {
-			g := NewWithT(t)
-			spec.Image = "registry.example/app"
-			obj := publishedObject()
-			obj.Spec = v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: "app"}}
-			around := Surroundings{Policy: &imagev1.ImagePolicy{}, Repository: &imagev1.ImageRepository{Spec: spec}}
-
-			plan := Rules{NamespaceOptIn: NamespaceOptInNone}.Plan(obj, around)
-			g.Expect(plan.Action).To(Equal(Refuse))
-			_, err := recordedPlan(obj, around)
-			for _, err := range []error{plan.Why, err} {
-				g.Expect(err).To(MatchError(HavePrefix(field + " names a Secret by 1000000 characters, expected at most 253")))
-				g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonInvalidSpec))
-			}
-		})
 	}
 }
 
@@ -88,11 +63,11 @@ func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
 	var told said
 	before := heap()
 	for i := range values {
-		if !told.first("uid", warning{Value: strings.Repeat("v", size) + fmt.Sprint(i)}) {
+		if !told.first("uid", source.Warning{Value: strings.Repeat("v", size) + fmt.Sprint(i)}) {
 			t.Fatalf("the warning about value %d was not given", i)
 		}
 	}
-	if told.first("uid", warning{Value: strings.Repeat("v", size) + "0"}) {
+	if told.first("uid", source.Warning{Value: strings.Repeat("v", size) + "0"}) {
 		t.Error("a warning is given twice")
 	}
 	if grown := heap() - before; grown > values*size/4 {
@@ -139,16 +114,6 @@ func TestNotesDoNotKeepWhatPoliciesPick(t *testing.T) {
 	runtime.KeepAlive(r)
 }
 
-// A range that no person writes is not read: the schema of an ImagePolicy has no limits.
-func TestARangeOfAnySizeIsNotRead(t *testing.T) {
-	for size, want := range map[int]bool{1: true, 100_000: false} {
-		spec := imagev1.ImagePolicySpec{Policy: imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: strings.Repeat(">=1.0.0 || ", size) + ">=1.0.0"}}}
-		if got := admits(spec, "1.2.3"); got != want {
-			t.Errorf("a range of %d parts admits: %t", size+1, got)
-		}
-	}
-}
-
 // around is a client that knows a namespace and an ImageRepository of another one.
 type around struct {
 	client.Client
@@ -187,7 +152,7 @@ func TestAccessListsOfAnySizeCostLittle(t *testing.T) {
 			repository.Spec.AccessFrom = &acl.AccessFrom{NamespaceSelectors: c.selectors}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			s, err := observer{client: around{repository: repository}}.aroundPolicy(t.Context(), policy)
+			s, err := Snapshots{Client: around{repository: repository}}.AroundPolicy(t.Context(), policy)
 			runtime.ReadMemStats(&after)
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(s.Admitted).To(Equal(c.admits))

@@ -39,6 +39,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // maxPending bounds the events that wait to be sent. Over it the oldest news
@@ -165,7 +166,7 @@ func (w *waiting) leave(namespace string) {
 }
 
 // warnOnce warns about an object once per value and process.
-func (e *Events) warnOnce(obj client.Object, warning warning) {
+func (e *Events) warnOnce(obj client.Object, warning source.Warning) {
 	if !e.said.first(obj.GetUID(), warning) {
 		return
 	}
@@ -344,7 +345,7 @@ type said struct {
 // an annotation: a tenant who edits one could fill the memory with them.
 type saidKey struct {
 	uid   types.UID
-	place place
+	place source.Place
 	value [sha256.Size]byte
 }
 
@@ -352,7 +353,7 @@ const maxSaid = 10_000
 
 // first tells whether a warning about an object was not given yet, and notes
 // that it is now.
-func (s *said) first(uid types.UID, warning warning) bool {
+func (s *said) first(uid types.UID, warning source.Warning) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := saidKey{uid: uid, place: warning.Place, value: sha256.Sum256([]byte(warning.Value))}

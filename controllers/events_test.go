@@ -34,6 +34,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/events"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
@@ -98,7 +99,7 @@ func TestTheEventOfANewArtifactNamesItsOrigin(t *testing.T) {
 		"org.opencontainers.image.revision": "main@sha1:abc",
 	}}
 	conditions.MarkTrue(obj, meta.ReadyCondition, v1alpha1.ReasonSucceeded, "published 1.0.0@sha256:aa as Flux")
-	told.concluded(t.Context(), &v1alpha1.ArtifactRepository{}, obj, Surroundings{}, attempt{made: &product{}})
+	told.concluded(t.Context(), &v1alpha1.ArtifactRepository{}, source.Snapshot{Object: obj}, attempt{made: &product{}})
 
 	g := NewWithT(t)
 	for range 2 { // of the ArtifactRepository, and of its ExternalArtifact

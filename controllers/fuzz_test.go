@@ -57,6 +57,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/registry"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -460,7 +461,7 @@ func (p *platform) assemble(f *testing.F) error {
 		return err
 	}
 	p.reconciler = &controllers.ArtifactRepositoryReconciler{
-		Client: p.client, Live: p.client, Rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
+		Client: p.client, Live: p.client, Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel},
 		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client}), Bridge: bridge.New(replica, time.Now)},
 		Store:    replica,
 		Trust:    controllers.NewTrust(controllers.TrustReader{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client}, metav1.NamespaceSystem, trust.Options{}),

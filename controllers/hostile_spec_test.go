@@ -38,6 +38,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -59,15 +60,16 @@ func (objectsOnly) Secret(context.Context, string, string) (*corev1.Secret, erro
 	return &corev1.Secret{}, nil
 }
 
-// governedBy are surroundings in an opted-in namespace that a policy governs.
-func governedBy(t *testing.T, images ...v1alpha1.ImagePattern) Surroundings {
+// governedBy is a snapshot of an object in an opted-in namespace that a policy governs.
+func governedBy(t *testing.T, obj *v1alpha1.ArtifactRepository, images ...v1alpha1.ImagePattern) source.Snapshot {
 	t.Helper()
 	policy := v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: "platform"}, Spec: v1alpha1.TrustPolicySpec{Images: images}}
 	now, err := (&trustpolicy.Resolver{Reader: objectsOnly{policy}}).InForce(t.Context())
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	return Surroundings{
+	return source.Snapshot{
+		Object:    obj,
 		Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled}}},
-		trust:     now,
+		Trust:     now,
 	}
 }
 
@@ -86,25 +88,26 @@ func withoutClient(t *testing.T) *ArtifactRepositoryReconciler {
 	t.Helper()
 	metrics, err := NewMetrics(prometheus.NewRegistry())
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	return &ArtifactRepositoryReconciler{Rules: Rules{NamespaceOptIn: NamespaceOptInLabel}, Metrics: metrics, Trust: &trustpolicy.Resolver{}}
+	return &ArtifactRepositoryReconciler{Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, Metrics: metrics, Trust: &trustpolicy.Resolver{}}
 }
 
 func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
 	g := NewWithT(t)
 	r := withoutClient(t)
-	a := r.attempt(t.Context(), t.Context(), publishedObject(), governedBy(t, "other.example/**"))
+	a := r.attempt(t.Context(), t.Context(), governedBy(t, publishedObject(), "other.example/**"))
 	g.Expect(a.rejected()).To(BeTrue(), "%v", a.err)
 	g.Expect(a.err).To(MatchError(ContainSubstring("no TrustPolicy that enforces lists the image")))
 }
 
 func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T) {
 	g := NewWithT(t)
-	r, obj, around := withoutClient(t), publishedObject(), governedBy(t, "**")
+	r, obj := withoutClient(t), publishedObject()
+	s := governedBy(t, obj, "**")
 	obj.UID = "1"
-	around.Namespace.Labels = nil
-	around.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
-	around.OwnPolicy.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
-	a := r.attempt(t.Context(), t.Context(), obj, around)
+	s.Namespace.Labels = nil
+	s.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
+	s.OwnPolicy.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
+	a := r.attempt(t.Context(), t.Context(), s)
 	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
 	g.Expect(a.plan.Action).To(Equal(Withdraw))
 	record(obj, a)
@@ -116,7 +119,7 @@ func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
 	obj := publishedObject()
 	obj.Status = v1alpha1.ArtifactRepositoryStatus{}
 	r := withoutClient(t)
-	a := r.attempt(t.Context(), t.Context(), obj, governedBy(t, "**"))
+	a := r.attempt(t.Context(), t.Context(), governedBy(t, obj, "**"))
 	g.Expect(a.plan.Action).To(Equal(Refuse))
 	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
 	g.Expect(fault.Of(a.err, "").Class).To(Equal(fault.Retry))
@@ -160,12 +163,12 @@ func TestReadingWhatIsStoredCountsAgainstTheNamespace(t *testing.T) {
 	obj.Status.Artifact.Path = "externalartifact/apps/app/" + digest + ".tar.gz"
 	obj.Status.Artifact.Digest, obj.Status.Artifact.Size = "sha256:"+digest, &bytes
 	obj.Status.ObservedContent = format.ContentHash(r.content(obj))
-	plan, err := recordedPlan(obj, Surroundings{})
+	plan, err := recordedPlan(source.Snapshot{Object: obj})
 	g.Expect(err).NotTo(HaveOccurred())
 	file := filepath.Join(root, obj.Status.Artifact.Path)
 	g.Expect(os.MkdirAll(filepath.Dir(file), 0o700)).To(Succeed())
 	g.Expect(os.WriteFile(file, []byte("harm"), 0o600)).To(Succeed()) // who reads it sees it
-	stands := func() bool { return r.stands(t.Context(), obj, Surroundings{}, attempt{plan: plan}) }
+	stands := func() bool { return r.stands(t.Context(), source.Snapshot{Object: obj}, attempt{plan: plan}) }
 
 	free := occupyAll(places, obj.Namespace)
 	g.Expect(stands()).To(BeTrue(), "it is not read, as all places are taken")

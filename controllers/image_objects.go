@@ -34,6 +34,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/apiserver"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // imageObjects keeps the ImageRepository and the ImagePolicy of an
@@ -47,32 +48,31 @@ type imageObjects struct {
 	labelKeys []string
 }
 
-// keep makes the image objects what the spec asks for. The surroundings then
-// hold them as they are now: what their status says of an older generation, or
+// keep makes the image objects what the spec asks for. The snapshot that it returns
+// holds them as they are now: what their status says of an older generation, or
 // of another image, is not taken for an answer.
-func (k imageObjects) keep(ctx context.Context, obj *v1alpha1.ArtifactRepository, around *Surroundings) (err error) {
-	if _, err := repositoryOf(obj); err != nil {
-		return err
-	}
+func (k imageObjects) keep(ctx context.Context, s source.Snapshot) (source.Snapshot, error) {
+	obj := s.Object
 	// The controller that scans has an identity of the platform, too.
-	if err := accessOfSpec(obj).Check(); err != nil {
-		return err
+	if _, err := source.Named(obj); err != nil {
+		return s, err
 	}
-	around.OwnRepository, err = ensure(ctx, k, around.OwnRepository, k.repository(obj),
+	var err error
+	s.OwnRepository, err = ensure(ctx, k, s.OwnRepository, k.repository(obj),
 		func(r *imagev1.ImageRepository) *imagev1.ImageRepositorySpec { return &r.Spec })
 	if err != nil {
-		return err
+		return s, err
 	}
-	around.OwnPolicy, err = ensure(ctx, k, around.OwnPolicy, k.policy(obj, around.OwnPolicy),
+	s.OwnPolicy, err = ensure(ctx, k, s.OwnPolicy, k.policy(obj, s.OwnPolicy),
 		func(p *imagev1.ImagePolicy) *imagev1.ImagePolicySpec { return &p.Spec })
 	if err != nil {
-		return err
+		return s, err
 	}
-	around.Repository, around.Policy = around.OwnRepository, around.OwnPolicy
-	if err := k.rescan(ctx, obj, *around); err != nil {
-		return err
+	s.Repository, s.Policy = s.OwnRepository, s.OwnPolicy
+	if err := k.rescan(ctx, s); err != nil {
+		return s, err
 	}
-	return k.reevaluate(ctx, *around)
+	return s, k.reevaluate(ctx, s)
 }
 
 // ensure makes an image object what is wanted, and returns it as it is then.
@@ -88,8 +88,8 @@ func ensure[T, S any, P interface {
 		}
 	}
 	if seen != nil {
-		if !madeForSame(seen, want) {
-			return seen, nameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
+		if !source.ControllerOf(want).Owns(seen) {
+			return seen, source.NameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
 		}
 		if current(seen, want, k.labelKeys) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
 			return seen, nil
@@ -116,17 +116,17 @@ func ensure[T, S any, P interface {
 }
 
 // remove deletes image objects that were kept for a policy that is gone.
-func (k imageObjects) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) error {
+func (k imageObjects) remove(ctx context.Context, s source.Snapshot) error {
 	var objects []client.Object
-	if around.OwnPolicy != nil {
-		objects = append(objects, around.OwnPolicy)
+	if s.OwnPolicy != nil {
+		objects = append(objects, s.OwnPolicy)
 	}
-	if around.OwnRepository != nil {
-		objects = append(objects, around.OwnRepository)
+	if s.OwnRepository != nil {
+		objects = append(objects, s.OwnRepository)
 	}
 	for _, object := range objects {
 		uid := object.GetUID()
-		if !keptFor(object, obj) || object.GetDeletionTimestamp() != nil {
+		if !s.Owns(object) || object.GetDeletionTimestamp() != nil {
 			continue
 		}
 		if err := apiserver.IgnoreAbsent(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
@@ -138,28 +138,21 @@ func (k imageObjects) remove(ctx context.Context, obj *v1alpha1.ArtifactReposito
 
 // rescan hands a request to reconcile on to the ImageRepository: whoever asks
 // for the newest image asks for the tags to be listed now.
-func (k imageObjects) rescan(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) error {
-	token := newToken(obj, around)
+func (k imageObjects) rescan(ctx context.Context, s source.Snapshot) error {
+	token := s.NewToken()
 	if token == "" {
 		return nil
 	}
-	return k.ask(ctx, around.OwnRepository, token)
+	return k.ask(ctx, s.OwnRepository, token)
 }
 
 // reevaluate asks for the policy to be evaluated again when its repository
 // scans another image than the one it picked from: image-reflector-controller
 // does so by itself only when the list of tags differs.
-func (k imageObjects) reevaluate(ctx context.Context, around Surroundings) error {
-	repository, policy := around.OwnRepository, around.OwnPolicy
-	if policy.Status.LatestRef == nil || repository.Status.ObservedGeneration != repository.Generation {
-		return nil
-	}
-	parsed, err := parseRepository(repository.Spec.Image, repository.Spec.Insecure)
-	if err != nil {
+func (k imageObjects) reevaluate(ctx context.Context, s source.Snapshot) error {
+	repository, policy := s.OwnRepository, s.OwnPolicy
+	if stale, err := source.IsStale(policy, repository); err != nil || !stale {
 		return err
-	}
-	if isNameOf(policy.Status.LatestRef.Name, parsed) || !isNameOf(repository.Status.CanonicalImageName, parsed) {
-		return nil
 	}
 	about := "image-" + strconv.FormatInt(repository.Generation, 10) + "-"
 	asked := policy.Annotations[meta.ReconcileRequestAnnotation]
@@ -194,8 +187,8 @@ func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.Imag
 		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImageRepositoryKind},
 		ObjectMeta: k.meta(obj),
 		Spec: imagev1.ImageRepositorySpec{
-			Image:              imageName(obj),
-			Interval:           metav1.Duration{Duration: interval(obj, nil)},
+			Image:              source.ImageName(obj),
+			Interval:           metav1.Duration{Duration: source.Snapshot{Object: obj}.Interval()},
 			Timeout:            spec.Timeout,
 			Provider:           provider,
 			SecretRef:          spec.SecretRef,
@@ -204,7 +197,7 @@ func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.Imag
 			ProxySecretRef:     spec.ProxySecretRef,
 			Insecure:           spec.Insecure,
 			Suspend:            spec.Suspend,
-			ExclusionList:      signatureTags,
+			ExclusionList:      source.SignatureTags(),
 		},
 	}
 }

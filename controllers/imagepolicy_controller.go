@@ -31,6 +31,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/apiserver"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // ImagePolicyReconciler keeps an ArtifactRepository of the same name for every
@@ -41,7 +42,7 @@ type ImagePolicyReconciler struct {
 	// Live reads past the caches, for what they may not hold.
 	Live client.Reader
 	// Rules of the platform.
-	Rules Rules
+	Rules source.Rules
 	// LabelKeys are copied from the policy to the ArtifactRepository, so that a
 	// shard that sees the one sees the other.
 	LabelKeys []string
@@ -60,23 +61,23 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		return ctrl.Result{}, err
 	}
 	defer r.Events.duration(ctx, policy, start)
-	around, err := observer{client: r.Client, rules: r.Rules}.aroundPolicy(ctx, policy)
-	if err != nil || around.Namespace == nil || around.Namespace.DeletionTimestamp != nil {
+	s, err := Snapshots{Client: r.Client, Rules: r.Rules}.AroundPolicy(ctx, policy)
+	if err != nil || !s.Usable() {
 		return ctrl.Result{}, err
 	}
-	decision := r.Rules.decidePolicy(around.markings())
-	existing, err := r.existing(ctx, req.NamespacedName, decision)
+	permission := r.Rules.OptIn(s.Facts())
+	existing, err := r.existing(ctx, req.NamespacedName, permission)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	r.warn(around, existing, decision)
+	r.warn(s, existing, permission)
 	switch {
-	case decision.Choice == choiceOn:
+	case permission.Choice == source.On:
 		err = r.keep(ctx, policy, existing)
-	case decision.Choice == choiceOff && existing != nil && generatedFor(existing, policy):
-		ctrl.LoggerFrom(ctx).Info("no longer a source", "reason", decision.Why)
+	case permission.Choice == source.Off && existing != nil && source.ImagePolicy(policy.Name).Owns(existing):
+		ctrl.LoggerFrom(ctx).Info("no longer a source", "reason", permission.Why)
 		if err = r.remove(ctx, existing); err == nil {
-			r.Events.send(policy, nil, news{corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: " + decision.Why})
+			r.Events.send(policy, nil, news{corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "no longer published: " + permission.Why})
 		}
 	}
 	if apiserver.IsGone(err) || apiserver.IsConflict(err) {
@@ -88,30 +89,30 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 // existing reads the ArtifactRepository of the name of a policy. What was made just
 // now is not in the cache yet, nor is what still has the labels of another shard,
 // from which the policy came: it is neither made twice nor left behind.
-func (r *ImagePolicyReconciler) existing(ctx context.Context, key client.ObjectKey, decision decision) (*v1alpha1.ArtifactRepository, error) {
+func (r *ImagePolicyReconciler) existing(ctx context.Context, key client.ObjectKey, permission source.Permission) (*v1alpha1.ArtifactRepository, error) {
 	obj, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
 	if obj != nil || err != nil {
 		return obj, err
 	}
-	if decision.Choice == choiceOn || decision.Choice == choiceOff && len(r.LabelKeys) > 0 {
+	if permission.Choice == source.On || permission.Choice == source.Off && len(r.LabelKeys) > 0 {
 		return apiserver.Get(ctx, r.Live, key, &v1alpha1.ArtifactRepository{})
 	}
 	return nil, nil
 }
 
 // warn says once what a person should know about the marks around a policy.
-func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.ArtifactRepository, decision decision) {
-	for _, warning := range decision.Warnings {
+func (r *ImagePolicyReconciler) warn(s source.Snapshot, existing *v1alpha1.ArtifactRepository, permission source.Permission) {
+	for _, warning := range permission.Warnings {
 		switch warning.Place {
-		case onRepository:
-			r.Events.warnOnce(around.Repository, warning)
-		case onNamespace:
+		case source.OnRepository:
+			r.Events.warnOnce(s.Repository, warning)
+		case source.OnNamespace:
 			// Of a namespace's label, those hear whom it concerns.
-			if existing != nil || around.markings().Policy != nil {
-				r.Events.warnOnce(around.Policy, warning)
+			if existing != nil || s.Facts().Policy != nil {
+				r.Events.warnOnce(s.Policy, warning)
 			}
 		default:
-			r.Events.warnOnce(around.Policy, warning)
+			r.Events.warnOnce(s.Policy, warning)
 		}
 	}
 }
@@ -122,9 +123,9 @@ func (r *ImagePolicyReconciler) warn(around Surroundings, existing *v1alpha1.Art
 func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImagePolicy, existing *v1alpha1.ArtifactRepository) error {
 	// What names an image is no reference that could be put right: it would be two
 	// forms of a spec in one.
-	if existing != nil && (existing.Spec.ImagePolicyRef == nil || !generatedFor(existing, policy)) {
+	if existing != nil && (existing.Spec.ImagePolicyRef == nil || !source.ImagePolicy(policy.Name).Owns(existing)) {
 		if ref := existing.Spec.ImagePolicyRef; ref == nil || ref.Name != policy.Name {
-			r.Events.warnOnce(policy, warning{
+			r.Events.warnOnce(policy, source.Warning{
 				Value:  string(existing.UID),
 				Reason: v1alpha1.ReasonNameConflict,
 				Message: fmt.Sprintf("the image is not published: an ArtifactRepository %s exists and does not refer to this ImagePolicy: rename one of them, or set its spec.imagePolicyRef.name to %s",

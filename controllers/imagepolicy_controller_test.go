@@ -29,7 +29,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -419,7 +419,7 @@ func TestOptingOutIsSeenByTheShardThatThePolicyGoesTo(t *testing.T) {
 func TestWithoutTheLabelRequirementAnnotationsAreEnough(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.labels(nil)
-	s.rules.NamespaceOptIn = controllers.NamespaceOptInNone
+	s.rules.NamespaceOptIn = source.NamespaceOptInNone
 	s.start()
 	s.imagePolicy("plain")
 	s.publishes("app", "1.0.0")

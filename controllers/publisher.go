@@ -33,6 +33,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/apiserver"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // publisher keeps the ExternalArtifact of an ArtifactRepository equal to its
@@ -128,8 +129,8 @@ func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, 
 			return nil, err
 		}
 	}
-	if !ownedBy(seen, obj) {
-		return nil, nameConflict(sourcev1.ExternalArtifactKind, obj.Name)
+	if !source.ArtifactRepository(obj.Name).Owns(seen) {
+		return nil, source.NameConflict(sourcev1.ExternalArtifactKind, obj.Name)
 	}
 	return seen.DeepCopy(), nil
 }
@@ -137,7 +138,7 @@ func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, 
 // withdraw empties and deletes the ExternalArtifact, if it is ours: a finalizer, which
 // others may add, keeps the object, but not what is in it.
 func (p publisher) withdraw(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
-	if seen == nil || !ownedBy(seen, obj) {
+	if seen == nil || !source.ArtifactRepository(obj.Name).Owns(seen) {
 		return nil
 	}
 	err := apiserver.IgnoreAbsent(p.empty(ctx, seen.DeepCopy()))
@@ -163,9 +164,9 @@ func (p publisher) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.
 	}
 	labels, relabelled := relabel(external.Labels, pick(obj.Labels, p.labelKeys), p.labelKeys)
 	external.Labels = labels
-	source := &meta.NamespacedObjectKindReference{APIVersion: kind.GroupVersion().String(), Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name}
-	if external.Spec.SourceRef == nil || *external.Spec.SourceRef != *source {
-		external.Spec.SourceRef = source
+	from := &meta.NamespacedObjectKindReference{APIVersion: kind.GroupVersion().String(), Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name}
+	if external.Spec.SourceRef == nil || *external.Spec.SourceRef != *from {
+		external.Spec.SourceRef = from
 		changed = true
 	}
 	return changed || relabelled
@@ -217,4 +218,14 @@ func patchRemoval(ctx context.Context, c client.Client, obj client.Object, opera
 // guarded is a merge patch that fails when the object has changed since before was read.
 func guarded(before client.Object) client.Patch {
 	return client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+}
+
+func withoutController(refs []metav1.OwnerReference) []metav1.OwnerReference {
+	var kept []metav1.OwnerReference
+	for _, ref := range refs {
+		if ref.Controller == nil || !*ref.Controller {
+			kept = append(kept, ref)
+		}
+	}
+	return kept
 }

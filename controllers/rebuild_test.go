@@ -25,17 +25,13 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/gomega"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
-	"github.com/fluxcd/pkg/apis/meta"
-
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -45,13 +41,13 @@ func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	g := NewWithT(t)
 	obj := &v1alpha1.ArtifactRepository{Spec: v1alpha1.ArtifactRepositorySpec{Image: "registry.example/app"}}
 	obj.Status.Record = &v1alpha1.Recipe{Image: "registry.example/app", Digest: "sha256:" + digestOfNothing}
-	plan, err := recordedPlan(obj, Surroundings{})
+	plan, err := recordedPlan(source.Snapshot{Object: obj})
 	g.Expect(err).NotTo(HaveOccurred())
 	r := &ArtifactRepositoryReconciler{Pipeline: &pipeline.Pipeline{Throttle: &throttle.Throttle{}}}
 	fill(g, r.Pipeline.Throttle, plan)
 	var last time.Duration
 	for range 3 {
-		_, _, err := r.rebuild(t.Context(), obj, Surroundings{}, trustpolicy.Demands{})
+		_, _, err := r.rebuild(t.Context(), source.Snapshot{Object: obj}, trustpolicy.Demands{})
 		busy, ok := errors.AsType[*throttle.Busy](err)
 		g.Expect(ok).To(BeTrue(), "%v", err)
 		g.Expect(busy.Wait).To(BeNumerically(">", last))
@@ -68,43 +64,6 @@ func fill(g Gomega, t *throttle.Throttle, plan Plan) {
 			g.Expect(throttle.IsHeld(err)).To(BeTrue())
 			return
 		}
-	}
-}
-
-// What a tenant published before is no reason to show the login of another namespace, whose
-// owner lends it for the content of one ImageRepository.
-func TestALentAccessOpensNothingElse(t *testing.T) {
-	const foreign = "owner/app"
-	for name, c := range map[string]struct {
-		image, fetchedBy string
-		lent             bool
-	}{
-		"what was fetched by it":             {image: "registry.example/before", fetchedBy: foreign, lent: true},
-		"the image that it is for":           {image: "registry.example/app", lent: true},
-		"another image of the same registry": {image: "registry.example/tenant"},
-		"an image of another registry":       {image: "tenant.example/app"},
-		"what was fetched by another one":    {image: "registry.example/tenant", fetchedBy: "other/app"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := NewWithT(t)
-			obj := publishedObject()
-			obj.Spec = v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: "app"}}
-			obj.Status.Record.Image, obj.Status.Record.ImageRepository = c.image, c.fetchedBy
-			repository := &imagev1.ImageRepository{
-				ObjectMeta: metav1.ObjectMeta{Namespace: "owner", Name: "app"},
-				Spec:       imagev1.ImageRepositorySpec{Image: "registry.example/app", SecretRef: &meta.LocalObjectReference{Name: "login"}},
-			}
-
-			plan, err := recordedPlan(obj, Surroundings{Repository: repository})
-
-			g.Expect(err).NotTo(HaveOccurred())
-			want := credentials.References{Namespace: obj.Namespace}
-			if c.lent {
-				want = credentials.References{Namespace: "owner", SecretName: "login"}
-			}
-			plan.Access.Provider = ""
-			g.Expect(plan.Access).To(Equal(want))
-		})
 	}
 }
 

@@ -17,15 +17,22 @@ limitations under the License.
 package controllers
 
 import (
+	"time"
+
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
+
+// conflictDelay is how long a reconcile that read a stale object waits for the
+// caches to catch up.
+const conflictDelay = 200 * time.Millisecond
 
 // ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
 type ArtifactRepositoryReconciler struct {
@@ -34,7 +41,7 @@ type ArtifactRepositoryReconciler struct {
 	// Live reads past the caches.
 	Live client.Reader
 	// Rules of the platform.
-	Rules Rules
+	Rules source.Rules
 	// Pipeline opens repositories, and carries images to the store.
 	Pipeline *pipeline.Pipeline
 	// Store keeps the bytes, and asks the other replicas for those it lacks.

@@ -34,24 +34,24 @@ import (
 // (serve.ErrOtherBytes) are of no use to this consumer, and are for the replica that
 // leads to publish. A *throttle.Busy says when to try again.
 func (r *ArtifactRepositoryReconciler) Remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
-	around, err := observer{from, r.Rules, r.Trust}.aroundArtifactRepository(ctx, obj)
+	s, err := Snapshots{from, r.Rules, r.Trust}.Around(ctx, obj)
 	if err != nil {
 		return err
 	}
-	if plan := r.Rules.Plan(obj, around); plan.Action == Withdraw {
+	if plan := planOf(r.Rules, s); plan.Action == Withdraw {
 		return fmt.Errorf("it is about to be withdrawn: %w", plan.Why)
 	}
 	published := publication.Current(obj)
 	if published == nil {
 		return errors.New("the record has no recipe")
 	}
-	asked := r.platformDemands(ctx, around, published.Repository)
+	asked := r.platformDemands(ctx, s, published.Repository)
 	own, wait := r.ownDemands(ctx, obj)
 	if wait > 0 {
 		return &throttle.Busy{Wait: wait}
 	}
 	asked = asked.With(own)
-	out, _, err := r.rebuild(ctx, obj, around, asked)
+	out, _, err := r.rebuild(ctx, s, asked)
 	if err != nil {
 		return err
 	}

@@ -33,22 +33,24 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/publication"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // concluded says what changed with an attempt, where something did: a new
 // artifact, a failure, a recovery, a withdrawal.
-func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) {
+func (e *Events) concluded(ctx context.Context, before *v1alpha1.ArtifactRepository, s source.Snapshot, a attempt) {
+	obj := s.Object
 	e.Metrics.RecordSuspend(ctx, obj, obj.Spec.Suspend)
 	e.Metrics.RecordReadiness(ctx, obj)
 	e.Metrics.RecordReconciling(ctx, obj)
 	e.Metrics.RecordStalled(ctx, obj)
 	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
 
-	log, beside := ctrl.LoggerFrom(ctx), selectable(obj, around, a)
+	log, beside := ctrl.LoggerFrom(ctx), selectable(s, a)
 	ready := conditions.Get(obj, meta.ReadyCondition)
 	var seen, again bool
 	if a.err != nil {
-		seen, again = e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.subjects(), " "))
+		seen, again = e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.Subjects(), " "))
 	}
 	switch {
 	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
@@ -87,16 +89,17 @@ func (e *Events) concluded(ctx context.Context, before, obj *v1alpha1.ArtifactRe
 // selectable returns the objects of a source that Flux's Alerts can select: the
 // ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy. That
 // nobody opted in is told about the ImagePolicy elsewhere, once.
-func selectable(obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) (objects []client.Object) {
-	switch external := around.External; {
-	case external != nil && ownedBy(external, obj):
+func selectable(s source.Snapshot, a attempt) (objects []client.Object) {
+	obj := s.Object
+	switch external := s.External; {
+	case external != nil && s.Owns(external):
 		objects = append(objects, external)
 	case external == nil && (obj.Status.Artifact != nil || a.announced()):
 		// It was made just now: no cache has seen it yet.
 		objects = append(objects, &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}})
 	}
-	if around.Policy != nil && a.plan.Action != Withdraw && (obj.Status.Artifact == nil || len(objects) == 0) {
-		objects = append(objects, around.Policy)
+	if s.Policy != nil && a.plan.Action != Withdraw && (obj.Status.Artifact == nil || len(objects) == 0) {
+		objects = append(objects, s.Policy)
 	}
 	return objects
 }

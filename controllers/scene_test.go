@@ -44,6 +44,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	k8stypes "k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -68,12 +69,15 @@ import (
 	"github.com/image-source/image-source-controller/pkg/operator"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/serve"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
 const (
+	digestA = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	digestB = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 	// deadline is for what must happen; a busy machine may take its time.
 	deadline = 60 * time.Second
 	poll     = 25 * time.Millisecond
@@ -98,7 +102,7 @@ type scene struct {
 	// artifacts answers for the artifact server of whichever controller runs.
 	artifacts *doorway
 	storage   string
-	rules     controllers.Rules
+	rules     source.Rules
 	limits    format.Limits
 	labelKeys []string
 	// watchSecrets watches labelled Secrets of the namespace.
@@ -128,7 +132,7 @@ func newSceneOn(t *testing.T, server *apiServer) *scene {
 	t.Helper()
 	s := &scene{
 		T: t, server: server, client: server.client, registry: publish.Serve(), storage: t.TempDir(), log: &journal{},
-		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel}, limits: format.DefaultLimits(), interval: time.Hour,
+		rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, limits: format.DefaultLimits(), interval: time.Hour,
 	}
 	s.namespace = s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
 	s.platform = s.makeNamespace(nil)
@@ -450,6 +454,12 @@ func (s *scene) dockerConfig(key client.ObjectKey, user, password string) *corev
 
 // image is the name of an image in the registry.
 func (s *scene) image(name string) string { return s.registry.Host() + "/team/" + name }
+
+// controlledBy returns a reference to an ArtifactRepository that controls.
+func controlledBy(name string, uid k8stypes.UID) []metav1.OwnerReference {
+	obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid}}
+	return []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
+}
 
 // create creates an object.
 func (s *scene) create(obj client.Object) {

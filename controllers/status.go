@@ -32,6 +32,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/publication"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -96,7 +97,7 @@ func record(obj *v1alpha1.ArtifactRepository, a attempt) {
 func lenderOf(before *v1alpha1.Recipe, a attempt) string {
 	fetched := a.err == nil && a.plan.Action == Publish && a.verifiedAnew()
 	if before == nil || fetched {
-		return a.plan.lender
+		return a.plan.Lender
 	}
 	return before.ImageRepository
 }
@@ -177,7 +178,7 @@ func markFrozen(obj *v1alpha1.ArtifactRepository) {
 func markFailure(obj *v1alpha1.ArtifactRepository, a attempt) {
 	failure := fault.Of(a.err, v1alpha1.ReasonFetchFailed)
 	message := fault.Line(failure.Error())
-	subjects := a.plan.subjects()
+	subjects := a.plan.Subjects()
 	if artifact := obj.Status.Artifact; artifact != nil && !a.hidden {
 		message += "; still published: " + artifact.Revision
 		subjects = append(subjects, artifact.Revision)
@@ -296,7 +297,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, a attempt) string {
 		message += fmt.Sprintf("; the tag %s, which the policy picks, is the same digest", latest.Tag)
 	}
 	if a.plan.UnseenBuild != "" && obj.Status.Format == v1alpha1.FormatHelm {
-		message += "; " + buildAdvice(a.plan.UnseenBuild)
+		message += "; " + source.BuildAdvice(a.plan.UnseenBuild)
 	}
 	if obj.Status.Record.SettingsHash != "" {
 		message += fmt.Sprintf("; the content settings (ignore, layerSelector, format, platform) take more than %d KiB, so only their hash is recorded:"+

@@ -29,6 +29,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/publication"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -45,9 +46,9 @@ func platformTime(obj *v1alpha1.ArtifactRepository) time.Duration {
 
 // platformDemands reads what the platform demands of the images of a repository, by its
 // canonical name.
-func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, around Surroundings, repository string) trustpolicy.Demands {
-	return r.Trust.Platform(ctx, around.trust, trust.Question{
-		Namespace: around.Namespace.Name, Labels: around.Namespace.Labels, Repository: repository, Required: r.Rules.RequireTrustPolicy,
+func (r *ArtifactRepositoryReconciler) platformDemands(ctx context.Context, s source.Snapshot, repository string) trustpolicy.Demands {
+	return r.Trust.Platform(ctx, s.Trust, trust.Question{
+		Namespace: s.Namespace.Name, Labels: s.Namespace.Labels, Repository: repository, Required: r.Rules.RequireTrustPolicy,
 	})
 }
 
@@ -71,18 +72,18 @@ func (r *ArtifactRepositoryReconciler) ownDemands(ctx context.Context, obj *v1al
 // judgeByPlatform judges what is published by the rules of the platform, by
 // themselves, where they changed. It comes before everything that the owner of the
 // object could make fail, panic or take long, and has time of its own.
-func (r *ArtifactRepositoryReconciler) judgeByPlatform(whole context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings) *judgement {
-	published := publication.Current(obj)
-	if published == nil || r.Rules.permission(obj, around).Choice == choiceOff { // it is withdrawn anyway
+func (r *ArtifactRepositoryReconciler) judgeByPlatform(whole context.Context, s source.Snapshot) *judgement {
+	obj, published := s.Object, publication.Current(s.Object)
+	if published == nil || r.Rules.Permission(s).Choice == source.Off { // it is withdrawn anyway
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(whole, platformTime(obj))
 	defer cancel()
-	asked := r.platformDemands(ctx, around, published.Repository)
+	asked := r.platformDemands(ctx, s, published.Repository)
 	if asked.SamePlatform(obj.Status.ObservedTrust) {
 		return nil
 	}
-	return r.rejudge(ctx, obj, around, asked)
+	return r.rejudge(ctx, s, asked)
 }
 
 // judge reads what is asked of the image to publish and of the one that is
@@ -90,28 +91,28 @@ func (r *ArtifactRepositoryReconciler) judgeByPlatform(whole context.Context, ob
 // again, unless the platform has judged it. What is frozen is judged too: whoever may
 // suspend a source could keep published what the platform no longer accepts. What is
 // withdrawn is not.
-func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, a attempt) attempt {
+func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, s source.Snapshot, a attempt) attempt {
 	if a.plan.Action == Withdraw {
 		a.judgement = nil
 		return a
 	}
-	own, wait := r.ownDemands(ctx, obj)
+	own, wait := r.ownDemands(ctx, s.Object)
 	repository := ""
 	if a.plan.Action == Publish {
 		repository = a.plan.Repository.Name()
-		a.candidate = r.platformDemands(ctx, around, repository).With(own)
+		a.candidate = r.platformDemands(ctx, s, repository).With(own)
 		if err := a.candidate.Refused(); err != nil && wait == 0 {
 			a.plan.Action, a.err = Refuse, err
 			r.Metrics.observeRulings(trustpolicy.RulingsOf(err))
 		}
 	}
-	if published := publication.Current(obj); published != nil {
+	if published := publication.Current(s.Object); published != nil {
 		a.current = a.candidate
 		if published.Repository != repository {
-			a.current = r.platformDemands(ctx, around, published.Repository).With(own)
+			a.current = r.platformDemands(ctx, s, published.Repository).With(own)
 		}
 		if wait == 0 && a.judgement.leaves(own) {
-			a.judgement = r.rejudge(ctx, obj, around, a.current)
+			a.judgement = r.rejudge(ctx, s, a.current)
 		}
 	}
 	if wait > 0 && !a.rejected() {
@@ -126,7 +127,8 @@ func (r *ArtifactRepositoryReconciler) judge(ctx context.Context, obj *v1alpha1.
 // rejudge judges what is published again when what is asked of it is no longer
 // what accepted it: a key was rotated, a policy was changed, a signature is asked
 // for that was not. It needs no new image.
-func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked trustpolicy.Demands) *judgement {
+func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, s source.Snapshot, asked trustpolicy.Demands) *judgement {
+	obj := s.Object
 	// Warnings that are left over from a policy that is gone go, too.
 	if asked.Same(obj.Status.ObservedTrust) && (asked.Fingerprint != "" || len(obj.Status.TrustWarnings) == 0) {
 		return nil
@@ -145,7 +147,7 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 	var proof trust.Verified
 	if len(asked.Rules) > 0 {
 		var wait time.Duration
-		if proof, wait, err = r.verifyPublished(ctx, obj, around, asked); wait > 0 {
+		if proof, wait, err = r.verifyPublished(ctx, s, asked); wait > 0 {
 			return &judgement{wait: wait}
 		}
 	}
@@ -160,8 +162,8 @@ func (r *ArtifactRepositoryReconciler) rejudge(ctx context.Context, obj *v1alpha
 // verifyPublished looks for the signatures of what is published, when it is its turn, and
 // may have to wait: a registry that hangs must not occupy the workers with what it once
 // delivered.
-func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj *v1alpha1.ArtifactRepository, around Surroundings, asked trustpolicy.Demands) (proof trust.Verified, wait time.Duration, err error) {
-	plan, err := recordedPlan(obj, around)
+func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, s source.Snapshot, asked trustpolicy.Demands) (proof trust.Verified, wait time.Duration, err error) {
+	plan, err := recordedPlan(s)
 	if err != nil {
 		return proof, 0, err
 	}
@@ -169,7 +171,7 @@ func (r *ArtifactRepositoryReconciler) verifyPublished(ctx context.Context, obj 
 		plan.Timeout = max(plan.Timeout, time.Until(deadline)) // which may be that of the platform
 	}
 	plan.Judges = asked.ByPlatform
-	err = r.Pipeline.Ask(ctx, plan.origin(obj, requested(obj, around)), func(ctx context.Context, repository *pipeline.Repository) (err error) {
+	err = r.Pipeline.Ask(ctx, plan.origin(s), func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		// Not by asked.Verifier: a spec.verify that cannot be read must not keep the
 		// rules of the platform from being heard.
 		proof, err = trust.NewRules(repository, asked.Rules...).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: plan.Digest})
@@ -195,9 +197,9 @@ func publishedBytes(obj *v1alpha1.ArtifactRepository) int64 {
 // with: rules, the labels of the namespace, or the keys and roots behind them. What
 // it made must not be published then.
 func (r *ArtifactRepositoryReconciler) outdated(ctx context.Context, obj *v1alpha1.ArtifactRepository, a attempt) (bool, error) {
-	var now Surroundings
+	var now source.Snapshot
 	var err error
-	if now.trust, err = r.Trust.InForce(ctx); err != nil {
+	if now.Trust, err = r.Trust.InForce(ctx); err != nil {
 		return false, err
 	}
 	now.Namespace, err = apiserver.Get(ctx, r.Client, types.NamespacedName{Name: obj.Namespace}, &corev1.Namespace{})

@@ -18,10 +18,8 @@ package controllers
 
 import (
 	"context"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -33,7 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/source"
+	rawsource "sigs.k8s.io/controller-runtime/pkg/source"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -42,6 +40,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/apiserver"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
@@ -64,13 +63,13 @@ const (
 // once, before they are set up.
 func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	err := indexer.IndexField(ctx, &imagev1.ImagePolicy{}, policiesByRepository, func(obj client.Object) []string {
-		return []string{repositoryKey(obj.(*imagev1.ImagePolicy)).String()}
+		return []string{source.RepositoryKey(obj.(*imagev1.ImagePolicy)).String()}
 	})
 	if err != nil {
 		return err
 	}
 	err = indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsByPolicy, func(obj client.Object) []string {
-		if name := policyName(obj.(*v1alpha1.ArtifactRepository)); name != "" {
+		if name := source.PolicyName(obj.(*v1alpha1.ArtifactRepository)); name != "" {
 			return []string{name}
 		}
 		return nil
@@ -88,22 +87,8 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 		return err
 	}
 	return indexer.IndexField(ctx, &v1alpha1.ArtifactRepository{}, artifactsBySecret, func(obj client.Object) []string {
-		return secretNames(obj.(*v1alpha1.ArtifactRepository))
+		return source.SecretNames(obj.(*v1alpha1.ArtifactRepository))
 	})
-}
-
-// secretNames are the Secrets that a spec names.
-func secretNames(obj *v1alpha1.ArtifactRepository) (names []string) {
-	refs := []*meta.LocalObjectReference{obj.Spec.SecretRef, obj.Spec.CertSecretRef, obj.Spec.ProxySecretRef}
-	if verify := obj.Spec.Verify; verify != nil {
-		refs = append(refs, verify.SecretRef, verify.TrustedRootSecretRef)
-	}
-	for _, ref := range refs {
-		if name := nameOf(ref); name != "" && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // SetupWithManager watches whatever decides about a policy.
@@ -111,10 +96,10 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("imagepolicy").
-		For(&imagev1.ImagePolicy{}, builder.WithPredicates(changed(policyMarks))).
-		Watches(&v1alpha1.ArtifactRepository{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(changed(generatedShape))).
-		Watches(&imagev1.ImageRepository{}, asItIs(r.policiesOfRepository), builder.WithPredicates(changed(repositoryMarks))).
-		Watches(&corev1.Namespace{}, asItIs(r.policiesOfNamespace), builder.WithPredicates(changed(labelsOf))).
+		For(&imagev1.ImagePolicy{}, builder.WithPredicates(changed(source.PolicyWithoutStatus))).
+		Watches(&v1alpha1.ArtifactRepository{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(changed(source.ArtifactRepositoryWithoutStatus))).
+		Watches(&imagev1.ImageRepository{}, asItIs(r.policiesOfRepository), builder.WithPredicates(changed(source.RepositoryWithoutStatus))).
+		Watches(&corev1.Namespace{}, asItIs(r.policiesOfNamespace), builder.WithPredicates(changed(source.KeepNamespace))).
 		WithOptions(options).
 		Complete(r)
 }
@@ -125,19 +110,19 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
-		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(artifactRepositoryShape))).
+		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(source.ArtifactRepositoryWithoutStatus))).
 		Watches(&v1alpha1.ArtifactRepository{}, interrupter(itself, r.attention.abandon), builder.WithPredicates(deletion())).
 		Watches(&sourcev1.ExternalArtifact{}, asItIs(r.drifted)).
-		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(policyOutcome))).
-		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(repositoryOutcome))).
-		Watches(&imagev1.ImageRepository{}, interrupter(r.withoutConsent, r.attention.abandon), builder.WithPredicates(changed(repositoryMarks))).
-		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(labelsOf))).
-		Watches(&corev1.Namespace{}, interrupter(r.ofNamespace, r.attention.interrupt), builder.WithPredicates(changed(labelsOf))).
+		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(source.KeepPolicy))).
+		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(source.KeepRepository))).
+		Watches(&imagev1.ImageRepository{}, interrupter(r.withoutConsent, r.attention.abandon), builder.WithPredicates(changed(source.RepositoryWithoutStatus))).
+		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(source.KeepNamespace))).
+		Watches(&corev1.Namespace{}, interrupter(r.ofNamespace, r.attention.interrupt), builder.WithPredicates(changed(source.KeepNamespace))).
 		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.TrustPolicy{}, interrupter(r.ofTrustPolicy, r.attention.interrupt), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
 		Watches(&corev1.Secret{}, interrupter(r.ofPlatformSecret, r.attention.interrupt), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
-		WatchesRawSource(source.Channel(enqueued, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(rawsource.Channel(enqueued, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
 }
@@ -168,16 +153,16 @@ func (l latest) Update(ctx context.Context, e event.UpdateEvent, queue workqueue
 	l.Generic(ctx, event.GenericEvent{Object: e.ObjectNew}, queue)
 }
 
-// changed lets an update through when what it is given sees differs. Creation
-// and deletion always pass.
-func changed[T client.Object](see func(T) any) predicate.Predicate {
+// changed lets an update through that changes a field which keep keeps. Creation and
+// deletion always pass.
+func changed[T client.Object](keep func(T) T) predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(T)
 		if !ok {
 			return true
 		}
 		now, ok := e.ObjectNew.(T)
-		return !ok || !equality.Semantic.DeepEqual(see(before), see(now))
+		return !ok || source.IsNews(before, now, keep)
 	}}
 }
 
@@ -187,44 +172,6 @@ func deletion() predicate.Predicate {
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool { return e.ObjectNew.GetDeletionTimestamp() != nil },
 	}
-}
-
-// What each watch looks at. Scans rewrite the status of an ImageRepository all
-// the time, and our own writes come back as events: neither is news.
-
-func labelsOf(obj *corev1.Namespace) any {
-	return []any{obj.Labels, obj.DeletionTimestamp}
-}
-
-func policyMarks(obj *imagev1.ImagePolicy) any {
-	return []any{obj.Generation, markOf(obj.Annotations), obj.Labels, obj.OwnerReferences, obj.DeletionTimestamp}
-}
-
-func policyOutcome(obj *imagev1.ImagePolicy) any {
-	var ready any
-	if c := conditions.Get(obj, meta.ReadyCondition); c != nil {
-		ready = []any{c.Status, c.Reason, c.Message, c.ObservedGeneration}
-	}
-	return []any{obj.Generation, obj.Status.ObservedGeneration, obj.Status.LatestRef, obj.Status.LastHandledReconcileAt, ready,
-		obj.Annotations[meta.ReconcileRequestAnnotation], obj.OwnerReferences, obj.DeletionTimestamp}
-}
-
-func repositoryMarks(obj *imagev1.ImageRepository) any {
-	return []any{obj.Generation, markOf(obj.Annotations), obj.DeletionTimestamp}
-}
-
-// repositoryOutcome is what matters of an ImageRepository to what is published.
-func repositoryOutcome(obj *imagev1.ImageRepository) any {
-	return []any{repositoryMarks(obj), scanMessage(obj), obj.Labels, obj.OwnerReferences, tokenOf(obj),
-		obj.Status.ObservedGeneration, obj.Status.CanonicalImageName}
-}
-
-func generatedShape(obj *v1alpha1.ArtifactRepository) any {
-	return []any{obj.Generation, obj.Labels, obj.OwnerReferences, obj.DeletionTimestamp}
-}
-
-func artifactRepositoryShape(obj *v1alpha1.ArtifactRepository) any {
-	return []any{obj.Generation, obj.Labels, obj.UID, obj.Annotations[meta.ReconcileRequestAnnotation], obj.DeletionTimestamp}
 }
 
 func (r *ImagePolicyReconciler) policiesOfRepository(ctx context.Context, obj client.Object) []ctrl.Request {
@@ -278,12 +225,11 @@ func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj c
 		if request.Namespace == obj.GetNamespace() || !r.attention.attends(request.NamespacedName) {
 			continue
 		}
-		source, err := apiserver.Get(ctx, r.Client, request.NamespacedName, &v1alpha1.ArtifactRepository{})
-		if err != nil || source == nil {
+		s, err := Snapshots{Client: r.Client, Rules: r.Rules}.Snapshot(ctx, request.NamespacedName)
+		if err != nil || s.Object == nil || s.Object.DeletionTimestamp != nil {
 			continue // the next look tells
 		}
-		around, err := observer{client: r.Client, rules: r.Rules}.aroundArtifactRepository(ctx, source)
-		if err == nil && r.Rules.permission(source, around).Choice == choiceOff {
+		if r.Rules.Permission(s).Choice == source.Off {
 			requests = append(requests, request)
 		}
 	}
@@ -363,8 +309,7 @@ func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.O
 		return nil // the first attempt writes the ExternalArtifact before the conditions of the record
 	}
 	external := obj.(*sourcev1.ExternalArtifact)
-	token := tokenOf(external)
-	asked := token != "" && token != observedRequests(repository).ExternalArtifact
+	asked := source.Snapshot{Object: repository, External: external}.NewExternalToken() != ""
 	if !asked && r.stillThere(ctx, key, external.UID) && r.publisher().matches(inTheWordsOf(repository, external), repository) {
 		return nil
 	}

@@ -38,8 +38,8 @@ import (
 	"github.com/fluxcd/pkg/runtime/logger"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/controllers"
 	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // Options are what the flags say.
@@ -67,7 +67,7 @@ type Listen struct {
 type Publish struct {
 	// Concurrent reconciles of each controller.
 	Concurrent int
-	// NamespaceOptIn and RequireTrustPolicy are those of controllers.Rules.
+	// NamespaceOptIn and RequireTrustPolicy are those of source.Rules.
 	NamespaceOptIn     string
 	RequireTrustPolicy bool
 	Limits             format.Limits
@@ -113,7 +113,7 @@ func (o *Options) BindFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Publish.Concurrent, "concurrent", 10, "The number of concurrent reconciles per controller.")
 	fs.StringVar(&o.Registry.DefaultServiceAccount, auth.ControllerFlagDefaultServiceAccount, "",
 		"Default service account to use for workload identity when not specified in resources.")
-	fs.StringVar(&o.Publish.NamespaceOptIn, "namespace-opt-in", string(controllers.NamespaceOptInLabel),
+	fs.StringVar(&o.Publish.NamespaceOptIn, "namespace-opt-in", string(source.NamespaceOptInLabel),
 		"Whether a namespace must carry the label "+v1alpha1.UseAsSource+" for anything in it to be published: label or none.")
 	fs.BoolVar(&o.Publish.RequireTrustPolicy, "require-trust-policy", false,
 		"Refuse images in namespaces that no TrustPolicy in mode Enforce governs.")
@@ -207,14 +207,14 @@ func checkLimits(limits format.Limits) error {
 }
 
 // rules are what the platform sets for all namespaces.
-func (o *Options) rules() (controllers.Rules, error) {
-	rules := controllers.Rules{
-		NamespaceOptIn:       controllers.NamespaceOptIn(o.Publish.NamespaceOptIn),
+func (o *Options) rules() (source.Rules, error) {
+	rules := source.Rules{
+		NamespaceOptIn:       source.NamespaceOptIn(o.Publish.NamespaceOptIn),
 		NoCrossNamespaceRefs: o.Flux.ACL.NoCrossNamespaceRefs || !o.Flux.Watch.AllNamespaces,
 		RequireTrustPolicy:   o.Publish.RequireTrustPolicy,
 	}
 	switch rules.NamespaceOptIn {
-	case controllers.NamespaceOptInLabel, controllers.NamespaceOptInNone:
+	case source.NamespaceOptInLabel, source.NamespaceOptInNone:
 		return rules, nil
 	default:
 		return rules, fmt.Errorf("--namespace-opt-in is %q: accepted are label and none", o.Publish.NamespaceOptIn)

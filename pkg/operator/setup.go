@@ -42,6 +42,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/serve"
+	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -51,7 +52,7 @@ import (
 // Parts are the parts of the controllers. Tests change some.
 type Parts struct {
 	// Rules of the platform.
-	Rules controllers.Rules
+	Rules source.Rules
 	// Content holds the limits and settings that are the same for all sources.
 	Content format.Options
 	// LabelKeys are the labels that tell shards apart.

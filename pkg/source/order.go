@@ -14,26 +14,19 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers
+package source
 
 import (
 	"fmt"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/pkg/limit"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
-
-// pickedImage is the pick of a policy from its repository.
-type pickedImage struct {
-	tag    string
-	digest v1.Hash
-}
 
 // admits tells whether a policy could pick a tag.
 func admits(spec imagev1.ImagePolicySpec, tag string) bool {
@@ -87,8 +80,8 @@ func unseenBuild(spec imagev1.ImagePolicySpec, repository *imagev1.ImageReposito
 // versionOf returns the version that Helm stores a chart under a tag for.
 func versionOf(tag string) string { return strings.Replace(tag, "_", "+", 1) }
 
-// buildAdvice says how to let a policy see a tag.
-func buildAdvice(tag string) string {
+// BuildAdvice says how to let a policy see a tag.
+func BuildAdvice(tag string) string {
 	return fmt.Sprintf("the tag %s stands for the version %s, which the policy does not see: let filterTags extract the version from such tags", tag, versionOf(tag))
 }
 

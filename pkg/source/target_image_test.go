@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers_test
+package source_test
 
 import (
 	"strings"
@@ -29,9 +29,9 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/controllers"
-	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/access"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 // proposal is an ArtifactRepository that names its image itself, and what is
@@ -39,7 +39,7 @@ import (
 type proposal struct {
 	spec   v1alpha1.ArtifactRepositorySpec
 	label  map[string]string
-	around controllers.Surroundings
+	around source.Snapshot
 }
 
 func newProposal() *proposal {
@@ -49,10 +49,11 @@ func newProposal() *proposal {
 	}
 }
 
-func (p *proposal) plan() controllers.Plan {
+func (p *proposal) decide() result {
 	p.around.Namespace = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: p.label}}
 	obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app", UID: "1"}, Spec: p.spec}
-	return controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel}.Plan(obj, p.around)
+	p.around.Object = obj
+	return decide(source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, p.around)
 }
 
 // byPolicy lets a policy of its own pick, which picked a tag.
@@ -76,13 +77,13 @@ func (p *proposal) byPolicy(tag string) {
 	p.around.Repository, p.around.Policy = p.around.OwnRepository, p.around.OwnPolicy
 }
 
-func TestPlanOfAnImagePublishes(t *testing.T) {
+func TestWhatIsPublishedOfAnImage(t *testing.T) {
 	cases := map[string]struct {
 		change func(*proposal)
-		want   func(Gomega, controllers.Plan)
+		want   func(Gomega, result)
 	}{
 		"a tag, whatever it points at": {
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("ghcr.io/org/app"))
 				g.Expect(p.Tag).To(Equal("1.0.0"))
 				g.Expect(p.Digest.Hex).To(BeEmpty())
@@ -91,7 +92,7 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 		},
 		"a digest, with no tag and no note": {
 			change: func(p *proposal) { p.spec.Tag, p.spec.Digest = "", digestA },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestA))
 				g.Expect(p.Tag).To(BeEmpty())
 				g.Expect(p.Note).To(BeEmpty())
@@ -99,7 +100,7 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 		},
 		"a digest under the tag beside it": {
 			change: func(p *proposal) { p.spec.Digest = digestA },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestA))
 				g.Expect(p.Tag).To(Equal("1.0.0"))
 				g.Expect(p.Note).To(BeEmpty())
@@ -107,20 +108,20 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 		},
 		"an image with the prefix of Flux's sources": {
 			change: func(p *proposal) { p.spec.Image = "oci://localhost:5000/org/app" },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("localhost:5000/org/app"))
 			},
 		},
 		"an image at an IPv6 address": {
 			change: func(p *proposal) { p.spec.Image = "[fd00::1]:5000/org/app" },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.RegistryStr()).To(Equal("[fd00::1]:5000"))
 				g.Expect(p.Repository.RepositoryStr()).To(Equal("org/app"))
 			},
 		},
 		"an image without a host": {
 			change: func(p *proposal) { p.spec.Image = "nginx" },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("index.docker.io/library/nginx"))
 			},
 		},
@@ -131,8 +132,8 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 				p.spec.CertSecretRef = &meta.LocalObjectReference{Name: "certs"}
 				p.spec.ProxySecretRef = &meta.LocalObjectReference{Name: "proxy"}
 			},
-			want: func(g Gomega, p controllers.Plan) {
-				g.Expect(p.Access).To(Equal(credentials.References{
+			want: func(g Gomega, p result) {
+				g.Expect(p.Access).To(Equal(access.References{
 					Namespace: "apps", Provider: "gcp", SecretName: "login", CertSecretName: "certs",
 					ProxySecretName: "proxy", ServiceAccountName: "puller", Insecure: true,
 				}))
@@ -140,11 +141,11 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 			},
 		},
 		"each ten minutes": {
-			want: func(g Gomega, p controllers.Plan) { g.Expect(p.Interval).To(Equal(10 * time.Minute)) },
+			want: func(g Gomega, p result) { g.Expect(p.interval).To(Equal(10 * time.Minute)) },
 		},
 		"each interval of its own": {
 			change: func(p *proposal) { p.spec.Interval = &metav1.Duration{Duration: time.Hour} },
-			want:   func(g Gomega, p controllers.Plan) { g.Expect(p.Interval).To(Equal(time.Hour)) },
+			want:   func(g Gomega, p result) { g.Expect(p.interval).To(Equal(time.Hour)) },
 		},
 		"a tag beside image objects of somebody else, which it does not need": {
 			change: func(p *proposal) {
@@ -157,7 +158,7 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 				p.byPolicy("1.2.0")
 				p.around.OwnRepository.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
 			},
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Tag).To(Equal("1.2.0"))
 				g.Expect(p.Access.SecretName).To(Equal("login"))
 				g.Expect(p.Access.Namespace).To(Equal("apps"))
@@ -168,11 +169,11 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 				p.byPolicy("1.2.0")
 				p.around.OwnPolicy.Spec.ImageRepositoryRef = meta.NamespacedObjectReference{Name: "app", Namespace: "elsewhere"}
 			},
-			want: func(g Gomega, p controllers.Plan) { g.Expect(p.Tag).To(Equal("1.2.0")) },
+			want: func(g Gomega, p result) { g.Expect(p.Tag).To(Equal("1.2.0")) },
 		},
 		"the pin beside its own policy, and says what that would pick": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.spec.Digest = digestB },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
 				g.Expect(p.Tag).To(BeEmpty())
 				g.Expect(p.Note).To(Equal("pinned by spec.digest; ImagePolicy app would pick 1.2.0"))
@@ -180,7 +181,7 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 		},
 		"the pin before its own policy was evaluated": {
 			change: func(p *proposal) { p.byPolicy(""); p.spec.Digest, p.around.OwnPolicy.Status.LatestRef = digestB, nil },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
 				g.Expect(p.Note).To(Equal("pinned by spec.digest; ImagePolicy app has picked nothing"))
 			},
@@ -192,58 +193,58 @@ func TestPlanOfAnImagePublishes(t *testing.T) {
 			if c.change != nil {
 				c.change(p)
 			}
-			plan := p.plan()
-			g.Expect(plan.Why).NotTo(HaveOccurred())
-			g.Expect(plan.Action).To(Equal(controllers.Publish))
+			got := p.decide()
+			g.Expect(got.why).NotTo(HaveOccurred())
+			g.Expect(got.action).To(Equal(publish))
 			if c.want != nil {
-				c.want(g, plan)
+				c.want(g, got)
 			}
 		})
 	}
 }
 
-func TestPlanOfAnImageStops(t *testing.T) {
+func TestWhatIsNotPublishedOfAnImage(t *testing.T) {
 	cases := map[string]struct {
 		change func(*proposal)
-		action controllers.Action
+		action action
 		reason string
 		class  fault.Class
 		words  []string
 	}{
 		"a namespace without the label": {
 			change: func(p *proposal) { p.label = nil },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
 		},
 		"a typo in the label keeps what there is and publishes nothing new": {
 			change: func(p *proposal) { p.label[v1alpha1.UseAsSource] = "yes" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
+			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
 		},
 		"a typo in the label keeps what a policy of its own picked": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.label[v1alpha1.UseAsSource] = "yes" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
+			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
 		},
 		"an image that no registry can have": {
 			change: func(p *proposal) { p.spec.Image = "ghcr.io/" + strings.Repeat("a", 300) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.image", "ghcr.io/org/app"},
+			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.image", "ghcr.io/org/app"},
 		},
 		"a digest that is none": {
 			change: func(p *proposal) { p.spec.Tag, p.spec.Digest = "", "sha256:abc" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest", "64 hexadecimal digits"},
+			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest", "64 hexadecimal digits"},
 		},
 		"an ImageRepository of somebody else where its own has to be": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.around.OwnRepository.OwnerReferences = nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ImageRepository app"},
+			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ImageRepository app"},
 		},
 		"an ImagePolicy of another ArtifactRepository where its own has to be": {
 			change: func(p *proposal) {
 				p.byPolicy("1.2.0")
 				p.around.OwnPolicy.OwnerReferences = controlledBy("other", "2")
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ImagePolicy app"},
+			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ImagePolicy app"},
 		},
 		"a policy of its own that was changed and not evaluated since": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.around.OwnPolicy.Generation = 3 },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
 		"a policy of its own that is judged to be invalid": {
 			change: func(p *proposal) {
@@ -253,7 +254,7 @@ func TestPlanOfAnImageStops(t *testing.T) {
 					{Type: meta.StalledCondition, Status: metav1.ConditionTrue, Message: "invalid policy: improper constraint: 1.x.y.z"},
 				}
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
+			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
 		},
 		"a policy of its own that was changed and is judged to be invalid": {
 			change: func(p *proposal) {
@@ -264,7 +265,7 @@ func TestPlanOfAnImageStops(t *testing.T) {
 					{Type: meta.StalledCondition, Status: metav1.ConditionTrue, ObservedGeneration: 3, Message: "invalid policy: improper constraint: 1.x.y.z"},
 				}
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
+			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.policy", "improper constraint"},
 		},
 		"a policy of its own that was judged to be invalid before it was changed": {
 			change: func(p *proposal) {
@@ -275,7 +276,7 @@ func TestPlanOfAnImageStops(t *testing.T) {
 					{Type: meta.StalledCondition, Status: metav1.ConditionTrue, ObservedGeneration: 2, Message: "invalid policy: improper constraint: 1.x.y.z"},
 				}
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
 		"a policy of its own that picked from the image before": {
 			change: func(p *proposal) {
@@ -283,7 +284,7 @@ func TestPlanOfAnImageStops(t *testing.T) {
 				p.spec.Image = "ghcr.io/org/next"
 				p.around.OwnRepository.Spec.Image = p.spec.Image
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/app", "ghcr.io/org/next"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/app", "ghcr.io/org/next"},
 		},
 		"a new image that cannot be scanned": {
 			change: func(p *proposal) {
@@ -292,25 +293,25 @@ func TestPlanOfAnImageStops(t *testing.T) {
 				p.around.OwnRepository.Spec.Image = p.spec.Image
 				p.around.OwnRepository.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Message: "scan failed: NAME_UNKNOWN"}}
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImageRepository apps/app is not ready", "NAME_UNKNOWN"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImageRepository apps/app is not ready", "NAME_UNKNOWN"},
 		},
-		"suspend": {change: func(p *proposal) { p.spec.Suspend = true }, action: controllers.Freeze},
+		"suspend": {change: func(p *proposal) { p.spec.Suspend = true }, action: freeze},
 		"suspend of the policy of its own": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.around.OwnPolicy.Spec.Suspend = true },
-			action: controllers.Freeze,
+			action: freeze,
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			g, p := NewWithT(t), newProposal()
 			c.change(p)
-			plan := p.plan()
-			g.Expect(plan.Action).To(Equal(c.action), "%v", plan.Why)
-			if c.action == controllers.Freeze {
-				g.Expect(plan.Why).NotTo(HaveOccurred())
+			got := p.decide()
+			g.Expect(got.action).To(Equal(c.action), "%v", got.why)
+			if c.action == freeze {
+				g.Expect(got.why).NotTo(HaveOccurred())
 				return
 			}
-			expectFault(t, plan.Why, c.reason, c.class, c.words...)
+			expectFault(t, got.why, c.reason, c.class, c.words...)
 		})
 	}
 }

@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers_test
+package source_test
 
 import (
 	"strings"
@@ -31,9 +31,9 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/controllers"
-	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/access"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 const (
@@ -44,7 +44,7 @@ const (
 // situation is an ArtifactRepository and what is around it. A new one asks for
 // nothing but what works: ghcr.io/org/app:1.0.0.
 type situation struct {
-	rules      controllers.Rules
+	rules      source.Rules
 	obj        *v1alpha1.ArtifactRepository
 	namespace  *corev1.Namespace
 	policy     *imagev1.ImagePolicy
@@ -55,7 +55,7 @@ type situation struct {
 
 func newSituation() *situation {
 	return &situation{
-		rules: controllers.Rules{NamespaceOptIn: controllers.NamespaceOptInLabel},
+		rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel},
 		obj: &v1alpha1.ArtifactRepository{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app", UID: "1"},
 			Spec:       v1alpha1.ArtifactRepositorySpec{ImagePolicyRef: &meta.LocalObjectReference{Name: "app"}},
@@ -77,10 +77,56 @@ func newSituation() *situation {
 	}
 }
 
-func (s *situation) plan() controllers.Plan {
-	return s.rules.Plan(s.obj, controllers.Surroundings{
-		Namespace: s.namespace, Policy: s.policy, Repository: s.repository, Admitted: s.admitted, External: s.external,
-	})
+// action is what becomes of a source.
+type action int
+
+const (
+	publish action = iota
+	freeze
+	withdraw
+	refuse
+)
+
+// result is what becomes of a source, and why.
+type result struct {
+	source.Target
+
+	action   action
+	why      error
+	interval time.Duration
+}
+
+// decide asks the questions in the order in which a reconcile does.
+func decide(rules source.Rules, s source.Snapshot) result {
+	got := result{interval: s.Interval()}
+	permission := rules.Permission(s)
+	if got.why = permission.Err(); permission.Choice == source.Off {
+		got.action = withdraw
+		return got
+	}
+	got.action = refuse
+	if permission.Choice == source.Undecided && (s.Repository != nil || s.Object.Spec.ImagePolicyRef == nil) {
+		return got
+	}
+	if got.why = s.NameConflict(); got.why != nil {
+		return got
+	}
+	if s.Suspended() {
+		got.action = freeze
+		return got
+	}
+	if got.Target, got.why = s.Wanted(); got.why == nil {
+		got.action = publish
+	}
+	return got
+}
+
+func (s *situation) decide() result { return decide(s.rules, s.snapshot()) }
+
+func (s *situation) snapshot() source.Snapshot {
+	return source.Snapshot{
+		Object: s.obj, Namespace: s.namespace, Policy: s.policy, Repository: s.repository, Admitted: s.admitted, External: s.external,
+	}
 }
 
 // foreign moves the ImageRepository into another namespace that admits and
@@ -110,30 +156,30 @@ func controlledBy(name string, uid types.UID) []metav1.OwnerReference {
 	return []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
 }
 
-func TestPlanPublishes(t *testing.T) {
+func TestWhatIsPublished(t *testing.T) {
 	cases := map[string]struct {
 		change func(*situation)
-		want   func(Gomega, controllers.Plan)
+		want   func(Gomega, result)
 	}{
 		"the tag that the policy picked": {
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("ghcr.io/org/app"))
 				g.Expect(p.Tag).To(Equal("1.0.0"))
 				g.Expect(p.Digest.Hex).To(BeEmpty())
 				g.Expect(p.Note).To(BeEmpty())
-				g.Expect(p.Interval).To(Equal(5 * time.Minute))
+				g.Expect(p.interval).To(Equal(5 * time.Minute))
 			},
 		},
 		"the digest that the policy reflects": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Digest = digestA },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Tag).To(Equal("1.0.0"))
 				g.Expect(p.Digest.String()).To(Equal(digestA))
 			},
 		},
 		"the pin, and says what the policy would pick": {
 			change: func(s *situation) { s.obj.Spec.Digest, s.policy.Status.LatestRef.Digest = digestB, digestA },
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
 				g.Expect(p.Tag).To(BeEmpty())
 				g.Expect(p.Note).To(And(ContainSubstring("pinned by spec.digest"), ContainSubstring("would pick 1.0.0")))
@@ -144,7 +190,7 @@ func TestPlanPublishes(t *testing.T) {
 				s.obj.Spec.Digest = digestB
 				s.policy.Status = imagev1.ImagePolicyStatus{ObservedGeneration: -1}
 			},
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
 				g.Expect(p.Note).To(ContainSubstring("has picked nothing"))
 			},
@@ -153,7 +199,7 @@ func TestPlanPublishes(t *testing.T) {
 			change: func(s *situation) {
 				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "nginx", "index.docker.io/library/nginx"
 			},
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("index.docker.io/library/nginx"))
 			},
 		},
@@ -165,8 +211,8 @@ func TestPlanPublishes(t *testing.T) {
 				s.repository.Spec.ServiceAccountName = "puller"
 				s.repository.Spec.Insecure = true
 			},
-			want: func(g Gomega, p controllers.Plan) {
-				g.Expect(p.Access).To(Equal(credentials.References{
+			want: func(g Gomega, p result) {
+				g.Expect(p.Access).To(Equal(access.References{
 					Namespace: "apps", Provider: "generic", SecretName: "login", CertSecretName: "certs",
 					ProxySecretName: "proxy", ServiceAccountName: "puller", Insecure: true,
 				}))
@@ -179,8 +225,8 @@ func TestPlanPublishes(t *testing.T) {
 				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "stale"}
 				s.repository.Spec.ServiceAccountName = "puller"
 			},
-			want: func(g Gomega, p controllers.Plan) {
-				g.Expect(p.Access).To(Equal(credentials.References{Namespace: "apps", Provider: "aws", ServiceAccountName: "puller"}))
+			want: func(g Gomega, p result) {
+				g.Expect(p.Access).To(Equal(access.References{Namespace: "apps", Provider: "aws", ServiceAccountName: "puller"}))
 			},
 		},
 		"from an ImageRepository of another namespace that admits and consents, with the Secrets there": {
@@ -188,25 +234,25 @@ func TestPlanPublishes(t *testing.T) {
 				s.foreign()
 				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
 			},
-			want: func(g Gomega, p controllers.Plan) {
+			want: func(g Gomega, p result) {
 				g.Expect(p.Access.Namespace).To(Equal("platform"))
 				g.Expect(p.Access.SecretName).To(Equal("login"))
 			},
 		},
 		"in a namespace that opted in with all": {change: func(s *situation) { s.label("all") }},
 		"in any namespace when the platform asks for no label": {
-			change: func(s *situation) { s.rules.NamespaceOptIn, s.namespace.Labels = controllers.NamespaceOptInNone, nil },
+			change: func(s *situation) { s.rules.NamespaceOptIn, s.namespace.Labels = source.NamespaceOptInNone, nil },
 		},
 		"whatever the annotation of the policy says, because the object was written by hand": {
 			change: func(s *situation) { s.policy.Annotations = map[string]string{v1alpha1.UseAsSource: "false"} },
 		},
 		"each interval of the object, if it has one": {
 			change: func(s *situation) { s.obj.Spec.Interval = &metav1.Duration{Duration: time.Hour} },
-			want:   func(g Gomega, p controllers.Plan) { g.Expect(p.Interval).To(Equal(time.Hour)) },
+			want:   func(g Gomega, p result) { g.Expect(p.interval).To(Equal(time.Hour)) },
 		},
 		"each ten minutes, if nothing says otherwise": {
 			change: func(s *situation) { s.repository.Spec.Interval = metav1.Duration{} },
-			want:   func(g Gomega, p controllers.Plan) { g.Expect(p.Interval).To(Equal(10 * time.Minute)) },
+			want:   func(g Gomega, p result) { g.Expect(p.interval).To(Equal(10 * time.Minute)) },
 		},
 		"under the name of an ExternalArtifact that is its own": {
 			change: func(s *situation) {
@@ -237,77 +283,77 @@ func TestPlanPublishes(t *testing.T) {
 			if c.change != nil {
 				c.change(s)
 			}
-			plan := s.plan()
-			g.Expect(plan.Why).NotTo(HaveOccurred())
-			g.Expect(plan.Action).To(Equal(controllers.Publish))
+			got := s.decide()
+			g.Expect(got.why).NotTo(HaveOccurred())
+			g.Expect(got.action).To(Equal(publish))
 			if c.want != nil {
-				c.want(g, plan)
+				c.want(g, got)
 			}
 		})
 	}
 }
 
-func TestPlanStops(t *testing.T) {
+func TestWhatIsNotPublished(t *testing.T) {
 	cases := map[string]struct {
 		change func(*situation)
-		action controllers.Action
+		action action
 		reason string
 		class  fault.Class
 		words  []string
 	}{
 		"a namespace without the label is told which to set": {
 			change: func(s *situation) { s.namespace.Labels = nil },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
 		},
 		"a namespace without the label withdraws what is suspended too": {
 			change: func(s *situation) { s.namespace.Labels, s.obj.Spec.Suspend = nil, true },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
 		},
 		"a namespace without the label withdraws also where the policy is gone": {
 			change: func(s *situation) { s.namespace.Labels, s.policy, s.repository = nil, nil, nil },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
 		},
 		"a namespace that is not known is one without the label": {
 			change: func(s *situation) { s.namespace = nil },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
 		},
 		"a typo in the label keeps what there is": {
 			change: func(s *situation) { s.label("Enabled") },
-			action: controllers.Refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"Enabled"`, `"enabled" or "all"`},
+			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"Enabled"`, `"enabled" or "all"`},
 		},
 		"a typo in the label and no policy keeps what there is": {
 			change: func(s *situation) { s.label("Enabled"); s.policy, s.repository = nil, nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
 		},
 		"a foreign ImageRepository that does not admit the namespace": {
 			change: func(s *situation) { s.foreign(); s.admitted = false },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"accessFrom"},
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"accessFrom"},
 		},
 		"a foreign ImageRepository whose owner does not consent": {
 			change: func(s *situation) { s.foreign(); s.repository.Annotations = nil },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"owner consents", v1alpha1.UseAsSource + "=true"},
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"owner consents", v1alpha1.UseAsSource + "=true"},
 		},
 		"a typo in the consent keeps what there is": {
 			change: func(s *situation) { s.foreign(); s.repository.Annotations[v1alpha1.UseAsSource] = "yes" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
+			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
 		},
 		"a foreign ImageRepository where those are disabled": {
 			change: func(s *situation) { s.foreign(); s.rules.NoCrossNamespaceRefs = true },
-			action: controllers.Withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"--no-cross-namespace-refs"},
+			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"--no-cross-namespace-refs"},
 		},
 		"a foreign ImageRepository that is gone keeps what there is": {
 			change: func(s *situation) { s.foreign(); s.repository = nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"platform/images", "does not exist"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"platform/images", "does not exist"},
 		},
 		"an ExternalArtifact of somebody else": {
 			change: func(s *situation) { s.external = external(func(*sourcev1.ExternalArtifact) {}) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ExternalArtifact app"},
+			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ExternalArtifact app"},
 		},
 		"an ExternalArtifact of another ArtifactRepository": {
 			change: func(s *situation) {
 				s.external = external(func(e *sourcev1.ExternalArtifact) { e.OwnerReferences = controlledBy("other", "1") })
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
+			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
 		},
 		"an ExternalArtifact of a kind of the same name in another group": {
 			change: func(s *situation) {
@@ -316,7 +362,7 @@ func TestPlanStops(t *testing.T) {
 					e.OwnerReferences[0].APIVersion = "example.com/v1"
 				})
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
+			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
 		},
 		"an ExternalArtifact whose source is in another namespace": {
 			change: func(s *situation) {
@@ -324,54 +370,54 @@ func TestPlanStops(t *testing.T) {
 					e.Spec.SourceRef = &meta.NamespacedObjectKindReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ArtifactRepository", Name: "app", Namespace: "elsewhere"}
 				})
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
+			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
 		},
-		"spec.suspend":                       {change: func(s *situation) { s.obj.Spec.Suspend = true }, action: controllers.Freeze},
-		"spec.suspend of the policy":         {change: func(s *situation) { s.policy.Spec.Suspend = true }, action: controllers.Freeze},
-		"spec.suspend where nothing is left": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: controllers.Freeze},
+		"spec.suspend":                       {change: func(s *situation) { s.obj.Spec.Suspend = true }, action: freeze},
+		"spec.suspend of the policy":         {change: func(s *situation) { s.policy.Spec.Suspend = true }, action: freeze},
+		"spec.suspend where nothing is left": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: freeze},
 		"no policy": {
 			change: func(s *situation) { s.policy, s.repository = nil, nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
 		},
 		"no ImageRepository": {
 			change: func(s *situation) { s.repository = nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"apps/images", "does not exist"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"apps/images", "does not exist"},
 		},
 		"an ImageRepository whose image is no name": {
 			change: func(s *situation) { s.repository.Spec.Image = "ghcr.io/Org/App" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/Org/App"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/Org/App"},
 		},
 		"an ImageRepository whose image climbs to another one": {
 			change: func(s *situation) {
 				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "ghcr.io/org/../evil/app", "ghcr.io/org/../evil/app"
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/../evil/app", "path of lower case letters"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/../evil/app", "path of lower case letters"},
 		},
 		"an ImageRepository whose host ends in a dot": {
 			change: func(s *situation) {
 				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "ghcr.io./org/app", "ghcr.io./org/app"
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io./org/app", "dot at its end"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io./org/app", "dot at its end"},
 		},
 		"a policy whose status names an image that climbs": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Name = "ghcr.io/org/x/../app" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/x/../app"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/x/../app"},
 		},
 		"a tag of dots": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = ".." },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"no valid tag"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"no valid tag"},
 		},
 		"a policy that was changed and not evaluated since": {
 			change: func(s *situation) { s.policy.Generation = 3 },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
 		"a policy whose condition is of an older generation": {
 			change: func(s *situation) { s.ready(func(c *metav1.Condition) { c.ObservedGeneration = 1 }) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
 		"a policy without a condition": {
 			change: func(s *situation) { s.policy.Status.Conditions = nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated"},
 		},
 		"a policy that is not ready": {
 			change: func(s *situation) {
@@ -379,7 +425,7 @@ func TestPlanStops(t *testing.T) {
 					c.Status, c.Message = metav1.ConditionFalse, "version list argument cannot be empty"
 				})
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready", "version list argument cannot be empty"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready", "version list argument cannot be empty"},
 		},
 		"a policy that was changed, evaluated, and picks nothing": {
 			change: func(s *situation) {
@@ -388,99 +434,99 @@ func TestPlanStops(t *testing.T) {
 					c.Status, c.ObservedGeneration, c.Message = metav1.ConditionFalse, 3, "unable to determine latest version from provided list"
 				})
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready: unable to determine latest version"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready: unable to determine latest version"},
 		},
 		"a policy that was changed and is evaluated now": {
 			change: func(s *situation) {
 				s.policy.Generation = 3
 				s.ready(func(c *metav1.Condition) { c.Status, c.ObservedGeneration = metav1.ConditionUnknown, 3 })
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
 		"a policy that is ready and picked nothing": {
 			change: func(s *situation) { s.policy.Status.LatestRef = nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked nothing"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked nothing"},
 		},
 		"a policy that is not ready because its images cannot be scanned": {
 			change: func(s *situation) {
 				s.ready(func(c *metav1.Condition) { c.Status = metav1.ConditionFalse })
 				s.repository.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Message: "no such host"}}
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImageRepository apps/images is not ready", "no such host"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImageRepository apps/images is not ready", "no such host"},
 		},
 		"a policy that is not ready because the login to its registry fails": {
 			change: func(s *situation) {
 				s.ready(func(c *metav1.Condition) { c.Status = metav1.ConditionFalse })
 				s.repository.Status.Conditions = []metav1.Condition{{Type: meta.ReadyCondition, Status: metav1.ConditionFalse, Message: "GET https://ghcr.io/v2/: UNAUTHORIZED: authentication required"}}
 			},
-			action: controllers.Refuse, reason: v1alpha1.ReasonAuthenticationFailed, class: fault.Wait, words: []string{"UNAUTHORIZED"},
+			action: refuse, reason: v1alpha1.ReasonAuthenticationFailed, class: fault.Wait, words: []string{"UNAUTHORIZED"},
 		},
 		"a policy whose status names another image": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Name = "evil.example/org/app" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"evil.example/org/app", "flux reconcile image policy app -n apps"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"evil.example/org/app", "flux reconcile image policy app -n apps"},
 		},
 		"a policy whose status names what is no image": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Name = "ghcr.io/org/app@" + digestA },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
 		},
 		"a tag that stores a signature": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "sha256-" + strings.Repeat("a", 64) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature", "exclusionList", "apps/images", `^sha256-[0-9a-f]{64}(\..+)?$`},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature", "exclusionList", "apps/images", `^sha256-[0-9a-f]{64}(\..+)?$`},
 		},
 		"a tag that stores a legacy signature": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "sha256-" + strings.Repeat("a", 64) + ".sig" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
 		},
 		"a tag that stores an attestation": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "1.0.0.att" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
 		},
 		"a tag that is none": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "../../secrets" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"../../secrets", "no valid tag"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"../../secrets", "no valid tag"},
 		},
 		"an empty tag": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"no valid tag"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"no valid tag"},
 		},
 		"a tag of a megabyte is cut": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = strings.Repeat("t", 1<<20) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ttt..."},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ttt..."},
 		},
 		"a digest that is a path": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Digest = "sha256:../../../../etc/passwd" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"64 hexadecimal digits"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"64 hexadecimal digits"},
 		},
 		"a digest of another algorithm": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Digest = "sha512:" + strings.Repeat("a", 128) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"64 hexadecimal digits"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"64 hexadecimal digits"},
 		},
 		"a digest in capitals": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Digest = "sha256:" + strings.Repeat("A", 64) },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"lower case"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"lower case"},
 		},
 		"a pin that is no digest": {
 			change: func(s *situation) { s.obj.Spec.Digest = "1.0.0" },
-			action: controllers.Refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest"},
+			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest"},
 		},
 		"a pin whose ImageRepository is gone": {
 			change: func(s *situation) { s.obj.Spec.Digest, s.repository = digestA, nil },
-			action: controllers.Refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			g, s := NewWithT(t), newSituation()
 			c.change(s)
-			plan := s.plan()
-			g.Expect(plan.Action).To(Equal(c.action), "%v", plan.Why)
-			g.Expect(plan.Interval).To(BeNumerically(">", 0))
-			if c.action == controllers.Freeze {
-				g.Expect(plan.Why).NotTo(HaveOccurred())
+			got := s.decide()
+			g.Expect(got.action).To(Equal(c.action), "%v", got.why)
+			g.Expect(got.interval).To(BeNumerically(">", 0))
+			if c.action == freeze {
+				g.Expect(got.why).NotTo(HaveOccurred())
 				return
 			}
-			expectFault(t, plan.Why, c.reason, c.class, c.words...)
-			g.Expect(len(plan.Why.Error())).To(BeNumerically("<", 1000))
+			expectFault(t, got.why, c.reason, c.class, c.words...)
+			g.Expect(len(got.why.Error())).To(BeNumerically("<", 1000))
 		})
 	}
 }

@@ -14,21 +14,17 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers_test
+package source_test
 
-import (
-	"testing"
+import "testing"
 
-	"github.com/image-source/image-source-controller/controllers"
-)
-
-// BenchmarkPlan decides and plans one source that follows a policy.
-func BenchmarkPlan(b *testing.B) {
+// BenchmarkWanted decides about one source that follows a policy.
+func BenchmarkWanted(b *testing.B) {
 	s := newSituation()
 	b.ReportAllocs()
 	for b.Loop() {
-		if plan := s.plan(); plan.Action == controllers.Refuse {
-			b.Fatal(plan.Why)
+		if got := s.decide(); got.action == refuse {
+			b.Fatal(got.why)
 		}
 	}
 }

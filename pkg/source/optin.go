@@ -14,7 +14,7 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-package controllers
+package source
 
 import (
 	"fmt"
@@ -45,71 +45,37 @@ type Rules struct {
 	RequireTrustPolicy bool
 }
 
-// choice is what an opt-in comes to. Where several things must hold, the
-// lowest of them is that of all.
-type choice int
+// Choice is the result of an opt-in. Where several things must hold, the lowest of them
+// is that of all. The zero value acts on nothing.
+type Choice int
 
 const (
-	// choiceOff means that it is not a source; what was generated is removed.
-	choiceOff choice = iota
-	// choiceKeep means that it cannot be told, because a value is none that is accepted or an
-	// object is missing. What exists stays, nothing new is made.
-	choiceKeep
-	// choiceOn means that it is a source.
-	choiceOn
+	// Off means that it is not a source: what was generated is removed, and what was
+	// published is withdrawn.
+	Off Choice = iota - 1
+	// Undecided means that a value is invalid or an object is missing. What exists stays,
+	// nothing new is made.
+	Undecided
+	// On means that it is a source.
+	On
 )
 
-// marking is the value of useAsSource on one object; nil where it is absent.
-type marking *string
-
-// markOf returns the mark in a map of labels or annotations.
-func markOf(m map[string]string) marking {
-	if value, ok := m[v1alpha1.UseAsSource]; ok {
-		return &value
-	}
-	return nil
-}
-
-// markings are the facts that decide whether something may be a source.
-type markings struct {
-	// Namespace is the label of the policy's namespace.
-	Namespace marking
-	// Policy is the annotation of the ImagePolicy.
-	Policy marking
-	// PolicyOwned tells that an ArtifactRepository controls the ImagePolicy.
-	PolicyOwned bool
-	// Repository is what is known of the ImageRepository.
-	Repository repositoryMarkings
-}
-
-// repositoryMarkings are the facts about an ImageRepository.
-type repositoryMarkings struct {
-	// Missing tells that there is no such object.
-	Missing bool
-	// Mark is its annotation.
-	Mark marking
-	// Foreign tells that it is of another namespace than the policy.
-	Foreign bool
-	// Admits tells that its accessFrom lets the policy's namespace in.
-	Admits bool
-}
-
-// place is where a mark is written.
-type place string
+// Place is where a mark is written.
+type Place string
 
 const (
-	// onNamespace is the label of the namespace.
-	onNamespace place = "namespace"
-	// onRepository is the annotation of the ImageRepository.
-	onRepository place = "ImageRepository"
-	// onPolicy is the annotation of the ImagePolicy.
-	onPolicy place = "ImagePolicy"
+	// OnNamespace is the label of the namespace.
+	OnNamespace Place = "namespace"
+	// OnRepository is the annotation of the ImageRepository.
+	OnRepository Place = "ImageRepository"
+	// OnPolicy is the annotation of the ImagePolicy.
+	OnPolicy Place = "ImagePolicy"
 )
 
-// warning is something that a person should hear about once.
-type warning struct {
+// Warning is something that a person should hear about once.
+type Warning struct {
 	// Place that carries what the warning is about.
-	Place place
+	Place Place
 	// Value that stands there; empty where the warning is about its absence.
 	Value string
 	// Reason is a reason of api/v1alpha1.
@@ -118,33 +84,63 @@ type warning struct {
 	Message string
 }
 
-// decision is whether something may be a source, and why not.
-type decision struct {
+// Permission is whether something may be a source, and why not. The zero value acts on
+// nothing.
+type Permission struct {
 	// Choice of all that was asked.
-	Choice choice
-	// Why is empty when the choice is choiceOn, else a sentence for a person.
+	Choice Choice
+	// Why is empty when the choice is On, else a sentence for a person.
 	Why string
 	// Warnings that the facts give rise to.
-	Warnings []warning
+	Warnings []Warning
 	// Lent tells that it is about the access by which the published content was fetched,
 	// and not about the wishes of the spec.
 	Lent bool
 }
 
-// decidePolicy tells whether an ImagePolicy is a source by itself. Of the marks,
+// Err says why there is no permission; nil if there is.
+//
+// Errors: AccessDenied (wait).
+func (p Permission) Err() error {
+	if p.Choice == On {
+		return nil
+	}
+	return fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", p.Why)
+}
+
+// Permission tells whether anything may be published from a snapshot. Where the spec
+// names the image, only the namespace has a say, and the owner of the access by which the
+// published content was fetched.
+func (r Rules) Permission(s Snapshot) Permission {
+	facts := s.Facts()
+	followed := r.namespace(facts.Namespace)
+	if s.Policy != nil && s.Object.Spec.ImagePolicyRef != nil {
+		followed = r.follow(facts)
+	}
+	if s.Lender == nil || followed.Choice == Off {
+		return followed
+	}
+	if consent := r.consent(*s.Lender); consent.Choice == Off {
+		return Permission{Choice: Off, Lent: true, Why: fmt.Sprintf(
+			"what is published was fetched by the access of ImageRepository %s, which no longer allows it: %s", s.Object.Status.Record.ImageRepository, consent.Why)}
+	}
+	return followed
+}
+
+// OptIn tells whether an ImagePolicy is a source by itself. Of the marks,
 // the policy's decides before the repository's, and that before the namespace's.
-func (r Rules) decidePolicy(m markings) decision {
+func (r Rules) OptIn(m Facts) Permission {
 	if m.PolicyOwned {
-		return decision{Choice: choiceOff, Why: "the ImagePolicy belongs to an ArtifactRepository, which publishes it"}
+		return Permission{Choice: Off, Why: "the ImagePolicy belongs to an ArtifactRepository, which publishes it"}
 	}
 	wanted := r.wanted(m)
-	permitted := r.decidePermission(m)
+	permitted := r.follow(m)
 	switch {
-	case wanted.Choice == choiceOff:
+	case wanted.Choice == Off:
 		return wanted
-	case permitted.Choice == choiceOff && wanted.Choice == choiceOn:
-		permitted.Warnings = append(permitted.Warnings, warning{
-			Place: onPolicy, Value: permitted.Why, Reason: v1alpha1.ReasonAccessDenied,
+	case permitted.Choice == Off && wanted.Choice == On:
+		permitted.Warnings = append(permitted.Warnings, Warning{
+			Place: OnPolicy, Value: permitted.Why, Reason: v1alpha1.ReasonAccessDenied,
 			Message: "the image is not published: " + permitted.Why,
 		})
 		return permitted
@@ -157,13 +153,13 @@ func (r Rules) decidePolicy(m markings) decision {
 	}
 }
 
-// decidePermission tells whether anything may be published that follows a
+// follow tells whether anything may be published that follows a
 // policy with these marks, by whichever object asks for it: the namespace must
 // have opted in and, where the ImageRepository is of another namespace, its
 // owner must consent.
-func (r Rules) decidePermission(m markings) decision {
-	namespace := r.decideNamespace(m.Namespace)
-	if namespace.Choice == choiceOff || !m.Repository.Foreign {
+func (r Rules) follow(m Facts) Permission {
+	namespace := r.namespace(m.Namespace)
+	if namespace.Choice == Off || !m.Repository.Foreign {
 		return namespace
 	}
 	consent := r.consent(m.Repository)
@@ -173,70 +169,70 @@ func (r Rules) decidePermission(m markings) decision {
 	return namespace
 }
 
-// decideNamespace tells whether a namespace with this label has opted in.
-func (r Rules) decideNamespace(label marking) decision {
+// namespace tells whether a namespace with this label has opted in.
+func (r Rules) namespace(label Mark) Permission {
 	switch {
 	case label != nil && (*label == v1alpha1.UseAsSourceEnabled || *label == v1alpha1.UseAsSourceAll):
-		return decision{Choice: choiceOn}
+		return Permission{Choice: On}
 	case label != nil:
-		return unclear(onNamespace, *label)
+		return unclear(OnNamespace, *label)
 	case r.NamespaceOptIn == NamespaceOptInNone:
-		return decision{Choice: choiceOn}
+		return Permission{Choice: On}
 	default:
-		return decision{Choice: choiceOff, Why: fmt.Sprintf(
+		return Permission{Choice: Off, Why: fmt.Sprintf(
 			"the namespace has not opted in: whoever runs the platform sets the label %s=%s on it", v1alpha1.UseAsSource, v1alpha1.UseAsSourceEnabled)}
 	}
 }
 
 // wanted tells what the marks ask for, permitted or not.
-func (r Rules) wanted(m markings) decision {
+func (r Rules) wanted(m Facts) Permission {
 	switch {
 	case m.Policy != nil:
-		return annotated(onPolicy, *m.Policy)
+		return annotated(OnPolicy, *m.Policy)
 	case m.Repository.Missing:
-		return decision{Choice: choiceKeep, Why: "the ImageRepository that the ImagePolicy refers to does not exist"}
+		return Permission{Choice: Undecided, Why: "the ImageRepository that the ImagePolicy refers to does not exist"}
 	case m.Repository.Mark != nil && !m.Repository.Foreign:
-		return annotated(onRepository, *m.Repository.Mark)
+		return annotated(OnRepository, *m.Repository.Mark)
 	case m.Namespace == nil:
-		return decision{Choice: choiceOff, Why: "nothing asks for it"}
+		return Permission{Choice: Off, Why: "nothing asks for it"}
 	}
 	switch *m.Namespace {
 	case v1alpha1.UseAsSourceAll:
-		return decision{Choice: choiceOn}
+		return Permission{Choice: On}
 	case v1alpha1.UseAsSourceEnabled:
-		return decision{Choice: choiceOff, Why: "nothing asks for it"}
+		return Permission{Choice: Off, Why: "nothing asks for it"}
 	default:
-		return decision{Choice: choiceKeep, Why: "the label of the namespace has a value that is not accepted"}
+		return Permission{Choice: Undecided, Why: "the label of the namespace has a value that is not accepted"}
 	}
 }
 
 // consent tells whether the owner of an ImageRepository hands its content to
 // another namespace: listing tags for others (accessFrom) is one thing, handing
 // them what was pulled with the owner's credentials is another.
-func (r Rules) consent(m repositoryMarkings) decision {
-	deny := func(why string) decision { return decision{Choice: choiceOff, Why: why} }
+func (r Rules) consent(m RepositoryFacts) Permission {
+	deny := func(why string) Permission { return Permission{Choice: Off, Why: why} }
 	switch {
 	case r.NoCrossNamespaceRefs:
 		return deny("the ImageRepository is of another namespace, and cross-namespace references are disabled (--no-cross-namespace-refs or --watch-all-namespaces=false)")
 	case m.Missing:
-		return decision{Choice: choiceKeep, Why: "the ImageRepository that the ImagePolicy refers to does not exist"}
+		return Permission{Choice: Undecided, Why: "the ImageRepository that the ImagePolicy refers to does not exist"}
 	case !m.Admits:
 		return deny("the ImageRepository is of another namespace, and its spec.accessFrom does not admit this one")
 	case m.Mark == nil || *m.Mark == v1alpha1.UseAsSourceFalse:
 		return deny(fmt.Sprintf("the ImageRepository is of another namespace: its owner consents with the annotation %s=%s on it",
 			v1alpha1.UseAsSource, v1alpha1.UseAsSourceTrue))
 	default:
-		return annotated(onRepository, *m.Mark)
+		return annotated(OnRepository, *m.Mark)
 	}
 }
 
 // annotated reads the value of an annotation.
-func annotated(place place, value string) decision {
+func annotated(place Place, value string) Permission {
 	switch value {
 	case v1alpha1.UseAsSourceTrue:
-		return decision{Choice: choiceOn}
+		return Permission{Choice: On}
 	case v1alpha1.UseAsSourceFalse:
-		return decision{Choice: choiceOff, Why: fmt.Sprintf("the %s is annotated %s=%s", place, v1alpha1.UseAsSource, v1alpha1.UseAsSourceFalse)}
+		return Permission{Choice: Off, Why: fmt.Sprintf("the %s is annotated %s=%s", place, v1alpha1.UseAsSource, v1alpha1.UseAsSourceFalse)}
 	default:
 		return unclear(place, value)
 	}
@@ -244,16 +240,16 @@ func annotated(place place, value string) decision {
 
 // unclear is the decision about a value that is none of those accepted: a typo
 // must not delete a source.
-func unclear(place place, value string) decision {
+func unclear(place Place, value string) Permission {
 	kind, accepted := "annotation", fmt.Sprintf("%q or %q", v1alpha1.UseAsSourceTrue, v1alpha1.UseAsSourceFalse)
-	if place == onNamespace {
+	if place == OnNamespace {
 		kind, accepted = "label", fmt.Sprintf("%q or %q", v1alpha1.UseAsSourceEnabled, v1alpha1.UseAsSourceAll)
 	}
 	why := fmt.Sprintf("the %s %s of the %s has the value %s, accepted are %s: what is published stays, nothing new is published",
 		kind, v1alpha1.UseAsSource, place, fault.Quote(value), accepted)
-	return decision{
-		Choice:   choiceKeep,
+	return Permission{
+		Choice:   Undecided,
 		Why:      why,
-		Warnings: []warning{{Place: place, Value: value, Reason: v1alpha1.ReasonInvalidSpec, Message: why}},
+		Warnings: []Warning{{Place: place, Value: value, Reason: v1alpha1.ReasonInvalidSpec, Message: why}},
 	}
 }

@@ -1,0 +1,201 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package source
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
+	eventv1 "github.com/fluxcd/pkg/apis/event/v1beta1"
+	"github.com/fluxcd/pkg/apis/meta"
+	sourcev1 "github.com/fluxcd/source-controller/api/v1"
+
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/reference"
+)
+
+// This is the one list of the fields that are read of the objects that are watched. A
+// cache keeps these and no others, and an update that changes none of them is no news. A
+// field that no code reads is not here, nor is a new field of a new release of Flux.
+//
+// Cached objects are the bases of merge patches, which replace a list as a whole. A list
+// that we write to is kept whole: owner references, and the conditions of an
+// ExternalArtifact and of an ArtifactRepository.
+
+// KeepNamespace returns a copy with the fields that are read of a Namespace. TrustPolicies
+// select by any label.
+func KeepNamespace(obj *corev1.Namespace) *corev1.Namespace {
+	kept := corev1.Namespace{ObjectMeta: identity(&obj.ObjectMeta)}
+	kept.Labels, kept.DeletionTimestamp = obj.Labels, obj.DeletionTimestamp
+	return kept.DeepCopy()
+}
+
+// KeepPolicy returns a copy with the fields that are read of an ImagePolicy. Its whole
+// spec is compared with the spec that an ArtifactRepository asks for.
+func KeepPolicy(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
+	spec, status := obj.Spec, obj.Status
+	kept := imagev1.ImagePolicy{
+		ObjectMeta: owned(&obj.ObjectMeta),
+		Spec: imagev1.ImagePolicySpec{
+			ImageRepositoryRef:     spec.ImageRepositoryRef,
+			Policy:                 spec.Policy,
+			FilterTags:             spec.FilterTags,
+			DigestReflectionPolicy: spec.DigestReflectionPolicy,
+			Interval:               spec.Interval,
+			Suspend:                spec.Suspend,
+		},
+		Status: imagev1.ImagePolicyStatus{
+			LatestRef:              status.LatestRef,
+			ObservedGeneration:     status.ObservedGeneration,
+			ReconcileRequestStatus: status.ReconcileRequestStatus,
+		},
+	}
+	for _, c := range status.Conditions {
+		if c.Type == meta.ReadyCondition || c.Type == meta.StalledCondition {
+			kept.Status.Conditions = append(kept.Status.Conditions, metav1.Condition{
+				Type: c.Type, Status: c.Status, ObservedGeneration: c.ObservedGeneration, Message: c.Message,
+			})
+		}
+	}
+	return kept.DeepCopy()
+}
+
+// KeepRepository returns a copy with the fields that are read of an ImageRepository. Its
+// whole spec is compared with the spec that an ArtifactRepository asks for. Each scan
+// rewrites the status: of its conditions only the failure is kept, and of its result only
+// tags that may stand for versions with build metadata.
+func KeepRepository(obj *imagev1.ImageRepository) *imagev1.ImageRepository {
+	spec, status := obj.Spec, obj.Status
+	kept := imagev1.ImageRepository{
+		ObjectMeta: owned(&obj.ObjectMeta),
+		Spec: imagev1.ImageRepositorySpec{
+			Image:              spec.Image,
+			Interval:           spec.Interval,
+			Timeout:            spec.Timeout,
+			SecretRef:          spec.SecretRef,
+			ProxySecretRef:     spec.ProxySecretRef,
+			ServiceAccountName: spec.ServiceAccountName,
+			CertSecretRef:      spec.CertSecretRef,
+			Suspend:            spec.Suspend,
+			AccessFrom:         spec.AccessFrom,
+			ExclusionList:      spec.ExclusionList,
+			Provider:           spec.Provider,
+			Insecure:           spec.Insecure,
+		},
+		Status: imagev1.ImageRepositoryStatus{
+			ObservedGeneration: status.ObservedGeneration,
+			CanonicalImageName: status.CanonicalImageName,
+		},
+	}
+	for _, c := range status.Conditions {
+		if c.Type == meta.ReadyCondition && c.Status == metav1.ConditionFalse {
+			kept.Status.Conditions = []metav1.Condition{{Type: c.Type, Status: c.Status, Message: c.Message}}
+		}
+	}
+	if tags := buildTags(status.LastScanResult); len(tags) > 0 {
+		kept.Status.LastScanResult = &imagev1.ScanResult{LatestTags: tags}
+	}
+	return kept.DeepCopy()
+}
+
+// buildTags returns the tags of a scan that may stand for versions with build metadata.
+func buildTags(result *imagev1.ScanResult) (tags []string) {
+	if result == nil {
+		return nil
+	}
+	for _, tag := range result.LatestTags[:min(len(result.LatestTags), maxScanned)] {
+		if reference.IsTag(tag) && versionOf(tag) != tag {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// KeepExternal returns a copy with the fields that are read of an ExternalArtifact: all
+// that an ArtifactRepository's record is compared with.
+func KeepExternal(obj *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
+	kept := sourcev1.ExternalArtifact{
+		ObjectMeta: owned(&obj.ObjectMeta),
+		Spec:       sourcev1.ExternalArtifactSpec{SourceRef: obj.Spec.SourceRef},
+		Status:     sourcev1.ExternalArtifactStatus{Artifact: obj.Status.Artifact, Conditions: obj.Status.Conditions},
+	}
+	return kept.DeepCopy()
+}
+
+// KeepArtifactRepository returns a copy with the fields that are read of an
+// ArtifactRepository. Its kind is ours: spec and status are kept whole.
+func KeepArtifactRepository(obj *v1alpha1.ArtifactRepository) *v1alpha1.ArtifactRepository {
+	kept := v1alpha1.ArtifactRepository{ObjectMeta: owned(&obj.ObjectMeta), Spec: obj.Spec, Status: obj.Status}
+	kept.CreationTimestamp, kept.Finalizers = obj.CreationTimestamp, obj.Finalizers
+	return kept.DeepCopy()
+}
+
+// PolicyWithoutStatus is what decides of KeepPolicy whether the policy is a source by itself.
+func PolicyWithoutStatus(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
+	kept := KeepPolicy(obj)
+	kept.Status = imagev1.ImagePolicyStatus{}
+	return kept
+}
+
+// RepositoryWithoutStatus is what decides of KeepRepository who may use it.
+func RepositoryWithoutStatus(obj *imagev1.ImageRepository) *imagev1.ImageRepository {
+	kept := KeepRepository(obj)
+	kept.Status = imagev1.ImageRepositoryStatus{}
+	return kept
+}
+
+// ArtifactRepositoryWithoutStatus is what is news of KeepArtifactRepository: we write the
+// status.
+func ArtifactRepositoryWithoutStatus(obj *v1alpha1.ArtifactRepository) *v1alpha1.ArtifactRepository {
+	kept := KeepArtifactRepository(obj)
+	kept.Status = v1alpha1.ArtifactRepositoryStatus{}
+	return kept
+}
+
+// IsNews tells whether an update changed a field that keep keeps.
+func IsNews[T metav1.Object](before, now T, keep func(T) T) bool {
+	before, now = keep(before), keep(now)
+	before.SetResourceVersion("")
+	now.SetResourceVersion("")
+	return !equality.Semantic.DeepEqual(before, now)
+}
+
+// identity is read of every object.
+func identity(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
+}
+
+// owned is the metadata that is read of the objects that may be made for others.
+func owned(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	kept := identity(m)
+	kept.Generation, kept.DeletionTimestamp = m.Generation, m.DeletionTimestamp
+	kept.Labels, kept.OwnerReferences = m.Labels, m.OwnerReferences
+	for key, value := range m.Annotations {
+		// Flux repeats the annotations of its own group in the events about an object.
+		if key == v1alpha1.UseAsSource || key == meta.ReconcileRequestAnnotation || strings.HasPrefix(key, eventv1.Group+"/") {
+			if kept.Annotations == nil {
+				kept.Annotations = map[string]string{}
+			}
+			kept.Annotations[key] = value
+		}
+	}
+	return kept
+}
