@@ -250,15 +250,10 @@ func (s *scene) newManager() (manager.Manager, error) {
 	if s.watchSecrets {
 		secrets[s.namespace] = cache.Config{LabelSelector: labels.SelectorFromSet(labels.Set{meta.LabelKeyWatch: meta.LabelValueWatchEnabled})}
 	}
-	watched := map[client.Object]cache.ByObject{
-		// The policies of other scenes govern nobody here, and have no Secrets here.
-		&v1alpha1.TrustPolicy{}: {Label: labels.SelectorFromSet(labels.Set{sceneLabel: s.namespace})},
-		&corev1.Secret{}:        {Namespaces: secrets, Transform: controllers.StripSecret},
-	}
-	if s.shard != nil {
-		watched[&imagev1.ImagePolicy{}] = cache.ByObject{Label: s.shard}
-		watched[&v1alpha1.ArtifactRepository{}] = cache.ByObject{Label: s.shard}
-	}
+	caches := operator.CacheOptions(s.shard, secrets)
+	caches.DefaultNamespaces = seen
+	// The policies of other scenes govern nobody here, and have no Secrets here.
+	caches.ByObject[&v1alpha1.TrustPolicy{}] = cache.ByObject{Label: labels.SelectorFromSet(labels.Set{sceneLabel: s.namespace})}
 	config := rest.CopyConfig(s.server.config)
 	config.WrapTransport = s.transport
 	return ctrl.NewManager(config, ctrl.Options{
@@ -266,7 +261,7 @@ func (s *scene) newManager() (manager.Manager, error) {
 		Logger:                 s.log.logger(),
 		HealthProbeBindAddress: "0",
 		Metrics:                metricsserver.Options{BindAddress: "0"},
-		Cache:                  cache.Options{DefaultTransform: cache.TransformStripManagedFields(), DefaultNamespaces: seen, ByObject: watched},
+		Cache:                  caches,
 		Client:                 client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}}}},
 		Controller:             ctrlconfig.Controller{SkipNameValidation: new(true), RecoverPanic: new(false), MaxConcurrentReconciles: 4},
 	})

@@ -1076,9 +1076,10 @@ func TestHarmlessEventsInterruptNoPull(t *testing.T) {
 	note := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": {"example.com/note": "harmless"}}}`))
 	for _, obj := range []client.Object{policy, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}} {
 		g.Expect(s.client.Patch(s.Context(), obj, note)).To(Succeed())
+		annotated := obj.GetResourceVersion()
 		s.eventually(func(g Gomega) {
 			g.Expect(s.running.manager.GetCache().Get(s.Context(), client.ObjectKeyFromObject(obj), obj)).To(Succeed())
-			g.Expect(obj.GetAnnotations()).To(HaveKey("example.com/note"))
+			g.Expect(obj.GetResourceVersion()).To(Equal(annotated))
 		})
 	}
 	s.platformKeys("another", newSigner(t))

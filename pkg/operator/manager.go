@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,6 +40,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/controllers"
+	"github.com/image-source/image-source-controller/pkg/source"
 )
 
 func newManager(config *rest.Config, o *Options, selector labels.Selector) (manager.Manager, error) {
@@ -58,14 +60,7 @@ func newManager(config *rest.Config, o *Options, selector labels.Selector) (mana
 	if err != nil {
 		return nil, err
 	}
-	caches := cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
-		ByObject: map[client.Object]cache.ByObject{
-			&imagev1.ImagePolicy{}:         {Label: selector},
-			&v1alpha1.ArtifactRepository{}: {Label: selector},
-			&corev1.Secret{}:               {Namespaces: secrets, Transform: controllers.StripSecret},
-		},
-	}
+	caches := CacheOptions(selector, secrets)
 	if !o.Flux.Watch.AllNamespaces {
 		caches.DefaultNamespaces = map[string]cache.Config{o.Namespace: {}}
 	}
@@ -89,6 +84,32 @@ func newManager(config *rest.Config, o *Options, selector labels.Selector) (mana
 			MaxConcurrentReconciles: o.Publish.Concurrent,
 		},
 	})
+}
+
+// CacheOptions let the caches keep the fields that are read, and no others. shard selects
+// sources; secrets are the Secrets whose metadata is watched, by namespace.
+func CacheOptions(shard labels.Selector, secrets map[string]cache.Config) cache.Options {
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Namespace{}:            {Transform: keeping(source.KeepNamespace)},
+			&imagev1.ImagePolicy{}:         {Label: shard, Transform: keeping(source.KeepPolicy)},
+			&imagev1.ImageRepository{}:     {Transform: keeping(source.KeepRepository)},
+			&sourcev1.ExternalArtifact{}:   {Transform: keeping(source.KeepExternal)},
+			&v1alpha1.ArtifactRepository{}: {Label: shard, Transform: keeping(source.KeepArtifactRepository)},
+			&corev1.Secret{}:               {Namespaces: secrets, Transform: controllers.StripSecret},
+		},
+	}
+}
+
+// keeping replaces an object by what is kept of it. A tombstone stays as it is.
+func keeping[T client.Object](keep func(T) T) toolscache.TransformFunc {
+	return func(obj any) (any, error) {
+		if object, ok := obj.(T); ok {
+			return keep(object), nil
+		}
+		return obj, nil
+	}
 }
 
 // watchedSecrets are the Secrets whose metadata is watched: all of the
