@@ -66,12 +66,12 @@ func TestPatchesOfCachedObjectsLoseNothing(t *testing.T) {
 		obj.SetOwnerReferences(append(obj.GetOwnerReferences(), metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: "1"}))
 	}
 	free := func(obj client.Object) { obj.SetFinalizers(nil) }
-	edit(s, "app", func(obj *sourcev1.ExternalArtifact) { others(obj); obj.Spec.SourceRef = nil })
+	edit(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.SetOwnerReferences(nil); others(obj) })
 	edit(s, "own", func(obj *imagev1.ImageRepository) { others(obj); obj.Spec.Insecure = true })
 	edit(s, "own", func(obj *imagev1.ImagePolicy) { others(obj); obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: "a"} })
 	s.reconciled("own")
 	s.eventually(func(g Gomega) {
-		g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Spec.SourceRef).NotTo(BeNil())
+		g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").OwnerReferences).To(ContainElement(controlledBy("app", s.record("app").UID)[0]))
 		g.Expect(get[imagev1.ImageRepository](g, s, "own").Spec.Insecure).To(BeFalse())
 		g.Expect(get[imagev1.ImagePolicy](g, s, "own").Spec.FilterTags).To(BeNil())
 	})
