@@ -98,16 +98,16 @@ func (followed) Get(context.Context, client.ObjectKey, client.Object, ...client.
 func TestNotesDoNotKeepWhatPoliciesPick(t *testing.T) {
 	const sources, size = 200, 200_000
 	policy := &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
-	before, r := heap(), &ArtifactRepositoryReconciler{}
+	before, r := heap(), &ArtifactRepositoryReconciler{Report: &Report{}}
 	for i := range sources {
 		name := fmt.Sprint(i)
-		r.Client = followed{source: v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: policy.Namespace, Name: name}}}
+		r.Snapshots.Client = followed{source: v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: policy.Namespace, Name: name}}}
 		policy.Status.LatestRef = &imagev1.ImageRef{Tag: strings.Repeat("t", size) + name}
 		if got := len(r.ofPolicy(t.Context(), policy)); got != 1 {
 			t.Fatalf("%d sources follow the policy", got)
 		}
 	}
-	r.Client, policy.Status.LatestRef = nil, nil
+	r.Snapshots.Client, policy.Status.LatestRef = nil, nil
 	if grown := heap() - before; grown > sources*size/4 {
 		t.Errorf("the picks of %d sources of %d bytes keep %d bytes", sources, size, grown)
 	}

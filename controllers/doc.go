@@ -17,11 +17,9 @@ limitations under the License.
 // Package controllers turns objects into published artifacts and back into
 // status.
 //
-// The ImagePolicy controller only decides whether a policy is a source and
-// keeps an ArtifactRepository for it. The ArtifactRepository controller does
-// all the work: it observes objects, plans, has the image carried through
-// pkg/bridge, records the outcome, and publishes the record as an
-// ExternalArtifact. What the platform demands of it (TrustPolicies) is part of
-// each of its decisions; the TrustPolicy controller only says in the status of a
-// policy whether it can be applied. Conditions are marked in one place (status.go).
+// The ImagePolicy controller only decides whether a policy is a source and keeps an
+// ArtifactRepository for it. The ArtifactRepository controller does all the work: it reads a
+// Snapshot, the Evaluator decides, the Writer carries the decision out, and the Report tells
+// it. The demands of the platform (TrustPolicies) are part of each decision; the TrustPolicy
+// controller only says in the status of a policy whether it can be applied.
 package controllers

@@ -286,6 +286,15 @@ func (f *failing) forget(key types.NamespacedName) {
 	delete(f.told, key)
 }
 
+// observe records the conditions of an ArtifactRepository in the metrics.
+func (e *Events) observe(ctx context.Context, obj *v1alpha1.ArtifactRepository) {
+	e.Metrics.RecordSuspend(ctx, obj, obj.Spec.Suspend)
+	e.Metrics.RecordReadiness(ctx, obj)
+	e.Metrics.RecordReconciling(ctx, obj)
+	e.Metrics.RecordStalled(ctx, obj)
+	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
+}
+
 // forget drops the metrics of an ArtifactRepository that is gone.
 func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
 	e.failing.forget(key)

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	kuberecorder "k8s.io/client-go/tools/record"
@@ -34,6 +35,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/events"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
@@ -99,7 +101,13 @@ func TestTheEventOfANewArtifactNamesItsOrigin(t *testing.T) {
 		"org.opencontainers.image.revision": "main@sha1:abc",
 	}}
 	conditions.MarkTrue(obj, meta.ReadyCondition, v1alpha1.ReasonSucceeded, "published 1.0.0@sha256:aa as Flux")
-	told.concluded(t.Context(), &v1alpha1.ArtifactRepository{}, source.Snapshot{Object: obj}, attempt{made: &product{}})
+	metrics, err := NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&Report{Events: told, Metrics: metrics}).tell(t.Context(), source.Snapshot{Object: obj}, delivery{
+		before: &v1alpha1.ArtifactRepository{}, after: obj, decision: decision{change: publication.Promote(publication.Product{})}, recorded: true,
+	})
 
 	g := NewWithT(t)
 	for range 2 { // of the ArtifactRepository, and of its ExternalArtifact

@@ -460,14 +460,20 @@ func (p *platform) assemble(f *testing.F) error {
 	if err != nil {
 		return err
 	}
+	trusted := controllers.NewTrust(controllers.TrustReader{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client}, metav1.NamespaceSystem, trust.Options{})
+	snapshots := controllers.Snapshots{Client: p.client, Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, Trust: trusted}
 	p.reconciler = &controllers.ArtifactRepositoryReconciler{
-		Client: p.client, Live: p.client, Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel},
-		Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client}), Bridge: bridge.New(replica, time.Now)},
-		Store:    replica,
-		Trust:    controllers.NewTrust(controllers.TrustReader{Client: ownPolicies{p.client}, Secrets: p.client, Live: p.client}, metav1.NamespaceSystem, trust.Options{}),
-		Content:  format.Options{Limits: limits},
-		Backoff:  helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),
-		Events:   &controllers.Events{Recorder: &record.FakeRecorder{}, Metrics: helper.NewMetrics(mgr, fluxmetrics.NewRecorder())}, Metrics: ours,
+		Snapshots:    snapshots,
+		ImageObjects: controllers.ImageObjects{Client: p.client, Live: p.client},
+		Evaluator: &controllers.Evaluator{
+			Rules: snapshots.Rules, Snapshots: snapshots, Store: replica, Trust: trusted, Content: format.Options{Limits: limits},
+			Pipeline: &pipeline.Pipeline{Throttle: throttle.New(1), Registry: access, Credentials: credentials.New(credentials.Options{Client: p.client}), Bridge: bridge.New(replica, time.Now)},
+		},
+		Writer:  &controllers.Writer{Client: p.client, Live: p.client, Store: replica},
+		Backoff: helper.GetRateLimiter(helper.RateLimiterOptions{MinRetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}),
+		Report: &controllers.Report{
+			Events: &controllers.Events{Recorder: &record.FakeRecorder{}, Metrics: helper.NewMetrics(mgr, fluxmetrics.NewRecorder())}, Metrics: ours,
+		},
 	}
 	options := controller.Options{SkipNameValidation: new(true)}
 	return p.reconciler.SetupWithManager(mgr, options, nil) // it never starts, and divides the workers

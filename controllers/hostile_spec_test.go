@@ -26,9 +26,9 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 	"github.com/fluxcd/pkg/apis/meta"
@@ -38,6 +38,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/throttle"
@@ -82,99 +83,100 @@ func publishedObject() *v1alpha1.ArtifactRepository {
 	return obj
 }
 
-// withoutClient returns a reconciler that panics where it reads an object, as a library
-// may at an unforeseen value.
-func withoutClient(t *testing.T) *ArtifactRepositoryReconciler {
+// decideWithoutClient returns the decision about a source by a reconciler that panics where it
+// reads or writes an object, as a library may at an unforeseen value.
+func decideWithoutClient(t *testing.T, s source.Snapshot) decision {
 	t.Helper()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	return &ArtifactRepositoryReconciler{Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, Metrics: metrics, Trust: &trustpolicy.Resolver{}}
+	e := &Evaluator{Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, Trust: &trustpolicy.Resolver{}}
+	var running inflight
+	work, end := running.begin(t.Context(), types.NamespacedName{Namespace: "apps", Name: "app"})
+	defer end()
+	s, kept := ImageObjects{}.Ensure(t.Context(), s, e.Rules.Permission(s))
+	return e.evaluate(work, s, kept)
 }
 
 func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
 	g := NewWithT(t)
-	r := withoutClient(t)
-	a := r.attempt(t.Context(), t.Context(), governedBy(t, publishedObject(), "other.example/**"))
-	g.Expect(a.rejected()).To(BeTrue(), "%v", a.err)
-	g.Expect(a.err).To(MatchError(ContainSubstring("no TrustPolicy that enforces lists the image")))
+	d := decideWithoutClient(t, governedBy(t, publishedObject(), "other.example/**"))
+	g.Expect(d.change.Kind()).To(Equal(publication.KindWithdraw), "%v", d.trail)
+	g.Expect(d.trail.Decided().Message).To(ContainSubstring("no TrustPolicy that enforces lists the image"))
 }
 
 func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T) {
 	g := NewWithT(t)
-	r, obj := withoutClient(t), publishedObject()
+	obj := publishedObject()
 	s := governedBy(t, obj, "**")
 	obj.UID = "1"
 	s.Namespace.Labels = nil
 	s.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
 	s.OwnPolicy.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
-	a := r.attempt(t.Context(), t.Context(), s)
-	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
-	g.Expect(a.plan.Action).To(Equal(Withdraw))
-	record(obj, a)
-	g.Expect(obj.Status.Artifact).To(BeNil())
+	d := decideWithoutClient(t, s)
+	g.Expect(d.change.Kind()).To(Equal(publication.KindRemove))
+	g.Expect(publication.Apply(obj.Status, d.change).Artifact).To(BeNil())
 }
 
 func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
-	g := NewWithT(t)
 	obj := publishedObject()
 	obj.Status = v1alpha1.ArtifactRepositoryStatus{}
-	r := withoutClient(t)
-	a := r.attempt(t.Context(), t.Context(), governedBy(t, obj, "**"))
-	g.Expect(a.plan.Action).To(Equal(Refuse))
-	g.Expect(a.err).To(MatchError(ContainSubstring("a fault of this controller")))
-	g.Expect(fault.Of(a.err, "").Class).To(Equal(fault.Retry))
+	inAStep := governedBy(t, obj, "**")
+	whileKept := inAStep
+	whileKept.Object = obj.DeepCopy()
+	whileKept.Object.Spec.Tag, whileKept.Object.Spec.Policy = "", &imagev1.ImagePolicyChoice{}
+	for name, s := range map[string]source.Snapshot{"in a step": inAStep, "while image objects are kept": whileKept} {
+		g, d := NewWithT(t), decideWithoutClient(t, s)
+		g.Expect(d.change).To(Equal(publication.Keep()), name)
+		g.Expect(d.failure()).To(MatchError(ContainSubstring("a fault of this controller")), name)
+		g.Expect(d.failure().Class).To(Equal(fault.Retry), name)
+	}
 }
 
 // Parsing has a place among the attempts of a namespace, or comes later.
 func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
 	g := NewWithT(t)
 	places := throttle.New(4)
-	r := &ArtifactRepositoryReconciler{Trust: &trustpolicy.Resolver{Reader: objectsOnly{}}, Pipeline: &pipeline.Pipeline{Throttle: places}}
+	e := &Evaluator{Trust: &trustpolicy.Resolver{Reader: objectsOnly{}}, Pipeline: &pipeline.Pipeline{Throttle: places}}
+	ownDemands := func(obj *v1alpha1.ArtifactRepository) (trustpolicy.Demands, time.Duration) {
+		return e.ownDemands(t.Context(), obj)
+	}
 	obj := publishedObject()
 	obj.Spec.Verify = &sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
 	free := occupyAll(places, obj.Namespace)
-	own, wait := r.ownDemands(t.Context(), obj)
+	own, wait := ownDemands(obj)
 	g.Expect(wait).To(BeNumerically(">", 0))
 	g.Expect(own.Refused()).To(HaveOccurred(), "nothing is accepted meanwhile")
 	elsewhere := obj.DeepCopy()
 	elsewhere.Namespace = "another"
-	_, wait = r.ownDemands(t.Context(), elsewhere)
+	_, wait = ownDemands(elsewhere)
 	g.Expect(wait).To(BeZero())
 	free()
-	_, wait = r.ownDemands(t.Context(), obj)
+	_, wait = ownDemands(obj)
 	g.Expect(wait).To(BeZero())
 	g.Expect(isSpent(places, obj.Namespace)).To(BeFalse(), "the place is free again")
 }
 
-// Reading stored bytes has such a place, too: at a short interval, some hundred sources
-// of large artifacts would occupy all workers with it.
-func TestReadingWhatIsStoredCountsAgainstTheNamespace(t *testing.T) {
+// Reading them would occupy all workers at a short interval of some hundred sources of
+// large artifacts: Scrub does, see pkg/store.
+func TestAReconcileReadsNoStoredBytes(t *testing.T) {
 	g := NewWithT(t)
 	root, digest, bytes := t.TempDir(), fmt.Sprintf("%x", sha256.Sum256([]byte("good"))), int64(len("good"))
 	local, err := store.Open(store.Options{Root: root, AdvertisedAddress: "artifacts.example.com", RetentionTTL: time.Minute, RetentionRecords: 2})
 	g.Expect(err).NotTo(HaveOccurred())
 	defer func() { g.Expect(local.Close()).To(Succeed()) }()
-	places := throttle.New(4)
-	r := &ArtifactRepositoryReconciler{Pipeline: &pipeline.Pipeline{Throttle: places}}
-	r.Store, err = store.NewReplica(local, store.PeerOptions{Address: ":0"})
+	e := &Evaluator{}
+	e.Store, err = store.NewReplica(local, store.PeerOptions{Address: ":0"})
 	g.Expect(err).NotTo(HaveOccurred())
 
 	obj := publishedObject()
 	obj.Status.Artifact.Path = "externalartifact/apps/app/" + digest + ".tar.gz"
 	obj.Status.Artifact.Digest, obj.Status.Artifact.Size = "sha256:"+digest, &bytes
-	obj.Status.ObservedContent = format.ContentHash(r.content(obj))
-	plan, err := recordedPlan(source.Snapshot{Object: obj})
+	obj.Status.ObservedContent = format.ContentHash(e.settings(obj))
+	v := evaluation{Evaluator: e, s: source.Snapshot{Object: obj}}
+	v.d.target, err = v.s.Recorded()
 	g.Expect(err).NotTo(HaveOccurred())
 	file := filepath.Join(root, obj.Status.Artifact.Path)
 	g.Expect(os.MkdirAll(filepath.Dir(file), 0o700)).To(Succeed())
-	g.Expect(os.WriteFile(file, []byte("harm"), 0o600)).To(Succeed()) // who reads it sees it
-	stands := func() bool { return r.stands(t.Context(), source.Snapshot{Object: obj}, attempt{plan: plan}) }
-
-	free := occupyAll(places, obj.Namespace)
-	g.Expect(stands()).To(BeTrue(), "it is not read, as all places are taken")
-	free()
-	g.Expect(stands()).To(BeFalse())
-	g.Expect(isSpent(places, obj.Namespace)).To(BeFalse(), "the place is free again")
+	g.Expect(os.WriteFile(file, []byte("harm"), 0o600)).To(Succeed()) // a read finds it
+	g.Expect(v.isCurrent(t.Context())).To(BeTrue())
 }
 
 // occupyAll takes all places of a namespace. free gives one of them back.

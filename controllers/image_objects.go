@@ -34,24 +34,54 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/apiserver"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// imageObjects keeps the ImageRepository and the ImagePolicy of an
+// ImageObjects keeps the ImageRepository and the ImagePolicy of an
 // ArtifactRepository that has a policy of its own. Tags are listed and ordered
 // by image-reflector-controller, never here.
-type imageObjects struct {
-	client client.Client
-	// live reads past the caches: an object without the labels of this shard
+type ImageObjects struct {
+	// Client reads from the caches and writes.
+	Client client.Client
+	// Live reads past the caches: an object without the labels of this shard
 	// is not in them.
-	live      client.Reader
-	labelKeys []string
+	Live client.Reader
+	// LabelKeys are copied to the objects.
+	LabelKeys []string
+}
+
+// Ensure keeps the image objects of a spec with a policy, where the namespace lets anything be
+// published, and removes them elsewhere. It returns a snapshot with the objects as they are
+// then. A panic ends no more than this.
+//
+// Errors: those of the API server, and those of the names and credentials in the spec.
+func (k ImageObjects) Ensure(ctx context.Context, s source.Snapshot, permission source.Permission) (source.Snapshot, error) {
+	ctx, stop := context.WithTimeout(ctx, writeTimeout)
+	defer stop()
+	kept, err := contained(ctx, func(ctx context.Context) (source.Snapshot, error) {
+		switch {
+		case permission.Choice == source.Off || s.Object.Spec.Policy == nil:
+			return s, k.remove(ctx, s)
+		case permission.Choice == source.On && s.ImageConflict() == nil:
+			return k.keep(ctx, s)
+		default:
+			return s, nil
+		}
+	})
+	if kept.Object == nil { // it panicked
+		kept = s
+	}
+	if err == nil || fault.Of(err, "").Reason != "" {
+		return kept, err
+	}
+	return kept, fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", s.Object.Name, err)
 }
 
 // keep makes the image objects what the spec asks for. The snapshot that it returns
 // holds them as they are now: what their status says of an older generation, or
 // of another image, is not taken for an answer.
-func (k imageObjects) keep(ctx context.Context, s source.Snapshot) (source.Snapshot, error) {
+func (k ImageObjects) keep(ctx context.Context, s source.Snapshot) (source.Snapshot, error) {
 	obj := s.Object
 	// The controller that scans has an identity of the platform, too.
 	if _, err := source.Named(obj); err != nil {
@@ -80,10 +110,10 @@ func (k imageObjects) keep(ctx context.Context, s source.Snapshot) (source.Snaps
 func ensure[T, S any, P interface {
 	*T
 	client.Object
-}](ctx context.Context, k imageObjects, seen, want P, spec func(P) *S) (P, error) {
+}](ctx context.Context, k ImageObjects, seen, want P, spec func(P) *S) (P, error) {
 	if seen == nil {
 		var err error
-		if seen, err = apiserver.Get(ctx, k.live, client.ObjectKeyFromObject(want), P(new(T))); err != nil {
+		if seen, err = apiserver.Get(ctx, k.Live, client.ObjectKeyFromObject(want), P(new(T))); err != nil {
 			return nil, err
 		}
 	}
@@ -91,13 +121,13 @@ func ensure[T, S any, P interface {
 		if !source.ControllerOf(want).Owns(seen) {
 			return seen, source.NameConflict(want.GetObjectKind().GroupVersionKind().Kind, want.GetName())
 		}
-		if current(seen, want, k.labelKeys) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
+		if current(seen, want, k.LabelKeys) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
 			return seen, nil
 		}
 		// Nothing is applied to an object that is no longer what was judged.
 		want.SetResourceVersion(seen.GetResourceVersion())
 	}
-	applied, err := applyObject(ctx, k.client, want)
+	applied, err := applyObject(ctx, k.Client, want)
 	if err != nil {
 		return seen, err
 	}
@@ -112,11 +142,11 @@ func ensure[T, S any, P interface {
 	// would make the object mean something else than the spec that it is for.
 	before := now.DeepCopyObject().(P)
 	*spec(now) = *spec(want)
-	return now, k.client.Patch(ctx, now, guarded(before))
+	return now, k.Client.Patch(ctx, now, guarded(before))
 }
 
 // remove deletes image objects that were kept for a policy that is gone.
-func (k imageObjects) remove(ctx context.Context, s source.Snapshot) error {
+func (k ImageObjects) remove(ctx context.Context, s source.Snapshot) error {
 	var objects []client.Object
 	if s.OwnPolicy != nil {
 		objects = append(objects, s.OwnPolicy)
@@ -129,7 +159,7 @@ func (k imageObjects) remove(ctx context.Context, s source.Snapshot) error {
 		if !s.Owns(object) || object.GetDeletionTimestamp() != nil {
 			continue
 		}
-		if err := apiserver.IgnoreAbsent(k.client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
+		if err := apiserver.IgnoreAbsent(k.Client.Delete(ctx, object, client.Preconditions{UID: &uid})); err != nil {
 			return err
 		}
 	}
@@ -138,7 +168,7 @@ func (k imageObjects) remove(ctx context.Context, s source.Snapshot) error {
 
 // rescan hands a request to reconcile on to the ImageRepository: whoever asks
 // for the newest image asks for the tags to be listed now.
-func (k imageObjects) rescan(ctx context.Context, s source.Snapshot) error {
+func (k ImageObjects) rescan(ctx context.Context, s source.Snapshot) error {
 	token := s.NewToken()
 	if token == "" {
 		return nil
@@ -149,7 +179,7 @@ func (k imageObjects) rescan(ctx context.Context, s source.Snapshot) error {
 // reevaluate asks for the policy to be evaluated again when its repository
 // scans another image than the one it picked from: image-reflector-controller
 // does so by itself only when the list of tags differs.
-func (k imageObjects) reevaluate(ctx context.Context, s source.Snapshot) error {
+func (k ImageObjects) reevaluate(ctx context.Context, s source.Snapshot) error {
 	repository, policy := s.OwnRepository, s.OwnPolicy
 	if stale, err := source.IsStale(policy, repository); err != nil || !stale {
 		return err
@@ -164,18 +194,18 @@ func (k imageObjects) reevaluate(ctx context.Context, s source.Snapshot) error {
 }
 
 // ask requests a reconcile of an image object, once for each token.
-func (k imageObjects) ask(ctx context.Context, object client.Object, token string) error {
+func (k ImageObjects) ask(ctx context.Context, object client.Object, token string) error {
 	if object.GetAnnotations()[meta.ReconcileRequestAnnotation] == token {
 		return nil
 	}
 	before := object.DeepCopyObject().(client.Object)
 	asking := object.DeepCopyObject().(client.Object)
 	asking.SetAnnotations(merge(asking.GetAnnotations(), map[string]string{meta.ReconcileRequestAnnotation: token}))
-	return k.client.Patch(ctx, asking, client.MergeFrom(before))
+	return k.Client.Patch(ctx, asking, client.MergeFrom(before))
 }
 
 // repository is the ImageRepository of an ArtifactRepository with a policy.
-func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.ImageRepository {
+func (k ImageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.ImageRepository {
 	spec := obj.Spec
 	provider := spec.Provider
 	if provider == "" || spec.SecretRef != nil {
@@ -204,7 +234,7 @@ func (k imageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.Imag
 
 // policy is the ImagePolicy of an ArtifactRepository with a policy. Its suspend
 // is left to people, as on any policy.
-func (k imageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.ImagePolicy) *imagev1.ImagePolicy {
+func (k ImageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	return &imagev1.ImagePolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImagePolicyKind},
 		ObjectMeta: k.meta(obj),
@@ -218,12 +248,12 @@ func (k imageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.Ima
 	}
 }
 
-func (k imageObjects) meta(obj *v1alpha1.ArtifactRepository) metav1.ObjectMeta {
+func (k ImageObjects) meta(obj *v1alpha1.ArtifactRepository) metav1.ObjectMeta {
 	kind := v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind)
 	return metav1.ObjectMeta{
 		Namespace:       obj.Namespace,
 		Name:            obj.Name,
-		Labels:          generatedLabels(obj, v1alpha1.ArtifactRepositoryKind, k.labelKeys),
+		Labels:          generatedLabels(obj, v1alpha1.ArtifactRepositoryKind, k.LabelKeys),
 		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(obj, kind)},
 	}
 }

@@ -25,11 +25,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/store"
 	"github.com/image-source/image-source-controller/pkg/trust"
-	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
 // Metrics are the figures of this project, beside those that Flux's and
@@ -182,15 +180,4 @@ func (m *Metrics) observeRulings(said ...[]trust.Ruling) {
 // forgetVerdicts drops the verdicts of a policy that is gone.
 func (m *Metrics) forgetVerdicts(name string) {
 	m.verdicts.DeletePartialMatch(prometheus.Labels{"policy": name})
-}
-
-// observeVerdict counts what was said about an image, if it was looked at.
-func (m *Metrics) observeVerdict(asked trustpolicy.Demands, out bridge.Outcome, err error) {
-	if err != nil {
-		m.observeRulings(trustpolicy.RulingsOf(err))
-		return
-	}
-	if _, ok := out.Proof.Subject(); ok {
-		m.observeRulings(out.Proof.Rulings(), asked.Constraints.Judge(trust.Content{Format: out.Format, Bytes: out.Bytes}), asked.Constraints.Rulings())
-	}
 }

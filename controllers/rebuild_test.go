@@ -41,13 +41,14 @@ func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	g := NewWithT(t)
 	obj := &v1alpha1.ArtifactRepository{Spec: v1alpha1.ArtifactRepositorySpec{Image: "registry.example/app"}}
 	obj.Status.Record = &v1alpha1.Recipe{Image: "registry.example/app", Digest: "sha256:" + digestOfNothing}
-	plan, err := recordedPlan(source.Snapshot{Object: obj})
+	s := source.Snapshot{Object: obj}
+	target, err := s.Recorded()
 	g.Expect(err).NotTo(HaveOccurred())
-	r := &ArtifactRepositoryReconciler{Pipeline: &pipeline.Pipeline{Throttle: &throttle.Throttle{}}}
-	fill(g, r.Pipeline.Throttle, plan)
+	e := &Evaluator{Pipeline: &pipeline.Pipeline{Throttle: &throttle.Throttle{}}}
+	fill(g, e.Pipeline.Throttle, target)
 	var last time.Duration
 	for range 3 {
-		_, _, err := r.rebuild(t.Context(), source.Snapshot{Object: obj}, trustpolicy.Demands{})
+		_, err := e.rebuild(t.Context(), s, trustpolicy.Demands{})
 		busy, ok := errors.AsType[*throttle.Busy](err)
 		g.Expect(ok).To(BeTrue(), "%v", err)
 		g.Expect(busy.Wait).To(BeNumerically(">", last))
@@ -55,10 +56,9 @@ func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	}
 }
 
-// fill takes all places of those that find out whether the registry of a plan answers.
-func fill(g Gomega, t *throttle.Throttle, plan Plan) {
-	request := throttle.Request{Way: throttle.Way{Host: plan.Repository.RegistryStr()}}
-	request.Way.Hasty = plan.Timeout < throttle.Patience
+// fill takes all places of attempts that find out whether the registry of a target answers.
+func fill(g Gomega, t *throttle.Throttle, target source.Target) {
+	request := throttle.Request{Way: throttle.Way{Host: target.Repository.RegistryStr()}}
 	for {
 		if _, err := t.Enter(request); err != nil {
 			g.Expect(throttle.IsHeld(err)).To(BeTrue())

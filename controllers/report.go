@@ -21,9 +21,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -32,80 +34,141 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// concluded says what changed with an attempt, where something did: a new
-// artifact, a failure, a recovery, a withdrawal.
-func (e *Events) concluded(ctx context.Context, before *v1alpha1.ArtifactRepository, s source.Snapshot, a attempt) {
-	obj := s.Object
-	e.Metrics.RecordSuspend(ctx, obj, obj.Spec.Suspend)
-	e.Metrics.RecordReadiness(ctx, obj)
-	e.Metrics.RecordReconciling(ctx, obj)
-	e.Metrics.RecordStalled(ctx, obj)
-	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
+// Report tells people and machines what became of decisions: events, metrics and the log.
+type Report struct {
+	Events  *Events
+	Metrics *Metrics
 
-	log, beside := ctrl.LoggerFrom(ctx), selectable(s, a)
+	arrivals arrivals
+}
+
+// judged counts what the policies said about images.
+func (r *Report) judged(d decision) {
+	for _, rulings := range d.rulings {
+		r.Metrics.observeRulings(rulings)
+	}
+}
+
+// tell tells what a delivery changed, if it changed something: a new artifact, a failure, a
+// recovery, a withdrawal.
+func (r *Report) tell(ctx context.Context, s source.Snapshot, out delivery) {
+	if !out.recorded {
+		return
+	}
+	obj := out.after
+	r.Events.observe(ctx, obj)
+	if out.failure() == nil && out.publishes() {
+		r.Metrics.publications.Inc()
+	}
+	r.observeArrival(s, out)
+
+	beside := selectable(s, out)
+	if news := r.news(ctx, out); news.reason != "" {
+		r.Events.tell(obj, beside, news)
+	}
+	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && (resumed(out.before) || !slices.Equal(out.before.Status.TrustWarnings, warnings)) {
+		r.Events.tell(obj, beside, news{corev1.EventTypeWarning, v1alpha1.ReasonVerificationError, "published " + obj.Status.Artifact.Revision + unenforced(obj)})
+	}
+}
+
+// news returns what to tell of a delivery; its zero value if there is nothing.
+func (r *Report) news(ctx context.Context, out delivery) news {
+	log, before, obj := ctrl.LoggerFrom(ctx), out.before, out.after
 	ready := conditions.Get(obj, meta.ReadyCondition)
 	var seen, again bool
-	if a.err != nil {
-		seen, again = e.failing.again(client.ObjectKeyFromObject(obj), strings.Join(a.plan.Subjects(), " "))
+	if out.failure() != nil {
+		seen, again = r.Events.failing.again(client.ObjectKeyFromObject(obj), strings.Join(out.target.Subjects(), " "))
 	}
 	switch {
-	case before.Status.Artifact != nil && obj.Status.Artifact == nil && a.judgement != nil && a.judgement.rejected:
+	case before.Status.Artifact != nil && out.change.Kind() == publication.KindWithdraw:
 		log.Info("no longer published", "revision", before.Status.Artifact.Revision, "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, beside, news{corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message)})
-	case a.err == nil && published(before, a):
-		message, artifact := ready.Message, obj.Status.Artifact
-		if a.made != nil && a.made.SkippedLinks > 0 {
-			message += fmt.Sprintf("; symbolic links left out: %d", a.made.SkippedLinks)
-		}
-		if a.made != nil && a.made.IgnoreFlaw != "" {
-			message += "; " + a.made.IgnoreFlaw + leavesOutLess
-		}
-		if by := publication.Latest(obj).VerifiedBy; by != "" {
-			message += "; verified: " + by
-		}
+		return news{corev1.EventTypeWarning, ready.Reason, fmt.Sprintf("no longer published: %s: %s", before.Status.Artifact.Revision, ready.Message)}
+	case out.failure() == nil && out.publishes():
+		artifact := obj.Status.Artifact
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
-		e.tell(obj, beside, news{corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, message + origin(artifact)})
+		return news{corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, ready.Message + remarks(out) + origin(artifact)}
 	case !again && (sameReady(before, obj) || !seen && sameState(before, obj)):
 		// Another build of this controller may say the same in other words.
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
 		// An image that Flux has not scanned yet is no news.
 		log.Info("waiting", "message", ready.Message)
-	case ready.Status == "False":
+	case ready.Status == metav1.ConditionFalse:
 		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
-		e.tell(obj, beside, news{corev1.EventTypeWarning, ready.Reason, ready.Message})
+		return news{corev1.EventTypeWarning, ready.Reason, ready.Message}
 	case conditions.IsFalse(before, meta.ReadyCondition):
 		log.Info("recovered", "message", ready.Message)
-		e.tell(obj, beside, news{corev1.EventTypeNormal, ready.Reason, "recovered: " + ready.Message})
+		return news{corev1.EventTypeNormal, ready.Reason, "recovered: " + ready.Message}
 	}
-	if warnings := obj.Status.TrustWarnings; len(warnings) > 0 && (resumed(before) || !slices.Equal(before.Status.TrustWarnings, warnings)) {
-		e.tell(obj, beside, news{corev1.EventTypeWarning, v1alpha1.ReasonVerificationError, "published " + obj.Status.Artifact.Revision + unenforced(obj)})
+	return news{}
+}
+
+// remarks says, for the end of an event, what is odd about a new artifact, and the signers.
+func remarks(out delivery) (words string) {
+	if product := out.change.Product(); product != nil {
+		if product.SkippedLinks > 0 {
+			words += fmt.Sprintf("; symbolic links left out: %d", product.SkippedLinks)
+		}
+		if product.IgnoreFlaw != "" {
+			words += "; " + product.IgnoreFlaw + leavesOutLess
+		}
 	}
+	if by := publication.Latest(out.after).VerifiedBy; by != "" {
+		words += "; verified: " + by
+	}
+	return words
 }
 
 // selectable returns the objects of a source that Flux's Alerts can select: the
 // ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy. That
 // nobody opted in is told about the ImagePolicy elsewhere, once.
-func selectable(s source.Snapshot, a attempt) (objects []client.Object) {
-	obj := s.Object
-	switch external := s.External; {
-	case external != nil && s.Owns(external):
-		objects = append(objects, external)
-	case external == nil && (obj.Status.Artifact != nil || a.announced()):
+func selectable(s source.Snapshot, out delivery) (objects []client.Object) {
+	obj := out.after
+	switch {
+	case s.External != nil && s.Owns(s.External):
+		objects = append(objects, s.External)
+	case s.External == nil && (obj.Status.Artifact != nil || out.announces()):
 		// It was made just now: no cache has seen it yet.
 		objects = append(objects, &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}})
 	}
-	if s.Policy != nil && a.plan.Action != Withdraw && (obj.Status.Artifact == nil || len(objects) == 0) {
+	if s.Policy != nil && out.change.Kind() != publication.KindRemove && (obj.Status.Artifact == nil || len(objects) == 0) {
 		objects = append(objects, s.Policy)
 	}
 	return objects
 }
 
-// published tells whether something new came to be published: made now or, where
-// an attempt was interrupted between the record and its copy, made before.
-func published(before *v1alpha1.ArtifactRepository, a attempt) bool {
-	return a.made != nil || resumed(before)
+// publishes tells whether something new came to be published: made now or, where an attempt
+// was interrupted between the record and its copy, made before.
+func (d delivery) publishes() bool { return d.change.Product() != nil || resumed(d.before) }
+
+// observeArrival measures how long a policy's pick took to be published. An attempt that
+// failed and is followed by another one is part of that. The time in which a person or
+// another object has to act is not: what waits, is stuck or is suspended is measured no longer.
+func (r *Report) observeArrival(s source.Snapshot, out delivery) {
+	if s.Policy == nil || s.Policy.Status.LatestRef == nil {
+		return
+	}
+	failure := out.failure()
+	if failure != nil && failure.Class == fault.Retry {
+		return
+	}
+	awaited := r.arrivals.arrived(client.ObjectKeyFromObject(s.Object), hashOf(*s.Policy.Status.LatestRef))
+	artifact := out.after.Status.Artifact
+	if failure != nil || awaited.IsZero() || artifact == nil {
+		return
+	}
+	// What was published before the pick was seen is not news. Records count in seconds.
+	if !artifact.LastUpdateTime.Time.Before(awaited.Truncate(time.Second)) {
+		r.Metrics.PublishDuration.Observe(time.Since(awaited).Seconds())
+	}
+}
+
+// forget drops all that is known of an object that is gone.
+func (r *Report) forget(ctx context.Context, key types.NamespacedName) {
+	r.arrivals.forget(key)
+	r.Events.forget(ctx, key)
 }

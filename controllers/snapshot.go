@@ -96,6 +96,15 @@ func (r Snapshots) Around(ctx context.Context, obj *v1alpha1.ArtifactRepository)
 	return s, err
 }
 
+// platform reads what the platform demands in a namespace.
+func (r Snapshots) platform(ctx context.Context, namespace string) (s source.Snapshot, err error) {
+	if s.Trust, err = r.Trust.InForce(ctx); err != nil {
+		return s, err
+	}
+	s.Namespace, err = apiserver.Get(ctx, r.Client, types.NamespacedName{Name: namespace}, &corev1.Namespace{})
+	return s, err
+}
+
 // AroundPolicy reads what surrounds an ImagePolicy.
 func (r Snapshots) AroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy) (source.Snapshot, error) {
 	s := source.Snapshot{Policy: policy}

@@ -67,6 +67,14 @@ func harms() map[string]func(path string) error {
 	}
 }
 
+// request asks for a reconcile of a source, which has its file read soon.
+func (s *scene) request(name string) {
+	s.Helper()
+	edit(s, name, func(obj *v1alpha1.ArtifactRepository) {
+		metav1.SetMetaDataAnnotation(&obj.ObjectMeta, meta.ReconcileRequestAnnotation, time.Now().String())
+	})
+}
+
 // sources are artifacts that are stored as they are, and archived again.
 func sources() map[string]publish.Files {
 	return map[string]publish.Files{
@@ -91,6 +99,9 @@ func TestAStoredFileThatIsHarmedIsMadeAgain(t *testing.T) {
 				g.Expect(err).NotTo(HaveOccurred())
 
 				g.Expect(harm(s.file(before.Status.Artifact))).To(Succeed())
+				if how == "altered" { // a look finds the others
+					s.request("app")
+				}
 
 				s.eventually(func(g Gomega) { g.Expect(os.ReadFile(s.file(before.Status.Artifact))).To(Equal(good)) })
 				s.rounds(2, http.MethodHead)
@@ -206,6 +217,9 @@ func TestBytesThatAreHarmedWhileTheRegistryIsDownAreSaidToBeMissing(t *testing.T
 				g.Expect(os.RemoveAll(s.storage + "/blobs")).To(Succeed())
 			}
 			g.Expect(harm(s.file(before))).To(Succeed())
+			if how == "altered" { // a look finds the others
+				s.request("app")
+			}
 
 			s.eventually(func(g Gomega) {
 				obj := get[v1alpha1.ArtifactRepository](g, s, "app")
@@ -303,7 +317,10 @@ func TestStrangersHaveNothingFetched(t *testing.T) {
 	live := &counting{Reader: s.client}
 	enqueue := make(chan event.GenericEvent, 1)
 	disk := s.alone()
-	reconciler := &controllers.ArtifactRepositoryReconciler{Client: noCache{s.client}, Live: live, Store: disk, Rules: s.rules}
+	snapshots := controllers.Snapshots{Client: noCache{s.client}, Rules: s.rules}
+	reconciler := &controllers.ArtifactRepositoryReconciler{
+		Snapshots: snapshots, Evaluator: &controllers.Evaluator{Rules: s.rules, Snapshots: snapshots, Store: disk},
+	}
 	supplier := serve.NewSupplier(serve.SupplierOptions{
 		Client: noCache{s.client}, Live: live, Store: disk, Remake: reconciler.Remake, Enqueue: enqueue, Rebuilds: 1,
 	})

@@ -111,17 +111,17 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("artifactrepository").
 		For(&v1alpha1.ArtifactRepository{}, builder.WithPredicates(changed(source.ArtifactRepositoryWithoutStatus))).
-		Watches(&v1alpha1.ArtifactRepository{}, interrupter(itself, r.attention.abandon), builder.WithPredicates(deletion())).
+		Watches(&v1alpha1.ArtifactRepository{}, interrupter(itself, r.inflight.abandon), builder.WithPredicates(deletion())).
 		Watches(&sourcev1.ExternalArtifact{}, asItIs(r.drifted)).
 		Watches(&imagev1.ImagePolicy{}, asItIs(r.ofPolicy), builder.WithPredicates(changed(source.KeepPolicy))).
 		Watches(&imagev1.ImageRepository{}, asItIs(r.ofRepository), builder.WithPredicates(changed(source.KeepRepository))).
-		Watches(&imagev1.ImageRepository{}, interrupter(r.withoutConsent, r.attention.abandon), builder.WithPredicates(changed(source.RepositoryWithoutStatus))).
+		Watches(&imagev1.ImageRepository{}, interrupter(r.withoutConsent, r.inflight.abandon), builder.WithPredicates(changed(source.RepositoryWithoutStatus))).
 		Watches(&corev1.Namespace{}, asItIs(r.ofNamespace), builder.WithPredicates(changed(source.KeepNamespace))).
-		Watches(&corev1.Namespace{}, interrupter(r.ofNamespace, r.attention.interrupt), builder.WithPredicates(changed(source.KeepNamespace))).
+		Watches(&corev1.Namespace{}, interrupter(r.ofNamespace, r.inflight.interrupt), builder.WithPredicates(changed(source.KeepNamespace))).
 		Watches(&v1alpha1.TrustPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofTrustPolicy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.TrustPolicy{}, interrupter(r.ofTrustPolicy, r.attention.interrupt), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.TrustPolicy{}, interrupter(r.ofTrustPolicy, r.inflight.interrupt), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, asItIs(r.ofSecret), builder.OnlyMetadata).
-		Watches(&corev1.Secret{}, interrupter(r.ofPlatformSecret, r.attention.interrupt), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
+		Watches(&corev1.Secret{}, interrupter(r.ofPlatformSecret, r.inflight.interrupt), builder.OnlyMetadata, builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesRawSource(rawsource.Channel(enqueued, &handler.EnqueueRequestForObject{})).
 		WithOptions(options).
 		Complete(r)
@@ -183,12 +183,12 @@ func (r *ImagePolicyReconciler) policiesOfNamespace(ctx context.Context, obj cli
 }
 
 func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
-	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+	requests := listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsByPolicy: obj.GetName()})
 	if pick := obj.(*imagev1.ImagePolicy).Status.LatestRef; pick != nil {
 		hash := hashOf(*pick)
 		for _, request := range requests {
-			r.attention.await(request.NamespacedName, hash)
+			r.Report.arrivals.await(request.NamespacedName, hash)
 		}
 	}
 	return append(requests, r.named(ctx, obj)...)
@@ -198,7 +198,7 @@ func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.
 // objects are kept.
 func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
-	repository, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	repository, err := apiserver.Get(ctx, r.Snapshots.Client, key, &v1alpha1.ArtifactRepository{})
 	if err != nil || repository == nil || repository.Spec.Image == "" {
 		return nil
 	}
@@ -208,12 +208,12 @@ func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Obj
 func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj client.Object) []ctrl.Request {
 	// One of the same name may be kept for an ArtifactRepository, or in its way.
 	requests := r.named(ctx, obj)
-	policies := listed(ctx, r.Client, &imagev1.ImagePolicyList{}, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()})
+	policies := listed(ctx, r.Snapshots.Client, &imagev1.ImagePolicyList{}, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()})
 	for _, policy := range policies {
-		requests = append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+		requests = append(requests, listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{},
 			client.InNamespace(policy.Namespace), client.MatchingFields{artifactsByPolicy: policy.Name})...)
 	}
-	return append(requests, listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+	return append(requests, listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.MatchingFields{artifactsByLender: client.ObjectKeyFromObject(obj).String()})...)
 }
 
@@ -222,14 +222,14 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 // writes to an ImageRepository all the time must not end the attempts of those who may use it.
 func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
 	for _, request := range r.ofRepository(ctx, obj) {
-		if request.Namespace == obj.GetNamespace() || !r.attention.attends(request.NamespacedName) {
+		if request.Namespace == obj.GetNamespace() || !r.inflight.has(request.NamespacedName) {
 			continue
 		}
-		s, err := Snapshots{Client: r.Client, Rules: r.Rules}.Snapshot(ctx, request.NamespacedName)
+		s, err := Snapshots{Client: r.Snapshots.Client, Rules: r.Snapshots.Rules}.Snapshot(ctx, request.NamespacedName)
 		if err != nil || s.Object == nil || s.Object.DeletionTimestamp != nil {
 			continue // the next look tells
 		}
-		if r.Rules.Permission(s).Choice == source.Off {
+		if r.Snapshots.Rules.Permission(s).Choice == source.Off {
 			requests = append(requests, request)
 		}
 	}
@@ -241,7 +241,7 @@ func itself(_ context.Context, obj client.Object) []ctrl.Request {
 }
 
 func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj client.Object) []ctrl.Request {
-	return listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(obj.GetName()))
+	return listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(obj.GetName()))
 }
 
 // ofTrustPolicy asks for all sources of the namespaces that a policy governs. Of
@@ -249,7 +249,7 @@ func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj clie
 func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
 	policies := trust.NewPolicies(trustpolicy.Parse(obj.(*v1alpha1.TrustPolicy)))
 	var namespaces corev1.NamespaceList
-	if err := r.Client.List(ctx, &namespaces, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Snapshots.Client.List(ctx, &namespaces, client.UnsafeDisableDeepCopy); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "objects could not be listed")
 		return nil
 	}
@@ -265,7 +265,7 @@ func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj cl
 // ofSecret asks for the sources that a Secret decides about: those that name it
 // in its namespace and those whose policies do.
 func (r *ArtifactRepositoryReconciler) ofSecret(ctx context.Context, obj client.Object) []ctrl.Request {
-	requests := listed(ctx, r.Client, &v1alpha1.ArtifactRepositoryList{},
+	requests := listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsBySecret: obj.GetName()})
 	return append(requests, r.ofPlatformSecret(ctx, obj)...)
 }
@@ -273,7 +273,7 @@ func (r *ArtifactRepositoryReconciler) ofSecret(ctx context.Context, obj client.
 // ofPlatformSecret asks for the sources whose policies name a Secret of the
 // controller's namespace.
 func (r *ArtifactRepositoryReconciler) ofPlatformSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
-	for _, policy := range policiesNaming(ctx, r.Trust, obj) {
+	for _, policy := range policiesNaming(ctx, r.Evaluator.Trust, obj) {
 		requests = append(requests, r.ofTrustPolicy(ctx, policy)...)
 	}
 	return requests
@@ -304,13 +304,13 @@ func policiesNaming(ctx context.Context, trust *trustpolicy.Resolver, secret cli
 // record says. Our own writes come back here too and ask for nothing.
 func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
-	repository, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
+	repository, err := apiserver.Get(ctx, r.Snapshots.Client, key, &v1alpha1.ArtifactRepository{})
 	if repository == nil || err != nil || !conditions.Has(repository, meta.ReadyCondition) {
 		return nil // the first attempt writes the ExternalArtifact before the conditions of the record
 	}
 	external := obj.(*sourcev1.ExternalArtifact)
 	asked := source.Snapshot{Object: repository, External: external}.NewExternalToken() != ""
-	if !asked && r.stillThere(ctx, key, external.UID) && r.publisher().matches(inTheWordsOf(repository, external), repository) {
+	if !asked && r.stillThere(ctx, key, external.UID) && r.Writer.externals().matches(inTheWordsOf(repository, external), repository) {
 		return nil
 	}
 	return []ctrl.Request{{NamespacedName: key}}
@@ -335,7 +335,7 @@ func inTheWordsOf(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalA
 // stillThere tells whether the cache holds the object of an event: that of a
 // deletion it does not.
 func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types.NamespacedName, uid types.UID) bool {
-	external, err := apiserver.Get(ctx, r.Client, key, &sourcev1.ExternalArtifact{})
+	external, err := apiserver.Get(ctx, r.Snapshots.Client, key, &sourcev1.ExternalArtifact{})
 	return err == nil && external != nil && external.UID == uid
 }
 

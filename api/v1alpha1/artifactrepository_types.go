@@ -59,8 +59,8 @@ const MaxFormerSettingsBytes = 2 << 10
 // +kubebuilder:validation:XValidation:rule="!has(self.filterTags) || has(self.policy)",message="filterTags needs policy: it filters the tags that policy orders"
 // +kubebuilder:validation:XValidation:rule="!has(self.policy) || [has(self.policy.semver), has(self.policy.alphabetical), has(self.policy.numerical)].filter(x, x).size() == 1",message="set exactly one of policy.semver, policy.alphabetical and policy.numerical"
 type ArtifactRepositorySpec struct {
-	// Interval at which a tag is looked at again and the stored bytes are
-	// checked, at most 8760h. Unset: the interval of the ImageRepository that the
+	// Interval at which a tag is looked at again, and whether the file is
+	// stored, at most 8760h. Unset: the interval of the ImageRepository that the
 	// image comes from, else 10m.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64

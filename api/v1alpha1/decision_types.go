@@ -14,7 +14,6 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-
 package v1alpha1
 
 import (
@@ -60,8 +59,8 @@ type Step struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	Reason string `json:"reason,omitempty"`
-	// Message for a person. A failure that the next attempt may heal has none here: the
-	// condition Ready tells it.
+	// Message for a person. A failure whose words may be others at each attempt, as those of
+	// a network are, has none here: the condition Ready has the words of the first one.
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	Message string `json:"message,omitempty"`

@@ -111,15 +111,38 @@ func (a *app) open(ctx context.Context, text string) (origin, error) {
 // ociScheme may stand before a reference, as everywhere in Flux.
 const ociScheme = "oci://"
 
-// request is what the controller would be asked for.
-func (r origin) request(content format.Options, by trust.Verifier) bridge.Request {
-	return bridge.Request{Repository: watchedRepository{r.repository, r.app}, Tag: r.tag, Digest: r.digest, Content: content, Verifier: by}
+// reading is an artifact as the controller would publish it. What was found out before a
+// failure is in it.
+type reading struct {
+	// Image that was resolved.
+	Image bridge.Image
+	// Raw is the manifest as the registry keeps it; nil when it was not found.
+	Raw *registry.Manifest
+	// Manifest is what Raw says; nil when it cannot be read.
+	Manifest *format.Manifest
+	// Verified is who verified the image.
+	Verified trust.Verified
+	bridge.Reading
 }
 
-// read reads an artifact as the controller would.
-func (r origin) read(ctx context.Context, content format.Options, by trust.Verifier, scratch string) (bridge.Reading, error) {
-	reading, err := bridge.Read(ctx, r.request(content, by), scratch)
-	return reading, inFlags(err)
+// read reads an artifact as the controller would, into scratch.
+func (r origin) read(ctx context.Context, content format.Options, by trust.Verifier, scratch string) (reading, error) {
+	from := watchedRepository{r.repository, r.app}
+	found := reading{Image: bridge.Image{Repository: from.Name(), Tag: r.tag, Digest: r.digest}}
+	candidates, err := bridge.Resolve(ctx, from, bridge.Reference{Tag: r.tag, Digest: r.digest})
+	if err != nil {
+		return found, inFlags(err)
+	}
+	candidate := candidates[0]
+	found.Verified, err = bridge.Verify(ctx, from, candidate, by)
+	found.Image, found.Raw = candidate.Image, candidate.Manifest()
+	if found.Raw != nil { // a person wants to know what it is even if nobody vouches for it
+		found.Manifest, _ = format.Parse(found.Raw.MediaType, found.Raw.Body) // Read tells why it cannot be
+	}
+	if err == nil {
+		found.Reading, err = bridge.Read(ctx, bridge.Request{Repository: from, Candidate: candidate, Content: content}, found.Verified, scratch)
+	}
+	return found, inFlags(err)
 }
 
 // inFlags names flags of this command where an error of code that the controller

@@ -31,7 +31,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -189,7 +188,7 @@ type refusal struct {
 	Final bool `json:"final"`
 }
 
-func newInspection(r bridge.Reading, report *format.Report, err error) *inspection {
+func newInspection(r reading, report *format.Report, err error) *inspection {
 	i := &inspection{
 		Repository: r.Image.Repository, Tag: r.Image.Tag, Digest: r.Image.Digest.String(),
 		MediaType: string(r.Raw.MediaType), Kind: report.Kind, Signatures: []signature{},

@@ -80,6 +80,15 @@ func (b *bench) reopen(address string) {
 	b.bridge = bridge.New(b.store, func() time.Time { return noon })
 }
 
+// scrub has the store read all its files until a key has lost its own, or the test fails.
+func (b *bench) scrub() {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
+	defer cancel()
+	b.store.Scrub(ctx, store.ScrubOptions{Lost: func(context.Context, store.Key, string) { cancel() }})
+	NewWithT(b).Expect(ctx.Err()).To(MatchError(context.Canceled))
+}
+
 // push stores files as a Flux artifact under repository:tag and returns the
 // digests of its manifest and of its layer.
 func (b *bench) push(image string, files publish.Files) (manifest, layer v1.Hash) {
@@ -147,22 +156,74 @@ func (a access) access() registry.Access {
 
 var nobody = access{}
 
+// request asks for an image to be published under one name.
+type request struct {
+	bridge.Request
+	bridge.Reference
+
+	Verifier  trust.Verifier
+	Published *bridge.Published
+}
+
+// publishBy takes all steps for a request.
+func publishBy(ctx context.Context, by *bridge.Bridge, r request) (bridge.Outcome, error) {
+	candidates, err := bridge.Resolve(ctx, r.Repository, r.Reference)
+	if err != nil {
+		return bridge.Outcome{}, err
+	}
+	r.Candidate = candidates[0]
+	out, ok, err := by.Reuse(ctx, r.Request, r.Published)
+	if ok || err != nil {
+		return out, err
+	}
+	proof, err := bridge.Verify(ctx, r.Repository, r.Candidate, r.Verifier)
+	if err != nil {
+		return out, err
+	}
+	return by.Build(ctx, r.Request, proof)
+}
+
+// reading is what became known of an image that was read.
+type reading struct {
+	candidate *bridge.Candidate
+	bridge.Reading
+}
+
+// readBy takes all steps for a request but those that keep something.
+func readBy(ctx context.Context, r request, scratch string) (found reading, err error) {
+	candidates, err := bridge.Resolve(ctx, r.Repository, r.Reference)
+	if err != nil {
+		return found, err
+	}
+	r.Candidate, found.candidate = candidates[0], candidates[0]
+	proof, err := bridge.Verify(ctx, r.Repository, r.Candidate, r.Verifier)
+	if err != nil {
+		return found, err
+	}
+	found.Reading, err = bridge.Read(ctx, r.Request, proof, scratch)
+	return found, err
+}
+
 // request asks for repository:tag to be published as apps/<source>.
-func (b *bench) request(source, image string, who access) bridge.Request {
+func (b *bench) request(source, image string, who access) request {
 	b.Helper()
 	repository, tag, _ := strings.Cut(image, ":")
-	return bridge.Request{
-		Key:        store.Key{Namespace: "apps", Name: source},
-		Repository: b.open(repository, who),
-		Tag:        tag,
-		Verifier:   trust.NoDemands{},
+	return request{
+		Request:   bridge.Request{Key: store.Key{Namespace: "apps", Name: source}, Repository: b.open(repository, who)},
+		Reference: bridge.Reference{Tag: tag},
+		Verifier:  trust.NoDemands{},
 	}
 }
 
+// try publishes.
+func (b *bench) try(ctx context.Context, r request) (bridge.Outcome, error) {
+	return publishBy(ctx, b.bridge, r)
+}
+
 // publish publishes, which must succeed.
-func (b *bench) publish(r bridge.Request) bridge.Outcome {
+func (b *bench) publish(r request) bridge.Outcome {
 	b.Helper()
-	out, err := b.bridge.Publish(b.Context(), r)
+	out, err := b.try(b.Context(), r)
 	NewWithT(b).Expect(err).NotTo(HaveOccurred())
 	return out
 }

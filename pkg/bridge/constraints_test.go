@@ -52,7 +52,7 @@ func TestTermsDecideWhatIsStored(t *testing.T) {
 			refused.Constraints = constraintsOf(c.constraints)
 			expectRefused := func() {
 				t.Helper()
-				out, err := b.bridge.Publish(t.Context(), refused)
+				out, err := b.try(t.Context(), refused)
 				g.Expect(err).To(MatchError(ContainSubstring(c.words)))
 				g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected))
 				g.Expect(out.Artifact.Path).To(BeEmpty())
@@ -94,13 +94,13 @@ func TestAPullThatTermsEndIsNotShared(t *testing.T) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		out, err := b.bridge.Publish(t.Context(), b.request("free", "team/app:1.0.0", nobody))
+		out, err := b.try(t.Context(), b.request("free", "team/app:1.0.0", nobody))
 		done <- result{out, err}
 	}()
 	<-pulling
 	refused := b.request("refused", "team/app:1.0.0", nobody)
 	refused.Constraints = constraintsOf(func(p *trust.Policy) { p.MaxBytes = 10 })
-	_, err := b.bridge.Publish(t.Context(), refused)
+	_, err := b.try(t.Context(), refused)
 	g.Expect(err).To(MatchError(ContainSubstring("it allows at most 10")))
 	close(free)
 	first := <-done

@@ -69,7 +69,7 @@ func TestASizeThatIsWrongForGoodIsFoundOnce(t *testing.T) {
 	})
 	r := b.request("app", "team/app:1.0.0", nobody)
 	for range 3 {
-		_, err := b.bridge.Publish(t.Context(), r)
+		_, err := b.try(t.Context(), r)
 		expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall, fmt.Sprintf("it has %d bytes, the manifest says %d", size, size+1))
 	}
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
@@ -86,7 +86,7 @@ func TestAnArtifactThatNoAttemptHasTimeToReadIsReadLessAndLess(t *testing.T) {
 	attempt := func(timeout time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
-		_, err := b.bridge.Publish(ctx, r)
+		_, err := b.try(ctx, r)
 		return err
 	}
 	const enough = 300 * time.Millisecond
@@ -148,7 +148,7 @@ func TestASlowRegistryIsNoSlowArtifact(t *testing.T) {
 	r := b.request("app", "team/app:1.0.0", nobody)
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		_, err := b.bridge.Publish(ctx, r)
+		_, err := b.try(ctx, r)
 		cancel()
 		g.Expect(err).To(MatchError(context.DeadlineExceeded))
 	}
@@ -162,7 +162,7 @@ func TestAnArtifactThatIsRefusedIsReadOnce(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.pushLayers("team/app:1.0.0", nil, []byte("this is no gzip"))
 	for _, name := range []string{"one", "two", "one"} {
-		_, err := b.bridge.Publish(t.Context(), b.request(name, "team/app:1.0.0", nobody))
+		_, err := b.try(t.Context(), b.request(name, "team/app:1.0.0", nobody))
 		expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Stall)
 	}
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
@@ -174,7 +174,7 @@ func TestAnArtifactThatTermsRefuseIsReadOnce(t *testing.T) {
 	r := b.request("app", "team/app:1.0.0", nobody)
 	r.Constraints = constraintsOf(func(p *trust.Policy) { p.Formats = []string{"Helm"} })
 	for range 3 {
-		_, err := b.bridge.Publish(t.Context(), r)
+		_, err := b.try(t.Context(), r)
 		g.Expect(trust.VerdictOf(err)).To(Equal(trust.Rejected))
 	}
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))

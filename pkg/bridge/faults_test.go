@@ -37,6 +37,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
@@ -98,7 +99,7 @@ func TestABlobThatIsNotWhatTheManifestSaysPublishesNothing(t *testing.T) {
 			good := b.blob("team/app", layer)
 			b.answerBlobs(func(w http.ResponseWriter, _ *http.Request) { c.answer(w, good) })
 
-			out, err := b.bridge.Publish(t.Context(), b.request("app", "team/app:1.0.0", nobody))
+			out, err := b.try(t.Context(), b.request("app", "team/app:1.0.0", nobody))
 			expectFault(t, err, c.reason, fault.Retry)
 			g.Expect(out.Artifact.URL).To(BeEmpty())
 			b.expectNothingStored()
@@ -119,7 +120,7 @@ func TestAFailureLeavesWhatIsPublishedAlone(t *testing.T) {
 
 	r := b.request("app", "team/app:1.0.0", nobody)
 	r.Published = published(before)
-	out, err := b.bridge.Publish(t.Context(), r)
+	out, err := b.try(t.Context(), r)
 
 	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Retry)
 	g.Expect(out.Image.Digest).NotTo(Equal(before.Image.Digest), "the outcome names what failed")
@@ -143,7 +144,7 @@ func TestLimits(t *testing.T) {
 			b.push("team/app:1.0.0", publish.Files{"a.yaml": "a: 1\n", "b.yaml": "b: 2\n", "c.yaml": strings.Repeat("c: 3\n", 500)})
 			r := b.request("app", "team/app:1.0.0", nobody)
 			r.Content.Limits = c.limits
-			_, err := b.bridge.Publish(t.Context(), r)
+			_, err := b.try(t.Context(), r)
 			expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, c.words...)
 			g.Expect(b.registry.Count(http.MethodGet, "/blobs/") > 0).To(Equal(c.pulled))
 			b.expectNothingStored()
@@ -156,7 +157,7 @@ func TestOtherMediaTypesAreRefusedWithoutAPull(t *testing.T) {
 	image, err := random.Image(100, 1)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(b.registry.Shelf().Push(t.Context(), "team/app:1.0.0", image)).To(Succeed())
-	_, err = b.bridge.Publish(t.Context(), b.request("app", "team/app:1.0.0", nobody))
+	_, err = b.try(t.Context(), b.request("app", "team/app:1.0.0", nobody))
 	expectFault(t, err, v1alpha1.ReasonUnsupportedMediaType, fault.Stall, "container image", "flux push artifact")
 	b.expectNothingStored()
 }
@@ -168,19 +169,19 @@ func TestWhatNobodyVerifiedIsNotPulled(t *testing.T) {
 	t.Run("when the verifier refuses", func(t *testing.T) {
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = refusing{fault.Retryf(v1alpha1.ReasonVerificationError, "no good signature")}
-		_, err := b.bridge.Publish(t.Context(), r)
+		_, err := b.try(t.Context(), r)
 		expectFault(t, err, v1alpha1.ReasonVerificationError, fault.Retry)
 	})
 	t.Run("when a verifier returns the zero proof", func(t *testing.T) {
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = refusing{nil}
-		_, err := b.bridge.Publish(t.Context(), r)
+		_, err := b.try(t.Context(), r)
 		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("nobody verified")))
 	})
 	t.Run("when a verifier proves another image", func(t *testing.T) {
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = astray{}
-		_, err := b.bridge.Publish(t.Context(), r)
+		_, err := b.try(t.Context(), r)
 		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("nobody verified")))
 	})
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero())
@@ -203,7 +204,7 @@ func TestAnAttemptThatIsCancelledCleansUp(t *testing.T) {
 	ended := make(chan error, 1)
 	r := b.request("app", "team/app:1.0.0", nobody)
 	go func() {
-		_, err := b.bridge.Publish(ctx, r)
+		_, err := b.try(ctx, r)
 		ended <- err
 	}()
 	g.Eventually(half).Should(BeClosed())
@@ -222,7 +223,7 @@ func TestADeadlineEndsAnAttempt(t *testing.T) {
 	b.answerBlobs(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	ctx, cancel := context.WithTimeout(t.Context(), 200e6)
 	defer cancel()
-	_, err := b.bridge.Publish(ctx, b.request("app", "team/app:1.0.0", nobody))
+	_, err := b.try(ctx, b.request("app", "team/app:1.0.0", nobody))
 	g.Expect(errors.Is(err, context.DeadlineExceeded)).To(BeTrue(), "%v", err)
 	g.Eventually(b.leftovers).Should(BeEmpty())
 	g.Expect(b.stored()).To(BeEmpty())
@@ -234,7 +235,7 @@ func TestADiskThatRefusesIsToldApartFromTheRegistry(t *testing.T) {
 	moved := b.root + "-elsewhere"
 	g.Expect(os.Rename(b.root, moved)).To(Succeed())
 
-	_, err := b.bridge.Publish(t.Context(), b.request("app", "team/app:1.0.0", nobody))
+	_, err := b.try(t.Context(), b.request("app", "team/app:1.0.0", nobody))
 	expectFault(t, err, v1alpha1.ReasonStorageOperationFailed, fault.Retry)
 
 	g.Expect(os.Rename(moved, b.root)).To(Succeed())
@@ -256,7 +257,7 @@ func TestWhyTheFileCannotBeStoredIsTold(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	r := b.request("app", "team/app:1.0.0", nobody)
-	_, err := bridge.New(sweptStore{b.store}, time.Now).Publish(t.Context(), r)
+	_, err := publishBy(t.Context(), bridge.New(sweptStore{b.store}, time.Now), r)
 	expectFault(t, err, v1alpha1.ReasonStorageOperationFailed, fault.Retry)
 	g.Expect(err).To(MatchError(fs.ErrNotExist))
 	g.Expect(b.stored()).To(BeEmpty())
@@ -266,7 +267,37 @@ func TestAMalformedDigestIsRefusedBeforeARegistrySeesIt(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	r := b.request("app", "team/app:1.0.0", nobody)
 	r.Digest = v1.Hash{Algorithm: "sha256", Hex: "../../../etc/passwd"}
-	_, err := b.bridge.Publish(t.Context(), r)
+	_, err := b.try(t.Context(), r)
 	expectFault(t, err, v1alpha1.ReasonInvalidSpec, fault.Stall)
 	g.Expect(b.registry.Requests()).To(BeEmpty())
+}
+
+// A proof is good for its image alone: neither none nor that of another one opens a registry.
+func TestBuildTakesNoProofButThatOfItsCandidate(t *testing.T) {
+	b, g := newBench(t), NewWithT(t)
+	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
+	_, layer := b.push("team/app:2.0.0", publish.Files{"app.yaml": "version: 2\n"})
+	r, other := b.request("app", "team/app:1.0.0", nobody), b.request("app", "team/app:2.0.0", nobody)
+	for _, r := range []*request{&r, &other} {
+		candidates, err := bridge.Resolve(t.Context(), r.Repository, r.Reference)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(candidates).To(HaveLen(1))
+		r.Candidate = candidates[0]
+	}
+	ofOther, err := bridge.Verify(t.Context(), other.Repository, other.Candidate, trust.NoDemands{})
+	g.Expect(err).NotTo(HaveOccurred())
+	b.asked()
+	for name, proof := range map[string]trust.Verified{"none": {}, "that of another image": ofOther} {
+		_, err := b.bridge.Build(t.Context(), r.Request, proof)
+		g.Expect(err).To(MatchError(ContainSubstring("nobody verified")), name)
+		_, err = bridge.Read(t.Context(), r.Request, proof, t.TempDir())
+		g.Expect(err).To(MatchError(ContainSubstring("nobody verified")), name)
+	}
+	g.Expect(b.asked()).To(BeEmpty())
+	b.expectNothingStored()
+
+	r.Candidate.Image = other.Candidate.Image
+	out, err := b.bridge.Build(t.Context(), r.Request, ofOther)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(out.Artifact.Digest).To(Equal(layer.String()), "the manifest of the first is not taken for that of the other")
 }

@@ -271,7 +271,7 @@ func TestAPlatformThatIsWrittenIsNotIgnoredForWhatAnotherPublished(t *testing.T)
 	b.publish(b.request("any", "team/app:1.0.0", nobody))
 	written := b.request("written", "team/app:1.0.0", nobody)
 	written.Content.Platform = format.DefaultPlatform
-	_, err = b.bridge.Publish(t.Context(), written)
+	_, err = b.try(t.Context(), written)
 	g.Expect(err).To(MatchError(ContainSubstring(`for "linux/amd64"`)))
 }
 
@@ -306,7 +306,7 @@ func TestAManifestOfAnIndexThatIsNotWhatItLists(t *testing.T) {
 					return true
 				})
 			}
-			_, err := b.bridge.Publish(t.Context(), b.request("app", "team/app:1.0.0", nobody))
+			_, err := b.try(t.Context(), b.request("app", "team/app:1.0.0", nobody))
 			expectFault(t, err, tc.reason, tc.class, tc.words)
 			b.expectNothingStored()
 		})

@@ -49,9 +49,9 @@ func BenchmarkPublish(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	request := bridge.Request{
-		Key: store.Key{Namespace: "apps", Name: "app"}, Repository: client.Repository(repository, registry.Access{}), Verifier: trust.NoDemands{},
-	}
+	asked := request{Verifier: trust.NoDemands{}, Request: bridge.Request{
+		Key: store.Key{Namespace: "apps", Name: "app"}, Repository: client.Repository(repository, registry.Access{}),
+	}}
 	path := bridge.New(stored, time.Now)
 	b.Run("new", func(b *testing.B) {
 		b.ReportAllocs()
@@ -59,29 +59,29 @@ func BenchmarkPublish(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			n++
-			request.Tag = fmt.Sprint("new-", n)
-			if _, err := shelf.Shelf().Flux(b.Context(), "app:"+request.Tag, application(n)); err != nil {
+			asked.Tag = fmt.Sprint("new-", n)
+			if _, err := shelf.Shelf().Flux(b.Context(), "app:"+asked.Tag, application(n)); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()
-			if _, err := path.Publish(b.Context(), request); err != nil {
+			if _, err := publishBy(b.Context(), path, asked); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("unchanged", func(b *testing.B) {
-		request.Tag = "same"
+		asked.Tag = "same"
 		if _, err := shelf.Shelf().Flux(b.Context(), "app:same", application(-1)); err != nil {
 			b.Fatal(err)
 		}
-		out, err := path.Publish(b.Context(), request)
+		out, err := publishBy(b.Context(), path, asked)
 		if err != nil {
 			b.Fatal(err)
 		}
-		request.Published = published(out)
+		asked.Published = published(out)
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := path.Publish(b.Context(), request); err != nil {
+			if _, err := publishBy(b.Context(), path, asked); err != nil {
 				b.Fatal(err)
 			}
 		}

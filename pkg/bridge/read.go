@@ -19,82 +19,38 @@ package bridge
 import (
 	"cmp"
 	"context"
-	"errors"
 
 	"github.com/image-source/image-source-controller/pkg/format"
-	"github.com/image-source/image-source-controller/pkg/registry"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Reading is what Publish would have stored of an image.
+// Reading is what Build would have stored of a candidate.
 type Reading struct {
-	// Image that was resolved.
-	Image Image
-	// Raw is the manifest as the registry keeps it; nil when it was not found.
-	Raw *registry.Manifest
-	// Manifest is what Raw says; nil when it cannot be read.
-	Manifest *format.Manifest
-	// Verified is who verified the image.
-	Verified trust.Verified
-	// Content is the file that would be stored; nil when there is none.
+	// Content is the file.
 	Content *format.Content
 	// Revision that consumers would see.
 	Revision string
 }
 
-// Read does what Publish does with an image that is not known yet, up to the
-// point where it would be stored: the file that would be published lies in
-// scratch, a folder that the caller owns and removes. Of the request it takes
-// what is about the image; nothing is remembered, shared or stored.
-//
-// The error is the one that Publish would have returned. What was found out
-// before it is in the reading.
-func Read(ctx context.Context, r Request, scratch string) (Reading, error) {
-	reading, err := read(ctx, r, scratch)
-	return reading, concealed(r.Repository, err)
-}
-
-func read(ctx context.Context, r Request, scratch string) (Reading, error) {
-	reading := Reading{Image: Image{Repository: r.Repository.Name(), Tag: r.Tag, Digest: r.Digest}}
-	var err error
-	query := registry.Query{Tag: r.Tag, Digest: r.Digest, MaxAge: r.MaxAge, Fresh: r.Fresh}
-	if reading.Raw, err = r.Repository.Resolve(ctx, query); err != nil {
-		return reading, err
-	}
-	reading.Image.Digest = reading.Raw.Digest
-	// A person wants to know what it is even if nobody vouches for it.
-	manifest, malformed := format.Parse(reading.Raw.MediaType, reading.Raw.Body)
-	reading.Manifest = manifest
-	if reading.Verified, err = verify(ctx, r, reading.Image); err != nil || malformed != nil {
-		return reading, cmp.Or(err, malformed)
-	}
-	r.Content.Image = reading.Image.String()
-	if reading.Content, _, err = unpack(ctx, r, manifest, scratch); err != nil {
-		return reading, err
-	}
-	reading.Revision = revision(nameable(reading.Image, reading.Content.ChartVersion), r.Content)
-	return reading, nil
-}
-
-// errUnverified is a mistake in this program: a Verifier that proves nothing, or
-// something of another image.
-var errUnverified = errors.New("an image that nobody verified must not be pulled")
-
-// verify is step 6: it makes the proof that an image may be pulled.
-func verify(ctx context.Context, r Request, image Image) (trust.Verified, error) {
-	asked := trust.Subject{Repository: image.Repository, Digest: image.Digest}
-	verified, err := r.Verifier.Verify(ctx, asked)
+// Read does what Build does with an image that is not known yet, up to the point where it
+// would be stored: the file that would be published lies in scratch, a folder that the
+// caller owns and removes. Nothing is remembered, shared or stored. The error is the one
+// that Build would have returned.
+func Read(ctx context.Context, r Request, proof trust.Verified, scratch string) (Reading, error) {
+	manifest, err := r.parse(ctx, proof)
 	if err != nil {
-		return trust.Verified{}, err
+		return Reading{}, concealed(r.Repository, err)
 	}
-	if subject, ok := verified.Subject(); !ok || subject != asked {
-		return trust.Verified{}, errUnverified
+	r.Content.Image = r.Candidate.String()
+	content, _, err := unpack(ctx, r, manifest, scratch)
+	if err != nil {
+		return Reading{}, concealed(r.Repository, err)
 	}
-	return verified, nil
+	return Reading{Content: content, Revision: revision(nameable(r.Candidate.Image, content.ChartVersion), r.Content)}, nil
 }
 
-// unpack is steps 7 and 8: it pulls what the manifest lists into a folder, and
-// makes of it the file to publish. The spool says what was pulled.
+// unpack pulls what the manifest lists into a folder, and makes of it the file to publish.
+// The spool says what was pulled.
 func unpack(ctx context.Context, r Request, manifest *format.Manifest, scratch string) (*format.Content, *spool, error) {
 	limit := cmp.Or(r.Content.Limits.ArtifactBytes, format.DefaultLimits().ArtifactBytes)
 	blobs := &spool{repository: r.Repository, dir: scratch, limit: limit, constraints: r.Constraints}

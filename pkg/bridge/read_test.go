@@ -24,7 +24,6 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/test/publish"
@@ -42,11 +41,11 @@ func TestWhatIsReadIsWhatWouldBePublished(t *testing.T) {
 			r := b.request("app", "team/app:1.0.0", nobody)
 			r.Content = content
 			scratch := t.TempDir()
-			reading, err := bridge.Read(t.Context(), r, scratch)
+			reading, err := readBy(t.Context(), r, scratch)
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(b.stored()).To(BeEmpty(), "reading stores nothing")
-			g.Expect(reading.Raw.Digest).To(Equal(manifest))
-			g.Expect(reading.Manifest.Layers).To(HaveLen(1))
+			g.Expect(reading.candidate.Digest).To(Equal(manifest))
+			g.Expect(reading.candidate.Manifest().Digest).To(Equal(manifest))
 			g.Expect(filepath.Dir(reading.Content.Path)).To(Equal(scratch))
 
 			other := newBench(t)
@@ -69,12 +68,11 @@ func TestAReadingThatFailsTellsWhatIsKnown(t *testing.T) {
 	b := newBench(t)
 	manifest, _ := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 
-	t.Run("of an image that is not there, its name", func(t *testing.T) {
+	t.Run("of an image that is not there, nothing", func(t *testing.T) {
 		g := NewWithT(t)
-		reading, err := bridge.Read(t.Context(), b.request("app", "team/app:2.0.0", nobody), t.TempDir())
+		reading, err := readBy(t.Context(), b.request("app", "team/app:2.0.0", nobody), t.TempDir())
 		expectFault(t, err, v1alpha1.ReasonImageNotFound, fault.Retry)
-		g.Expect(reading.Image.Tag).To(Equal("2.0.0"))
-		g.Expect(reading.Raw).To(BeNil())
+		g.Expect(reading.candidate).To(BeNil())
 	})
 
 	t.Run("of an image that nobody vouches for, its manifest and no blob", func(t *testing.T) {
@@ -82,10 +80,10 @@ func TestAReadingThatFailsTellsWhatIsKnown(t *testing.T) {
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = refusing{}
 		b.asked()
-		reading, err := bridge.Read(t.Context(), r, t.TempDir())
+		reading, err := readBy(t.Context(), r, t.TempDir())
 		g.Expect(err).To(HaveOccurred())
-		g.Expect(reading.Image.Digest).To(Equal(manifest))
-		g.Expect(reading.Manifest).NotTo(BeNil())
+		g.Expect(reading.candidate.Digest).To(Equal(manifest))
+		g.Expect(reading.candidate.Manifest()).NotTo(BeNil())
 		g.Expect(reading.Content).To(BeNil())
 		for _, request := range b.asked() {
 			g.Expect(request).NotTo(ContainSubstring("/blobs/"))
@@ -96,9 +94,9 @@ func TestAReadingThatFailsTellsWhatIsKnown(t *testing.T) {
 		g := NewWithT(t)
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Content.Limits.ArtifactBytes = 1
-		reading, err := bridge.Read(t.Context(), r, t.TempDir())
+		reading, err := readBy(t.Context(), r, t.TempDir())
 		expectFault(t, err, v1alpha1.ReasonLimitExceeded, fault.Stall, "--max-artifact-bytes")
-		g.Expect(reading.Manifest).NotTo(BeNil())
+		g.Expect(reading.candidate.Manifest()).NotTo(BeNil())
 		g.Expect(reading.Content).To(BeNil())
 	})
 }

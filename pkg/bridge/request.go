@@ -14,18 +14,18 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package bridge carries one image from a reference to a stored artifact:
-// resolve, stop early, verify, pull, read, store. It is the path that the
-// controller and the command line share.
+// Package bridge carries one image from a reference to a stored artifact: Resolve,
+// Reuse where it is published already, Verify, and Build, which pulls, reads and stores.
+// The command line takes the same steps, with Read instead of Build.
 //
-// It knows no cluster: credentials come in as a Repository, demands as a
-// Verifier, and what was published before as a value. It writes no status.
+// The package knows no cluster: credentials come in as a Repository, demands as a
+// Verifier, and what was published before as a value. It writes no status. No error of a
+// step has credentials of its Repository in it.
 package bridge
 
 import (
 	"context"
 	"io"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -87,42 +87,25 @@ type Store interface {
 	Scratch() (dir string, remove func(), err error)
 	Put(ctx context.Context, key store.Key, file store.File) (store.Stored, error)
 	Link(ctx context.Context, key store.Key, sha256 string) (store.Stored, bool, error)
-	Check(ctx context.Context, key store.Key, artifact meta.Artifact, depth store.Depth) (store.Stored, bool, error)
+	Check(ctx context.Context, key store.Key, artifact meta.Artifact) (store.Stored, bool, error)
 }
 
-// Request asks for one image to be published under one name.
+// Request asks for the file of one image.
 type Request struct {
 	// Key names the ExternalArtifact that is published.
 	Key store.Key
-	// Repository to publish from, opened with the object's own credentials.
+	// Repository to build from, opened with the object's own credentials.
 	Repository Repository
-	// Tag to publish; with Digest it only names what the digest is called.
-	Tag string
-	// Digest of the manifest to publish; zero: the one that Tag points at.
-	Digest v1.Hash
-	// MaxAge is how old a shared answer for Tag may be.
-	MaxAge time.Duration
-	// Fresh asks the registry whatever is known.
-	Fresh bool
+	// Candidate to build.
+	Candidate *Candidate
 	// Content says how the artifact becomes content, and within which limits.
 	Content format.Options
-	// Verifier holds the demands on the image.
-	Verifier trust.Verifier
 	// Constraints are the demands on its format and size. Whether they refuse the image
 	// altogether is for the Verifier to say.
 	Constraints trust.Constraints
-	// KeepName lets the published artifact keep its name while Tag is another one of its digest.
-	KeepName bool
-	// Published is what stands now; nil when nothing does.
-	Published *Published
-	// Refused is the last failure that only another digest or other settings
-	// could heal; nil when there is none.
-	Refused *Refusal
-	// Depth of the check of the stored bytes when nothing else changed.
-	Depth store.Depth
 }
 
-// Published is what stands under the key of a request.
+// Published is what is published under the key of a request.
 type Published struct {
 	// Repository that it came from.
 	Repository string
@@ -136,18 +119,9 @@ type Published struct {
 	Format string
 	// VerifiedBy names who verified it.
 	VerifiedBy string
-}
-
-// Refusal remembers that a digest cannot be published under given settings.
-type Refusal struct {
-	// Repository that it is in.
-	Repository string
-	// Digest of the manifest.
-	Digest v1.Hash
-	// Content is the hash of the content settings.
-	Content string
-	// Err says why.
-	Err error
+	// KeepName lets its artifact keep its name while the candidate has another tag of its
+	// digest.
+	KeepName bool
 }
 
 // Image is a resolved reference.
@@ -174,9 +148,9 @@ func (i Image) String() string {
 
 // Outcome is what became of a request.
 type Outcome struct {
-	// Image that was resolved. It is set, as far as it is known, on failures too.
+	// Image of the candidate.
 	Image Image
-	// Unchanged tells that what was published stands, bytes included.
+	// Unchanged tells that what was published is kept as it is, bytes included.
 	Unchanged bool
 	// Artifact to publish.
 	Artifact meta.Artifact
@@ -186,15 +160,14 @@ type Outcome struct {
 	Content string
 	// VerifiedBy names who verified the image; empty when nobody was asked to.
 	VerifiedBy string
-	// Proof is what the Verifier returned; its zero value when it was not asked,
-	// because what was published stands.
+	// Proof is what the Verifier returned; its zero value when what was published is kept.
 	Proof trust.Verified
 	// Bytes that were fetched of the image, as they are in the registry; 0 when
-	// what was published stands.
+	// what was published is kept.
 	Bytes int64
 	// SkippedLinks counts symbolic links that were left out.
 	SkippedLinks int
-	// IgnoreFlaw is that of format.Content; empty when what was published stands.
+	// IgnoreFlaw is that of format.Content; empty when what was published is kept.
 	IgnoreFlaw string
 
 	revision string

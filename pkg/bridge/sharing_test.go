@@ -61,7 +61,7 @@ func TestFiftySourcesOfOneAccessKeyPullOnce(t *testing.T) {
 		r := b.request(fmt.Sprintf("app-%d", i), "team/app:1.0.0", alice)
 		r.MaxAge = 3600e9
 		group.Go(func() (err error) {
-			outcomes[i], err = b.bridge.Publish(ctx, r)
+			outcomes[i], err = b.try(ctx, r)
 			return err
 		})
 	}
@@ -99,12 +99,12 @@ func TestWithoutCredentialsNothingIsShared(t *testing.T) {
 			first := b.publish(b.request("first", "team/app:1.0.0", alice))
 			before := b.stored()
 
-			_, err := b.bridge.Publish(t.Context(), b.request("second", "team/app:1.0.0", who))
+			_, err := b.try(t.Context(), b.request("second", "team/app:1.0.0", who))
 			expectFault(t, err, v1alpha1.ReasonAuthenticationFailed, fault.Retry)
 
 			byDigest := b.request("second", "team/app:1.0.0", who)
 			byDigest.Digest = manifest
-			_, err = b.bridge.Publish(t.Context(), byDigest)
+			_, err = b.try(t.Context(), byDigest)
 			expectFault(t, err, v1alpha1.ReasonAuthenticationFailed, fault.Retry)
 			if who.password != "" {
 				g.Expect(err.Error()).NotTo(ContainSubstring(who.password))
@@ -168,7 +168,7 @@ func TestBytesOfAnotherRepositoryStayThereWhenTheBlobIsRefused(t *testing.T) {
 				w.WriteHeader(code)
 				return true
 			})
-			_, err := b.bridge.Publish(t.Context(), b.request("second", "mirror/app:1.0.0", nobody))
+			_, err := b.try(t.Context(), b.request("second", "mirror/app:1.0.0", nobody))
 			g.Expect(err).To(HaveOccurred())
 			g.Expect(b.stored()).To(Equal(before))
 		})
@@ -213,7 +213,7 @@ func TestAServerOfOnesOwnProvesNothingAboutTheBytesOfOthers(t *testing.T) {
 			})
 			r := b.request("second", "team/app:1.0.0", nobody)
 			r.Repository = open(b, forged)
-			_, err = b.bridge.Publish(t.Context(), r)
+			_, err = b.try(t.Context(), r)
 
 			expectFault(t, err, v1alpha1.ReasonImageNotFound, fault.Retry)
 			g.Expect(b.stored()).To(Equal(before), "not a byte is stored for the second")
@@ -279,7 +279,7 @@ func TestPullsInFlightAreNotSharedAcrossAccessKeys(t *testing.T) {
 	for _, who := range []access{alice, bob} {
 		r := b.request(who.user, "team/app:1.0.0", who)
 		group.Go(func() error {
-			_, err := b.bridge.Publish(ctx, r)
+			_, err := b.try(ctx, r)
 			return err
 		})
 	}
@@ -304,14 +304,14 @@ func TestOneWhoLeavesDoesNotEndTheWorkOfOthers(t *testing.T) {
 	impatient, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
-		_, err := b.bridge.Publish(impatient, b.request("impatient", "team/app:1.0.0", nobody))
+		_, err := b.try(impatient, b.request("impatient", "team/app:1.0.0", nobody))
 		left <- err
 	}()
 	g.Eventually(started).Should(Receive())
 	stayed := make(chan error, 1)
 	r := b.request("patient", "team/app:1.0.0", nobody)
 	go func() {
-		_, err := b.bridge.Publish(t.Context(), r)
+		_, err := b.try(t.Context(), r)
 		stayed <- err
 	}()
 	// The patient one has asked for the tag once it waits for the same pull.
@@ -342,7 +342,7 @@ func TestTheShortestTimeoutDoesNotDecideForAll(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := b.bridge.Publish(hasty, b.request("hasty", "team/app:1.0.0", nobody))
+		_, err := b.try(hasty, b.request("hasty", "team/app:1.0.0", nobody))
 		ended <- err
 	}()
 	g.Eventually(pulls).Should(HaveLen(1))

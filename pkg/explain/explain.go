@@ -26,6 +26,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // Name of a step.
@@ -116,8 +117,7 @@ func (t Trail) Notes(names ...Name) (notes []string) {
 	return notes
 }
 
-// Decision returns the trail as a status holds it. A failure that the next attempt may
-// heal has no message: its words may be others at each attempt.
+// Decision returns the trail as a status holds it.
 func (t Trail) Decision() *v1alpha1.Decision {
 	if len(t) == 0 {
 		return nil
@@ -125,7 +125,7 @@ func (t Trail) Decision() *v1alpha1.Decision {
 	var steps []v1alpha1.Step
 	for _, step := range t[max(0, len(t)-v1alpha1.MaxSteps):] {
 		written := v1alpha1.Step{Name: string(step.Name), Policy: step.Policy, Effect: step.Effect, Reason: step.Reason, Message: fault.Words(step.Message)}
-		if failure := step.Failure(); failure != nil && failure.Class == fault.Retry {
+		if varies(step.Failure()) {
 			written.Message = ""
 		}
 		if !step.Until.IsZero() {
@@ -134,6 +134,12 @@ func (t Trail) Decision() *v1alpha1.Decision {
 		steps = append(steps, written)
 	}
 	return &v1alpha1.Decision{Steps: steps}
+}
+
+// varies tells whether the words of a failure may be others at each attempt, as those of a
+// network or a server are. Those of a rejection are our own.
+func varies(failure *fault.Error) bool {
+	return failure != nil && failure.Class == fault.Retry && trust.VerdictOf(failure) != trust.Rejected
 }
 
 // Same tells whether two decisions differ at most in messages, and in steps that pass: a

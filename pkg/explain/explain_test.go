@@ -26,6 +26,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 func TestTheZeroStepDecidesNothing(t *testing.T) {
@@ -49,6 +50,18 @@ func TestATrailIsWrittenAsTheStepsOfAStatus(t *testing.T) {
 		"may heal": {
 			Refuse(Resolve, fault.Retryf(v1alpha1.ReasonFetchFailed, "dial tcp 127.0.0.1:43210: refused")),
 			v1alpha1.Step{Name: "Resolve", Effect: "Refuse", Reason: "FetchFailed"},
+		},
+		"no image": {
+			Refuse(Resolve, fault.Retryf(v1alpha1.ReasonImageNotFound, "404 Not Found (request 4711)")),
+			v1alpha1.Step{Name: "Resolve", Effect: "Refuse", Reason: "ImageNotFound"},
+		},
+		"no good signature": {
+			Refuse(Trust, fault.Retryf(v1alpha1.ReasonVerificationError, "no signature of release-key%w", &trust.VerificationError{Verdict: trust.Rejected})),
+			v1alpha1.Step{Name: "Trust", Effect: "Refuse", Reason: "VerificationError", Message: "no signature of release-key"},
+		},
+		"not known": {
+			Refuse(Trust, fault.Retryf(v1alpha1.ReasonVerificationError, "timeout%w", &trust.VerificationError{})),
+			v1alpha1.Step{Name: "Trust", Effect: "Refuse", Reason: "VerificationError"},
 		},
 		"without a reason": {Refuse(Build, errors.New("reset by peer")), v1alpha1.Step{Name: "Build", Effect: "Refuse", Reason: "FetchFailed"}},
 		"stalled": {

@@ -204,11 +204,7 @@ func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 		return controller.Options{RateLimiter: helper.GetRateLimiter(p.Retries)}
 	}
 	workers, enqueue := mgr.GetControllerOptions().MaxConcurrentReconciles, make(chan event.GenericEvent, 100)
-	artifacts := &controllers.ArtifactRepositoryReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
-		Rules: p.Rules, Trust: p.Trust, Pipeline: p.Pipeline, Store: p.Store, Content: p.Content,
-		LabelKeys: p.LabelKeys, Backoff: helper.GetRateLimiter(p.Retries), Events: p.Events, Metrics: p.Metrics,
-	}
+	artifacts := newArtifacts(mgr, p)
 	if !p.Follows {
 		policies := &controllers.ImagePolicyReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
@@ -220,14 +216,30 @@ func Setup(mgr manager.Manager, p *Parts) (*serve.Supplier, error) {
 			return nil, err
 		}
 	}
-	for _, runnable := range p.runnables(mgr) {
+	supplier := serve.NewSupplier(serve.SupplierOptions{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: p.Store, Remake: artifacts.Remake, Enqueue: enqueue, Rebuilds: workers,
+	})
+	for _, runnable := range append(p.runnables(mgr), &serve.Scrubber{Store: p.Store.Store, Lost: supplier.Lost}) {
 		if err := mgr.Add(runnable); err != nil {
 			return nil, err
 		}
 	}
-	return serve.NewSupplier(serve.SupplierOptions{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: p.Store, Remake: artifacts.Remake, Enqueue: enqueue, Rebuilds: workers,
-	}), nil
+	return supplier, nil
+}
+
+// newArtifacts returns the reconciler of ArtifactRepositories.
+func newArtifacts(mgr manager.Manager, p *Parts) *controllers.ArtifactRepositoryReconciler {
+	snapshots := controllers.Snapshots{Client: mgr.GetClient(), Rules: p.Rules, Trust: p.Trust}
+	return &controllers.ArtifactRepositoryReconciler{
+		Snapshots:    snapshots,
+		ImageObjects: controllers.ImageObjects{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), LabelKeys: p.LabelKeys},
+		Evaluator: &controllers.Evaluator{
+			Rules: p.Rules, Snapshots: snapshots, Pipeline: p.Pipeline, Store: p.Store, Trust: p.Trust, Content: p.Content,
+		},
+		Writer:  &controllers.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), LabelKeys: p.LabelKeys, Store: p.Store},
+		Backoff: helper.GetRateLimiter(p.Retries),
+		Report:  &controllers.Report{Events: p.Events, Metrics: p.Metrics},
+	}
 }
 
 // runnables run beside the controllers, on every replica.

@@ -14,8 +14,9 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package pipeline is the way of one source to a registry: a turn, credentials, and the
-// repository that they open. It is the only place that opens a repository.
+// Package pipeline is the way of one source to a registry: a turn, credentials, the
+// repository that they open, and the steps of the bridge from there to the store. It is the
+// only place that opens a repository.
 package pipeline
 
 import (
@@ -29,7 +30,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/access"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -47,6 +47,8 @@ type Pipeline struct {
 	Registry *registry.Client
 	// Bridge carries images from a repository to the store.
 	Bridge *bridge.Bridge
+
+	refusals refusals
 }
 
 // Origin is where an image is to be read from, and the attempt that wants to.
@@ -55,7 +57,7 @@ type Origin struct {
 	Namespace, Source string
 	Repository        name.Repository
 	// Access names what opens the repository.
-	Access access.References
+	Access credentials.References
 	// Timeout is how long the attempt is willing to wait.
 	Timeout time.Duration
 	// Judges and Insists are those of throttle.Request.

@@ -32,17 +32,17 @@ import (
 type Kind int
 
 const (
-	// Nothing changes.
+	// KindKeep changes nothing.
 	KindKeep Kind = iota
-	// KindConfirm: today's demands accept the published artifact.
+	// KindConfirm notes that today's demands accept the published artifact.
 	KindConfirm
-	// KindRestore: the published image has other bytes or another address.
+	// KindRestore gives the published image other bytes or another address.
 	KindRestore
-	// KindPromote: another image, other content or another name is published.
+	// KindPromote publishes another image, other content or another name.
 	KindPromote
-	// KindWithdraw: the artifact is taken away. The ExternalArtifact stays and tells why.
+	// KindWithdraw takes the artifact away. The ExternalArtifact stays and tells why.
 	KindWithdraw
-	// KindRemove: the artifact and the ExternalArtifact are taken away.
+	// KindRemove takes the artifact and the ExternalArtifact away.
 	KindRemove
 )
 

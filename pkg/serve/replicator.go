@@ -65,7 +65,7 @@ func (r *Replicator) round(ctx context.Context) error {
 		if artifact == nil {
 			continue
 		}
-		if _, _, err := r.Store.Check(ctx, publication.Key(&list.Items[i]), *artifact, store.Shallow); err != nil {
+		if _, _, err := r.Store.Check(ctx, publication.Key(&list.Items[i]), *artifact); err != nil {
 			return err
 		}
 	}

@@ -221,6 +221,14 @@ func (s *Supplier) Lacking(ctx context.Context, key store.Key, sha256 string) {
 	}
 }
 
+// Lost has the signature of store.ScrubOptions.Lost: the source of a bad file is reconciled,
+// so that the file is made again before a consumer asks for it.
+func (s *Supplier) Lost(ctx context.Context, key store.Key, sha256 string) {
+	ctrl.LoggerFrom(ctx).Info("a stored file cannot be read, or its bytes have changed: it is not served until it is replaced; check the disk",
+		"artifactrepository", key.String(), "digest", "sha256:"+sha256)
+	s.send(types.NamespacedName(key))
+}
+
 // The keys of recent.
 type (
 	lookedUp types.NamespacedName
@@ -388,7 +396,7 @@ func (s *Supplier) supply(ctx context.Context, o order) error {
 
 // obtain gets a file from this disk, another replica or the registry.
 func (s *Supplier) obtain(ctx context.Context, o order) error {
-	_, ok, err := s.Store.Check(ctx, o.Key, *o.obj.Status.Artifact, store.Shallow)
+	_, ok, err := s.Store.Check(ctx, o.Key, *o.obj.Status.Artifact)
 	if ok || err != nil {
 		return err
 	}
@@ -421,9 +429,12 @@ func (s *Supplier) remake(ctx context.Context, o order) error {
 // enqueue asks for an object to be reconciled. A full channel is no loss: each interval
 // looks at the object anyway.
 func (s *Supplier) enqueue(name types.NamespacedName) {
-	if !s.first(enqueued(name)) {
-		return
+	if s.first(enqueued(name)) {
+		s.send(name)
 	}
+}
+
+func (s *Supplier) send(name types.NamespacedName) {
 	obj := &v1alpha1.ArtifactRepository{}
 	obj.Namespace, obj.Name = name.Namespace, name.Name
 	select {

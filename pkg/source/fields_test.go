@@ -121,7 +121,7 @@ func withoutStatus(fields string) string {
 func expectNews[T metav1.Object](t *testing.T, keep func(T) T, fields string) {
 	t.Helper()
 	listed := map[string]bool{}
-	for _, field := range strings.Fields(fields) {
+	for field := range strings.FieldsSeq(fields) {
 		listed[field] = false
 	}
 	for i, path := range leaves(filled[T]()) {
@@ -217,8 +217,8 @@ func fill(v reflect.Value) {
 		}
 		return
 	case *metav1.ObjectMeta:
-		for i := range v.NumField() {
-			fill(v.Field(i))
+		for _, field := range v.Fields() {
+			fill(field)
 		}
 		at.Annotations = map[string]string{}
 		for _, key := range []string{v1alpha1.UseAsSource, meta.ReconcileRequestAnnotation, "event.toolkit.fluxcd.io/change", "example.com/other"} {
@@ -283,7 +283,7 @@ func change(obj any, leaf int) {
 }
 
 func walk(v reflect.Value, path string, visit func(path string, change func())) {
-	if at, ok := v.Addr().Interface().(*time.Time); ok {
+	if at, ok := reflect.TypeAssert[*time.Time](v.Addr()); ok {
 		visit(path, func() { *at = at.Add(time.Hour) })
 		return
 	}
@@ -301,7 +301,7 @@ func walk(v reflect.Value, path string, visit func(path string, change func())) 
 	case reflect.Slice:
 		for i := range v.Len() {
 			name := fmt.Sprint(i)
-			if condition, ok := v.Index(i).Interface().(metav1.Condition); ok {
+			if condition, ok := reflect.TypeAssert[metav1.Condition](v.Index(i)); ok {
 				name = condition.Type
 			}
 			walk(v.Index(i), path+"["+name+"]", visit)

@@ -38,24 +38,24 @@ func TestCheckOfGoodBytes(t *testing.T) {
 	sha512Of := sha512.Sum512([]byte("v1"))
 	size := int64(99)
 	for name, tc := range map[string]struct {
-		change        func(*meta.Artifact)
-		shallow, deep bool
+		change func(*meta.Artifact)
+		want   bool
 	}{
-		"finds what the record names":                                              {func(*meta.Artifact) {}, true, true},
-		"does without a recorded size":                                             {func(a *meta.Artifact) { a.Size = nil }, true, true},
-		"refuses a record of another size":                                         {func(a *meta.Artifact) { a.Size = &size }, false, false},
-		"refuses a record of another digest":                                       {func(a *meta.Artifact) { a.Digest = "sha256:" + absent }, false, false},
-		"refuses a digest of another algorithm, which an earlier release recorded": {func(a *meta.Artifact) { a.Digest = "sha512:" + hex.EncodeToString(sha512Of[:]) }, false, false},
-		"refuses a digest without algorithm":                                       {func(a *meta.Artifact) { a.Digest = digestOf("v1") }, false, false},
-		"refuses a digest of unknown algorithm":                                    {func(a *meta.Artifact) { a.Digest = "md5:" + absent[:32] }, false, false},
-		"refuses a digest that is too short":                                       {func(a *meta.Artifact) { a.Digest = a.Digest[:40] }, false, false},
-		"refuses an empty record":                                                  {func(a *meta.Artifact) { *a = meta.Artifact{} }, false, false},
-		"refuses a path that leads elsewhere":                                      {func(a *meta.Artifact) { a.Path = "externalartifact/apps/app/../app/" + filepath.Base(a.Path) }, false, false},
-		"refuses the path of a blob":                                               {func(a *meta.Artifact) { a.Path = "blobs/" + digestOf("v1") }, false, false},
-		"refuses the file of another key":                                          {func(a *meta.Artifact) { a.Path = strings.Replace(a.Path, "/app/", "/other/", 1) }, false, false},
+		"finds what the record names":                                              {func(*meta.Artifact) {}, true},
+		"does without a recorded size":                                             {func(a *meta.Artifact) { a.Size = nil }, true},
+		"refuses a record of another size":                                         {func(a *meta.Artifact) { a.Size = &size }, false},
+		"refuses a record of another digest":                                       {func(a *meta.Artifact) { a.Digest = "sha256:" + absent }, false},
+		"refuses a digest of another algorithm, which an earlier release recorded": {func(a *meta.Artifact) { a.Digest = "sha512:" + hex.EncodeToString(sha512Of[:]) }, false},
+		"refuses a digest without algorithm":                                       {func(a *meta.Artifact) { a.Digest = digestOf("v1") }, false},
+		"refuses a digest of unknown algorithm":                                    {func(a *meta.Artifact) { a.Digest = "md5:" + absent[:32] }, false},
+		"refuses a digest that is too short":                                       {func(a *meta.Artifact) { a.Digest = a.Digest[:40] }, false},
+		"refuses an empty record":                                                  {func(a *meta.Artifact) { *a = meta.Artifact{} }, false},
+		"refuses a path that leads elsewhere":                                      {func(a *meta.Artifact) { a.Path = "externalartifact/apps/app/../app/" + filepath.Base(a.Path) }, false},
+		"refuses the path of a blob":                                               {func(a *meta.Artifact) { a.Path = "blobs/" + digestOf("v1") }, false},
+		"refuses the file of another key":                                          {func(a *meta.Artifact) { a.Path = strings.Replace(a.Path, "/app/", "/other/", 1) }, false},
 		"misses a file that was never stored": {func(a *meta.Artifact) {
 			a.Path, a.Digest = "externalartifact/apps/app/"+absent+".tar.gz", "sha256:"+absent
-		}, false, false},
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -65,10 +65,11 @@ func TestCheckOfGoodBytes(t *testing.T) {
 			put(t, s, store.Key{Namespace: "apps", Name: "other"}, "v1")
 			artifact := recorded(stored)
 			tc.change(&artifact)
-			for depth, want := range map[store.Depth]bool{store.Shallow: tc.shallow, store.Deep: tc.deep} {
-				found, ok, err := s.Check(t.Context(), app, artifact, depth)
+			for range 2 { // before and after the file was read
+				found, ok, err := s.Check(t.Context(), app, artifact)
 				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(ok).To(Equal(want))
+				g.Expect(ok).To(Equal(tc.want))
+				g.Expect(scrub(t, s)).To(BeEmpty())
 				if ok {
 					g.Expect(found.Path).To(Equal(stored.Path))
 					g.Expect(found.URL).To(Equal(stored.URL))
@@ -88,7 +89,7 @@ func TestCheckOfGoodBytes(t *testing.T) {
 		artifact := recorded(put(t, s, app, "v1"))
 		o := options(root)
 		o.AdvertisedAddress = "new.example.com"
-		found, ok, err := reopen(t, s, o).Check(t.Context(), app, artifact, store.Shallow)
+		found, ok, err := reopen(t, s, o).Check(t.Context(), app, artifact)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeTrue())
 		g.Expect(found.URL).To(Equal("http://new.example.com/" + artifact.Path))
@@ -97,8 +98,9 @@ func TestCheckOfGoodBytes(t *testing.T) {
 
 func TestCheckOfDamagedBytes(t *testing.T) {
 	for name, tc := range map[string]struct {
-		damage  func(file string) error
-		shallow bool
+		damage func(file string) error
+		// unseen tells that a look does not find it.
+		unseen bool
 	}{
 		"a flipped byte":   {func(file string) error { return os.WriteFile(file, []byte("vX"), 0o600) }, true},
 		"a truncated file": {func(file string) error { return os.Truncate(file, 1) }, false},
@@ -114,22 +116,22 @@ func TestCheckOfDamagedBytes(t *testing.T) {
 			return errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "in"), 0o750))
 		}, false},
 	} {
-		for suffix, depth := range map[string]store.Depth{" at a glance": store.Shallow, " in depth": store.Deep} {
-			t.Run(name+suffix, func(t *testing.T) {
-				g := NewWithT(t)
-				root := t.TempDir()
-				s := open(t, options(root))
-				stored := put(t, s, app, "v1")
-				file := filepath.Join(root, stored.Path)
-				g.Expect(tc.damage(file)).To(Succeed())
-				_, ok, err := s.Check(t.Context(), app, recorded(stored), depth)
-				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(ok).To(Equal(tc.shallow && depth == store.Shallow))
-				if !ok {
-					g.Expect(file).NotTo(Or(BeAnExistingFile(), BeADirectory()), "damaged bytes are not served any more")
-				}
-			})
-		}
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			root := t.TempDir()
+			s := open(t, options(root))
+			stored := put(t, s, app, "v1")
+			file := filepath.Join(root, stored.Path)
+			g.Expect(tc.damage(file)).To(Succeed())
+			_, ok, err := s.Check(t.Context(), app, recorded(stored))
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(ok).To(Equal(tc.unseen), "a look")
+			scrub(t, s)
+			_, ok, err = s.Check(t.Context(), app, recorded(stored))
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(ok).To(BeFalse(), "a look after the file was read")
+			g.Expect(file).NotTo(Or(BeAnExistingFile(), BeADirectory()), "damaged bytes are not served any more")
+		})
 	}
 
 	t.Run("takes damaged bytes from every key that shares them, and from no other", func(t *testing.T) {
@@ -141,7 +143,8 @@ func TestCheckOfDamagedBytes(t *testing.T) {
 		bystander := put(t, s, app, "v2")
 		g.Expect(os.WriteFile(filepath.Join(root, stored.Path), []byte("vX"), 0o600)).To(Succeed())
 
-		_, ok, err := s.Check(t.Context(), app, recorded(stored), store.Deep)
+		g.Expect(scrub(t, s)).To(ConsistOf(app, store.Key{Namespace: "other", Name: "app"}))
+		_, ok, err := s.Check(t.Context(), app, recorded(stored))
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeFalse())
 		g.Expect(filepath.Join(root, sharer.Path)).NotTo(BeAnExistingFile())
@@ -151,7 +154,8 @@ func TestCheckOfDamagedBytes(t *testing.T) {
 		g.Expect(ok).To(BeFalse(), "the damaged bytes are not shared any more")
 
 		put(t, s, app, "v1")
-		_, ok, err = s.Check(t.Context(), app, recorded(stored), store.Deep)
+		g.Expect(scrub(t, s)).To(BeEmpty())
+		_, ok, err = s.Check(t.Context(), app, recorded(stored))
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeTrue())
 	})
@@ -163,7 +167,8 @@ func TestCheckOfDamagedBytes(t *testing.T) {
 		stored := put(t, s, app, "v1")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, ok, err := s.Check(ctx, app, recorded(stored), store.Deep)
+		s.Scrub(ctx, store.ScrubOptions{Lost: func(context.Context, store.Key, string) { t.Error("a good file is lost") }})
+		_, ok, err := s.Check(ctx, app, recorded(stored))
 		g.Expect(err).To(MatchError(context.Canceled))
 		g.Expect(ok).To(BeFalse())
 		g.Expect(read(t, root, stored.Path)).To(Equal("v1"))

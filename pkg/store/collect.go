@@ -295,7 +295,7 @@ func (s *Store) dropUnused(root *os.Root, sha256 string, done *Collected) error 
 	if err != nil || !info.Mode().IsRegular() || links(info) > 1 {
 		return err
 	}
-	s.sound.drop(sha256)
+	s.found.drop(sha256)
 	_, err = unlink(root, blobPath(sha256), done)
 	return err
 }

@@ -17,9 +17,11 @@ limitations under the License.
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 )
 
@@ -28,21 +30,31 @@ import (
 const algorithm = "sha256"
 
 // digits reads r to its end and returns its sha256 in hexadecimal digits.
-func digits(ctx context.Context, r io.Reader) (string, error) {
+func digits(r io.Reader) (string, error) {
 	sum := sha256.New()
-	if _, err := io.Copy(sum, cancellable(ctx, r)); err != nil {
+	if _, err := io.Copy(sum, r); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// cancellable ends the reading of a large file when nobody waits any more.
-func cancellable(ctx context.Context, r io.Reader) io.Reader {
+// Limiter holds back the reading of n bytes; a *rate.Limiter of golang.org/x/time does.
+type Limiter interface {
+	WaitN(ctx context.Context, n int) error
+}
+
+// paced ends the reading of a file when nobody waits any more, and holds it back by the
+// bytes that were read.
+func paced(ctx context.Context, r io.Reader, pace Limiter) io.Reader {
 	return readFunc(func(p []byte) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		return r.Read(p)
+		n, err := r.Read(p)
+		if pace == nil || n == 0 {
+			return n, err
+		}
+		return n, cmp.Or(pace.WaitN(ctx, n), err)
 	})
 }
 
@@ -50,3 +62,18 @@ type readFunc func(p []byte) (int, error)
 
 // Read implements io.Reader.
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// failing remembers that it was the reading that failed, and not the writing.
+type failing struct {
+	r   io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (f *failing) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.err = err
+	}
+	return n, err
+}

@@ -26,6 +26,8 @@ limitations under the License.
 // A served file is a hard link of its blob, so equal content of many sources
 // takes its space once. A name appears only when its bytes are complete and
 // flushed, and bytes are never changed under a name.
+// Scrub reads all files in the background; a file is also read before this process serves
+// it for the first time. One with other bytes than its name says loses its names.
 //
 // The package knows no registry and no cluster: what is live comes in as
 // records, and a file that is missing is announced to whoever can make it. It

@@ -22,6 +22,16 @@ import (
 	"path/filepath"
 )
 
+// ScrubOnce has a store read all its files once.
+func ScrubOnce(ctx context.Context, s *Store, pace Limiter) (lost []Key, failed error) {
+	s.scrubAll(ctx, ScrubOptions{
+		Limiter: pace,
+		Lost:    func(_ context.Context, key Key, _ string) { lost = append(lost, key) },
+		Failed:  func(err error) { failed = err },
+	})
+	return lost, failed
+}
+
 // ExamineUnread has the file at a path read by a store while that is not possible:
 // through a descriptor that is open for writing alone.
 func ExamineUnread(ctx context.Context, s *Store, path, sha256 string) error {
@@ -30,5 +40,6 @@ func ExamineUnread(ctx context.Context, s *Store, path, sha256 string) error {
 		return err
 	}
 	defer f.Close()
-	return s.examine(ctx, f, sha256)
+	_, err = s.readToEnd(ctx, f, sha256, nil)
+	return err
 }

@@ -136,7 +136,7 @@ func requestedFile(r *http.Request) (key Key, sha256 string, ok bool) {
 func (h *handler) find(r *http.Request, key Key, sha256 string) (*os.File, int) {
 	ctx := r.Context()
 	if h.options.Publishes == nil || h.options.Publishes(ctx, key, sha256) {
-		f, err := h.store.openSound(ctx, key, sha256)
+		f, err := h.store.openGood(ctx, key.file(sha256), sha256)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return f, http.StatusServiceUnavailable
 		}
@@ -165,7 +165,7 @@ func (h *handler) make(ctx context.Context, key Key, sha256 string) (*os.File, i
 	if err != nil {
 		return nil, http.StatusServiceUnavailable
 	}
-	f, err := h.store.openSound(ctx, key, sha256)
+	f, err := h.store.openGood(ctx, key.file(sha256), sha256)
 	if err != nil {
 		return nil, http.StatusServiceUnavailable
 	}

@@ -66,7 +66,7 @@ type Stored struct {
 // Collect until a record names it (see Collect).
 //
 // The file's length is compared with its Size. Its digest is taken as given, by
-// who computed it when the bytes were written: what differs is found by Check
+// who computed it when the bytes were written: what differs is found by Scrub
 // later, and refused by consumers.
 func (s *Store) Put(ctx context.Context, key Key, file File) (Stored, error) {
 	if err := validate(key, file.SHA256); err != nil {
@@ -124,9 +124,14 @@ func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored,
 		return Stored{}, err
 	}
 	defer root.Close()
+	if _, known, err := s.look(root, blobPath(sha256), sha256); err == nil && known == unread {
+		if _, err := s.examine(ctx, blobPath(sha256), sha256, nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Stored{}, err
+		}
+	}
 	defer s.lock(sha256)()
-	info, good, err := s.glance(root, blobPath(sha256), sha256)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !good {
+	info, known, err := s.look(root, blobPath(sha256), sha256)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && known == bad {
 		return Stored{}, errNotStored
 	}
 	if err != nil {
@@ -168,9 +173,9 @@ func (s *Store) scratchName(root *os.Root, file File) (string, error) {
 // those may have rotted.
 func (s *Store) keep(root *os.Root, name string, file File) error {
 	blob := blobPath(file.SHA256)
-	info, good, err := s.glance(root, blob, file.SHA256)
+	info, known, err := s.look(root, blob, file.SHA256)
 	switch {
-	case good && info.Size() == file.Size && links(info) > 1:
+	case err == nil && known != bad && info.Size() == file.Size && links(info) > 1:
 		// The blob of another user cannot be dated; the file at hand takes its place.
 		if err := s.touchKept(root, file.SHA256, info); !errors.Is(err, syscall.EPERM) {
 			return err
@@ -196,8 +201,8 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 
 // touchKept dates a blob anew. Bytes that were known to be good still are.
 func (s *Store) touchKept(root *os.Root, sha256 string, kept fs.FileInfo) error {
-	known := s.sound.has(sha256, kept)
-	if err := touch(root, blobPath(sha256), s.now()); err != nil || !known {
+	known := s.found.of(sha256, kept)
+	if err := touch(root, blobPath(sha256), s.now()); err != nil || known != good {
 		return err
 	}
 	return s.vouch(root, sha256)
@@ -207,7 +212,7 @@ func (s *Store) touchKept(root *os.Root, sha256 string, kept fs.FileInfo) error 
 func (s *Store) vouch(root *os.Root, sha256 string) error {
 	info, err := root.Lstat(blobPath(sha256))
 	if err == nil {
-		s.sound.note(sha256, info, true)
+		s.found.note(sha256, info, good)
 	}
 	return err
 }
@@ -300,7 +305,7 @@ func (s *Store) renew(ctx context.Context, root *os.Root, sha256 string) error {
 		return err
 	}
 	if got != sha256 {
-		s.sound.drop(sha256)
+		s.found.drop(sha256)
 		return cmp.Or(root.Remove(blobPath(sha256)), errNotStored)
 	}
 	if err := s.flush(root, name); err != nil {
@@ -323,7 +328,7 @@ func copyBlob(ctx context.Context, root *os.Root, sha256, name string) (got stri
 	if err != nil {
 		return "", err
 	}
-	got, err = digits(ctx, io.TeeReader(blob, file))
+	got, err = digits(io.TeeReader(paced(ctx, blob, nil), file))
 	return got, errors.Join(err, file.Close())
 }
 

@@ -126,10 +126,10 @@ func NewReplica(s *Store, o PeerOptions) (*Replica, error) {
 	return r, nil
 }
 
-// Check is Store.Check, and gets what is missing or damaged from the other
+// Check is Store.Check, and gets a missing or bad file from the other
 // replicas. An error says that the disk did not answer.
-func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact, depth Depth) (Stored, bool, error) {
-	stored, ok, err := r.Store.Check(ctx, key, artifact, depth)
+func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact) (Stored, bool, error) {
+	stored, ok, err := r.Store.Check(ctx, key, artifact)
 	if ok || err != nil || len(r.others.hosts) == 0 {
 		return stored, ok, err
 	}
@@ -144,7 +144,7 @@ func (r *Replica) Check(ctx context.Context, key Key, artifact meta.Artifact, de
 	if err := r.fetch(ctx, key, sha256, limit); err != nil {
 		return Stored{}, false, notFromPeers(err)
 	}
-	return r.Store.Check(ctx, key, artifact, Shallow)
+	return r.Store.Check(ctx, key, artifact)
 }
 
 // notFromPeers keeps of an error what the disk said; what peers said is no
@@ -314,21 +314,6 @@ func spool(body io.Reader, wanted File) (file File, err error) {
 		return File{}, &refusal{err: fmt.Errorf("sends %d bytes with the digest sha256:%s", size, digits), avoid: true}
 	}
 	return File{Path: wanted.Path, SHA256: wanted.SHA256, Size: size}, nil
-}
-
-// failing remembers that it was the reading that failed, and not the writing.
-type failing struct {
-	r   io.Reader
-	err error
-}
-
-// Read implements io.Reader.
-func (f *failing) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.err = err
-	}
-	return n, err
 }
 
 // peers returns the other replicas, in no order, without those that did not

@@ -96,7 +96,7 @@ func TestReplicaAsksItsPeers(t *testing.T) {
 			g := NewWithT(t)
 			root := t.TempDir()
 			r := replica(t, root, tc.peers...)
-			found, ok, err := r.Check(t.Context(), app, recorded(stored), store.Deep)
+			found, ok, err := r.Check(t.Context(), app, recorded(stored))
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(ok).To(Equal(tc.ok))
 			g.Expect(files(t, filepath.Join(root, "tmp"))).To(BeEmpty())
@@ -127,7 +127,8 @@ func TestReplicaAsksItsPeers(t *testing.T) {
 		r := replica(t, root, has)
 		put(t, r.Store, app, content)
 		overwrite(t, filepath.Join(root, stored.Path), strings.Repeat("x", len(content)))
-		_, ok, err := r.Check(t.Context(), app, recorded(stored), store.Deep)
+		scrub(t, r.Store)
+		_, ok, err := r.Check(t.Context(), app, recorded(stored))
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeTrue())
 		g.Expect(read(t, root, stored.Path)).To(Equal(content))
@@ -137,7 +138,7 @@ func TestReplicaAsksItsPeers(t *testing.T) {
 		g := NewWithT(t)
 		artifact := recorded(stored)
 		artifact.Digest = "sha256:" + digestOf("another")
-		_, ok, err := replica(t, t.TempDir(), has).Check(t.Context(), app, artifact, store.Deep)
+		_, ok, err := replica(t, t.TempDir(), has).Check(t.Context(), app, artifact)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(ok).To(BeFalse())
 	})
@@ -253,7 +254,7 @@ func TestReplicaAsksOnceForAllWhoWait(t *testing.T) {
 	var group errgroup.Group
 	for range 20 {
 		group.Go(func() error {
-			_, _, err := r.Check(t.Context(), app, recorded(stored), store.Shallow)
+			_, _, err := r.Check(t.Context(), app, recorded(stored))
 			return err
 		})
 	}
@@ -298,7 +299,7 @@ func TestReplicaLeavesTimeThatASlowPeerDoesNotUseUp(t *testing.T) {
 		}))
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
-			_, ok, err := r.Check(ctx, app, recorded(stored), store.Shallow)
+			_, ok, err := r.Check(ctx, app, recorded(stored))
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(ok).To(BeFalse())
 			g.Expect(ctx.Err()).NotTo(HaveOccurred(), name)
@@ -492,7 +493,7 @@ func TestReplicaSaysThatItsOwnDiskIsAtFault(t *testing.T) {
 	overwrite(t, filepath.Join(root, "tmp"), "in the way")
 	_, err := r.Fetch(t.Context(), app, stored.SHA256)
 	expectDiskFault(t, err, "give the controller a folder of its own")
-	_, _, err = r.Check(t.Context(), app, recorded(stored), store.Shallow)
+	_, _, err = r.Check(t.Context(), app, recorded(stored))
 	expectDiskFault(t, err, "give the controller a folder of its own")
 	g.Expect(published(t, root)).To(BeEmpty())
 }

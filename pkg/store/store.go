@@ -103,7 +103,9 @@ type Store struct {
 	// sweeps lets one collection run at a time.
 	sweeps sync.Mutex
 	holds  holds
-	sound  soundness
+	found  findings
+	// requests are for Scrub.
+	requests scrubRequests
 
 	// claim keeps other processes off the storage path until it is closed.
 	claim io.Closer
@@ -153,13 +155,14 @@ func newStore(o Options) (*Store, error) {
 		return nil, fmt.Errorf("storage path %q: %w", o.Root, err)
 	}
 	return &Store{
-		root:    root,
-		baseURL: baseURL(o.AdvertisedAddress),
-		ttl:     o.RetentionTTL,
-		records: o.RetentionRecords,
-		now:     o.Clock,
-		holds:   holds{byKey: map[Key]map[string]hold{}},
-		sound:   soundness{found: map[string][]finding{}},
+		root:     root,
+		baseURL:  baseURL(o.AdvertisedAddress),
+		ttl:      o.RetentionTTL,
+		records:  o.RetentionRecords,
+		now:      o.Clock,
+		holds:    holds{byKey: map[Key]map[string]hold{}},
+		found:    findings{bySHA256: map[string][]finding{}},
+		requests: scrubRequests{added: make(chan struct{}, 1)},
 	}, nil
 }
 

@@ -36,10 +36,10 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// publisher keeps the ExternalArtifact of an ArtifactRepository equal to its
+// externals keeps the ExternalArtifact of an ArtifactRepository equal to its
 // record. The record is the truth: what stands in the ExternalArtifact is
 // never read as such, because tenants may be able to edit it.
-type publisher struct {
+type externals struct {
 	client client.Client
 	// live reads past the caches, for what they may not have seen yet.
 	live client.Reader
@@ -50,9 +50,9 @@ type publisher struct {
 // confirm fails with a conflict when the record has moved on since the cache saw
 // it: the cache of the ExternalArtifact may be ahead of it, and publishing an
 // old record would take consumers back.
-func (p publisher) confirm(ctx context.Context, obj *v1alpha1.ArtifactRepository) error {
+func (e externals) confirm(ctx context.Context, obj *v1alpha1.ArtifactRepository) error {
 	var now v1alpha1.ArtifactRepository
-	if err := p.live.Get(ctx, client.ObjectKeyFromObject(obj), &now); err != nil {
+	if err := e.live.Get(ctx, client.ObjectKeyFromObject(obj), &now); err != nil {
 		return err
 	}
 	// What else is edited, by whoever may annotate it, does not count.
@@ -65,67 +65,67 @@ func (p publisher) confirm(ctx context.Context, obj *v1alpha1.ArtifactRepository
 
 // publish makes the ExternalArtifact say what the record says. seen is the
 // object as the cache has it, nil when there is none.
-func (p publisher) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
-	external, err := p.claim(ctx, obj, seen)
+func (e externals) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
+	external, err := e.claim(ctx, obj, seen)
 	if err != nil {
 		return err
 	}
 	if obj.Status.Artifact == nil {
 		// What is withdrawn waits for no other write: it goes first, and then is said why.
-		if err := p.empty(ctx, external); err != nil {
+		if err := e.empty(ctx, external); err != nil {
 			return err
 		}
 	}
-	if err := p.patchMeta(ctx, external, obj); err != nil {
+	if err := e.patchMeta(ctx, external, obj); err != nil {
 		return err
 	}
-	return p.patchStatus(ctx, external, obj)
+	return e.patchStatus(ctx, external, obj)
 }
 
-func (p publisher) patchMeta(ctx context.Context, external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) error {
+func (e externals) patchMeta(ctx context.Context, external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) error {
 	before := external.DeepCopy()
-	if !p.writeMeta(external, obj) {
+	if !e.writeMeta(external, obj) {
 		return nil
 	}
-	return p.client.Patch(ctx, external, guarded(before))
+	return e.client.Patch(ctx, external, guarded(before))
 }
 
-func (p publisher) patchStatus(ctx context.Context, external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) error {
+func (e externals) patchStatus(ctx context.Context, external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) error {
 	before := external.DeepCopy()
-	if !p.writeStatus(external, obj) {
+	if !e.writeStatus(external, obj) {
 		return nil
 	}
-	return p.client.Status().Patch(ctx, external, guarded(before))
+	return e.client.Status().Patch(ctx, external, guarded(before))
 }
 
 // empty takes the artifact out of an ExternalArtifact, whichever it is.
-func (p publisher) empty(ctx context.Context, external *sourcev1.ExternalArtifact) error {
+func (e externals) empty(ctx context.Context, external *sourcev1.ExternalArtifact) error {
 	if external.Status.Artifact == nil {
 		return nil
 	}
-	return patchRemoval(ctx, p.client, external, operation{Op: "remove", Path: "/status/artifact"}, noConditions())
+	return patchRemoval(ctx, e.client, external, operation{Op: "remove", Path: "/status/artifact"}, noConditions())
 }
 
 // claim returns the ExternalArtifact to write to: the one that was seen, a new
 // one, or one that appeared meanwhile. One of somebody else's is a conflict. A
 // write to what was seen fails if another replica, that leads by now, has written
 // since the record was; of what was not, the record has to be confirmed.
-func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
+func (e externals) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
 	if seen == nil {
 		created := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
-		p.writeMeta(created, obj)
-		err := p.client.Create(ctx, created)
+		e.writeMeta(created, obj)
+		err := e.client.Create(ctx, created)
 		if err == nil {
-			return created, p.confirm(ctx, obj)
+			return created, e.confirm(ctx, obj)
 		}
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, err
 		}
 		seen = &sourcev1.ExternalArtifact{}
-		if err := p.live.Get(ctx, client.ObjectKeyFromObject(obj), seen); err != nil {
+		if err := e.live.Get(ctx, client.ObjectKeyFromObject(obj), seen); err != nil {
 			return nil, err
 		}
-		if err := p.confirm(ctx, obj); err != nil {
+		if err := e.confirm(ctx, obj); err != nil {
 			return nil, err
 		}
 	}
@@ -135,34 +135,34 @@ func (p publisher) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, 
 	return seen.DeepCopy(), nil
 }
 
-// withdraw empties and deletes the ExternalArtifact, if it is ours: a finalizer, which
+// remove empties and deletes the ExternalArtifact, if it is ours: a finalizer, which
 // others may add, keeps the object, but not what is in it.
-func (p publisher) withdraw(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
+func (e externals) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
 	if seen == nil || !source.ArtifactRepository(obj.Name).Owns(seen) {
 		return nil
 	}
-	err := apiserver.IgnoreAbsent(p.empty(ctx, seen.DeepCopy()))
+	err := apiserver.IgnoreAbsent(e.empty(ctx, seen.DeepCopy()))
 	if seen.DeletionTimestamp == nil {
-		err = errors.Join(err, apiserver.IgnoreAbsent(p.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
+		err = errors.Join(err, apiserver.IgnoreAbsent(e.client.Delete(ctx, seen, client.Preconditions{UID: &seen.UID})))
 	}
 	return err
 }
 
 // matches tells whether an ExternalArtifact says what the record says.
-func (p publisher) matches(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
+func (e externals) matches(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	external = external.DeepCopy()
-	return !p.writeMeta(external, obj) && !p.writeStatus(external, obj)
+	return !e.writeMeta(external, obj) && !e.writeStatus(external, obj)
 }
 
 // writeMeta writes owner, labels and spec, and tells whether that changed anything.
-func (p publisher) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
+func (e externals) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	changed := false
 	kind := v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind)
 	if owner := metav1.GetControllerOf(external); owner == nil || owner.UID != obj.UID {
 		external.OwnerReferences = append(withoutController(external.OwnerReferences), *metav1.NewControllerRef(obj, kind))
 		changed = true
 	}
-	labels, relabelled := relabel(external.Labels, pick(obj.Labels, p.labelKeys), p.labelKeys)
+	labels, relabelled := relabel(external.Labels, pick(obj.Labels, e.labelKeys), e.labelKeys)
 	external.Labels = labels
 	from := &meta.NamespacedObjectKindReference{APIVersion: kind.GroupVersion().String(), Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name}
 	if external.Spec.SourceRef == nil || *external.Spec.SourceRef != *from {
@@ -174,7 +174,7 @@ func (p publisher) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.
 
 // writeStatus copies the record and its conditions, and tells whether that
 // changed anything.
-func (p publisher) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
+func (e externals) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	before := external.Status.DeepCopy()
 	external.Status.Artifact = obj.Status.Artifact.DeepCopy()
 	for _, kind := range []string{meta.ReadyCondition, meta.StalledCondition, v1alpha1.SourceVerifiedCondition} {

@@ -1,0 +1,81 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"github.com/image-source/image-source-controller/api/v1alpha1"
+	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/format"
+	"github.com/image-source/image-source-controller/pkg/pipeline"
+	"github.com/image-source/image-source-controller/pkg/source"
+	"github.com/image-source/image-source-controller/pkg/store"
+	"github.com/image-source/image-source-controller/pkg/trustpolicy"
+)
+
+// Evaluator decides about sources. It reads registries and the store, and writes no object.
+type Evaluator struct {
+	// Rules of the platform.
+	Rules source.Rules
+	// Snapshots reads what may have changed during an attempt.
+	Snapshots Snapshots
+	// Pipeline opens repositories, and carries images to the store.
+	Pipeline *pipeline.Pipeline
+	// Store keeps the bytes, and asks the other replicas for those it lacks.
+	Store *store.Replica
+	// Trust knows what the platform demands of images.
+	Trust *trustpolicy.Resolver
+	// Content holds the limits and settings that are the same for all objects.
+	Content format.Options
+}
+
+// settings returns how a spec asks for an artifact to become content: the platform's
+// limits, and what the object asks for.
+func (e *Evaluator) settings(obj *v1alpha1.ArtifactRepository) format.Options {
+	return e.recipeSettings(v1alpha1.Recipe{
+		Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
+	})
+}
+
+func (e *Evaluator) recipeSettings(recipe v1alpha1.Recipe) format.Options {
+	settings := e.Content
+	settings.Format, settings.Platform = recipe.Format, recipe.Platform
+	settings.LayerSelector, settings.Ignore = recipe.LayerSelector, recipe.Ignore
+	return settings
+}
+
+// recordedSettings returns how the published artifact became content. Of settings that
+// are recorded as a hash only, those of the spec are taken if they have it.
+func (e *Evaluator) recordedSettings(obj *v1alpha1.ArtifactRepository) (format.Options, error) {
+	recipe := obj.Status.Record
+	if recipe.SettingsHash == "" {
+		return e.recipeSettings(*recipe), nil
+	}
+	settings := e.settings(obj)
+	if format.ContentHash(settings) != recipe.SettingsHash {
+		return settings, fault.Waitf(v1alpha1.ReasonStorageOperationFailed,
+			"the content settings of %s are recorded as a hash only, because they take more than %d KiB, and the spec has other ones now", recipe.Digest, v1alpha1.MaxSettingsBytes>>10)
+	}
+	return settings, nil
+}
+
+// originOf is where the image of a target is read from.
+func originOf(s source.Snapshot, t source.Target) pipeline.Origin {
+	return pipeline.Origin{
+		Namespace: s.Object.Namespace, Source: s.Object.Name, Repository: t.Repository, Access: t.Access,
+		Timeout: s.Object.GetTimeout(), Insists: s.Requested(),
+	}
+}
