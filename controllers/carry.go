@@ -82,7 +82,7 @@ func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.R
 		return explain.Build, err
 	case unchanged && out.Unchanged:
 		v.d.stored = true
-		v.pass(explain.Trust, v.acceptedBy())
+		v.pass(explain.Trust, acceptedBy(v.judgement, v.s.Object))
 		v.pass(explain.Build, "")
 		return "", nil
 	case unchanged:
@@ -92,11 +92,11 @@ func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.R
 }
 
 // acceptedBy names the signers of the published artifact.
-func (v *evaluation) acceptedBy() string {
-	if v.judgement != nil && v.judgement.accepted != nil {
-		return v.judgement.accepted.By
+func acceptedBy(j *judgement, obj *v1alpha1.ArtifactRepository) string {
+	if j != nil && j.accepted != nil {
+		return j.accepted.By
 	}
-	return publication.Latest(v.s.Object).VerifiedBy
+	return publication.Latest(obj).VerifiedBy
 }
 
 // build verifies a candidate, and builds it.

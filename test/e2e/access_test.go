@@ -243,7 +243,7 @@ func TestWrongCredentials(t *testing.T) {
 			spoil(n, registry.Host())
 			n.reconciled("app")
 			obj, ready := n.notReady("app", v1alpha1.ReasonAuthenticationFailed)
-			n.Expect(ready.Message).To(ContainSubstring(first), "what stays published")
+			n.Expect(ready.Message).To(ContainSubstring(shortRevision(first)), "what stays published")
 			n.Expect(conditions.IsStalled(obj)).To(BeFalse(), "it is tried again")
 			n.Expect(obj.Status.Artifact).To(Equal(published), "the last good artifact stays")
 			n.keepsToItself(password, wrong)

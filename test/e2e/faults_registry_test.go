@@ -168,7 +168,7 @@ func (n *tenant) stays(name string, before *meta.Artifact, reason, message strin
 		var obj *v1alpha1.ArtifactRepository
 		obj, ready = n.notReady(name, reason)
 		g.Expect(ready.Message).To(ContainSubstring(message))
-		g.Expect(ready.Message).To(ContainSubstring("still published: " + before.Revision))
+		g.Expect(ready.Message).To(ContainSubstring("still published: " + shortRevision(before.Revision)))
 		g.Expect(obj.Status.Artifact).To(Equal(before))
 		external := get(n, name, &sourcev1.ExternalArtifact{})
 		g.Expect(external.Status.Artifact).To(Equal(before))

@@ -334,7 +334,7 @@ func TestAnotherPlatformRollsOutAtOnce(t *testing.T) {
 
 	platform("linux/s390x")
 	message := n.refused()
-	for _, words := range []string{"linux/s390x", "linux/amd64", "linux/arm64", artifact.Revision} {
+	for _, words := range []string{"linux/s390x", "linux/amd64", "linux/arm64", shortRevision(artifact.Revision)} {
 		n.Expect(message).To(ContainSubstring(words))
 	}
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact))
@@ -363,7 +363,7 @@ func TestAPinnedFormat(t *testing.T) {
 
 	other := n.pushImage("app:stable")(publish.ImgpkgBundle(publish.Files{"app.yaml": n.yaml(config("app"), "2")}))
 	message = n.refused()
-	for _, words := range []string{"spec.format is Flux", "an imgpkg bundle", "set spec.format to Auto or Imgpkg", other, good.Revision} {
+	for _, words := range []string{"spec.format is Flux", "an imgpkg bundle", "set spec.format to Auto or Imgpkg", other, shortRevision(good.Revision)} {
 		n.Expect(message).To(ContainSubstring(words))
 	}
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(good))

@@ -267,7 +267,7 @@ func TestAChartIsUpgraded(t *testing.T) {
 	n.Expect(err).NotTo(HaveOccurred())
 	n.pushImage("app:1.2.0")(helmImage(flat))
 	obj, ready := n.notReady("app", v1alpha1.ReasonInvalidArtifact)
-	n.Expect(ready.Message).To(And(ContainSubstring("Chart.yaml"), ContainSubstring(good.Revision)))
+	n.Expect(ready.Message).To(And(ContainSubstring("Chart.yaml"), ContainSubstring(shortRevision(good.Revision))))
 	n.Expect(conditions.IsStalled(obj)).To(BeTrue())
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(good))
 	n.released("1.1.0", good)

@@ -190,7 +190,7 @@ func TestSignatureTagsNeverWin(t *testing.T) {
 	obj, ready := n.notReady("app", v1alpha1.ReasonDependencyNotReady)
 	n.Expect(ready.Message).To(And(
 		ContainSubstring("sha256-"), ContainSubstring("spec.exclusionList"),
-		ContainSubstring(`'^sha256-[0-9a-f]{64}(\..+)?$'`), ContainSubstring(`'^.*\.(sig|att|sbom)$'`), ContainSubstring(revision)))
+		ContainSubstring(`'^sha256-[0-9a-f]{64}(\..+)?$'`), ContainSubstring(`'^.*\.(sig|att|sbom)$'`), ContainSubstring(shortRevision(revision))))
 	n.Expect(obj.Status.Artifact.Revision).To(Equal(revision))
 	n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact.Revision).To(Equal(revision))
 

@@ -95,7 +95,7 @@ func TestUnsupportedArtifactsLeaveTheLastGoodOne(t *testing.T) {
 			n.Expect(err).NotTo(HaveOccurred())
 
 			obj, ready := n.notReady("app", v1alpha1.ReasonUnsupportedMediaType)
-			for _, words := range append(test.says, n.ref("app"), digest.String(), good.Revision) {
+			for _, words := range append(test.says, n.ref("app"), digest.String(), shortRevision(good.Revision)) {
 				n.Expect(ready.Message).To(ContainSubstring(words))
 			}
 			n.Expect(conditions.IsStalled(obj)).To(BeTrue())

@@ -114,7 +114,7 @@ func TestSuspendFreezesWhatIsPublished(t *testing.T) {
 				ready := conditions.Get(get(n, "app", &v1alpha1.ArtifactRepository{}), meta.ReadyCondition)
 				g.Expect(ready.Reason).To(Equal(v1alpha1.ReasonSuspended), ready.Message)
 				g.Expect(ready.Status).To(Equal(metav1.ConditionTrue))
-				g.Expect(ready.Message).To(And(ContainSubstring(test.says), ContainSubstring(first.Revision)))
+				g.Expect(ready.Message).To(And(ContainSubstring(test.says), ContainSubstring(shortRevision(first.Revision))))
 			})
 
 			moved := n.push("app", "1.0.0", configMap("app", "moved"))

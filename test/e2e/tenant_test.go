@@ -359,10 +359,10 @@ func (n *tenant) dump() {
 	n.Logf("the controller's log about it:\n%s", logTail(env.controller.LogFile(), n.namespace))
 }
 
-// shortRevision is a revision of the form tag@sha256:digits as Ready tells it.
+// shortRevision is a revision with a digest as Ready tells it.
 func shortRevision(revision string) string {
-	tag, digits, _ := strings.Cut(revision, "@sha256:")
-	return tag + "@sha256:" + digits[:12]
+	tag, digits, _ := strings.Cut(revision, "sha256:")
+	return tag + "sha256:" + digits[:12]
 }
 
 // logTail returns the last lines of a log, of those that contain all words.

@@ -62,7 +62,7 @@ func TestThePinHolds(t *testing.T) {
 
 	pin("sha256:" + strings.Repeat("0", 64))
 	_, ready := n.notReady("app", v1alpha1.ReasonImageNotFound)
-	n.Expect(ready.Message).To(ContainSubstring(digest), "the last good stays")
+	n.Expect(ready.Message).To(ContainSubstring(shortRevision(digest)), "the last good stays")
 
 	pin("")
 	n.published("app", "1.2.0")
@@ -151,7 +151,7 @@ func TestTamperedPolicyStatus(t *testing.T) {
 			obj := get(n, "app", &v1alpha1.ArtifactRepository{})
 			ready := conditions.Get(obj, meta.ReadyCondition)
 			g.Expect(ready.Reason).To(Equal(v1alpha1.ReasonDependencyNotReady), "%s: %s", name, ready.Message)
-			g.Expect(ready.Message).To(And(ContainSubstring(test.says), ContainSubstring(revision)), name)
+			g.Expect(ready.Message).To(And(ContainSubstring(test.says), ContainSubstring(shortRevision(revision))), name)
 			g.Expect(obj.Status.Artifact).To(Equal(artifact), name)
 		})
 		n.Expect(get(n, "app", &sourcev1.ExternalArtifact{}).Status.Artifact).To(Equal(artifact), name)
