@@ -41,12 +41,18 @@ func (r *scrubRequests) add(file contentFile) {
 	if len(r.files) < maxScrubRequests && !slices.Contains(r.files, file) {
 		r.files = append(r.files, file)
 	}
+	r.signal()
+}
+
+// signal tells that files wait.
+func (r *scrubRequests) signal() {
 	select {
 	case r.added <- struct{}{}:
 	default:
 	}
 }
 
+// take returns one file, so that a round has its turn between two of them.
 func (r *scrubRequests) take() (file contentFile, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,5 +60,8 @@ func (r *scrubRequests) take() (file contentFile, ok bool) {
 		return contentFile{}, false
 	}
 	file, r.files = r.files[0], r.files[1:]
+	if len(r.files) > 0 {
+		r.signal()
+	}
 	return file, true
 }

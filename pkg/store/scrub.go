@@ -72,9 +72,7 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) {
 		case <-rounds.C:
 			s.scrubAll(ctx, o)
 		case <-s.requests.added:
-			for more := true; more && ctx.Err() == nil; {
-				more, _ = s.scrubRequested(ctx, o) // a round meets the error again, and reports it
-			}
+			_ = s.scrubRequested(ctx, o) // a round meets the error again, and reports it
 		case <-ctx.Done():
 			return
 		}
@@ -93,8 +91,7 @@ func (s *Store) ScrubNext(key Key, artifact meta.Artifact) {
 func (s *Store) scrubAll(ctx context.Context, o ScrubOptions) {
 	files, err := s.distinctFiles()
 	for _, file := range files {
-		_, failed := s.scrubRequested(ctx, o)
-		err = cmp.Or(err, failed, s.scrubFile(ctx, o, file))
+		err = cmp.Or(err, s.scrubRequested(ctx, o), s.scrubFile(ctx, o, file))
 		if ctx.Err() != nil {
 			return
 		}
@@ -105,12 +102,12 @@ func (s *Store) scrubAll(ctx context.Context, o ScrubOptions) {
 }
 
 // scrubRequested reads a file that was asked for, if there is any.
-func (s *Store) scrubRequested(ctx context.Context, o ScrubOptions) (found bool, err error) {
+func (s *Store) scrubRequested(ctx context.Context, o ScrubOptions) error {
 	file, found := s.requests.take()
 	if !found {
-		return false, nil
+		return nil
 	}
-	return true, s.scrubFile(ctx, o, file)
+	return s.scrubFile(ctx, o, file)
 }
 
 // scrubFile reads one file. It is no error if it was removed or replaced meanwhile.

@@ -251,3 +251,26 @@ func TestAFileThatChangesWhileItIsScrubbedIsNoError(t *testing.T) {
 		})
 	}
 }
+
+// A source whose reconciles are requested all the time must not keep the files of others
+// from being read.
+func TestRequestsDoNotKeepTheNextRoundFromBeginning(t *testing.T) {
+	g := NewWithT(t)
+	s := open(t, options(t.TempDir()))
+	wanted := put(t, s, app, "wanted all the time")
+	put(t, s, store.Key{Namespace: "apps", Name: "beside"}, "read in rounds")
+	beside := make(chan struct{}, 100)
+	scrubbing(t, s, store.ScrubOptions{Every: 10 * time.Millisecond, Limiter: limiter(func(ctx context.Context, n int) error {
+		s.ScrubNext(app, recorded(wanted))
+		if n == len("read in rounds") {
+			select {
+			case beside <- struct{}{}:
+			default:
+			}
+		}
+		return ctx.Err()
+	})})
+	for range 3 {
+		g.Eventually(beside, 5*time.Second).Should(Receive())
+	}
+}
