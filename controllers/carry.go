@@ -74,7 +74,7 @@ func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.R
 	}
 	published := publication.Current(v.s.Object)
 	if published != nil {
-		published.KeepName = target.KeepName
+		published.KeepName, published.VerifiedBy = target.KeepName, v.acceptedBy()
 	}
 	out, unchanged, err := v.Pipeline.Bridge.Reuse(ctx, request, published)
 	switch {

@@ -38,7 +38,7 @@ import (
 // no other.
 func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision {
 	if permission := e.Rules.Permission(s); permission.Choice == source.Off {
-		return remove(s, permission)
+		return remove(s, permission, objects)
 	}
 	v := &evaluation{Evaluator: e, s: s, d: decision{interval: s.Interval()}}
 	judged, err := contained(w.judging, func(ctx context.Context) (*judgement, error) { return v.judgeByPlatform(ctx), nil })
@@ -46,14 +46,7 @@ func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision 
 		v.judgement = &judgement{err: err}
 	}
 	if !v.judgement.rejected() {
-		_, err = contained(w.attempting, func(ctx context.Context) (any, error) {
-			v.attempt(ctx, objects)
-			return nil, nil
-		})
-		if err != nil {
-			v.d.change = publication.Keep()
-			v.refuse(explain.Build, err)
-		}
+		v.contain(w.attempting, func(ctx context.Context) { v.attempt(ctx, objects) })
 	}
 	if v.judgement.rejected() {
 		return v.withdraw()
@@ -61,9 +54,23 @@ func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision 
 	// What speaks against the published artifact is told, whatever else waits.
 	v.d.silent = v.d.silent && (v.judgement == nil || v.judgement.err == nil)
 	if !v.d.passed() && !v.d.silent {
-		v.keepBytes(w.attempting)
+		v.contain(w.attempting, v.keepBytes)
 	}
 	return v.decided()
+}
+
+// contain does a part of the evaluation, whose panic is told. Then it changes nothing, and
+// no bytes are made again: the demands on them may not have been read.
+func (v *evaluation) contain(ctx context.Context, part func(context.Context)) {
+	_, err := contained(ctx, func(ctx context.Context) (any, error) {
+		part(ctx)
+		return nil, nil
+	})
+	if err != nil {
+		v.d.change, v.d.silent, v.d.wait = publication.Keep(), false, 0
+		v.current.Unread = err
+		v.refuse(explain.Build, err)
+	}
 }
 
 // attempt takes the steps from the objects to a publication, in spec.timeout.
@@ -124,7 +131,7 @@ func (v *evaluation) publish(ctx context.Context) {
 	step := explain.Resolve
 	err := v.Pipeline.Ask(ctx, origin, func(ctx context.Context, repository *pipeline.Repository) (err error) {
 		step, err = v.carry(ctx, repository)
-		return err
+		return panicFault(ctx, err)
 	})
 	busy, isBusy := errors.AsType[*throttle.Busy](err)
 	quiet, isQuiet := errors.AsType[*throttle.Quiet](err)
@@ -157,13 +164,17 @@ func toldFetchFailed(obj *v1alpha1.ArtifactRepository) bool {
 	return obj.Status.ObservedGeneration == obj.Generation && ready != nil && ready.Reason == v1alpha1.ReasonFetchFailed
 }
 
-// remove is the decision about a source that may have no artifact.
-func remove(s source.Snapshot, denied source.Permission) decision {
+// remove is the decision about a source that may have no artifact. A failure to remove its
+// image objects is told, so that this is tried again soon.
+func remove(s source.Snapshot, denied source.Permission, objects error) decision {
 	d := decision{
 		change: publication.Remove(), trail: explain.Trail{explain.Withdraw(explain.Permission, denied.Err())}, interval: s.Interval(),
 	}
 	if denied.Lent {
 		d.interval = conflictDelay // the interval of the spec has its turn when this is gone
+	}
+	if objects != nil {
+		d.trail = append(d.trail, explain.Refuse(explain.ImageObjects, objects))
 	}
 	return d
 }

@@ -40,6 +40,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/credentials"
+	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/publication"
@@ -367,4 +368,33 @@ func TestAnIdleSourceAsksTheRegistryForNothingButItsTag(t *testing.T) {
 	d := s.decide(t, snapshot, nil)
 	g.Expect(d.change).To(Equal(publication.Keep()))
 	g.Expect(len(s.registry.Requests())).To(BeNumerically("<=", 1), "%v", s.registry.Requests())
+}
+
+// Else the ImageRepository is scanned until the next interval.
+func TestImageObjectsThatCouldNotBeRemovedAreRemovedSoon(t *testing.T) {
+	g, s := NewWithT(t), newStage(t)
+	snapshot := s.published(t)
+	snapshot.Namespace.Labels = nil
+	d := s.decide(t, snapshot, fault.Retryf(v1alpha1.ReasonDependencyNotReady, "could not be kept: %w", errBroken))
+	g.Expect(d.change.Kind()).To(Equal(publication.KindRemove))
+	g.Expect(d.failure().Class).To(Equal(fault.Retry), "%v", d.trail)
+	g.Expect(d.failure()).To(MatchError(errBroken))
+}
+
+// A judgement and a new name may end in one decision: the entry of the new name must not
+// name the signers of before.
+func TestANewNameHasTheSignersOfToday(t *testing.T) {
+	g, s := NewWithT(t), newStage(t)
+	snapshot := s.published(t)
+	g.Expect(publication.Latest(snapshot.Object).VerifiedBy).To(BeEmpty())
+	s.push(t, "2", "version: 1\n")
+	s.platform.governs(1, v1alpha1.ModeEnforce, "**")
+	snapshot = s.refreshed(t, snapshot)
+	snapshot.Object.Spec.Tag = "2"
+	d := s.decide(t, snapshot, nil)
+	g.Expect(d.change.Kind()).To(Equal(publication.KindPromote))
+	after := publication.Apply(snapshot.Object.Status, d.change)
+	g.Expect(after.History[0].Tag).To(Equal("2"))
+	g.Expect(after.History[0].VerifiedBy).To(ContainSubstring("release"))
+	g.Expect(after.Artifact.Metadata).To(HaveKeyWithValue(v1alpha1.MetadataVerifiedBy, after.History[0].VerifiedBy))
 }
