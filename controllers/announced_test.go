@@ -17,6 +17,7 @@ limitations under the License.
 package controllers_test
 
 import (
+	"sync"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -144,4 +145,32 @@ func TestNoExternalArtifactWhereThereMayBeNone(t *testing.T) {
 		s.waitFailed("app", v1alpha1.ReasonNameConflict)
 		gone[sourcev1.ExternalArtifact](s, "app")(NewWithT(t))
 	})
+}
+
+// Whoever is called for a withdrawal need not be called again for the image that cannot
+// replace what was withdrawn, because it is the same one.
+func TestAWithdrawalIsToldOnce(t *testing.T) {
+	s := newScene(t)
+	var mu sync.Mutex
+	var warnings []string
+	s.overheard = func(about runtime.Object, reason, message string) {
+		if _, ok := about.(*v1alpha1.ArtifactRepository); ok && reason == v1alpha1.ReasonVerificationError {
+			mu.Lock()
+			defer mu.Unlock()
+			warnings = append(warnings, message)
+		}
+	}
+	s.start()
+	s.publishes("app", "1.0.0")
+	s.govern("policy", listing("ghcr.io/org/**"))
+	s.eventually(func(g Gomega) {
+		decision := get[v1alpha1.ArtifactRepository](g, s, "app").Status.Decision
+		g.Expect(decision.Steps).To(HaveEach(HaveField("Effect", Not(Equal(v1alpha1.EffectWithdraw)))))
+		g.Expect(decision.Steps).To(ContainElement(HaveField("Name", "Trust")), "the replacement was refused")
+		g.Expect(decision.Steps[len(decision.Steps)-1].Effect).To(Equal(v1alpha1.EffectRefuse))
+	})
+	s.reconciled("app")
+	mu.Lock()
+	defer mu.Unlock()
+	NewWithT(t).Expect(warnings).To(ConsistOf(ContainSubstring("no longer published")))
 }

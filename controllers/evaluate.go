@@ -49,7 +49,7 @@ func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision 
 		v.contain(w.attempting, func(ctx context.Context) { v.attempt(ctx, objects) })
 	}
 	if v.judgement.rejected() {
-		return v.withdraw()
+		return v.withdraw(w.judging)
 	}
 	// What speaks against the published artifact is told, whatever else waits.
 	v.d.silent = v.d.silent && (v.judgement == nil || v.judgement.err == nil)
@@ -181,7 +181,10 @@ func remove(s source.Snapshot, denied source.Permission, objects error) decision
 
 // withdraw is the decision about a source whose artifact must not stay. The next reconcile
 // publishes its replacement: a slow registry must not keep a rejected artifact online.
-func (v *evaluation) withdraw() decision {
+func (v *evaluation) withdraw(ctx context.Context) decision {
+	if !v.s.Suspended() { // the next failure is about the same image: it is no news
+		v.contain(ctx, func(context.Context) { v.d.target, _ = v.s.Wanted() })
+	}
 	v.d.change, v.d.silent, v.d.wait = publication.Withdraw(), false, 0
 	step := explain.Withdraw(explain.Published, v.judgement.err)
 	step.Policy = policyOf(v.judgement.err)
