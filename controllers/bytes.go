@@ -65,7 +65,7 @@ func (v *evaluation) keepBytes(whole context.Context) {
 	ctx, cancel := context.WithTimeout(whole, v.s.Object.GetTimeout())
 	defer cancel()
 	var err error
-	if v.d.stored, err = v.isStored(ctx, v.s.Object); v.d.stored || err != nil || !v.demanded {
+	if v.d.stored, err = v.isStored(ctx, v.s.Object); v.d.stored || err != nil {
 		return
 	}
 	again, stop := context.WithTimeout(whole, v.s.Object.GetTimeout())

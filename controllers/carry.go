@@ -74,7 +74,7 @@ func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.R
 	}
 	published := publication.Current(v.s.Object)
 	if published != nil {
-		published.KeepName, published.VerifiedBy = target.KeepName, v.acceptedBy()
+		published.KeepName, published.VerifiedBy = target.KeepName, acceptedBy(v.judgement, v.s.Object)
 	}
 	out, unchanged, err := v.Pipeline.Bridge.Reuse(ctx, request, published)
 	switch {

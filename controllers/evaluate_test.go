@@ -336,18 +336,6 @@ func TestLostBytesAreMadeAgainWhileTheSourceIsHeldBack(t *testing.T) {
 	}
 }
 
-// An attempt that panicked before it read the demands must not make bytes again without them.
-func TestLostBytesAreNotMadeAgainWithoutDemands(t *testing.T) {
-	g, s := NewWithT(t), newStage(t)
-	snapshot := s.published(t)
-	g.Expect(os.Remove(filepath.Join(s.root, snapshot.Object.Status.Artifact.Path))).To(Succeed())
-	s.registry.Forget()
-	v := evaluation{Evaluator: s.Evaluator, s: snapshot}
-	v.keepBytes(t.Context())
-	g.Expect(v.d.stored).To(BeFalse())
-	g.Expect(s.registry.Requests()).To(BeEmpty())
-}
-
 // A digest that failed for good is not pulled again.
 func TestARefusedDigestIsNotPulledAgain(t *testing.T) {
 	g, s := NewWithT(t), newStage(t)

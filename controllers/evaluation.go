@@ -35,8 +35,6 @@ type evaluation struct {
 	// candidate and current are the demands on the image to publish, and on the one that
 	// is published.
 	candidate, current trustpolicy.Demands
-	// demanded tells that current was read.
-	demanded bool
 	// d is the decision so far.
 	d decision
 }

@@ -76,7 +76,6 @@ func (v *evaluation) judge(ctx context.Context) {
 		if published.Repository != repository {
 			v.current = v.platformDemands(ctx, v.s, published.Repository).With(own)
 		}
-		v.demanded = true
 		if wait == 0 && v.judgement.leaves(len(own.Rules)) {
 			v.judgement = v.rejudge(ctx, v.current)
 		}
