@@ -112,6 +112,9 @@ func (e *Evaluator) rebuild(ctx context.Context, s source.Snapshot, demands trus
 // records nothing: other bytes (serve.ErrOtherBytes) are of no use to this consumer, and are
 // for the replica that leads to publish. A *throttle.Busy says when to try again.
 func (e *Evaluator) Remake(ctx context.Context, s source.Snapshot) error {
+	if !s.Usable() {
+		return errors.New("its namespace is gone")
+	}
 	if permission := e.Rules.Permission(s); permission.Choice == source.Off {
 		return fmt.Errorf("it is about to be withdrawn: %w", permission.Err())
 	}

@@ -51,7 +51,7 @@ func (v *evaluation) carry(ctx context.Context, repository *pipeline.Repository)
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", v.s.Object.GetTimeout(), err)
 	}
 	v.Pipeline.Remember(publication.Key(v.s.Object), v.d.latest, format.ContentHash(v.settings(v.s.Object)), err)
-	v.rule(trustpolicy.RulingsOf(err))
+	v.d.addRulings(trustpolicy.RulingsOf(err))
 	return step, err
 }
 
@@ -82,7 +82,9 @@ func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.R
 		return explain.Build, err
 	case unchanged && out.Unchanged:
 		v.d.stored = true
-		v.pass(explain.Trust, acceptedBy(v.judgement, v.s.Object))
+		if v.judgement == nil || v.judgement.accepted != nil {
+			v.pass(explain.Trust, acceptedBy(v.judgement, v.s.Object))
+		}
 		v.pass(explain.Build, "")
 		return "", nil
 	case unchanged:
@@ -115,7 +117,7 @@ func (v *evaluation) build(ctx context.Context, repository *pipeline.Repository,
 	}
 	v.d.stored = true
 	made := trust.Content{Format: out.Format, Bytes: out.Bytes}
-	v.rule(proof.Rulings(), v.candidate.Constraints.Judge(made), v.candidate.Constraints.Rulings())
+	v.d.addRulings(proof.Rulings(), v.candidate.Constraints.Judge(made), v.candidate.Constraints.Rulings())
 	return explain.Build, v.promote(ctx, publication.Product{
 		Outcome: out, Settings: r.Content, Lender: v.d.target.Lender, Accepted: acceptance(v.candidate, proof, made),
 	})

@@ -68,12 +68,12 @@ func deriveStorage(obj *v1alpha1.ArtifactRepository, stored bool) {
 // deriveVerification tells whether the published artifact carries the signatures that are
 // demanded, and why the newest image does not.
 func deriveVerification(obj *v1alpha1.ArtifactRepository, d decision) {
-	failure := d.failure()
+	failure := d.trail.Failed(v1alpha1.ReasonVerificationError)
 	by, warnings := publication.Latest(obj).VerifiedBy, unenforced(obj)
 	switch {
-	case failure != nil && failure.Reason == v1alpha1.ReasonVerificationError:
+	case failure != nil:
 		conditions.Set(obj, conditions.FalseCondition(v1alpha1.SourceVerifiedCondition, failure.Reason, "%s", fault.Line(failure.Error())))
-	case failure == nil && d.trail.Decided().Effect == v1alpha1.EffectHold && d.change.Kind() == publication.KindKeep:
+	case d.trail.Decided().Effect == v1alpha1.EffectHold && d.change.Kind() == publication.KindKeep:
 	case obj.Status.Artifact != nil && by != "":
 		conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, v1alpha1.ReasonSucceeded, "%s was verified: %s%s", obj.Status.Record.Digest, by, warnings)
 	case obj.Status.Artifact != nil && warnings != "":

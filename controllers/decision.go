@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"slices"
 	"time"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
@@ -51,6 +52,13 @@ type decision struct {
 	interval, wait time.Duration
 	// silent tells that nothing is written: the attempt is made after wait.
 	silent bool
+}
+
+// addRulings keeps what the policies said about one image, for the metrics.
+func (d *decision) addRulings(rulings ...[]trust.Ruling) {
+	if all := slices.Concat(rulings...); len(all) > 0 {
+		d.rulings = append(d.rulings, all)
+	}
 }
 
 // failure returns why the decision was not to publish; nil if it passed or holds.

@@ -280,7 +280,7 @@ func TestDecisions(t *testing.T) {
 		"new demands, the registry away": {edit: func(_ *testing.T, s *stage, _ *source.Snapshot) {
 			s.platform.governs(1, v1alpha1.ModeEnforce, "**")
 			s.registry.Close()
-		}, trail: published + ", Published Refuse VerificationError", doubted: true},
+		}, trail: "Permission, Target, Resolve, Build, Published Refuse VerificationError", doubted: true},
 		"a record without a recipe": {edit: func(_ *testing.T, s *stage, snapshot *source.Snapshot) {
 			snapshot.Object.Status.Record = nil
 			snapshot.Object.Spec.Tag = "absent"

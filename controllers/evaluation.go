@@ -17,7 +17,6 @@ limitations under the License.
 package controllers
 
 import (
-	"slices"
 	"time"
 
 	"github.com/image-source/image-source-controller/pkg/explain"
@@ -51,13 +50,6 @@ func (v *evaluation) refuse(name explain.Name, err error) {
 
 // postpone ends the attempt without a word, to be made again after a time.
 func (v *evaluation) postpone(wait time.Duration) { v.d.silent, v.d.wait = true, wait }
-
-// rule keeps what the policies said about one image, for the metrics.
-func (v *evaluation) rule(rulings ...[]trust.Ruling) {
-	if all := slices.Concat(rulings...); len(all) > 0 {
-		v.d.rulings = append(v.d.rulings, all)
-	}
-}
 
 // policyOf returns the TrustPolicy that did not accept an image; empty if there is none, or
 // more than one.

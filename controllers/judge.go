@@ -68,7 +68,7 @@ func (v *evaluation) judge(ctx context.Context) {
 		v.candidate = v.platformDemands(ctx, v.s, repository).With(own)
 		if err := v.candidate.Refused(); err != nil && wait == 0 {
 			v.refuse(explain.Trust, err)
-			v.rule(trustpolicy.RulingsOf(err))
+			v.d.addRulings(trustpolicy.RulingsOf(err))
 		}
 	}
 	if published := publication.Current(v.s.Object); published != nil {
@@ -110,10 +110,10 @@ func (v *evaluation) rejudge(ctx context.Context, demands trustpolicy.Demands) *
 	case wait > 0:
 		return &judgement{wait: wait}
 	case err != nil:
-		v.rule(trustpolicy.RulingsOf(err))
+		v.d.addRulings(trustpolicy.RulingsOf(err))
 		return &judgement{err: err}
 	}
-	v.rule(proof.Rulings(), demands.Constraints.Judge(content), demands.Constraints.Rulings())
+	v.d.addRulings(proof.Rulings(), demands.Constraints.Judge(content), demands.Constraints.Rulings())
 	return &judgement{accepted: acceptance(demands, proof, content)}
 }
 

@@ -289,6 +289,19 @@ func TestAWithdrawalHasNoConditionThatSaysItIsPublished(t *testing.T) {
 	}
 }
 
+// If the source is suspended, this condition is all that tells why nothing is published.
+func TestARefusedImageWhoseExternalArtifactIsRefusedTellsWhy(t *testing.T) {
+	g, w := NewWithT(t), newRefusing(t, repository())
+	w.refuse[externalStatus] = errors.New("no answer")
+	unsigned := fault.Retryf(v1alpha1.ReasonVerificationError, "no signature")
+	out, _, err := w.write(g, decision{trail: explain.Trail{explain.Refuse(explain.Trust, unsigned)}})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(out.trail.Decided().Name).To(Equal(explain.Deliver))
+	verified := conditions.Get(out.after, v1alpha1.SourceVerifiedCondition)
+	g.Expect(verified).NotTo(BeNil())
+	g.Expect(verified.Message).To(Equal("no signature"))
+}
+
 // The cache may be behind the record that another replica wrote.
 func TestAnOldRecordWithdrawsNothing(t *testing.T) {
 	g, w := NewWithT(t), newRefusing(t, repository())

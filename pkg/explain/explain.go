@@ -107,6 +107,16 @@ func (t Trail) Decided() Step {
 	return t[len(t)-1]
 }
 
+// Failed returns the last failure with a reason; nil if there is none.
+func (t Trail) Failed(reason string) *fault.Error {
+	for _, step := range slices.Backward(t) {
+		if failure := step.Failure(); failure != nil && failure.Reason == reason {
+			return failure
+		}
+	}
+	return nil
+}
+
 // Notes returns the messages of the steps with a name that passed.
 func (t Trail) Notes(names ...Name) (notes []string) {
 	for _, step := range t {

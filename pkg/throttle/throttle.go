@@ -28,6 +28,7 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
+	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
@@ -485,6 +486,9 @@ func (u *Turn) Learn(heard bool, err error) {
 func unanswered(err error) bool {
 	if denial, ok := errors.AsType[*trust.VerificationError](err); ok {
 		return denial.Unanswered != nil
+	}
+	if _, panicked := errors.AsType[*flight.PanicError](err); panicked { // in shared work: a fault of this program
+		return false
 	}
 	failure := fault.Of(err, v1alpha1.ReasonFetchFailed)
 	return failure != nil && failure.Reason == v1alpha1.ReasonFetchFailed && !failure.Answered

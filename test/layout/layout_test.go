@@ -67,7 +67,7 @@ func rules() []rule {
 		{path: "pkg/publication", ours: with("pkg/bridge", "pkg/format", "pkg/reference", "pkg/store")},
 		{path: "pkg/trustpolicy", ours: with("pkg/flight", "pkg/trust")},
 		{path: "pkg/source", ours: with("pkg/access", "pkg/limit", "pkg/publication", "pkg/reference", "pkg/trustpolicy")},
-		{path: "pkg/throttle", ours: with("pkg/trust")},
+		{path: "pkg/throttle", ours: with("pkg/flight", "pkg/trust")},
 		{path: "pkg/pipeline", ours: with("pkg/access", "pkg/bridge", "pkg/credentials", "pkg/registry", "pkg/store", "pkg/throttle", "pkg/trust"), cluster: true},
 		{path: "pkg/serve", ours: with("pkg/apiserver", "pkg/flight", "pkg/publication", "pkg/store", "pkg/throttle", "pkg/trust"), cluster: true},
 		{path: "controllers", ours: []string{"api/", "pkg/"}, cluster: true},
