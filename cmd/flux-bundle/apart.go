@@ -18,7 +18,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +27,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -256,30 +254,4 @@ func isolate(job checkJob) error {
 	}
 	http.DefaultTransport = noNetwork{} //nolint:forbidigo // kustomize offers no other way to set its transport
 	return errors.Join(err, denySystemCalls())
-}
-
-// noNetwork is a transport that sends nothing.
-type noNetwork struct{}
-
-const refused = "the network is not used in here"
-
-func (noNetwork) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New(refused) }
-
-// noGit begins the error of kustomize where the search path has no git.
-const noGit = "no 'git' program on path"
-
-// wanted finds in such an error what kustomize would fetch.
-var wanted = regexp.MustCompile(`Get "([^"]*)": ` + refused + `|accumulating resources from '([^']*)'`)
-
-// remoteIn tells whether an error of kustomize is that it needs the network or git,
-// and for what. kustomize keeps no more than the words of an error.
-func remoteIn(err error) (what string, needed bool) {
-	text := err.Error()
-	if !strings.Contains(text, refused) && !strings.Contains(text, noGit) {
-		return "", false
-	}
-	if found := wanted.FindStringSubmatch(text); found != nil {
-		return cmp.Or(found[1], found[2]), true
-	}
-	return "a remote base", true
 }

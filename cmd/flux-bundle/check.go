@@ -678,12 +678,6 @@ func sourcesOf(s types.KvPairSources) []string {
 	return append(slices.Concat(s.FileSources, s.EnvSources), s.EnvSource)
 }
 
-// remoteBase is how what kustomize fetches begins: with a scheme that it knows or
-// with a user. GitHub alone may be named by its host, which else is a folder of that
-// name: https://github.com/kubernetes-sigs/kustomize/blob/api/v0.21.1/api/internal/git/repospec.go.
-// It only chooses the words of an error: kustomize decides what is remote.
-var remoteBase = regexp.MustCompile(`(?i)^(git::)?((ssh|https?|file)://|[a-z][a-z0-9-]*@|github\.com[/:])`)
-
 // build builds a kustomization as kustomize-controller does, without plugins.
 func (c *check) build(k kustomization) error {
 	if k.Kind == types.ComponentKind {

@@ -18,22 +18,17 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"mime"
 	"os"
-	"path"
+	"regexp"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/format"
-	"github.com/image-source/image-source-controller/pkg/registry"
-	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // contentFlags say how an artifact becomes content, as the fields of an
@@ -85,106 +80,54 @@ func (f *contentFlags) options(limits format.Limits) format.Options {
 // patterns are the lines of a .sourceignore file.
 func (f *contentFlags) patterns() string { return strings.Join(f.ignorePaths, "\n") }
 
-// origin is an artifact in a registry.
-type origin struct {
-	app        *app
-	repository *registry.Repository
-	tag        string
-	digest     v1.Hash
-}
-
-// open opens the repository of a reference. With a digest, the tag beside it
-// only names what the digest is called.
-func (a *app) open(ctx context.Context, text string) (origin, error) {
-	image, err := a.reference(text)
-	if err != nil {
-		return origin{}, err
-	}
-	r := origin{app: a, tag: image.Tag, digest: image.Digest}
-	if r.tag == "" && r.digest == (v1.Hash{}) {
-		r.tag = name.DefaultTag
-	}
-	r.repository, err = a.access(ctx, image.Repository)
-	return r, err
-}
-
-// ociScheme may stand before a reference, as everywhere in Flux.
-const ociScheme = "oci://"
-
-// reading is an artifact as the controller would publish it. What was found out before a
-// failure is in it.
-type reading struct {
-	// Image that was resolved.
-	Image bridge.Image
-	// Raw is the manifest as the registry keeps it; nil when it was not found.
-	Raw *registry.Manifest
-	// Manifest is what Raw says; nil when it cannot be read.
-	Manifest *format.Manifest
-	// Verified is who verified the image.
-	Verified trust.Verified
-	bridge.Reading
-}
-
-// read reads an artifact as the controller would, into scratch.
-func (r origin) read(ctx context.Context, content format.Options, by trust.Verifier, scratch string) (reading, error) {
-	from := watchedRepository{r.repository, r.app}
-	found := reading{Image: bridge.Image{Repository: from.Name(), Tag: r.tag, Digest: r.digest}}
-	candidates, err := bridge.Resolve(ctx, from, bridge.Reference{Tag: r.tag, Digest: r.digest})
-	if err != nil {
-		return found, inFlags(err)
-	}
-	candidate := candidates[0]
-	found.Verified, err = bridge.Verify(ctx, from, candidate, by)
-	found.Image, found.Raw = candidate.Image, candidate.Manifest()
-	if found.Raw != nil { // a person wants to know what it is even if nobody vouches for it
-		found.Manifest, _ = format.Parse(found.Raw.MediaType, found.Raw.Body) // Read tells why it cannot be
-	}
-	if err == nil {
-		found.Reading, err = bridge.Read(ctx, bridge.Request{Repository: from, Candidate: candidate, Content: content}, found.Verified, scratch)
-	}
-	return found, inFlags(err)
-}
-
-// inFlags names flags of this command where an error of code that the controller
-// uses, too, names fields of its kinds.
-func inFlags(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{err: err, words: flagNames().Replace(err.Error())}
-}
-
-// flagNames replaces words about fields by words about flags.
-func flagNames() *strings.Replacer {
-	return strings.NewReplacer(
-		"let the ImageRepository's exclusionList leave out such tags", "give the tag or digest of that image",
-		"spec.format", "--format",
-		"spec.platform", "--platform",
-		"spec.ignore", "--ignore-paths",
-		"spec.timeout", "--timeout",
-		"spec.layerSelector.operation", "--layer-operation",
-		"spec.layerSelector", "--layer-media-type",
-		"set mediaType to", "set --layer-media-type to",
-		"with operation: ", "with --layer-operation ",
-		" of matchOIDCIdentity", " of the certificate",
-	)
-}
-
-// baseName is the last element of the repository's name.
-func (r origin) baseName() string { return path.Base(r.repository.Name()) }
-
-// inScratch runs work with a folder of its own, and removes it.
-func inScratch(work func(dir string) error) error {
-	dir, err := os.MkdirTemp("", programName+"-")
-	if err != nil {
-		return fmt.Errorf("cannot make a temporary folder: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	return work(dir)
-}
-
 // isFile tells whether what is published is a file as it is, not the archive of
 // a tree.
 func isFile(content *format.Content, o format.Options) bool {
 	return content.ChartVersion != "" || o.LayerSelector != nil && o.LayerSelector.Operation == sourcev1.OCILayerCopy
+}
+
+// platforms are those that spec.platform takes.
+var platforms = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
+
+// check refuses what no ArtifactRepository could say.
+func (f *contentFlags) check() error {
+	if err := oneOf("format", f.format, formats()); err != nil {
+		return err
+	}
+	if f.platform != "" && !platforms.MatchString(f.platform) {
+		return unexpected("platform", f.platform, "os/architecture, such as linux/arm64")
+	}
+	if f.layerOperation != "" {
+		if err := oneOf("layer-operation", f.layerOperation, layerOperations()); err != nil {
+			return err
+		}
+	}
+	if f.layerType != "" {
+		if _, _, err := mime.ParseMediaType(f.layerType); err != nil || !strings.Contains(f.layerType, "/") {
+			return unexpected("layer-media-type", f.layerType, "a media type such as application/vnd.oci.image.layer.v1.tar+gzip")
+		}
+	}
+	return checkPatterns(f.ignorePaths)
+}
+
+// unpacking says where content goes.
+type unpacking struct {
+	// name is that of a file which is copied as it is.
+	name    string
+	options format.Options
+	// into is where files are written to; nil: they are only listed.
+	into *os.Root
+}
+
+// unpackContent writes content as consumers get it: the files of a tree, or the
+// one file that a chart is.
+func unpackContent(ctx context.Context, content *format.Content, u unpacking) (*tree, error) {
+	switch {
+	case !isFile(content, u.options):
+		return readTree(ctx, content.Path, u.into)
+	case content.ChartVersion != "":
+		return fileTree(ctx, content.Path, u.name+"-"+content.ChartVersion+".tgz", u.into)
+	default:
+		return fileTree(ctx, content.Path, u.name, u.into)
+	}
 }

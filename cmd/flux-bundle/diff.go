@@ -234,14 +234,6 @@ func (a *app) classify(text string) (isPath bool, err error) {
 	}
 }
 
-// pathless leaves out the path, where an error says it already.
-func pathless(err error) error {
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
-		return path.Err
-	}
-	return err
-}
-
 // readLocal packs a folder or file as a push would, and unpacks that.
 func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions) error {
 	from, err := a.openLocal(ctx, path, o.follow)
@@ -510,11 +502,6 @@ func (c change) head(hasDiff bool) string {
 		head += fmt.Sprintf("File %s is removed: empty\n", name)
 	}
 	return head
-}
-
-// String describes the content on one line.
-func (f *shownFile) String() string {
-	return fmt.Sprintf("%s sha256:%s", bytesText(f.Size), f.SHA256)
 }
 
 // paint shows a diff on a terminal, or as it is.

@@ -19,12 +19,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"mime"
-	"net/netip"
-	"net/url"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -32,8 +26,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/image-source/image-source-controller/pkg/format"
-	"github.com/image-source/image-source-controller/pkg/registry"
-	"github.com/image-source/image-source-controller/pkg/sign"
 )
 
 // What can be said against the value of a flag without any work is said before
@@ -120,66 +112,6 @@ func expectedOf(kind string) string {
 	}
 }
 
-// check refuses values that no verb could use.
-func (f *globalFlags) check() error {
-	if f.provider != "" {
-		if err := oneOf("provider", f.provider, providers()); err != nil {
-			return err
-		}
-	}
-	if f.timeout <= 0 {
-		return unexpected("timeout", f.timeout.String(), "more than nothing")
-	}
-	for _, limit := range []struct {
-		flag  string
-		value int64
-	}{
-		{"max-artifact-bytes", f.limits.ArtifactBytes},
-		{"max-uncompressed-bytes", f.limits.UncompressedBytes},
-		{"max-entries", int64(f.limits.Entries)},
-		{"max-depth", int64(f.limits.Depth)},
-		{"max-layers", int64(f.limits.Layers)},
-	} {
-		if limit.value <= 0 {
-			return unexpected(limit.flag, fmt.Sprint(limit.value), "at least 1")
-		}
-	}
-	return nil
-}
-
-// networks reads the networks of --registry-allowed-cidrs.
-func (f *globalFlags) networks() ([]netip.Prefix, error) {
-	all, err := registry.ParseNetworks(f.allowedCIDRs)
-	if err != nil {
-		return nil, unexpected("registry-allowed-cidrs", strings.Join(f.allowedCIDRs, ","), "networks such as 10.0.0.0/8")
-	}
-	return all, nil
-}
-
-// platforms are those that spec.platform takes.
-var platforms = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
-
-// check refuses what no ArtifactRepository could say.
-func (f *contentFlags) check() error {
-	if err := oneOf("format", f.format, formats()); err != nil {
-		return err
-	}
-	if f.platform != "" && !platforms.MatchString(f.platform) {
-		return unexpected("platform", f.platform, "os/architecture, such as linux/arm64")
-	}
-	if f.layerOperation != "" {
-		if err := oneOf("layer-operation", f.layerOperation, layerOperations()); err != nil {
-			return err
-		}
-	}
-	if f.layerType != "" {
-		if _, _, err := mime.ParseMediaType(f.layerType); err != nil || !strings.Contains(f.layerType, "/") {
-			return unexpected("layer-media-type", f.layerType, "a media type such as application/vnd.oci.image.layer.v1.tar+gzip")
-		}
-	}
-	return checkPatterns(f.ignorePaths)
-}
-
 // checkPatterns refuses patterns that would match nothing because they are none:
 // a file that was to be left out would be published.
 func checkPatterns(patterns []string) error {
@@ -191,78 +123,14 @@ func checkPatterns(patterns []string) error {
 	return nil
 }
 
-// check refuses demands that contradict each other.
-func (f *demandFlags) check() error {
-	keyless := "--certificate-identity and --certificate-oidc-issuer"
-	isKeyless := f.identity+f.identityExpression+f.issuer+f.issuerExpression != ""
-	isNotation := f.notationPolicy != "" || len(f.notationCertificates) > 0
-	switch {
-	case f.identity != "" && f.identityExpression != "":
-		return contradiction("--certificate-identity", "--certificate-identity-regexp")
-	case f.issuer != "" && f.issuerExpression != "":
-		return contradiction("--certificate-oidc-issuer", "--certificate-oidc-issuer-regexp")
-	case len(f.keys) > 0 && isKeyless:
-		return contradiction("--key", keyless)
-	case len(f.keys) > 0 && isNotation:
-		return contradiction("--key", "--notation-trust-policy")
-	case isKeyless && isNotation:
-		return contradiction(keyless, "--notation-trust-policy")
-	case f.trustedRoot != "" && isNotation:
-		return contradiction("--trusted-root", "--notation-trust-policy")
-	}
-	return nil
-}
-
 func contradiction(one, other string) error {
 	return fmt.Errorf("give either %s or %s, not both: they are different demands", one, other)
 }
 
-// checkLog refuses what is no address of a log, and one that nothing is sent to.
-func (p *push) checkLog() error {
-	const flag = "rekor-url"
-	address, err := url.Parse(p.rekor)
-	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
-		return fmt.Errorf("--%s is no address of a log, expected one such as %s", flag, sign.PublicLog)
-	}
-	if p.rekor != sign.PublicLog && !p.tlog {
-		return fmt.Errorf("--%s says where --tlog records signatures, but --tlog is not given", flag)
-	}
-	return nil
-}
-
-// checkFolder refuses a path at which there can be no folder to write to.
-func checkFolder(path string) error {
-	folder, err := filepath.Abs(path)
+// complete offers values for a flag to the shell.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {
-		return err
+		panic(err) // there is no such flag: a mistake in this program
 	}
-	for folder := range upwardsFrom(folder) {
-		switch info, err := os.Stat(folder); {
-		case err != nil:
-		case !info.IsDir():
-			return fmt.Errorf("cannot write to %q: %q is a file, expected a folder", path, folder)
-		default:
-			return nil
-		}
-	}
-	return nil
-}
-
-// checkPrefix refuses what two files cannot be named after.
-func checkPrefix(prefix string) error {
-	const flag = "output-key-prefix"
-	folder, file := filepath.Split(prefix)
-	if file == "" {
-		return unexpected(flag, prefix, "how the names of two files begin, such as cosign or keys/cosign")
-	}
-	if folder == "" {
-		return nil
-	}
-	switch info, err := os.Stat(folder); {
-	case err != nil:
-		return fmt.Errorf("--%s is %q, but there is no folder %q: %w", flag, prefix, folder, pathless(err))
-	case !info.IsDir():
-		return fmt.Errorf("--%s is %q, but %q is no folder", flag, prefix, folder)
-	}
-	return nil
 }

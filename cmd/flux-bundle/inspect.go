@@ -147,22 +147,6 @@ type published struct {
 	ChartVersion string `json:"chartVersion,omitempty"`
 }
 
-type shownFile struct {
-	Path string `json:"path"`
-	// Copy is set from 2 where a chart has a path more than once.
-	Copy       int    `json:"copy,omitempty"`
-	Size       int64  `json:"size"`
-	SHA256     string `json:"sha256"`
-	Executable bool   `json:"executable,omitempty"`
-	// RunBy names the program that obeys the file by itself once it is pulled.
-	RunBy string `json:"runBy,omitempty"`
-}
-
-func shownOf(f treeFile) shownFile {
-	h, _ := hazardOf(f.path)
-	return shownFile{Path: f.path, Copy: f.copy, Size: f.size, SHA256: f.digest, Executable: f.executable(), RunBy: h.by}
-}
-
 type omission struct {
 	Path  string `json:"path"`
 	Cause string `json:"cause"`
@@ -272,21 +256,6 @@ func (i *inspection) addSignatures(ctx context.Context, of origin, digest v1.Has
 	}
 	if err != nil {
 		i.SignaturesUnread = oneLine(err.Error())
-	}
-}
-
-// page is text for a person, of which nothing is an order to a terminal.
-type page struct{ strings.Builder }
-
-// linef adds a line. Its arguments may come from anywhere.
-func (p *page) linef(format string, args ...any) {
-	fmt.Fprintln(p, printable(fmt.Sprintf(format, args...)))
-}
-
-// fieldf adds a line with a name, unless the value is empty.
-func (p *page) fieldf(name, format string, args ...any) {
-	if value := fmt.Sprintf(format, args...); value != "" {
-		p.linef("%-13s%s", name+":", value)
 	}
 }
 

@@ -180,3 +180,22 @@ func (f newFile) claim(folder *os.Root, written string) error {
 	}
 	return folder.Rename(written, f.name())
 }
+
+// checkPrefix refuses what two files cannot be named after.
+func checkPrefix(prefix string) error {
+	const flag = "output-key-prefix"
+	folder, file := filepath.Split(prefix)
+	if file == "" {
+		return unexpected(flag, prefix, "how the names of two files begin, such as cosign or keys/cosign")
+	}
+	if folder == "" {
+		return nil
+	}
+	switch info, err := os.Stat(folder); {
+	case err != nil:
+		return fmt.Errorf("--%s is %q, but there is no folder %q: %w", flag, prefix, folder, pathless(err))
+	case !info.IsDir():
+		return fmt.Errorf("--%s is %q, but %q is no folder", flag, prefix, folder)
+	}
+	return nil
+}

@@ -27,9 +27,6 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// version is set when a release is built.
-var version = "dev"
-
 func main() { os.Exit(start(os.Args[1:])) }
 
 // start runs the command with the streams and the environment of this process, and
@@ -63,4 +60,25 @@ func execute(s streams, args []string) int {
 	s.lookupEnv = takeSecrets(s.lookupEnv)
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	return run(ctx, s, args)
+}
+
+// takeSecrets removes secrets from the environment of this process: programs that it
+// starts, such as credential helpers, inherit the rest. The function that it returns
+// still finds them.
+func takeSecrets(lookupEnv func(string) (string, bool)) func(string) (string, bool) {
+	for _, variable := range []string{passwordVariable, credsVariable} {
+		lookupEnv = takeSecret(lookupEnv, variable)
+	}
+	return lookupEnv
+}
+
+func takeSecret(lookupEnv func(string) (string, bool), variable string) func(string) (string, bool) {
+	secret, found := lookupEnv(variable)
+	_ = os.Unsetenv(variable) // the name is a valid one
+	return func(name string) (string, bool) {
+		if name == variable {
+			return secret, found
+		}
+		return lookupEnv(name)
+	}
 }

@@ -26,34 +26,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/term"
-
 	"github.com/image-source/image-source-controller/pkg/sign"
 )
 
 // passwordVariable is where cosign looks for the password of a key.
 const passwordVariable = "COSIGN_PASSWORD"
-
-// takeSecrets removes secrets from the environment of this process: programs that it
-// starts, such as credential helpers, inherit the rest. The function that it returns
-// still finds them.
-func takeSecrets(lookupEnv func(string) (string, bool)) func(string) (string, bool) {
-	for _, variable := range []string{passwordVariable, credsVariable} {
-		lookupEnv = takeSecret(lookupEnv, variable)
-	}
-	return lookupEnv
-}
-
-func takeSecret(lookupEnv func(string) (string, bool), variable string) func(string) (string, bool) {
-	secret, found := lookupEnv(variable)
-	_ = os.Unsetenv(variable) // the name is a valid one
-	return func(name string) (string, bool) {
-		if name == variable {
-			return secret, found
-		}
-		return lookupEnv(name)
-	}
-}
 
 // maxKeyBytes bounds the file of a key.
 const maxKeyBytes = 64 << 10
@@ -106,21 +83,4 @@ func (a *app) password(ctx context.Context, prompt string) ([]byte, error) {
 		return nil, errors.New("a password is needed: set " + passwordVariable + ", or run on a terminal")
 	}
 	return a.ask(ctx, file, prompt)
-}
-
-// ask reads a line without showing it. A terminal cannot be told to stop waiting,
-// so an interrupted question is left behind, with the terminal as it was.
-func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte, error) {
-	fd := int(terminal.Fd())
-	before, err := term.GetState(fd)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprint(a.err, prompt)
-	defer fmt.Fprintln(a.err)
-	password, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
-	if ctx.Err() != nil {
-		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
-	}
-	return password, err
 }

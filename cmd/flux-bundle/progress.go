@@ -22,7 +22,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/schollz/progressbar/v3"
 )
 
@@ -157,15 +156,3 @@ func (p *progress) end(err error) {
 
 // layerText names a layer for a person.
 func layerText(digest fmt.Stringer) string { return "layer " + short(digest) }
-
-// bytesText writes an amount for a person.
-func bytesText(size int64) string {
-	return humanize.IBytes(uint64(max(size, 0)))
-}
-
-// short writes a digest for a person.
-func short(digest fmt.Stringer) string {
-	const algorithmAndDigits = len("sha256:") + 12
-	text := digest.String()
-	return text[:min(len(text), algorithmAndDigits)]
-}

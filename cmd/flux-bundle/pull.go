@@ -155,28 +155,6 @@ func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
 	})
 }
 
-// unpacking says where content goes.
-type unpacking struct {
-	// name is that of a file which is copied as it is.
-	name    string
-	options format.Options
-	// into is where files are written to; nil: they are only listed.
-	into *os.Root
-}
-
-// unpackContent writes content as consumers get it: the files of a tree, or the
-// one file that a chart is.
-func unpackContent(ctx context.Context, content *format.Content, u unpacking) (*tree, error) {
-	switch {
-	case !isFile(content, u.options):
-		return readTree(ctx, content.Path, u.into)
-	case content.ChartVersion != "":
-		return fileTree(ctx, content.Path, u.name+"-"+content.ChartVersion+".tgz", u.into)
-	default:
-		return fileTree(ctx, content.Path, u.name, u.into)
-	}
-}
-
 // warnOfStages names what other pulls have left in a folder.
 func (a *app) warnOfStages(dir string) error {
 	stages, err := stagesIn(dir)
@@ -292,4 +270,22 @@ func (a *app) confirm(ctx context.Context, q question) error {
 	default:
 		return errors.New("nothing was written")
 	}
+}
+
+// checkFolder refuses a path at which there can be no folder to write to.
+func checkFolder(path string) error {
+	folder, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	for folder := range upwardsFrom(folder) {
+		switch info, err := os.Stat(folder); {
+		case err != nil:
+		case !info.IsDir():
+			return fmt.Errorf("cannot write to %q: %q is a file, expected a folder", path, folder)
+		default:
+			return nil
+		}
+	}
+	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -431,13 +432,6 @@ func (p *push) doubt(ctx context.Context, packed *format.Packed) error {
 	return nil
 }
 
-// packOptions leave out what patterns match, and the stage of a pull that starts
-// while the folder is read.
-func (a *app) packOptions(patterns []string) format.PackOptions {
-	all := append([]string{stagePrefix + "*/"}, patterns...)
-	return format.PackOptions{Ignore: strings.Join(all, "\n"), Limits: a.flags.limits}
-}
-
 func (p *push) print(tags []name.Tag, made *artifact) error {
 	digest := made.manifest.digest.String()
 	first := tags[0].Context().Digest(digest)
@@ -463,24 +457,15 @@ func (p *push) print(tags []name.Tag, made *artifact) error {
 	})
 }
 
-// counted writes an amount of things.
-func counted(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
+// checkLog refuses what is no address of a log, and one that nothing is sent to.
+func (p *push) checkLog() error {
+	const flag = "rekor-url"
+	address, err := url.Parse(p.rekor)
+	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
+		return fmt.Errorf("--%s is no address of a log, expected one such as %s", flag, sign.PublicLog)
 	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
-// some lists a few names, which may hold anything.
-func some(names []string) string {
-	const few = 3
-	var quoted []string
-	for _, name := range names[:min(len(names), few)] {
-		quoted = append(quoted, fault.Quote(name))
+	if p.rekor != sign.PublicLog && !p.tlog {
+		return fmt.Errorf("--%s says where --tlog records signatures, but --tlog is not given", flag)
 	}
-	list := strings.Join(quoted, ", ")
-	if more := len(names) - few; more > 0 {
-		list += fmt.Sprintf(" and %d more", more)
-	}
-	return list
+	return nil
 }

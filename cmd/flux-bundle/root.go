@@ -18,6 +18,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -112,3 +114,24 @@ const rootLong = `flux bundle packages a folder of manifests as an OCI artifact,
 artifacts exactly as image-source-controller will read them.
 
 Without a verb it pushes: flux bundle -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0 is flux bundle push with the same flags.`
+
+// fail prints an error as one line and returns the code to exit with.
+func (a *app) fail(ctx context.Context, err error) int {
+	code := exitFailure
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		code = exit.code
+		if exit.err == nil {
+			return code
+		}
+	}
+	var expired errTimeout
+	// Some errors say it in words alone.
+	if errors.Is(err, context.DeadlineExceeded) && errors.As(context.Cause(ctx), &expired) && !strings.Contains(err.Error(), expired.Error()) {
+		err = fmt.Errorf("%w: %w", expired, err)
+	}
+	if errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("interrupted: %w", err)
+	}
+	fmt.Fprintf(a.err, "error: %s\n", oneLine(err.Error()))
+	return code
+}

@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"maps"
 	"os"
 	"path"
@@ -151,16 +150,6 @@ func newStage(dir string) (*stage, error) {
 		return nil, fmt.Errorf("cannot write to %q: %w", dir, err)
 	}
 	return s, nil
-}
-
-// upwardsFrom returns an absolute path and all folders that it is in, the root
-// folder last: on Windows, that of a drive which may not be there.
-func upwardsFrom(path string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for yield(path) && filepath.Dir(path) != path {
-			path = filepath.Dir(path)
-		}
-	}
 }
 
 func isMissing(path string) bool {

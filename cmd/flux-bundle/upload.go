@@ -438,15 +438,6 @@ func (d *destination) failed(doing string, err error) error {
 	return &failure{words: fmt.Sprintf("cannot %s: %s", doing, d.access.Explain(err)), err: err}
 }
 
-// failure is an error that is told in other words than its own.
-type failure struct {
-	words string
-	err   error
-}
-
-func (f *failure) Error() string { return f.words }
-func (f *failure) Unwrap() error { return f.err }
-
 // answer is what a registry refuses with, in words for a person.
 type answer struct {
 	refusal *transport.Error

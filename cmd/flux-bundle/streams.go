@@ -1,0 +1,99 @@
+/*
+Copyright 2026 The image-source-controller authors
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// streams are what a person or a pipe is behind, and their environment.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+	// lookupEnv returns a variable of the environment, and whether it is set.
+	lookupEnv func(name string) (string, bool)
+}
+
+// getenv returns a variable of the environment, empty when it is not set.
+func (a *app) getenv(name string) string {
+	value, _ := a.lookupEnv(name)
+	return value
+}
+
+// warnf says something on standard error that stops nothing.
+func (a *app) warnf(format string, args ...any) {
+	a.statusf("warning: "+format, args...)
+}
+
+// statusf tells on standard error, and on one line, what was done. Its arguments
+// may come from anywhere.
+func (a *app) statusf(format string, args ...any) {
+	fmt.Fprintln(a.err, printable(fmt.Sprintf(format, args...)))
+}
+
+// isTerminal tells whether a person is behind a stream.
+func isTerminal(stream any) bool {
+	if guarded, ok := stream.(*guard); ok {
+		stream = guarded.to
+	}
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// await returns what work returns or, when ctx ends first, its error. It is for
+// work that cannot be told to end: that is left behind, and ends with the command.
+func await[T any](ctx context.Context, work func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := work()
+		done <- result{value, err}
+	}()
+	select {
+	case got := <-done:
+		return got.value, got.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// ask reads a line without showing it. A terminal cannot be told to stop waiting,
+// so an interrupted question is left behind, with the terminal as it was.
+func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte, error) {
+	fd := int(terminal.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(a.err, prompt)
+	defer fmt.Fprintln(a.err)
+	password, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if ctx.Err() != nil {
+		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+	}
+	return password, err
+}
