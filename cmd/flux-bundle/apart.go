@@ -66,7 +66,7 @@ const (
 
 // checkApart checks packed files in a process of its own and returns a *finding
 // where one is found.
-func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) error {
+func checkApart(ctx context.Context, s streams, job checkJob, tell func(message)) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 	command := exec.CommandContext(ctx, self, checkVerb, //nolint:gosec // this program itself
 		fmt.Sprintf("--remote-bases=%t", job.remoteBases), fmt.Sprintf("--strict=%t", job.strict))
 	command.Dir = job.folder
-	command.Env = a.checkEnvironment(job)
+	command.Env = checkEnvironment(s, job)
 	command.WaitDelay = checkGrace
 	command.Stdout = &lines{each: func(line []byte) {
 		var m message
@@ -100,7 +100,7 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 	defer alive.Close()
 	err = command.Run()
 	for _, line := range said.lines {
-		a.warnf("kustomize: %s", line)
+		s.warnf("kustomize: %s", line)
 	}
 	switch {
 	case end.Finding != nil:
@@ -120,7 +120,7 @@ func (a *app) checkApart(ctx context.Context, job checkJob, tell func(message)) 
 
 // checkEnvironment returns the environment of the process: empty or, for trusted
 // files, the variables that git and TLS need. The password of a key is never in it.
-func (a *app) checkEnvironment(job checkJob) []string {
+func checkEnvironment(s streams, job checkJob) []string {
 	environment := []string{}
 	if !job.remoteBases {
 		return environment
@@ -131,7 +131,7 @@ func (a *app) checkEnvironment(job checkJob) []string {
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"APPDATA", "LOCALAPPDATA", "PATHEXT", "TEMP", "TMP", "USERPROFILE", // of Windows
 	} {
-		if value, set := a.lookupEnv(name); set {
+		if value, set := s.lookupEnv(name); set {
 			environment = append(environment, name+"="+value)
 		}
 	}
@@ -184,7 +184,7 @@ func (l *lines) Write(p []byte) (int, error) {
 
 // newCheck returns the verb of the process that checks packed files. It is for
 // this program alone.
-func newCheck(a *app) *cobra.Command {
+func newCheck(s streams) *cobra.Command {
 	var job checkJob
 	cmd := &cobra.Command{
 		Use:    checkVerb,
@@ -193,7 +193,7 @@ func newCheck(a *app) *cobra.Command {
 		Args:   cobra.NoArgs,
 		// No registry is used.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
-		RunE:              func(cmd *cobra.Command, _ []string) error { return a.serveCheck(cmd.Context(), job) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return serveCheck(cmd.Context(), s, job) },
 	}
 	cmd.Flags().BoolVar(&job.remoteBases, "remote-bases", false, "the files are trusted")
 	cmd.Flags().BoolVar(&job.strict, "strict", false, "check nothing where the kernel does not confine this process")
@@ -202,12 +202,12 @@ func newCheck(a *app) *cobra.Command {
 
 // serveCheck checks the packed files in the working directory and writes one
 // message on each line. They are in the working directory, not in the folder of the job.
-func (a *app) serveCheck(ctx context.Context, job checkJob) error {
+func serveCheck(ctx context.Context, s streams, job checkJob) error {
 	debug.SetMaxStack(maxCheckStack)
 	debug.SetMemoryLimit(maxCheckMemory * 3 / 4) // the collector's bound, below that of the system
 	log.SetFlags(0)
-	encoder := json.NewEncoder(unguarded(a.out))
-	if file, ok := unguarded(a.err).(*os.File); ok {
+	encoder := json.NewEncoder(unguarded(s.out))
+	if file, ok := unguarded(s.err).(*os.File); ok {
 		os.Stdout, os.Stderr = file, file // kustomize writes to them, and messages are alone on standard output
 	}
 	tell := func(m message) { _ = encoder.Encode(m) } // nobody reads what cannot be written
@@ -220,7 +220,7 @@ func (a *app) serveCheck(ctx context.Context, job checkJob) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		_, _ = io.Copy(io.Discard, a.in) // it ends with the process that started this one
+		_, _ = io.Copy(io.Discard, s.in) // it ends with the process that started this one
 		endApart()
 		cancel()
 	}()

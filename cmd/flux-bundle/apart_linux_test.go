@@ -304,7 +304,7 @@ func TestNoMessageOfTheCheckIsLost(t *testing.T) {
 
 func TestTheCheckGetsNoEnvironment(t *testing.T) {
 	g := NewWithT(t)
-	a := &app{streams: streams{lookupEnv: func(name string) (string, bool) { return "value of " + name, true }}}
-	g.Expect(a.checkEnvironment(checkJob{})).To(And(Not(BeNil()), BeEmpty()), "without a list, a process gets all of its parent")
-	g.Expect(a.checkEnvironment(checkJob{remoteBases: true})).To(And(ContainElement("PATH=value of PATH"), Not(ContainElement(ContainSubstring("COSIGN")))))
+	s := streams{lookupEnv: func(name string) (string, bool) { return "value of " + name, true }}
+	g.Expect(checkEnvironment(s, checkJob{})).To(And(Not(BeNil()), BeEmpty()), "without a list, a process gets all of its parent")
+	g.Expect(checkEnvironment(s, checkJob{remoteBases: true})).To(And(ContainElement("PATH=value of PATH"), Not(ContainElement(ContainSubstring("COSIGN")))))
 }

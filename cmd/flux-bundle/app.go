@@ -39,7 +39,7 @@ type app struct {
 	// cancel ends the time that --timeout gives.
 	cancel context.CancelFunc
 	// check checks packed files.
-	check func(ctx context.Context, job checkJob, tell func(message)) error
+	check func(ctx context.Context, s streams, job checkJob, tell func(message)) error
 }
 
 // start checks the flags and prepares what the verbs use.
@@ -72,7 +72,7 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	var ctx context.Context
 	ctx, a.cancel = context.WithTimeoutCause(cmd.Context(), a.flags.timeout, errTimeout{a.flags.timeout})
 	cmd.SetContext(ctx)
-	a.login, err = a.readLogin(ctx)
+	a.login, err = readLogin(ctx, a.streams, &a.flags)
 	return err
 }
 
@@ -105,7 +105,7 @@ func (a *app) nameOptions() []name.Option {
 // this machine: of the Docker config and its helpers, or of a cloud.
 func (a *app) access(ctx context.Context, repository name.Repository) (*registry.Repository, error) {
 	granted, err := await(ctx, func() (registry.Access, error) {
-		return a.grant(ctx, repository)
+		return a.login.grant(ctx, repository, a.flags.provider)
 	})
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("no credentials for %q: %w", repository.RegistryStr(), ctx.Err())

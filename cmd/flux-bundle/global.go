@@ -27,6 +27,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
+const (
+	credsFlag = "creds"
+	// credsVariable stands for --creds: other users of a machine can read arguments,
+	// but not the environment.
+	credsVariable = "FLUX_BUNDLE_CREDS" //nolint:gosec // a name, and no credentials
+)
+
 // globalFlags are the flags that every verb has.
 type globalFlags struct {
 	insecure     bool

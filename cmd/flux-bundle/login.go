@@ -33,10 +33,6 @@ import (
 )
 
 const (
-	credsFlag = "creds"
-	// credsVariable stands for --creds: other users of a machine can read arguments,
-	// but not the environment.
-	credsVariable = "FLUX_BUNDLE_CREDS" //nolint:gosec // a name, and no credentials
 	// fromInput is the value of --creds that means standard input.
 	fromInput = "-"
 	// maxCredsBytes bounds the bytes that are read of standard input.
@@ -52,19 +48,19 @@ type login struct {
 }
 
 // readLogin returns the credentials of --creds or of its variable.
-func (a *app) readLogin(ctx context.Context) (login, error) {
-	origin, text := "--"+credsFlag, a.flags.creds
+func readLogin(ctx context.Context, s streams, f *globalFlags) (login, error) {
+	origin, text := "--"+credsFlag, f.creds
 	if text == "" {
-		origin, text = credsVariable, a.getenv(credsVariable)
+		origin, text = credsVariable, s.getenv(credsVariable)
 	}
 	if text == "" {
 		return login{}, nil
 	}
-	if a.flags.provider != "" && a.flags.provider != "generic" {
-		return login{}, contradiction(origin, "--provider "+a.flags.provider)
+	if f.provider != "" && f.provider != "generic" {
+		return login{}, contradiction(origin, "--provider "+f.provider)
 	}
-	if a.flags.creds == fromInput {
-		read, err := a.readCreds(ctx)
+	if f.creds == fromInput {
+		read, err := readCreds(ctx, s)
 		if err != nil {
 			return login{}, fmt.Errorf("%s is %s, which means standard input: %w", origin, fromInput, err)
 		}
@@ -82,13 +78,13 @@ func (a *app) readLogin(ctx context.Context) (login, error) {
 }
 
 // readCreds reads credentials from standard input, without showing them on a terminal.
-func (a *app) readCreds(ctx context.Context) (string, error) {
+func readCreds(ctx context.Context, s streams) (string, error) {
 	var text []byte
 	var err error
-	if file, ok := a.in.(*os.File); ok && isTerminal(a.in) {
-		text, err = a.ask(ctx, file, "Credentials (username:password): ")
+	if file, ok := s.in.(*os.File); ok && isTerminal(s.in) {
+		text, err = s.ask(ctx, file, "Credentials (username:password): ")
 	} else {
-		text, err = await(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(a.in, maxCredsBytes+1)) })
+		text, err = await(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(s.in, maxCredsBytes+1)) })
 	}
 	text = bytes.TrimRight(text, "\r\n")
 	switch {
@@ -117,9 +113,9 @@ func (l *login) only(repository name.Repository) error {
 
 // grant returns the access that this machine has to a repository, or that of the given
 // credentials.
-func (a *app) grant(ctx context.Context, repository name.Repository) (registry.Access, error) {
-	if a.login.auth != nil {
-		return registry.Access{Auth: a.login.auth}, nil
+func (l *login) grant(ctx context.Context, repository name.Repository, provider string) (registry.Access, error) {
+	if l.auth != nil {
+		return registry.Access{Auth: l.auth}, nil
 	}
-	return credentials.Local(ctx, repository, a.flags.provider)
+	return credentials.Local(ctx, repository, provider)
 }

@@ -68,7 +68,7 @@ func pushConfined(t *testing.T, args ...string) result {
 	a := &app{cancel: func() {}, streams: streams{in: strings.NewReader(""), out: &out, err: &said, lookupEnv: func(string) (string, bool) { return "", false }}}
 	defer func() { a.cancel() }()
 	// The command starts a process for this.
-	a.check = func(ctx context.Context, job checkJob, tell func(message)) error {
+	a.check = func(ctx context.Context, _ streams, job checkJob, tell func(message)) error {
 		return checkTree(ctx, os.DirFS(job.folder), tell)
 	}
 	root := newRoot(a)

@@ -29,8 +29,7 @@ import (
 // run is the command: it carries out args and returns the exit code.
 func run(ctx context.Context, s streams, args []string) int {
 	s.out, s.err = &guard{to: s.out}, &guard{to: s.err}
-	a := &app{streams: s, cancel: func() {}}
-	a.check = a.checkApart
+	a := &app{streams: s, cancel: func() {}, check: checkApart}
 	root := newRoot(a) //nolint:contextcheck // the verbs get theirs when they are executed
 	root.SetArgs(args)
 	executed, err := root.ExecuteContextC(ctx)
@@ -81,7 +80,7 @@ func verbs(a *app) []*cobra.Command {
 		newVerify(a),
 		newDiff(a),
 		newDocs(),
-		newCheck(a),
+		newCheck(a.streams),
 	}
 }
 

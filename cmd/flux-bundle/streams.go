@@ -35,20 +35,20 @@ type streams struct {
 }
 
 // getenv returns a variable of the environment, empty when it is not set.
-func (a *app) getenv(name string) string {
-	value, _ := a.lookupEnv(name)
+func (s streams) getenv(name string) string {
+	value, _ := s.lookupEnv(name)
 	return value
 }
 
 // warnf says something on standard error that stops nothing.
-func (a *app) warnf(format string, args ...any) {
-	a.statusf("warning: "+format, args...)
+func (s streams) warnf(format string, args ...any) {
+	s.statusf("warning: "+format, args...)
 }
 
 // statusf tells on standard error, and on one line, what was done. Its arguments
 // may come from anywhere.
-func (a *app) statusf(format string, args ...any) {
-	fmt.Fprintln(a.err, printable(fmt.Sprintf(format, args...)))
+func (s streams) statusf(format string, args ...any) {
+	fmt.Fprintln(s.err, printable(fmt.Sprintf(format, args...)))
 }
 
 // isTerminal tells whether a person is behind a stream.
@@ -83,14 +83,14 @@ func await[T any](ctx context.Context, work func() (T, error)) (T, error) {
 
 // ask reads a line without showing it. A terminal cannot be told to stop waiting,
 // so an interrupted question is left behind, with the terminal as it was.
-func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte, error) {
+func (s streams) ask(ctx context.Context, terminal *os.File, prompt string) ([]byte, error) {
 	fd := int(terminal.Fd())
 	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprint(a.err, prompt)
-	defer fmt.Fprintln(a.err)
+	fmt.Fprint(s.err, prompt)
+	defer fmt.Fprintln(s.err)
 	password, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	if ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))

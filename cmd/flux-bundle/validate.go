@@ -55,7 +55,7 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 		return cmp.Or(ctx.Err(), err)
 	}
 	at, unconfined, unbuilt := ".", "", 0
-	err = v.app.check(ctx, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
+	err = v.app.check(ctx, v.app.streams, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
 		switch {
 		case m.Unconfined != "":
 			unconfined = "the kernel does not confine the process that checks the packed files: " + m.Unconfined

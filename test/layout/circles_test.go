@@ -36,7 +36,6 @@ const maxCircle = 3
 // largestCircles are the packages that have larger circles.
 func largestCircles() map[string]int {
 	return map[string]int{
-		"cmd/flux-bundle": 25,
 		"pkg/bridge":      4,
 		"pkg/credentials": 6,
 		"pkg/format":      22,
