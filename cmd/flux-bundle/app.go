@@ -52,7 +52,7 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	client, err := registry.NewClient(registry.Options{
-		UserAgent:    programName + "/" + version,
+		UserAgent:    userAgent(),
 		AuthRealms:   a.flags.authRealms,
 		AllowedCIDRs: networks,
 		// Some registries hash all of an upload before they answer.
@@ -83,7 +83,11 @@ func (a *app) reference(text string) (reference.Image, error) {
 	if strings.Contains(named, "://") {
 		return reference.Image{}, fmt.Errorf("%q is an address, expected a reference to an artifact such as ghcr.io/org/app-deploy:v1.0.0; --insecure-registry is for plain HTTP", text)
 	}
-	image, err := reference.ParseImage(named, a.nameOptions()...)
+	var options []name.Option
+	if a.flags.insecure {
+		options = append(options, name.Insecure)
+	}
+	image, err := reference.ParseImage(named, options...)
 	if err != nil {
 		return image, fmt.Errorf("%q is no reference to an artifact, expected one such as ghcr.io/org/app-deploy:v1.0.0: %w", text, err)
 	}
@@ -92,13 +96,6 @@ func (a *app) reference(text string) (reference.Image, error) {
 			a.flags.provider, image.Repository.RegistryStr())}
 	}
 	return image, a.login.only(image.Repository)
-}
-
-func (a *app) nameOptions() []name.Option {
-	if a.flags.insecure {
-		return []name.Option{name.Insecure}
-	}
-	return nil
 }
 
 // access returns the way to a repository with the credentials of --creds or those of

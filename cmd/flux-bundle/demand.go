@@ -85,7 +85,7 @@ func (f *demandFlags) check() error {
 }
 
 // authority returns who judges by the flags; nil when they demand nothing.
-func (a *app) authority(ctx context.Context, f demandFlags) (*trust.Authority, error) {
+func (f *demandFlags) authority(ctx context.Context, a *app) (*trust.Authority, error) {
 	if !f.isSet() {
 		return nil, nil //nolint:nilnil // nobody judges
 	}
@@ -95,7 +95,7 @@ func (a *app) authority(ctx context.Context, f demandFlags) (*trust.Authority, e
 	}
 	var o trust.Options
 	if demand.Secret == nil && demand.TrustedRoot == nil {
-		if o.PublicRoot, err = a.publicRoot(); err != nil {
+		if o.PublicRoot, err = publicRoot(a); err != nil {
 			return nil, err
 		}
 	}
@@ -105,8 +105,8 @@ func (a *app) authority(ctx context.Context, f demandFlags) (*trust.Authority, e
 
 // publicRoot is what keyless signatures are judged by that come with no root of
 // trust.
-func (a *app) publicRoot() (*trust.PublicRoot, error) {
-	folder, err := a.rootFolder()
+func publicRoot(a *app) (*trust.PublicRoot, error) {
+	folder, err := rootFolder(a.streams)
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +114,8 @@ func (a *app) publicRoot() (*trust.PublicRoot, error) {
 }
 
 // rootFolder keeps the metadata of Sigstore's public root from one run to the next.
-func (a *app) rootFolder() (string, error) {
-	if folder := a.getenv("TUF_ROOT"); folder != "" {
+func rootFolder(s streams) (string, error) {
+	if folder := s.getenv("TUF_ROOT"); folder != "" {
 		return folder, nil
 	}
 	cache, err := os.UserCacheDir()

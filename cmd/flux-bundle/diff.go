@@ -35,7 +35,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/reference"
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
@@ -59,10 +58,17 @@ const diffExample = `  # show what a push of a folder would change
   flux bundle diff ghcr.io/org/app-deploy:latest ./deploy >/dev/null ||
     { [ $? -eq 1 ] && flux bundle push -f ./deploy -t ghcr.io/org/app-deploy:latest; }`
 
+// diff is one run of the verb.
+type diff struct {
+	*app
+
+	content contentFlags
+	output  output
+	follow  bool
+}
+
 func newDiff(a *app) *cobra.Command {
-	var content contentFlags
-	var out output
-	var follow bool
+	d := &diff{app: a}
 	cmd := &cobra.Command{
 		Use:     "diff A B",
 		Short:   "Compare what would be published of two artifacts or folders",
@@ -78,16 +84,16 @@ func newDiff(a *app) *cobra.Command {
 			return trouble(a.start(cmd, args))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cmp.Or(out.check(), content.check(), a.checkSides(args, follow)); err != nil {
+			if err := cmp.Or(d.output.check(), d.content.check(), d.checkSides(args)); err != nil {
 				return trouble(err)
 			}
-			return trouble(a.diff(cmd.Context(), [2]string(args), content, out, follow))
+			return trouble(d.run(cmd.Context(), [2]string(args)))
 		},
 	}
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return trouble(readable(cmd, err)) })
-	content.bind(cmd)
-	out.bind(cmd)
-	cmd.Flags().BoolVar(&follow, followFlag, false, followUsage)
+	d.content.bind(cmd)
+	d.output.bind(cmd)
+	cmd.Flags().BoolVar(&d.follow, followFlag, false, followUsage)
 	return cmd
 }
 
@@ -103,11 +109,11 @@ func trouble(err error) error {
 	return &exitError{code: exitTrouble, err: err}
 }
 
-func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, out output, follow bool) error {
+func (d *diff) run(ctx context.Context, names [2]string) error {
 	return inScratch(func(scratch string) error {
 		var sides [2]*side
 		for i, text := range names {
-			s, err := a.newSide(ctx, text, sideOptions{content: content, follow: follow, scratch: filepath.Join(scratch, fmt.Sprint(i))})
+			s, err := d.newSide(ctx, text, filepath.Join(scratch, fmt.Sprint(i)))
 			if err != nil {
 				return fmt.Errorf("%s: %w", text, err)
 			}
@@ -118,10 +124,10 @@ func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, o
 		if err != nil {
 			return err
 		}
-		if out.format == "text" {
-			err = c.text(ctx, a.out, newPaint(isTerminal(a.out), a.getenv("NO_COLOR") == ""))
+		if d.output.format == "text" {
+			err = c.text(ctx, d.out, newPaint(isTerminal(d.out), d.getenv("NO_COLOR") == ""))
 		} else {
-			err = c.encode(ctx, out, a.out)
+			err = c.encode(ctx, d.output, d.out)
 		}
 		if err != nil {
 			return err
@@ -129,7 +135,7 @@ func (a *app) diff(ctx context.Context, names [2]string, content contentFlags, o
 		if c.Identical {
 			return nil
 		}
-		a.statusf("%s", c.summary())
+		d.statusf("%s", c.summary())
 		return errDifferent
 	})
 }
@@ -153,17 +159,10 @@ type sideShown struct {
 	Format    string `json:"format"`
 }
 
-// sideOptions say how a side is read.
-type sideOptions struct {
-	content contentFlags
-	// follow lets a folder or file be behind a symbolic link.
-	follow bool
-	// scratch is a folder for this side alone, which is not there yet.
-	scratch string
-}
-
-func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, error) {
-	unpacked := filepath.Join(o.scratch, "tree")
+// newSide reads a side into scratch, a folder for this side alone, which is not there
+// yet.
+func (d *diff) newSide(ctx context.Context, text, scratch string) (*side, error) {
+	unpacked := filepath.Join(scratch, "tree")
 	if err := os.MkdirAll(unpacked, 0o700); err != nil {
 		return nil, err
 	}
@@ -172,13 +171,13 @@ func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, e
 		return nil, err
 	}
 	s := &side{root: root}
-	isPath, err := a.classify(text)
+	isPath, err := d.classify(text)
 	switch {
 	case err != nil:
 	case isPath:
-		err = a.readLocal(ctx, s, text, o)
+		err = d.readLocal(ctx, s, text, scratch)
 	default:
-		err = a.readReference(ctx, s, text, o)
+		err = d.readReference(ctx, s, text, scratch)
 	}
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
@@ -188,11 +187,11 @@ func (a *app) newSide(ctx context.Context, text string, o sideOptions) (*side, e
 
 // checkSides refuses an argument that is neither a path of a file or folder nor a
 // reference, before the other side is read.
-func (a *app) checkSides(names []string, follow bool) error {
+func (d *diff) checkSides(names []string) error {
 	for _, text := range names {
-		isPath, err := a.classify(text)
+		isPath, err := d.classify(text)
 		if err == nil && isPath {
-			err = checkThere(text, follow)
+			err = checkThere(text, d.follow)
 		}
 		if err != nil {
 			return err
@@ -217,17 +216,17 @@ func checkThere(path string, follow bool) error {
 // classify tells a path from a reference, and refuses what is neither. The spelling
 // alone decides: a tree from elsewhere may have a file of any name, such as that of
 // the reference.
-func (a *app) classify(text string) (isPath bool, err error) {
+func (d *diff) classify(text string) (isPath bool, err error) {
 	slashed := filepath.ToSlash(text)
 	first, _, _ := strings.Cut(slashed, "/")
 	switch {
 	case strings.HasPrefix(text, ociScheme):
-		_, err = a.reference(text)
+		_, err = d.reference(text)
 		return false, err
 	case first == "" && text != "", first == ".", first == "..", slashed != text, filepath.VolumeName(text) != "":
 		return true, nil
 	case reference.NamesHost(text):
-		_, err = a.reference(text)
+		_, err = d.reference(text)
 		return false, err
 	default:
 		return false, fmt.Errorf("%q may be a path or a name of Docker Hub: write %q for the path, %q for the artifact", text, "./"+text, ociScheme+text)
@@ -235,8 +234,8 @@ func (a *app) classify(text string) (isPath bool, err error) {
 }
 
 // readLocal packs a folder or file as a push would, and unpacks that.
-func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions) error {
-	from, err := a.openLocal(ctx, path, o.follow)
+func (d *diff) readLocal(ctx context.Context, s *side, path, scratch string) error {
+	from, err := openLocal(ctx, path, d.follow, d.flags.limits.UncompressedBytes)
 	if err != nil {
 		return pathless(err)
 	}
@@ -244,22 +243,22 @@ func (a *app) readLocal(ctx context.Context, s *side, path string, o sideOptions
 	if err := checkFinished(ctx, filepath.Join(from.folder, from.file)); err != nil {
 		return err
 	}
-	packed, err := format.Pack(ctx, from.root, o.scratch, a.packOptions(o.content.ignorePaths))
+	packed, err := from.pack(ctx, scratch, d.content.ignorePaths, d.flags.limits)
 	if err != nil {
-		return inFlags(err)
+		return err
 	}
 	s.shown = sideShown{Path: path, Published: packed.Digest.String(), Format: v1alpha1.FormatFlux}
 	s.tree, err = readTree(ctx, packed.Path, s.root)
 	return err
 }
 
-func (a *app) readReference(ctx context.Context, s *side, text string, o sideOptions) error {
-	from, err := a.open(ctx, text)
+func (d *diff) readReference(ctx context.Context, s *side, text, scratch string) error {
+	from, err := openOrigin(ctx, d.app, text)
 	if err != nil {
 		return err
 	}
-	options := o.content.options(a.flags.limits)
-	reading, err := from.read(ctx, options, trust.NoDemands{}, o.scratch)
+	options := d.content.options(d.flags.limits)
+	reading, err := from.read(ctx, options, trust.NoDemands{}, scratch)
 	if err != nil {
 		return err
 	}
@@ -272,7 +271,7 @@ func (a *app) readReference(ctx context.Context, s *side, text string, o sideOpt
 			return err
 		}
 		if repeated := s.tree.repeated(); len(repeated) > 0 {
-			a.warnf("the chart %s has files more than once, and each copy is compared by itself: %s", text, some(repeated))
+			d.warnf("the chart %s has files more than once, and each copy is compared by itself: %s", text, some(repeated))
 		}
 		return nil
 	}

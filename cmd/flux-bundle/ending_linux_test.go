@@ -198,11 +198,10 @@ func TestACommandThatOutlivesItsTerminalGoesOn(t *testing.T) {
 // TestUnpackingEndsWithTheCommand has no time left for the files that are to be checked.
 func TestUnpackingEndsWithTheCommand(t *testing.T) {
 	g := NewWithT(t)
-	a := &app{}
-	from, err := a.openLocal(t.Context(), manifests(t), false)
+	from, err := openLocal(t.Context(), manifests(t), false, 0)
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(from.close)
-	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), a.packOptions(nil))
+	packed, err := from.pack(t.Context(), t.TempDir(), nil, format.Limits{})
 	g.Expect(err).NotTo(HaveOccurred())
 	into := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -135,8 +135,8 @@ func withoutPassword(address string) string {
 
 // sourceDate is the time that SOURCE_DATE_EPOCH says, and false when it says
 // none: https://reproducible-builds.org/specs/source-date-epoch/.
-func (a *app) sourceDate() (time.Time, bool, error) {
-	text, found := a.lookupEnv("SOURCE_DATE_EPOCH")
+func sourceDate(s streams) (time.Time, bool, error) {
+	text, found := s.lookupEnv("SOURCE_DATE_EPOCH")
 	if !found || text == "" {
 		return time.Time{}, false, nil
 	}

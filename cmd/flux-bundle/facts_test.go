@@ -242,10 +242,10 @@ func TestFactsAreNotLeftOutForWantOfTime(t *testing.T) {
 	g := NewWithT(t)
 	dir := repository(t)
 	a := &app{streams: streams{err: io.Discard}}
-	from, err := a.openLocal(t.Context(), dir, false)
+	from, err := openLocal(t.Context(), dir, false, 0)
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(from.close)
-	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), a.packOptions(nil))
+	packed, err := from.pack(t.Context(), t.TempDir(), nil, format.Limits{})
 	g.Expect(err).NotTo(HaveOccurred())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

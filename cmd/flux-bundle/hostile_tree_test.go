@@ -266,7 +266,7 @@ func factsWhen(t *testing.T, dir string, steps ...func()) facts {
 	t.Helper()
 	g := NewWithT(t)
 	steps[0]()
-	from, err := (&app{}).openLocal(t.Context(), dir, false)
+	from, err := openLocal(t.Context(), dir, false, 0)
 	g.Expect(err).NotTo(HaveOccurred())
 	defer from.close()
 	packed, err := format.Pack(t.Context(), from.root, t.TempDir(), format.PackOptions{})

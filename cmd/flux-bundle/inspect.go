@@ -68,7 +68,7 @@ func newInspect(a *app) *cobra.Command {
 			if err := cmp.Or(out.check(), content.check()); err != nil {
 				return err
 			}
-			return a.inspect(cmd.Context(), args[0], content.options(a.flags.limits), out)
+			return runInspect(cmd.Context(), a, args[0], content.options(a.flags.limits), out)
 		},
 	}
 	content.bind(cmd)
@@ -76,10 +76,10 @@ func newInspect(a *app) *cobra.Command {
 	return cmd
 }
 
-// inspect prints what can be found out about an artifact. The error is the
+// runInspect prints what can be found out about an artifact. The error is the
 // reason for which it would not be published.
-func (a *app) inspect(ctx context.Context, reference string, o format.Options, out output) error {
-	from, err := a.open(ctx, reference)
+func runInspect(ctx context.Context, a *app, reference string, o format.Options, out output) error {
+	from, err := openOrigin(ctx, a, reference)
 	if err != nil {
 		return err
 	}

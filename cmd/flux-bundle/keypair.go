@@ -30,7 +30,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/sign"
 )
 
-func newGenerateKeyPair(a *app) *cobra.Command {
+func newGenerateKeyPair(s streams) *cobra.Command {
 	var prefix string
 	var follow bool
 	cmd := &cobra.Command{
@@ -54,14 +54,14 @@ Secret that verify.secretRef of an ArtifactRepository or an OCIRepository names.
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.generateKeyPair(cmd.Context(), prefix, follow) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return generateKeyPair(cmd.Context(), s, prefix, follow) },
 	}
 	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "`name` of the two files, before .key and .pub")
 	cmd.Flags().BoolVar(&follow, followFlag, false, followUsage)
 	return cmd
 }
 
-func (a *app) generateKeyPair(ctx context.Context, prefix string, follow bool) error {
+func generateKeyPair(ctx context.Context, s streams, prefix string, follow bool) error {
 	folder, _ := filepath.Split(prefix)
 	at, err := locate(folder, follow)
 	if err != nil {
@@ -81,7 +81,7 @@ func (a *app) generateKeyPair(ctx context.Context, prefix string, follow bool) e
 			return fmt.Errorf("%s exists and is not overwritten: what it signed could not be verified any more", path)
 		}
 	}
-	password, err := a.newPassword(ctx, private)
+	password, err := newPassword(ctx, s, private)
 	if err != nil {
 		return err
 	}
@@ -93,21 +93,21 @@ func (a *app) generateKeyPair(ctx context.Context, prefix string, follow bool) e
 	if err := create(root, newFile{private, pair.Private, secret}, newFile{public, pair.Public, anybody}); err != nil {
 		return err
 	}
-	a.statusf("%s holds the private key: keep it secret, and its password", private)
-	a.statusf("%s holds the public key: it verifies what the other signs", public)
+	s.statusf("%s holds the private key: keep it secret, and its password", private)
+	s.statusf("%s holds the public key: it verifies what the other signs", public)
 	return nil
 }
 
 // newPassword asks twice where it asks.
-func (a *app) newPassword(ctx context.Context, private string) ([]byte, error) {
-	password, err := a.password(ctx, "Password to encrypt "+private+" with: ")
+func newPassword(ctx context.Context, s streams, private string) ([]byte, error) {
+	password, err := readPassword(ctx, s, "Password to encrypt "+private+" with: ")
 	if err != nil {
 		return nil, err
 	}
-	if _, found := a.lookupEnv(passwordVariable); found {
+	if _, found := s.lookupEnv(passwordVariable); found {
 		return password, nil
 	}
-	again, err := a.password(ctx, "The same again: ")
+	again, err := readPassword(ctx, s, "The same again: ")
 	if err != nil {
 		return nil, err
 	}

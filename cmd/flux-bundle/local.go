@@ -40,8 +40,9 @@ type local struct {
 	own string
 }
 
-// openLocal opens what --path names. A file is copied, as far as it may be packed.
-func (a *app) openLocal(ctx context.Context, path string, follow bool) (*local, error) {
+// openLocal opens a folder or a file to pack. A file is copied: if it has more bytes
+// than may be packed, only a part of it.
+func openLocal(ctx context.Context, path string, follow bool, most int64) (*local, error) {
 	p, err := locate(path, follow)
 	if err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func (a *app) openLocal(ctx context.Context, path string, follow bool) (*local, 
 		if whole, err = filepath.EvalSymlinks(whole); err == nil {
 			l.folder, l.file = filepath.Split(whole)
 			l.name = filepath.Base(path)
-			err = l.copy(ctx, p, a.flags.limits.UncompressedBytes)
+			err = l.copy(ctx, p, most)
 		}
 	default:
 		err = errors.New("it is neither a folder nor a file")
@@ -99,6 +100,14 @@ func (l *local) copy(ctx context.Context, from place, most int64) (err error) {
 	return errors.Join(err, out.Close())
 }
 
+// pack packs the folder or file. It leaves out what patterns match, and the stage of a
+// pull that starts while the folder is read.
+func (l *local) pack(ctx context.Context, scratch string, patterns []string, limits format.Limits) (*format.Packed, error) {
+	all := append([]string{stagePrefix + "*/"}, patterns...)
+	packed, err := format.Pack(ctx, l.root, scratch, format.PackOptions{Ignore: strings.Join(all, "\n"), Limits: limits})
+	return packed, inFlags(err)
+}
+
 func (l *local) close() {
 	if l.root != nil {
 		_ = l.root.Close() // nothing was written by it but a copy
@@ -106,11 +115,4 @@ func (l *local) close() {
 	if l.own != "" {
 		_ = os.RemoveAll(l.own) // the system removes what is left
 	}
-}
-
-// packOptions leave out what patterns match, and the stage of a pull that starts
-// while the folder is read.
-func (a *app) packOptions(patterns []string) format.PackOptions {
-	all := append([]string{stagePrefix + "*/"}, patterns...)
-	return format.PackOptions{Ignore: strings.Join(all, "\n"), Limits: a.flags.limits}
 }

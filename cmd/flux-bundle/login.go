@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -81,8 +80,8 @@ func readLogin(ctx context.Context, s streams, f *globalFlags) (login, error) {
 func readCreds(ctx context.Context, s streams) (string, error) {
 	var text []byte
 	var err error
-	if file, ok := s.in.(*os.File); ok && isTerminal(s.in) {
-		text, err = s.ask(ctx, file, "Credentials (username:password): ")
+	if terminal := terminalOf(s.in); terminal != nil {
+		text, err = s.ask(ctx, terminal, "Credentials (username:password): ")
 	} else {
 		text, err = await(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(s.in, maxCredsBytes+1)) })
 	}

@@ -151,7 +151,7 @@ func TestWhatTakesLongSaysHowFarItIs(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := NewWithT(t)
 			var said bytes.Buffer
-			p := &progress{app: &app{streams: streams{err: &guard{to: &said}}}, transfer: way, what: "layer one", repository: "example.com/app", size: 4 << 20}
+			p := &progress{streams: streams{err: &guard{to: &said}}, transfer: way, what: "layer one", repository: "example.com/app", size: 4 << 20}
 			to := p.start()
 			_, err := to.Write(make([]byte, 1<<20))
 			g.Expect(err).NotTo(HaveOccurred())

@@ -40,7 +40,7 @@ const minShownBytes = 1 << 20
 // are.
 type watchedRepository struct {
 	*registry.Repository
-	app *app
+	streams
 }
 
 // Pull is that of the repository.
@@ -48,27 +48,27 @@ func (r watchedRepository) Pull(ctx context.Context, desc v1.Descriptor, to io.W
 	if desc.Size < minShownBytes {
 		return r.Repository.Pull(ctx, desc, to)
 	}
-	shown := &progress{app: r.app, transfer: downwards, what: layerText(desc.Digest), repository: r.Name(), size: desc.Size}
+	shown := &progress{streams: r.streams, transfer: downwards, what: layerText(desc.Digest), repository: r.Name(), size: desc.Size}
 	defer func() { shown.end(err) }()
 	return r.Repository.Pull(ctx, desc, io.MultiWriter(to, shown.start()))
 }
 
 // origin is an artifact in a registry.
 type origin struct {
-	app        *app
+	streams    streams
 	repository *registry.Repository
 	tag        string
 	digest     v1.Hash
 }
 
-// open opens the repository of a reference. With a digest, the tag beside it
+// openOrigin opens the repository of a reference. With a digest, the tag beside it
 // only names what the digest is called.
-func (a *app) open(ctx context.Context, text string) (origin, error) {
+func openOrigin(ctx context.Context, a *app, text string) (origin, error) {
 	image, err := a.reference(text)
 	if err != nil {
 		return origin{}, err
 	}
-	r := origin{app: a, tag: image.Tag, digest: image.Digest}
+	r := origin{streams: a.streams, tag: image.Tag, digest: image.Digest}
 	if r.tag == "" && r.digest == (v1.Hash{}) {
 		r.tag = name.DefaultTag
 	}
@@ -95,7 +95,7 @@ type reading struct {
 
 // read reads an artifact as the controller would, into scratch.
 func (r origin) read(ctx context.Context, content format.Options, by trust.Verifier, scratch string) (reading, error) {
-	from := watchedRepository{r.repository, r.app}
+	from := watchedRepository{r.repository, r.streams}
 	found := reading{Image: bridge.Image{Repository: from.Name(), Tag: r.tag, Digest: r.digest}}
 	candidates, err := bridge.Resolve(ctx, from, bridge.Reference{Tag: r.tag, Digest: r.digest})
 	if err != nil {

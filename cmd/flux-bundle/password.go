@@ -22,7 +22,6 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -38,7 +37,7 @@ const maxKeyBytes = 64 << 10
 // openKey reads the private key of a file, and the password from the environment
 // or from the person at the terminal. It is never taken from the arguments, which
 // everybody on a machine can see.
-func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key, error) {
+func openKey(ctx context.Context, s streams, path string, follow bool) (*sign.Key, error) {
 	text, err := await(ctx, func() ([]byte, error) { return readFile(path, follow, maxKeyBytes) })
 	if err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, pathless(err))
@@ -46,7 +45,7 @@ func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key,
 	if err := sign.CheckKey(text); err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
-	password, err := a.password(ctx, "Password for "+filepath.Base(path)+": ")
+	password, err := readPassword(ctx, s, "Password for "+filepath.Base(path)+": ")
 	if err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
@@ -55,7 +54,7 @@ func (a *app) openKey(ctx context.Context, path string, follow bool) (*sign.Key,
 		return nil, fmt.Errorf("--sign-key %s: %w", path, err)
 	}
 	if doubt := refusedElsewhere(key); doubt != "" {
-		a.warnf("--sign-key %s: %s", path, doubt)
+		s.warnf("--sign-key %s: %s", path, doubt)
 	}
 	return key, nil
 }
@@ -73,14 +72,14 @@ func refusedElsewhere(key *sign.Key) string {
 	return fmt.Sprintf("it is a key of the kind %s: source-controller and cosign verify refuse what it signs; %s", key.GetKeyAlgorithm(), better)
 }
 
-// password returns COSIGN_PASSWORD where it is set, be it empty, and else asks.
-func (a *app) password(ctx context.Context, prompt string) ([]byte, error) {
-	if password, found := a.lookupEnv(passwordVariable); found {
+// readPassword returns COSIGN_PASSWORD where it is set, be it empty, and else asks.
+func readPassword(ctx context.Context, s streams, prompt string) ([]byte, error) {
+	if password, found := s.lookupEnv(passwordVariable); found {
 		return []byte(password), nil
 	}
-	file, ok := a.in.(*os.File)
-	if !ok || !isTerminal(a.in) {
+	terminal := terminalOf(s.in)
+	if terminal == nil {
 		return nil, errors.New("a password is needed: set " + passwordVariable + ", or run on a terminal")
 	}
-	return a.ask(ctx, file, prompt)
+	return s.ask(ctx, terminal, prompt)
 }

@@ -47,7 +47,7 @@ func (t transfer) between(repository string) string {
 
 // progress shows a transfer: a bar on a terminal, lines elsewhere.
 type progress struct {
-	app *app
+	streams
 	transfer
 	// what is transferred, and the repository at the other end.
 	what, repository string
@@ -72,11 +72,11 @@ func (p *progress) start() io.Writer {
 	}
 	again := p.began
 	p.began = true
-	if !isTerminal(p.app.err) {
+	if !isTerminal(p.err) {
 		if again {
-			p.app.statusf("%s %s %s again", p.doing(), p.what, p.between(p.repository))
+			p.statusf("%s %s %s again", p.doing(), p.what, p.between(p.repository))
 		} else {
-			p.app.statusf("%s %s (%s) %s", p.doing(), p.what, bytesText(p.size), p.between(p.repository))
+			p.statusf("%s %s (%s) %s", p.doing(), p.what, bytesText(p.size), p.between(p.repository))
 			p.endLines = p.tellLines()
 		}
 		p.sent.Store(0)
@@ -87,7 +87,7 @@ func (p *progress) start() io.Writer {
 		throttle = 100 * time.Millisecond
 	)
 	p.bar = progressbar.NewOptions64(p.size,
-		progressbar.OptionSetWriter(unguarded(p.app.err)),
+		progressbar.OptionSetWriter(unguarded(p.err)),
 		progressbar.OptionSetDescription(p.doing()+" "+p.what),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionUseIECUnits(true),
@@ -114,7 +114,7 @@ func (p *progress) tellLines() (end func()) {
 		for {
 			select {
 			case <-tick.C:
-				p.app.statusf("%s %s: %s of %s", p.doing(), p.what, bytesText(p.sent.Load()), bytesText(p.size))
+				p.statusf("%s %s: %s of %s", p.doing(), p.what, bytesText(p.sent.Load()), bytesText(p.size))
 			case <-ended:
 				return
 			}
@@ -146,11 +146,11 @@ func (p *progress) end(err error) {
 	switch {
 	case err != nil:
 	case p.began:
-		p.app.statusf("%s %s (%s) %s", p.done(), p.what, bytesText(p.size), p.between(p.repository))
+		p.statusf("%s %s (%s) %s", p.done(), p.what, bytesText(p.size), p.between(p.repository))
 	case p.lender != "":
-		p.app.statusf("%s is in %s without another upload: the registry has it from %s", p.what, p.repository, p.lender)
+		p.statusf("%s is in %s without another upload: the registry has it from %s", p.what, p.repository, p.lender)
 	default:
-		p.app.statusf("%s is already in %s", p.what, p.repository)
+		p.statusf("%s is already in %s", p.what, p.repository)
 	}
 }
 

@@ -29,8 +29,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/image-source/image-source-controller/pkg/format"
 )
 
 const pullLong = `pull writes what image-source-controller would publish of an artifact into a folder: the same files with the same permissions, or the chart as the one file
@@ -60,11 +58,18 @@ const pullExample = `  # pull what a cluster would get
   # pull a chart
   flux bundle pull ghcr.io/stefanprodan/charts/podinfo:6.9.2 -o .`
 
+// pull is one run of the verb.
+type pull struct {
+	*app
+
+	content contentFlags
+	demand  demandFlags
+	dir     string
+	force   bool
+}
+
 func newPull(a *app) *cobra.Command {
-	var content contentFlags
-	var demand demandFlags
-	var dir string
-	var force bool
+	p := &pull{app: a}
 	cmd := &cobra.Command{
 		Use:               "pull REFERENCE",
 		Short:             "Write what would be published of an artifact into a folder",
@@ -73,69 +78,67 @@ func newPull(a *app) *cobra.Command {
 		Args:              oneReference,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if dir == "" {
-				return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
-			}
-			// The system would follow a link before ".." leads up from its target.
-			dir = filepath.Clean(dir)
-			if !demand.follow {
-				if _, err := refuseStrange(dir); err != nil {
-					return fmt.Errorf("cannot write to %q: %w", dir, err)
-				}
-			}
-			if err := cmp.Or(checkFolder(dir), content.check(), demand.check()); err != nil {
+			if err := p.check(); err != nil {
 				return err
 			}
-			return a.pull(cmd.Context(), args[0], pullOptions{content: content.options(a.flags.limits), demand: demand, dir: dir, force: force})
+			return p.run(cmd.Context(), args[0])
 		},
 	}
-	content.bind(cmd)
-	demand.bind(cmd)
-	cmd.Flags().StringVarP(&dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
-	cmd.Flags().BoolVar(&force, "force", false, "overwrite files, and write those that programs obey by themselves, without a question")
-	cmd.Flags().BoolVar(&demand.follow, followFlag, false, followUsage)
+	p.content.bind(cmd)
+	p.demand.bind(cmd)
+	cmd.Flags().StringVarP(&p.dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
+	cmd.Flags().BoolVar(&p.force, "force", false, "overwrite files, and write those that programs obey by themselves, without a question")
+	cmd.Flags().BoolVar(&p.demand.follow, followFlag, false, followUsage)
 	if err := cmd.MarkFlagDirname("output"); err != nil {
 		panic(err) // there is no such flag: a mistake in this program
 	}
 	return cmd
 }
 
-// pullOptions say what is pulled, and where to.
-type pullOptions struct {
-	content format.Options
-	demand  demandFlags
-	dir     string
-	force   bool
+// check refuses a folder that cannot be written to, and flags that make no sense.
+func (p *pull) check() error {
+	if p.dir == "" {
+		return errors.New("no folder to write to is given: name one with -o, such as -o . for this one")
+	}
+	// The system would follow a link before ".." leads up from its target.
+	p.dir = filepath.Clean(p.dir)
+	if !p.demand.follow {
+		if _, err := refuseStrange(p.dir); err != nil {
+			return fmt.Errorf("cannot write to %q: %w", p.dir, err)
+		}
+	}
+	return cmp.Or(checkFolder(p.dir), p.content.check(), p.demand.check())
 }
 
-func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
-	by, err := a.authority(ctx, o.demand)
+func (p *pull) run(ctx context.Context, reference string) error {
+	by, err := p.demand.authority(ctx, p.app)
 	if err != nil {
 		return err
 	}
-	from, err := a.open(ctx, reference)
+	from, err := openOrigin(ctx, p.app, reference)
 	if err != nil {
 		return err
 	}
+	options := p.content.options(p.flags.limits)
 	return inScratch(func(scratch string) error {
-		reading, err := from.read(ctx, o.content, rulesOf(from, by), scratch)
+		reading, err := from.read(ctx, options, rulesOf(from, by), scratch)
 		if err != nil {
 			return err
 		}
-		unpacking := unpacking{name: from.baseName(), options: o.content}
+		unpacking := unpacking{name: from.baseName(), options: options}
 		listed, err := unpackContent(ctx, reading.Content, unpacking)
 		if err != nil {
 			return err
 		}
-		if err := a.warnOfStages(o.dir); err != nil {
+		if err := p.warnOfStages(); err != nil {
 			return err
 		}
-		stage, err := newStage(o.dir)
+		stage, err := newStage(p.dir)
 		if err != nil {
 			return err
 		}
 		defer stage.close()
-		if err := a.vet(ctx, stage, listed, o.force); err != nil {
+		if err := p.vet(ctx, stage, listed); err != nil {
 			return err
 		}
 		unpacking.into = stage.fresh
@@ -143,30 +146,30 @@ func (a *app) pull(ctx context.Context, reference string, o pullOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := a.place(ctx, stage, pulled, o); err != nil {
+		if err := p.place(ctx, stage, pulled); err != nil {
 			return err
 		}
 		for _, r := range reading.Verified.Rulings() {
-			a.statusf("%s", printable(newSigner(r.Signer()).String()))
+			p.statusf("%s", printable(newSigner(r.Signer()).String()))
 		}
-		a.statusf("pulled %s (%s) to %s", counted(len(pulled.files), "file"), bytesText(pulled.size()), printable(o.dir))
-		_, err = fmt.Fprintf(a.out, "%s@%s\n", reading.Image.Repository, reading.Image.Digest)
+		p.statusf("pulled %s (%s) to %s", counted(len(pulled.files), "file"), bytesText(pulled.size()), printable(p.dir))
+		_, err = fmt.Fprintf(p.out, "%s@%s\n", reading.Image.Repository, reading.Image.Digest)
 		return err
 	})
 }
 
-// warnOfStages names what other pulls have left in a folder.
-func (a *app) warnOfStages(dir string) error {
-	stages, err := stagesIn(dir)
+// warnOfStages names what other pulls have left in the folder.
+func (p *pull) warnOfStages() error {
+	stages, err := stagesIn(p.dir)
 	for _, stage := range stages {
-		a.warnf("%s", printable(fmt.Sprintf(unfinished, stage)))
+		p.warnf("%s", printable(fmt.Sprintf(unfinished, stage)))
 	}
 	return err
 }
 
 // vet judges the names of what is about to be written: some are refused, and those
 // of files that programs obey by themselves are told, before a question.
-func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error {
+func (p *pull) vet(ctx context.Context, s *stage, listed *tree) error {
 	if err := cmp.Or(listed.checkNames(ctx), listed.checkRepositories(ctx, s.target)); err != nil {
 		return err
 	}
@@ -174,22 +177,22 @@ func (a *app) vet(ctx context.Context, s *stage, listed *tree, force bool) error
 	if err != nil {
 		return err
 	}
-	onPath, err := listed.onPath(ctx, s.target.Name(), filepath.SplitList(a.getenv("PATH")))
+	onPath, err := listed.onPath(ctx, s.target.Name(), filepath.SplitList(p.getenv("PATH")))
 	if err != nil {
 		return err
 	}
 	found = append(found, onPath...)
-	a.warnOfHazards(found)
+	p.warnOfHazards(found)
 	isHidden := func(h hazard) bool { return h.by == "" }
 	obeyed := slices.DeleteFunc(slices.Clone(found), isHidden)
 	hidden := len(found) - len(obeyed)
 	switch {
-	case force:
+	case p.force:
 		return nil
 	case len(obeyed) > 0:
-		return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(obeyed), "path"), obeyed[0].path), "write"})
+		return confirm(ctx, p.streams, question{fmt.Sprintf("the artifact has %s that programs obey by themselves, such as %q", counted(len(obeyed), "path"), obeyed[0].path), "write"})
 	case hidden > fewHazards: // no list of such programs is complete, and not all are named
-		return a.confirm(ctx, question{fmt.Sprintf("the artifact has %s that are hidden, of which %d are named", counted(hidden, "path"), fewHazards), "write"})
+		return confirm(ctx, p.streams, question{fmt.Sprintf("the artifact has %s that are hidden, of which %d are named", counted(hidden, "path"), fewHazards), "write"})
 	default:
 		return nil
 	}
@@ -201,38 +204,38 @@ const fewHazards = 20
 
 // warnOfHazards names what programs obey by themselves, and counts the rest of what
 // one of them does.
-func (a *app) warnOfHazards(found []hazard) {
+func (p *pull) warnOfHazards(found []hazard) {
 	count := map[string]int{}
 	for _, h := range found {
 		switch count[h.by]++; {
 		case count[h.by] > fewHazards:
 		case h.by == "":
-			a.warnf("%s", printable(fmt.Sprintf("%q is hidden: if it is meant for a program, that may obey it by itself", h.path)))
+			p.warnf("%s", printable(fmt.Sprintf("%q is hidden: if it is meant for a program, that may obey it by itself", h.path)))
 		default:
-			a.warnf("%s", printable(fmt.Sprintf("%q takes effect by itself: %s obeys it", h.path, h.by)))
+			p.warnf("%s", printable(fmt.Sprintf("%q takes effect by itself: %s obeys it", h.path, h.by)))
 		}
 	}
 	for _, by := range slices.Sorted(maps.Keys(count)) {
 		switch more := count[by] - fewHazards; {
 		case more <= 0:
 		case by == "":
-			a.warnf("%d more are hidden; flux bundle inspect lists all files", more)
+			p.warnf("%d more are hidden; flux bundle inspect lists all files", more)
 		default:
-			a.warnf("%d more take effect by themselves: %s obeys them; flux bundle inspect lists all files", more, by)
+			p.warnf("%d more take effect by themselves: %s obeys them; flux bundle inspect lists all files", more, by)
 		}
 	}
 }
 
 // place moves what was unpacked to where it belongs, after a question where that
 // overwrites anything.
-func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) error {
+func (p *pull) place(ctx context.Context, s *stage, pulled *tree) error {
 	plan, err := s.plan(ctx, pulled)
 	if err != nil {
 		return err
 	}
-	if n := len(plan.overwritten); n > 0 && !o.force {
-		fact := fmt.Sprintf("%q has other content in %d of %s, such as %q", o.dir, n, counted(len(pulled.files), "file"), plan.overwritten[0])
-		if err := a.confirm(ctx, question{fact, "overwrite"}); err != nil {
+	if n := len(plan.overwritten); n > 0 && !p.force {
+		fact := fmt.Sprintf("%q has other content in %d of %s, such as %q", p.dir, n, counted(len(pulled.files), "file"), plan.overwritten[0])
+		if err := confirm(ctx, p.streams, question{fact, "overwrite"}); err != nil {
 			return err
 		}
 	}
@@ -240,7 +243,7 @@ func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) 
 		return err
 	}
 	if plan.other != "" {
-		a.warnf("%q has other files too, such as %q, which are left alone", printable(o.dir), printable(plan.other))
+		p.warnf("%q has other files too, such as %q, which are left alone", printable(p.dir), printable(plan.other))
 	}
 	return nil
 }
@@ -249,21 +252,21 @@ func (a *app) place(ctx context.Context, s *stage, pulled *tree, o pullOptions) 
 type question struct{ fact, verb string }
 
 // confirm asks a person. Without one it refuses.
-func (a *app) confirm(ctx context.Context, q question) error {
-	if !isTerminal(a.in) {
+func confirm(ctx context.Context, s streams, q question) error {
+	if !isTerminal(s.in) {
 		return fmt.Errorf("%s: give --force to %s them", q.fact, q.verb)
 	}
-	fmt.Fprintf(a.err, "%s. %s them? [y/N] ", printable(q.fact), strings.ToUpper(q.verb[:1])+q.verb[1:])
+	fmt.Fprintf(s.err, "%s. %s them? [y/N] ", printable(q.fact), strings.ToUpper(q.verb[:1])+q.verb[1:])
 	said, err := await(ctx, func() (string, error) {
-		line, err := bufio.NewReader(a.in).ReadString('\n') // no answer is no
+		line, err := bufio.NewReader(s.in).ReadString('\n') // no answer is no
 		if err != nil {
-			fmt.Fprintln(a.err) // nobody ended the line of the question
+			fmt.Fprintln(s.err) // nobody ended the line of the question
 		}
 		return strings.ToLower(strings.TrimSpace(line)), nil
 	})
 	switch {
 	case err != nil:
-		fmt.Fprintln(a.err)
+		fmt.Fprintln(s.err)
 		return err
 	case said == "y" || said == "yes":
 		return nil

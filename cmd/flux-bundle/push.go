@@ -92,7 +92,7 @@ Standard output has the reference with the digest and nothing else.`
 
 // push is one run of the verb.
 type push struct {
-	app *app
+	*app
 
 	path        string
 	tags        []string
@@ -226,7 +226,7 @@ func (p *push) run(ctx context.Context) error {
 	}
 	var key *sign.Key
 	if p.key != "" {
-		if key, err = p.app.openKey(ctx, p.key, p.follow); err != nil {
+		if key, err = openKey(ctx, p.streams, p.key, p.follow); err != nil {
 			return err
 		}
 	}
@@ -235,7 +235,7 @@ func (p *push) run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	from, err := p.app.openLocal(ctx, p.path, p.follow)
+	from, err := openLocal(ctx, p.path, p.follow, p.flags.limits.UncompressedBytes)
 	if err != nil {
 		return p.unopened(err)
 	}
@@ -294,7 +294,7 @@ func (p *push) unopened(err error) error {
 func (p *push) references() ([]name.Tag, error) {
 	var tags []name.Tag
 	for _, text := range p.tags {
-		image, err := p.app.reference(text)
+		image, err := p.reference(text)
 		if err != nil {
 			return nil, err
 		}
@@ -320,10 +320,10 @@ func (p *push) annotate(ctx context.Context, from *local, packed *format.Packed,
 		if known.source != "" {
 			unknown = "revision and time"
 		}
-		p.app.warnf("%s are not known: %s", unknown, oneLine(err.Error()))
+		p.warnf("%s are not known: %s", unknown, oneLine(err.Error()))
 	}
 	if known.change != nil && p.revision == "" {
-		p.app.warnf("%s", p.whyNoRevision(known.change))
+		p.warnf("%s", p.whyNoRevision(known.change))
 	}
 	annotations := map[string]string{sourceAnnotation: known.source, revisionAnnotation: known.revision}
 	if !known.committed.IsZero() {
@@ -350,7 +350,7 @@ func (p *push) whyNoRevision(d *difference) string {
 // empty value are not wanted.
 func (p *push) given() (map[string]string, error) {
 	annotations := map[string]string{}
-	created, set, err := p.app.sourceDate()
+	created, set, err := sourceDate(p.streams)
 	if err != nil {
 		return nil, err
 	}
@@ -383,18 +383,18 @@ func (p *push) pack(ctx context.Context, from *local, scratch string) (*format.P
 	if err := checkFinished(ctx, filepath.Join(from.folder, from.file)); err != nil {
 		return nil, err
 	}
-	p.app.statusf("packing %s", p.path)
-	packed, err := format.Pack(ctx, from.root, scratch, p.app.packOptions(p.ignore))
+	p.statusf("packing %s", p.path)
+	packed, err := from.pack(ctx, scratch, p.ignore, p.flags.limits)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.path, inFlags(err))
+		return nil, fmt.Errorf("%s: %w", p.path, err)
 	}
 	if n := len(packed.SkippedLinks); n > 0 {
-		p.app.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))
+		p.warnf("left out %s, which no consumer unpacks: %s", counted(n, "symbolic link"), some(packed.SkippedLinks))
 	}
 	if err := p.doubt(ctx, packed); err != nil {
 		return nil, err
 	}
-	p.app.statusf("packed %s (%s) as %s (%s)", counted(len(packed.Files), "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
+	p.statusf("packed %s (%s) as %s (%s)", counted(len(packed.Files), "file"), bytesText(packed.FileBytes), short(packed.Digest), bytesText(packed.Size))
 	if p.noValidate {
 		return packed, nil
 	}
@@ -424,10 +424,10 @@ func (p *push) doubt(ctx context.Context, packed *format.Packed) error {
 	}
 	const few = 10
 	for _, text := range doubts[:min(len(doubts), few)] {
-		p.app.warnf("%s", text)
+		p.warnf("%s", text)
 	}
 	if more := len(doubts) - few; more > 0 {
-		p.app.warnf("%d more files have keys or secrets that are not encrypted", more)
+		p.warnf("%d more files have keys or secrets that are not encrypted", more)
 	}
 	return nil
 }
@@ -447,7 +447,7 @@ func (p *push) print(tags []name.Tag, made *artifact) error {
 		result.Tags = append(result.Tags, tag.Name())
 	}
 	out := &p.output
-	return out.print(p.app.out, result, func(w io.Writer) error {
+	return out.print(p.out, result, func(w io.Writer) error {
 		for _, repository := range repositories(tags) {
 			if _, err := fmt.Fprintln(w, repository.Digest(digest).Name()); err != nil {
 				return err

@@ -76,7 +76,7 @@ func pushConfined(t *testing.T, args ...string) result {
 	executed, err := root.ExecuteContextC(t.Context())
 	code := exitOK
 	if err != nil {
-		code = a.fail(executed.Context(), err)
+		code = fail(executed.Context(), a.err, err)
 	}
 	return result{code, out.String(), said.String()}
 }

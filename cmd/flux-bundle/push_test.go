@@ -289,9 +289,7 @@ func TestAFileThatIsTooLargeIsNotCopiedToItsEnd(t *testing.T) {
 	g := NewWithT(t)
 	file := filepath.Join(folder(t, map[string]string{"a.yaml": ""}), "a.yaml")
 	g.Expect(os.Truncate(file, 1<<30)).To(Succeed())
-	a := &app{}
-	a.flags.limits.UncompressedBytes = 1000
-	from, err := a.openLocal(t.Context(), file, false)
+	from, err := openLocal(t.Context(), file, false, 1000)
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(from.close)
 	copied, err := from.root.Stat("a.yaml")

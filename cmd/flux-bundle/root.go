@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ func run(ctx context.Context, s streams, args []string) int {
 	executed, err := root.ExecuteContextC(ctx)
 	defer func() { a.cancel() }()
 	if err != nil {
-		return a.fail(executed.Context(), err) //nolint:contextcheck // that with the deadline of --timeout
+		return fail(executed.Context(), s.err, err) //nolint:contextcheck // that with the deadline of --timeout
 	}
 	return exitOK
 }
@@ -74,7 +75,7 @@ func newRoot(a *app) *cobra.Command {
 func verbs(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newPush(a),
-		newGenerateKeyPair(a),
+		newGenerateKeyPair(a.streams),
 		newInspect(a),
 		newPull(a),
 		newVerify(a),
@@ -115,7 +116,7 @@ artifacts exactly as image-source-controller will read them.
 Without a verb it pushes: flux bundle -f ./deploy -t ghcr.io/org/app-deploy:v1.0.0 is flux bundle push with the same flags.`
 
 // fail prints an error as one line and returns the code to exit with.
-func (a *app) fail(ctx context.Context, err error) int {
+func fail(ctx context.Context, w io.Writer, err error) int {
 	code := exitFailure
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
@@ -131,6 +132,6 @@ func (a *app) fail(ctx context.Context, err error) int {
 	if errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("interrupted: %w", err)
 	}
-	fmt.Fprintf(a.err, "error: %s\n", oneLine(err.Error()))
+	fmt.Fprintf(w, "error: %s\n", oneLine(err.Error()))
 	return code
 }

@@ -51,14 +51,19 @@ func (s streams) statusf(format string, args ...any) {
 	fmt.Fprintln(s.err, printable(fmt.Sprintf(format, args...)))
 }
 
-// isTerminal tells whether a person is behind a stream.
-func isTerminal(stream any) bool {
+// terminalOf returns the terminal behind a stream; nil if there is none.
+func terminalOf(stream any) *os.File {
 	if guarded, ok := stream.(*guard); ok {
 		stream = guarded.to
 	}
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	if file, ok := stream.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return file
+	}
+	return nil
 }
+
+// isTerminal tells whether a person is behind a stream.
+func isTerminal(stream any) bool { return terminalOf(stream) != nil }
 
 // await returns what work returns or, when ctx ends first, its error. It is for
 // work that cannot be told to end: that is left behind, and ends with the command.

@@ -45,7 +45,8 @@ import (
 // signed everywhere, and only then tagged, so that no tag ever leads to what is
 // not signed.
 type upload struct {
-	app      *app
+	*app
+
 	artifact *artifact
 	// key signs; nil: nobody does.
 	key *sign.Key
@@ -141,12 +142,12 @@ func (u *upload) open(ctx context.Context, repository name.Repository, tags []na
 			d.tags = append(d.tags, tag)
 		}
 	}
-	readable, err := u.app.access(ctx, repository)
+	readable, err := u.access(ctx, repository)
 	if err != nil {
 		return nil, err
 	}
 	d.access = readable.Writable()
-	d.options = []remote.Option{remote.WithTransport(d.access.RoundTripper()), remote.WithUserAgent(programName + "/" + version)}
+	d.options = []remote.Option{remote.WithTransport(d.access.RoundTripper()), remote.WithUserAgent(userAgent())}
 	return d, d.restart(ctx)
 }
 
@@ -230,7 +231,7 @@ func (u *upload) eachTag(ctx context.Context, d *destination, visit func(tag nam
 			err = fmt.Errorf("cannot tell whether %s exists, which --immutable depends on: %w; "+
 				"see that this account may read there, or leave --immutable out", tag.Name(), err)
 		case f.Reason == v1alpha1.ReasonAuthenticationFailed: // who may push need not be let read
-			u.app.warnf("cannot tell which digest %s has now: %s", tag.Name(), err)
+			u.warnf("cannot tell which digest %s has now: %s", tag.Name(), err)
 			err = nil
 		}
 		if err != nil {
@@ -281,7 +282,7 @@ func (u *upload) served(ctx context.Context, d *destination) error {
 // Else it is uploaded.
 func (u *upload) bring(ctx context.Context, d *destination) (err error) {
 	packed, host := u.artifact.packed, d.name.RegistryStr()
-	shown := &progress{app: u.app, transfer: upwards, what: layerText(packed.Digest), repository: d.name.Name(), size: packed.Size}
+	shown := &progress{streams: u.streams, transfer: upwards, what: layerText(packed.Digest), repository: d.name.Name(), size: packed.Size}
 	defer func() { shown.end(err) }()
 	content := &layer{packed: packed, reading: shown.start}
 	lender, lent := u.lenders[host]
@@ -309,7 +310,7 @@ func (u *upload) sign(ctx context.Context, d *destination) error {
 	shown := d.name.Name() + "@" + short(u.artifact.manifest.digest)
 	for _, as := range u.forms() {
 		if u.log == "" && u.signed(ctx, d, as) == nil {
-			u.app.statusf("%s is already signed by this key%s", shown, as.words)
+			u.statusf("%s is already signed by this key%s", shown, as.words)
 			continue
 		}
 		var err error
@@ -319,7 +320,7 @@ func (u *upload) sign(ctx context.Context, d *destination) error {
 		if err := u.signed(ctx, d, as); err != nil {
 			return fmt.Errorf("signed %s%s, but a reader does not find the signature: %w", subject.Name(), as.words, err)
 		}
-		u.app.statusf("signed %s%s", shown, as.words)
+		u.statusf("signed %s%s", shown, as.words)
 	}
 	return nil
 }
@@ -403,14 +404,14 @@ func (u *upload) tag(ctx context.Context, d *destination) error {
 	for _, tag := range d.tags {
 		if found, err := d.access.Digest(ctx, tag.TagStr()); err == nil && found == u.artifact.manifest.digest {
 			u.set++
-			u.app.statusf("%s is %s already", tag.Name(), short(found))
+			u.statusf("%s is %s already", tag.Name(), short(found))
 			continue
 		}
 		if err := d.access.Put(ctx, tag.TagStr(), types.OCIManifestSchema1, u.artifact.manifest.body); err != nil {
 			return d.failed("set the tag "+tag.Name(), err)
 		}
 		u.set++
-		u.app.statusf("%s is %s", tag.Name(), short(u.artifact.manifest.digest))
+		u.statusf("%s is %s", tag.Name(), short(u.artifact.manifest.digest))
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ import (
 // validation checks what was packed, not the folder that it was packed of: a
 // file that is left out is missing in the cluster too.
 type validation struct {
-	app *app
+	*app
+
 	// shown is the folder as the person named it.
 	shown string
 	// remoteBases lets kustomize fetch over the network.
@@ -55,7 +56,7 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 		return cmp.Or(ctx.Err(), err)
 	}
 	at, unconfined, unbuilt := ".", "", 0
-	err = v.app.check(ctx, v.app.streams, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
+	err = v.check(ctx, v.streams, checkJob{folder: folder, remoteBases: v.remoteBases, strict: v.strict}, func(m message) {
 		switch {
 		case m.Unconfined != "":
 			unconfined = "the kernel does not confine the process that checks the packed files: " + m.Unconfined
@@ -63,20 +64,20 @@ func (v *validation) validate(ctx context.Context, archive string) error {
 			at = m.At
 		case m.Unbuilt != nil:
 			if unbuilt++; unbuilt <= maxUnbuilt {
-				v.app.warnf("%s is not built, because it needs %s from the network; --remote-bases allows that, for a folder that you trust in full",
+				v.warnf("%s is not built, because it needs %s from the network; --remote-bases allows that, for a folder that you trust in full",
 					v.show(m.Unbuilt.File), m.Unbuilt.Words)
 			}
 		}
 	})
 	if more := unbuilt - maxUnbuilt; more > 0 {
-		v.app.warnf("%d more kustomizations are not built", more)
+		v.warnf("%d more kustomizations are not built", more)
 	}
 	switch {
 	case unconfined == "":
 	case v.strict:
 		return errors.New(unconfined + "; run it where the kernel does, or leave --strict out for a folder that you trust")
 	default:
-		v.app.warnf("%s; check the folder of a stranger on another machine", unconfined)
+		v.warnf("%s; check the folder of a stranger on another machine", unconfined)
 	}
 	found, isFinding := errors.AsType[*finding](err)
 	switch {

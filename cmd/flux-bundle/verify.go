@@ -70,7 +70,7 @@ func newVerify(a *app) *cobra.Command {
 			if !demand.isSet() {
 				return errors.New("nothing says whose signature is wanted: give --key, or a certificate identity and issuer, or --notation-trust-policy")
 			}
-			return a.verify(cmd.Context(), args[0], demand, out)
+			return runVerify(cmd.Context(), a, args[0], &demand, out)
 		},
 	}
 	demand.bind(cmd)
@@ -79,10 +79,10 @@ func newVerify(a *app) *cobra.Command {
 	return cmd
 }
 
-// verify prints what comes of a demand. The error is the reason why the artifact
+// runVerify prints what comes of a demand. The error is the reason why the artifact
 // is not accepted.
-func (a *app) verify(ctx context.Context, reference string, demand demandFlags, out output) error {
-	verdict, err := a.judge(ctx, reference, demand)
+func runVerify(ctx context.Context, a *app, reference string, demand *demandFlags, out output) error {
+	verdict, err := judge(ctx, a, reference, demand)
 	if verdict == nil || err != nil && out.format == "text" {
 		return err
 	}
@@ -90,12 +90,12 @@ func (a *app) verify(ctx context.Context, reference string, demand demandFlags, 
 }
 
 // judge returns nil in place of a verdict when what is asked for makes no sense.
-func (a *app) judge(ctx context.Context, reference string, demand demandFlags) (*verdict, error) {
-	by, err := a.authority(ctx, demand)
+func judge(ctx context.Context, a *app, reference string, demand *demandFlags) (*verdict, error) {
+	by, err := demand.authority(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	from, err := a.open(ctx, reference)
+	from, err := openOrigin(ctx, a, reference)
 	if err != nil {
 		return nil, err
 	}

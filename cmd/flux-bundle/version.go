@@ -20,3 +20,6 @@ const programName = "flux-bundle"
 
 // version is set when a release is built.
 var version = "dev"
+
+// userAgent is how registries know this program.
+func userAgent() string { return programName + "/" + version }
