@@ -29,16 +29,16 @@ import (
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
-// app is what all verbs share.
+// app is the state that all verbs share.
 type app struct {
 	streams
 	flags globalFlags
-	// registries is made when the flags are known.
+	// registries is set by start.
 	registries *registry.Client
 	login      login
 	// cancel ends the time that --timeout gives.
 	cancel context.CancelFunc
-	// check checks packed files.
+	// check checks packed files; tests run the check in their own process.
 	check func(ctx context.Context, s streams, job checkJob, tell func(message)) error
 }
 

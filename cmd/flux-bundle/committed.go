@@ -23,7 +23,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -33,7 +32,6 @@ import (
 	"strings"
 
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
-	"github.com/klauspost/compress/gzip"
 
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/git"
@@ -95,7 +93,10 @@ func differs(ctx context.Context, r *git.Repository, from *local, p packedOf) (*
 		return nil, err
 	}
 	c := &comparing{ctx: ctx, from: from, prefix: filepath.ToSlash(prefix), files: map[string]packedFile{}, folders: map[string]bool{}, ignored: p.Ignored}
-	if err := c.readArchive(p.Path, p.commit); err != nil {
+	err = eachFile(ctx, p.Path, func(header *tar.Header, content io.Reader) error {
+		return c.take(header, content, p.commit)
+	})
+	if err != nil {
 		return nil, err
 	}
 	err = c.addIgnoreFiles(p.IgnoreFiles, p.commit)
@@ -109,37 +110,6 @@ func differs(ctx context.Context, r *git.Repository, from *local, p packedOf) (*
 		return d, nil
 	}
 	return nil, err
-}
-
-// readArchive hashes the packed files as git does.
-func (c *comparing) readArchive(archive string, commit git.ID) error {
-	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	uncompressed, err := gzip.NewReader(file)
-	if err != nil {
-		return err
-	}
-	for entries := tar.NewReader(uncompressed); ; {
-		header, err := entries.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		case header.Typeflag != tar.TypeReg:
-			continue
-		}
-		name := path.Clean(header.Name)
-		if c.from.file != "" {
-			name = c.from.file
-		}
-		if err := c.take(name, header.FileInfo(), entries, commit); err != nil {
-			return err
-		}
-	}
 }
 
 // addIgnoreFiles adds the .sourceignore files that are not packed. One that is packed
@@ -165,12 +135,17 @@ func (c *comparing) isIgnored(name string) bool {
 	return ignored
 }
 
-func (c *comparing) take(name string, info fs.FileInfo, content io.Reader, commit git.ID) error {
-	sum := commit.BlobHash(info.Size())
-	if _, err := io.Copy(sum, &untilDone{c.ctx, content}); err != nil {
+// take hashes a packed file as git does.
+func (c *comparing) take(header *tar.Header, content io.Reader, commit git.ID) error {
+	name := path.Clean(header.Name)
+	if c.from.file != "" {
+		name = c.from.file
+	}
+	sum := commit.BlobHash(header.Size)
+	if _, err := io.Copy(sum, content); err != nil {
 		return err
 	}
-	c.files[name] = packedFile{id: git.ID(sum.Sum(nil)), executable: info.Mode()&0o111 != 0}
+	c.files[name] = packedFile{id: git.ID(sum.Sum(nil)), executable: isExecutable(header.FileInfo().Mode())}
 	for folder := path.Dir(name); !c.folders[folder]; folder = path.Dir(folder) {
 		c.folders[folder] = true
 	}

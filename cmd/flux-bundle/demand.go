@@ -27,8 +27,9 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/spf13/cobra"
+
+	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
 // demandFlags say whose signature is wanted.
@@ -47,6 +48,7 @@ type demandFlags struct {
 func (f *demandFlags) bind(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringArrayVar(&f.keys, "key", nil, "`file` of a public key that may have signed; may be given several times")
+	fs.BoolVar(&f.follow, followFlag, false, followUsage)
 	fs.StringVar(&f.identity, "certificate-identity", "", "`identity` that has to be in the certificate of a keyless signature")
 	fs.StringVar(&f.identityExpression, "certificate-identity-regexp", "", "regular `expression` for that identity, which has to match all of it")
 	fs.StringVar(&f.issuer, "certificate-oidc-issuer", "", "`issuer` of the OpenID token that has to be in that certificate")

@@ -19,6 +19,7 @@ limitations under the License.
 // registry. It works by itself and as a plugin of the Flux CLI, which runs it
 // as flux bundle.
 //
-// Each verb is a file. What they share is in app.go: streams, flags that all of
-// them have, the way to a registry, and how results and errors are printed.
+// Each verb has a file of its own, and root.go lists them. They share the app in
+// app.go: streams, global flags and access to registries. Files do not refer to each
+// other in a circle.
 package main

@@ -129,8 +129,12 @@ func contradiction(one, other string) error {
 
 // complete offers values for a flag to the shell.
 func complete(cmd *cobra.Command, flag string, values ...string) {
-	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	exists(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// exists panics if a flag that is configured does not exist: a mistake in this program.
+func exists(err error) {
 	if err != nil {
-		panic(err) // there is no such flag: a mistake in this program
+		panic(err)
 	}
 }

@@ -22,15 +22,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/registry"
-	"github.com/spf13/pflag"
 )
 
 const (
 	credsFlag = "creds"
-	// credsVariable stands for --creds: other users of a machine can read arguments,
-	// but not the environment.
+	// credsVariable replaces --creds: other users of a machine can read arguments, but
+	// not the environment.
 	credsVariable = "FLUX_BUNDLE_CREDS" //nolint:gosec // a name, and no credentials
 )
 

@@ -36,8 +36,7 @@ import (
 // there before anybody could read of it.
 const minShownBytes = 1 << 20
 
-// watchedRepository is a repository of which a person sees how far downloads
-// are.
+// watchedRepository is a repository that shows the progress of downloads.
 type watchedRepository struct {
 	*registry.Repository
 	streams

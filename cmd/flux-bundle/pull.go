@@ -88,10 +88,7 @@ func newPull(a *app) *cobra.Command {
 	p.demand.bind(cmd)
 	cmd.Flags().StringVarP(&p.dir, "output", "o", "", "`folder` to write to, which is made when it is not there")
 	cmd.Flags().BoolVar(&p.force, "force", false, "overwrite files, and write those that programs obey by themselves, without a question")
-	cmd.Flags().BoolVar(&p.demand.follow, followFlag, false, followUsage)
-	if err := cmd.MarkFlagDirname("output"); err != nil {
-		panic(err) // there is no such flag: a mistake in this program
-	}
+	exists(cmd.MarkFlagDirname("output"))
 	return cmd
 }
 

@@ -172,14 +172,8 @@ func (p *push) bind(cmd *cobra.Command) {
 	fs.BoolVar(&p.dryRun, "dry-run", false, "do everything but sign and push")
 	fs.SetNormalizeFunc(formerNames)
 	p.output.bind(cmd)
-	for _, err := range []error{
-		cmd.MarkFlagFilename("sign-key", "key"),
-		cmd.RegisterFlagCompletionFunc("tag", cobra.NoFileCompletions),
-	} {
-		if err != nil {
-			panic(err) // there is no such flag: a mistake in this program
-		}
-	}
+	exists(cmd.MarkFlagFilename("sign-key", "key"))
+	complete(cmd, "tag")
 }
 
 // formerNames keeps flags working that were renamed to the names that flux push artifact has.

@@ -21,17 +21,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -54,7 +51,7 @@ func (s confidence) String() string { return fmt.Sprintf("%s (%s)", fault.Quote(
 func secretsIn(ctx context.Context, packed *format.Packed) ([]confidence, error) {
 	var found []confidence
 	inputs := newGeneratorInputs(packed.Files)
-	err := eachFile(ctx, packed.Path, func(name string, body []byte) {
+	err := eachStart(ctx, packed.Path, func(name string, body []byte) {
 		if isManifest(name) {
 			inputs.add(name, body)
 		}
@@ -62,7 +59,7 @@ func secretsIn(ctx context.Context, packed *format.Packed) ([]confidence, error)
 	if err != nil {
 		return nil, err
 	}
-	err = eachFile(ctx, packed.Path, func(name string, body []byte) {
+	err = eachStart(ctx, packed.Path, func(name string, body []byte) {
 		if what := cmp.Or(secretIn(name, body), inputs.secretIn(name, body)); what != "" {
 			found = append(found, confidence{name, what})
 		}
@@ -70,34 +67,16 @@ func secretsIn(ctx context.Context, packed *format.Packed) ([]confidence, error)
 	return found, err
 }
 
-// eachFile reads the first maxSecretBytes of each file of an archive.
-func eachFile(ctx context.Context, archive string, visit func(name string, body []byte)) error {
-	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	plain, err := gzip.NewReader(file)
-	if err != nil {
-		return err
-	}
-	for entries := tar.NewReader(plain); ; {
-		entry, err := entries.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return err
-		}
-		if entry.Typeflag != tar.TypeReg {
-			continue
-		}
-		body, err := io.ReadAll(io.LimitReader(entries, maxSecretBytes))
+// eachStart reads the first maxSecretBytes of each file of an archive.
+func eachStart(ctx context.Context, archive string, visit func(name string, body []byte)) error {
+	return eachFile(ctx, archive, func(header *tar.Header, content io.Reader) error {
+		body, err := io.ReadAll(io.LimitReader(content, maxSecretBytes))
 		if err != nil {
 			return err
 		}
-		visit(entry.Name, body)
-	}
+		visit(header.Name, body)
+		return nil
+	})
 }
 
 var (

@@ -26,7 +26,7 @@ import (
 	"golang.org/x/term"
 )
 
-// streams are what a person or a pipe is behind, and their environment.
+// streams are the standard streams of the command, and its environment.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -40,13 +40,13 @@ func (s streams) getenv(name string) string {
 	return value
 }
 
-// warnf says something on standard error that stops nothing.
+// warnf prints a warning on standard error.
 func (s streams) warnf(format string, args ...any) {
 	s.statusf("warning: "+format, args...)
 }
 
-// statusf tells on standard error, and on one line, what was done. Its arguments
-// may come from anywhere.
+// statusf prints a line of progress on standard error. Its arguments may come from
+// anywhere.
 func (s streams) statusf(format string, args ...any) {
 	fmt.Fprintln(s.err, printable(fmt.Sprintf(format, args...)))
 }
@@ -62,11 +62,11 @@ func terminalOf(stream any) *os.File {
 	return nil
 }
 
-// isTerminal tells whether a person is behind a stream.
+// isTerminal tells whether a stream is a terminal.
 func isTerminal(stream any) bool { return terminalOf(stream) != nil }
 
-// await returns what work returns or, when ctx ends first, its error. It is for
-// work that cannot be told to end: that is left behind, and ends with the command.
+// await returns the result of work or, if ctx ends first, the error of ctx. It is for
+// work that cannot be cancelled: await leaves it behind, and it ends with the command.
 func await[T any](ctx context.Context, work func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
+
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 

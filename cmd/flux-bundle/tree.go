@@ -231,6 +231,33 @@ func fileTree(ctx context.Context, from, name string, into *os.Root) (*tree, err
 	return t, t.take(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, &untilDone{ctx, source}, into)
 }
 
+// eachFile hands over the files of a packed archive.
+func eachFile(ctx context.Context, archive string, take func(header *tar.Header, content io.Reader) error) error {
+	file, err := os.Open(archive) //nolint:gosec // a file in a folder of our own
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	uncompressed, err := gzip.NewReader(file)
+	if err != nil {
+		return err
+	}
+	for entries := tar.NewReader(&untilDone{ctx, uncompressed}); ; {
+		header, err := entries.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case header.Typeflag != tar.TypeReg:
+			continue
+		}
+		if err := take(header, entries); err != nil {
+			return err
+		}
+	}
+}
+
 // nowhere takes everything.
 type nowhere struct{ io.Writer }
 

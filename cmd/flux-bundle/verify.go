@@ -75,7 +75,6 @@ func newVerify(a *app) *cobra.Command {
 	}
 	demand.bind(cmd)
 	out.bind(cmd)
-	cmd.Flags().BoolVar(&demand.follow, followFlag, false, followUsage)
 	return cmd
 }
 
