@@ -39,7 +39,7 @@ func byTag(image, tag string) func(*v1alpha1.ArtifactRepository) {
 	}
 }
 
-// A source that never published is found where consumers and Alerts look for it.
+// Consumers and Alerts find the ExternalArtifact of a source without a publication.
 func TestExternalArtifactOfAFirstFailure(t *testing.T) {
 	s := startScene(t)
 	s.artifactRepository("app", byTag(s.image("app"), "missing"))
@@ -60,8 +60,8 @@ func TestExternalArtifactOfAFirstFailure(t *testing.T) {
 	})
 }
 
-// asKstatus waits until an object has the status by which Flux and other tools wait
-// for it.
+// asKstatus waits until an object has a status of kstatus, which Flux and other tools wait
+// for.
 func asKstatus[T any, P object[T]](s *scene, name string, want status.Status) {
 	s.Helper()
 	s.eventually(func(g Gomega) {
@@ -77,7 +77,7 @@ func asKstatus[T any, P object[T]](s *scene, name string, want status.Status) {
 	})
 }
 
-// By kstatus an object that is not ready and not stalled is in progress for ever.
+// For kstatus, an object that is neither ready nor stalled is in progress for ever.
 func TestKstatus(t *testing.T) {
 	s := startScene(t)
 	both := func(name string, want status.Status) {
@@ -97,7 +97,7 @@ func TestKstatus(t *testing.T) {
 	s.reconciled("stalled")
 	both("stalled", status.CurrentStatus)
 
-	// What was published before stays, and is not what is asked for.
+	// The published artifact stays, and is not the requested one.
 	s.pushNonsense("app:1.0.0")
 	s.reconciled("stalled")
 	both("stalled", status.FailedStatus)
@@ -119,7 +119,7 @@ func TestExternalArtifactOfAStalledSource(t *testing.T) {
 	NewWithT(t).Expect(external).To(haveNoCondition(meta.StalledCondition))
 }
 
-func TestNoExternalArtifactWhereThereMayBeNone(t *testing.T) {
+func TestNoExternalArtifactWithoutPermission(t *testing.T) {
 	t.Run("without an opt-in", func(t *testing.T) {
 		s := newScene(t)
 		s.labels(nil)

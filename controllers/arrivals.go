@@ -27,7 +27,8 @@ import (
 	imagev1 "github.com/fluxcd/image-reflector-controller/api/v1"
 )
 
-// arrivals knows which picks of policies are awaited, since when. Its zero value is ready.
+// arrivals has the picks of policies that wait for their publication. Its zero value is
+// ready.
 type arrivals struct {
 	mu    sync.Mutex
 	picks map[types.NamespacedName]awaitedPick
@@ -35,19 +36,19 @@ type arrivals struct {
 
 type awaitedPick struct {
 	pick pickHash
-	// since is zero once the pick has arrived.
+	// since is zero after the pick was published.
 	since time.Time
 }
 
-// pickHash identifies the pick of a policy. The pick itself is not kept: the schema of a
-// status does not limit it, and it would be kept longer than the policy.
+// pickHash identifies the pick of a policy. The pick itself is not stored: the schema of a
+// status does not limit its size, and it would outlive the policy.
 type pickHash [sha256.Size]byte
 
 func hashOf(pick imagev1.ImageRef) pickHash {
 	return sha256.Sum256([]byte(strings.Join([]string{pick.Name, pick.Tag, pick.Digest}, "\n")))
 }
 
-// await notes when a policy was first seen to pick what it picks.
+// await notes the time when the current pick of a policy was first seen.
 func (a *arrivals) await(key types.NamespacedName, pick pickHash) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -60,8 +61,8 @@ func (a *arrivals) await(key types.NamespacedName, pick pickHash) {
 	a.picks[key] = awaitedPick{pick: pick, since: time.Now()}
 }
 
-// arrived returns since when a pick was awaited, and notes that it is no longer;
-// zero when it was not, or when there is a newer one by now.
+// arrived ends the wait for a pick and returns its start; zero if it did not wait, or if
+// there is a newer pick.
 func (a *arrivals) arrived(key types.NamespacedName, pick pickHash) (since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

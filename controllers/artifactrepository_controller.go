@@ -34,29 +34,29 @@ import (
 
 // ArtifactRepositoryReconciler publishes images as ExternalArtifacts.
 type ArtifactRepositoryReconciler struct {
-	// Snapshots reads the objects that decide.
+	// Snapshots reads the objects for a decision.
 	Snapshots Snapshots
-	// ImageObjects keeps those of a spec with a policy.
+	// ImageObjects generates those of a spec with a policy.
 	ImageObjects ImageObjects
-	// Evaluator decides.
+	// Evaluator makes decisions.
 	Evaluator *Evaluator
 	// Writer carries decisions out.
 	Writer *Writer
-	// Backoff decides when a failed attempt is tried again.
+	// Backoff sets the delay after a failed attempt.
 	Backoff workqueue.TypedRateLimiter[ctrl.Request]
-	// Report tells of decisions.
+	// Report reports decisions.
 	Report *Report
 
 	inflight inflight
 }
 
-// soon is the result of a reconcile whose objects have changed meanwhile.
+// soon is the result of a reconcile with outdated objects.
 var soon = ctrl.Result{RequeueAfter: conflictDelay}
 
-// Reconcile decides about an ArtifactRepository, carries the decision out and tells it.
+// Reconcile makes a decision about an ArtifactRepository, carries it out and reports it.
 func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
-	// Before anything is read: a change that arrives meanwhile has to end the attempt.
+	// Before the first read: a change during the reads must end the attempt.
 	work, end := r.inflight.begin(ctx, req.NamespacedName)
 	defer end()
 	s, err := r.Snapshots.Snapshot(ctx, req.NamespacedName)
@@ -88,7 +88,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	out, err := r.Writer.Write(writing, s, d)
 	r.Report.tell(ctx, s, out)
 	if apiserver.IsGone(err) || apiserver.IsConflict(err) {
-		return soon, nil // the next look finds the object as it is then, or that it is gone
+		return soon, nil // the next reconcile finds the new state of the object
 	}
 	if err != nil {
 		return ctrl.Result{}, err
@@ -96,7 +96,7 @@ func (r *ArtifactRepositoryReconciler) Reconcile(ctx context.Context, req ctrl.R
 	return ctrl.Result{RequeueAfter: r.next(req, out)}, nil
 }
 
-// next is the time until the next look at an object.
+// next is the time until the next reconcile of an object.
 func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, out delivery) time.Duration {
 	if out.wait > 0 {
 		return out.wait
@@ -109,13 +109,14 @@ func (r *ArtifactRepositoryReconciler) next(req ctrl.Request, out delivery) time
 	}
 	delay := jitter.JitteredIntervalDuration(min(r.Backoff.When(req), out.interval))
 	if failure != nil {
-		// Jitter may shorten; what the registry asked for is the least.
+		// Jitter may shorten the delay, but the registry's Retry-After is the minimum.
 		delay = max(delay, failure.RetryAfter)
 	}
 	return delay
 }
 
-// retire takes away what an object published that is deleted, but held by a finalizer.
+// retire removes the published artifact of an object that is being deleted but has a
+// finalizer.
 func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1.ArtifactRepository) (ctrl.Result, error) {
 	ctx, stop := context.WithTimeout(ctx, writeTimeout)
 	defer stop()
@@ -126,16 +127,16 @@ func (r *ArtifactRepositoryReconciler) retire(ctx context.Context, obj *v1alpha1
 	return ctrl.Result{RequeueAfter: again}, err
 }
 
-// forget removes what is known and stored of an object that is gone. The files of one that
-// went to another shard are left to the next collection: consumers that were told of them
-// just before still come here.
+// forget removes the state and the files of a deleted object. The files of an object that
+// moved to another shard stay until the next garbage collection: consumers may still have
+// their old address.
 func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Request) error {
 	key := store.Key{Namespace: req.Namespace, Name: req.Name}
 	r.Backoff.Forget(req)
 	r.Writer.Forget(req.NamespacedName)
 	r.Evaluator.Pipeline.Forget(key)
 	r.Report.forget(ctx, req.NamespacedName)
-	if len(r.Writer.LabelKeys) > 0 { // else there is no other shard
+	if len(r.Writer.LabelKeys) > 0 { // without keys there is no other shard
 		if obj, err := apiserver.Get(ctx, r.Writer.Live, req.NamespacedName, &v1alpha1.ArtifactRepository{}); err != nil || obj != nil {
 			return err
 		}
@@ -143,8 +144,8 @@ func (r *ArtifactRepositoryReconciler) forget(ctx context.Context, req ctrl.Requ
 	return r.Writer.Store.Remove(ctx, key)
 }
 
-// Remake makes the recorded file of a source again, see Evaluator.Remake. The objects are read
-// through a client of the replica.
+// Remake rebuilds the recorded file of a source, see Evaluator.Remake. from is a client of
+// the replica that reads the objects.
 func (r *ArtifactRepositoryReconciler) Remake(ctx context.Context, obj *v1alpha1.ArtifactRepository, from client.Client) error {
 	snapshots := r.Snapshots
 	snapshots.Client = from

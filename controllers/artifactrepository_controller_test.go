@@ -109,8 +109,8 @@ func TestTheRecordIsWrittenBeforeTheExternalArtifact(t *testing.T) {
 	}
 }
 
-// first returns the version at which a watch first shows an artifact of a tag,
-// and whether its bytes are stored.
+// first returns the version at which a watch first shows an artifact of a tag, and whether
+// its file is stored.
 func (s *scene) first(changes watch.Interface, tag string) (version int, stored bool) {
 	s.Helper()
 	timeout := time.After(deadline)
@@ -147,9 +147,8 @@ func TestTheHistoryRemembersTenPublications(t *testing.T) {
 	g.Expect(s.history("app")).To(Equal([]string{"1.0.11", "1.0.10", "1.0.9", "1.0.8", "1.0.7", "1.0.6", "1.0.5", "1.0.4", "1.0.3", "1.0.2"}))
 }
 
-// TestNothingIsWrittenWhenNothingChanged looks at objects that are reconciled
-// again and again: the requests at the registry tell when.
-func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
+// TestNoWriteWithoutAChange counts reconciles by their requests to the registry.
+func TestNoWriteWithoutAChange(t *testing.T) {
 	notFound := func(s *scene) {
 		s.source("app", "1.0.0")
 		s.picks("app", imagev1.ImageRef{Tag: "9.9.9"})
@@ -193,7 +192,7 @@ func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
 				}
 				return all
 			}
-			// What was under way when the condition was first seen may still write.
+			// Work from before the condition may still write.
 			s.rounds(2, c.request)
 			before := versions()
 			s.rounds(4, c.request)
@@ -211,7 +210,7 @@ func (s *scene) rounds(n int, method string) {
 	})
 }
 
-func TestWithdrawnAccessRemovesWhatIsPublished(t *testing.T) {
+func TestWithdrawnAccessRemovesTheArtifact(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.artifactRepository("app")
 	before := s.publishes("app", "1.0.0")
@@ -236,7 +235,7 @@ func TestWithdrawnAccessRemovesWhatIsPublished(t *testing.T) {
 	s.expectServed(after.Status.Artifact)
 }
 
-func TestATypoInTheLabelKeepsWhatIsPublished(t *testing.T) {
+func TestATypoInTheLabelKeepsTheArtifact(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.artifactRepository("app")
 	before := s.publishes("app", "1.0.0")
@@ -255,8 +254,8 @@ func TestATypoInTheLabelKeepsWhatIsPublished(t *testing.T) {
 	s.waitPublished("app", "1.0.1@")
 }
 
-// TestWhatAPolicysStatusSaysIsChecked plays a tenant who may edit it.
-func TestWhatAPolicysStatusSaysIsChecked(t *testing.T) {
+// A tenant may be able to edit the status of a policy.
+func TestTheStatusOfAPolicyIsChecked(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0")
 	s.push("stolen:1.0.0", publish.Files{"app.yaml": "version: stolen\n"})
@@ -346,7 +345,7 @@ func TestThePin(t *testing.T) {
 	s.waitPublished("app", "1.0.1@")
 }
 
-func TestSuspendFreezesWhatIsPublished(t *testing.T) {
+func TestSuspendFreezesTheArtifact(t *testing.T) {
 	for name, suspend := range map[string]func(*scene, bool){
 		"on the ArtifactRepository": func(s *scene, v bool) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = v })
@@ -459,7 +458,7 @@ func TestAnAnswerThatComesLateFindsItsObjectGone(t *testing.T) {
 		close(ended)
 		return true
 	})
-	// By hand, so that nobody makes it again.
+	// Without a generator, so that it is not created again.
 	s.artifactRepository("app")
 	s.push("app:1.0.0", publish.Files{"app.yaml": strings.Repeat("version: 1\n", 100)})
 	s.imageRepository("app")
@@ -475,7 +474,7 @@ func TestAnAnswerThatComesLateFindsItsObjectGone(t *testing.T) {
 	gone[sourcev1.ExternalArtifact](s, "app")(g)
 }
 
-func TestAnArtifactRepositoryThatIsMadeAgainAdoptsWhatItLeft(t *testing.T) {
+func TestARecreatedArtifactRepositoryAdoptsItsObjects(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.artifactRepository("app")
 	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
@@ -486,7 +485,7 @@ func TestAnArtifactRepositoryThatIsMadeAgainAdoptsWhatItLeft(t *testing.T) {
 	remove[v1alpha1.ArtifactRepository](s, "app")
 	s.eventually(func(g Gomega) { g.Expect(s.stored()).To(BeEmpty()) })
 
-	// Nobody collects garbage here, so the ExternalArtifact outlives its owner.
+	// There is no garbage collector here, so the ExternalArtifact outlives its owner.
 	s.artifactRepository("app")
 
 	after := s.waitPublished("app", "1.0.0@")
@@ -495,8 +494,8 @@ func TestAnArtifactRepositoryThatIsMadeAgainAdoptsWhatItLeft(t *testing.T) {
 	s.expectServed(after.Status.Artifact)
 }
 
-// Consumers can tell why what they use goes: somebody new owns it.
-func TestWhatAnOwnerLeftIsTakenAwayAndAdopted(t *testing.T) {
+// Consumers can see why the artifact goes: a new owner has the name.
+func TestTheArtifactOfAFormerOwnerIsWithdrawnAndAdopted(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.artifactRepository("app")
 	s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})

@@ -34,7 +34,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// late holds back what the API server tells of ExternalArtifacts while it is locked.
+// late delays events about ExternalArtifacts while it is locked.
 type late struct {
 	http.RoundTripper
 
@@ -63,8 +63,8 @@ func (b lateBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The cache of ExternalArtifacts may be behind, after an outage of the API server
-// for one. What was written last must not be taken for what consumers see.
+// The cache of ExternalArtifacts may be behind, for example after an outage of the API
+// server. The last write must not be taken for the state that consumers see.
 func TestACacheThatIsBehindLeavesNoExternalArtifactBehind(t *testing.T) {
 	for name, test := range map[string]func(*scene, *sync.RWMutex){
 		"what has recovered is seen to have": func(s *scene, news *sync.RWMutex) {
@@ -102,8 +102,7 @@ func TestACacheThatIsBehindLeavesNoExternalArtifactBehind(t *testing.T) {
 	}
 }
 
-// overtaken is a replica that another one overtakes when it is about to make an
-// ExternalArtifact.
+// overtaken is a replica that another one overtakes before it creates an ExternalArtifact.
 type overtaken struct {
 	http.RoundTripper
 
@@ -127,9 +126,9 @@ func (o overtaken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return o.RoundTripper.RoundTrip(r)
 }
 
-// A replica that led, was stopped between the record and the ExternalArtifact, and
-// goes on, must not tell consumers what another one has replaced meanwhile.
-func TestWhoeverLedBeforeTakesNoConsumerBack(t *testing.T) {
+// A former leader that was stopped between the record and the ExternalArtifact, and goes on,
+// must not show consumers a superseded artifact.
+func TestAFormerLeaderRollsNoConsumerBack(t *testing.T) {
 	for name, made := range map[string]bool{
 		"the other one has made the ExternalArtifact": true,
 		"the other one has not made it yet":           false,

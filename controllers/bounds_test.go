@@ -58,7 +58,7 @@ func heap() int64 {
 	return int64(stats.HeapAlloc)
 }
 
-func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
+func TestWarningsKeepNoTextOfTenants(t *testing.T) {
 	const values, size = 200, 200_000
 	var told said
 	before := heap()
@@ -76,7 +76,7 @@ func TestWarningsDoNotKeepWhatTenantsWrote(t *testing.T) {
 	runtime.KeepAlive(&told)
 }
 
-// followed is a client that knows one source, which follows every policy.
+// followed is a client with one source, which follows every policy.
 type followed struct {
 	client.Client
 	source v1alpha1.ArtifactRepository
@@ -95,7 +95,7 @@ func (followed) Get(context.Context, client.ObjectKey, client.Object, ...client.
 
 // A policy may pick a megabyte: the schema of its status has no limits. Each source could
 // be made to follow it once, and another policy then.
-func TestNotesDoNotKeepWhatPoliciesPick(t *testing.T) {
+func TestArrivalsKeepNoPick(t *testing.T) {
 	const sources, size = 200, 200_000
 	policy := &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
 	before, r := heap(), &ArtifactRepositoryReconciler{Report: &Report{}}
@@ -114,7 +114,7 @@ func TestNotesDoNotKeepWhatPoliciesPick(t *testing.T) {
 	runtime.KeepAlive(r)
 }
 
-// around is a client that knows a namespace and an ImageRepository of another one.
+// around is a client with a namespace and an ImageRepository of another one.
 type around struct {
 	client.Client
 	repository imagev1.ImageRepository
@@ -129,8 +129,8 @@ func (a around) Get(_ context.Context, key client.ObjectKey, obj client.Object, 
 	return nil
 }
 
-// The schema of an ImageRepository does not limit accessFrom either, which each look at
-// the source of another namespace reads.
+// The schema of an ImageRepository does not limit accessFrom either, and each reconcile of a
+// source of another namespace reads it.
 func TestAccessListsOfAnySizeCostLittle(t *testing.T) {
 	labels := map[string]string{}
 	for i := range 100_000 {

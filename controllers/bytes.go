@@ -36,8 +36,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// isCurrent tells whether the digest of the target is what is published, read with the same
-// settings and stored.
+// isCurrent reports whether the target is published, read with the same settings and stored.
 func (v *evaluation) isCurrent(ctx context.Context) bool {
 	published := publication.Current(v.s.Object)
 	if published == nil || published.Digest != v.d.target.Digest || published.Repository != v.d.target.Repository.Name() ||
@@ -48,15 +47,15 @@ func (v *evaluation) isCurrent(ctx context.Context) bool {
 	return ok && err == nil
 }
 
-// isStored tells whether the published bytes are on disk.
+// isStored reports whether the published file is on disk.
 func (e *Evaluator) isStored(ctx context.Context, obj *v1alpha1.ArtifactRepository) (bool, error) {
 	_, stored, err := e.Store.Check(ctx, publication.Key(obj), *obj.Status.Artifact)
 	return stored, err
 }
 
-// keepBytes looks whether the published bytes are stored, and makes them again if they are
-// lost. It has time of its own: a registry that used up that of the attempt says nothing
-// about the disk, or about other replicas.
+// keepBytes rebuilds the published file if it is lost. It has its own timeout: a registry
+// that used up the timeout of the attempt must not prevent a look at the disk or at other
+// replicas.
 func (v *evaluation) keepBytes(whole context.Context) {
 	published := publication.Current(v.s.Object)
 	if published == nil {
@@ -83,8 +82,8 @@ func (v *evaluation) keepBytes(whole context.Context) {
 	}
 }
 
-// rebuild makes the recorded file of a source again, when it is its turn: a registry that
-// hangs must not occupy the workers with lost files either.
+// rebuild rebuilds the recorded file of a source in turn: a registry that hangs must not
+// occupy the workers with lost files either.
 func (e *Evaluator) rebuild(ctx context.Context, s source.Snapshot, demands trustpolicy.Demands) (product publication.Product, err error) {
 	target, err := s.Recorded()
 	if err != nil {
@@ -108,15 +107,15 @@ func (e *Evaluator) rebuild(ctx context.Context, s source.Snapshot, demands trus
 	return product, err
 }
 
-// Remake makes the recorded file of a source again, on the replica that is asked for it, and
-// records nothing: other bytes (serve.ErrOtherBytes) are of no use to this consumer, and are
-// for the replica that leads to publish. A *throttle.Busy says when to try again.
+// Remake rebuilds the recorded file of a source on the replica that is asked for it, and
+// records nothing: this consumer cannot use other bytes (serve.ErrOtherBytes), and only the
+// leader publishes them. A *throttle.Busy has the time until the next try.
 func (e *Evaluator) Remake(ctx context.Context, s source.Snapshot) error {
 	if !s.Usable() {
 		return errors.New("its namespace is gone")
 	}
 	if permission := e.Rules.Permission(s); permission.Choice == source.Off {
-		return fmt.Errorf("it is about to be withdrawn: %w", permission.Err())
+		return fmt.Errorf("the artifact is about to be withdrawn: %w", permission.Err())
 	}
 	published := publication.Current(s.Object)
 	if published == nil {
@@ -130,7 +129,7 @@ func (e *Evaluator) Remake(ctx context.Context, s source.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if product.Artifact.Path != s.Object.Status.Artifact.Path { // which is made of the digest
+	if product.Artifact.Path != s.Object.Status.Artifact.Path { // the path contains the digest
 		return fmt.Errorf("%w: it is %s and not %s", serve.ErrOtherBytes, product.Artifact.Digest, s.Object.Status.Artifact.Digest)
 	}
 	return nil

@@ -31,7 +31,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-func TestCachesKeepNothingThatIsNotRead(t *testing.T) {
+func TestCachesKeepNoUnusedField(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishes("app", "1.0.0")
 	note := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": {"example.com/note": "a"}, "labels": {"example.com/note": "a"}}}`))
@@ -54,8 +54,8 @@ func TestCachesKeepNothingThatIsNotRead(t *testing.T) {
 	}
 }
 
-// A patch of an object that was cut takes nothing away from it.
-func TestPatchesOfCachedObjectsLoseNothing(t *testing.T) {
+// A patch of a stripped object removes nothing from it.
+func TestPatchesOfCachedObjectsLoseNoField(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishes("app", "1.0.0")
 	s.ofImage("own", v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Policy: &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: "*"}}})

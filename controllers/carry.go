@@ -33,12 +33,11 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// freshness is the part of an interval for which an answer about a tag serves
-// all sources of that tag. It is below one, so that a source alone, whose
-// intervals are jittered, asks each time.
+// freshness is the part of an interval for which an answer about a tag serves all sources of
+// the tag. It is below one, so that a single source with jittered intervals asks each time.
 const freshness = 0.9
 
-// carry carries the target to the store, and tells at which step it failed.
+// carry takes the target to the store, and returns the step of a failure.
 func (v *evaluation) carry(ctx context.Context, repository *pipeline.Repository) (explain.Name, error) {
 	step, err := v.resolveAndBuild(ctx, repository)
 	pick, isEqual := v.d.target.Picked()
@@ -46,7 +45,7 @@ func (v *evaluation) carry(ctx context.Context, repository *pipeline.Repository)
 		v.d.target = pick
 		step, err = v.resolveAndBuild(ctx, repository)
 	}
-	// Requests have deadlines of their own; only the attempt's is spec.timeout.
+	// Each request has its own deadline; only the deadline of the attempt is spec.timeout.
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", v.s.Object.GetTimeout(), err)
 	}
@@ -55,7 +54,7 @@ func (v *evaluation) carry(ctx context.Context, repository *pipeline.Repository)
 	return step, err
 }
 
-// resolveAndBuild resolves the target, and builds it unless it is published already.
+// resolveAndBuild resolves the target, and builds it unless it is already published.
 func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.Repository) (explain.Name, error) {
 	target := v.d.target
 	v.d.latest = bridge.Image{Repository: repository.Name(), Tag: target.Tag, Digest: target.Digest}
@@ -101,7 +100,7 @@ func acceptedBy(j *judgement, obj *v1alpha1.ArtifactRepository) string {
 	return publication.Latest(obj).VerifiedBy
 }
 
-// build verifies a candidate, and builds it.
+// build verifies and builds a candidate.
 func (v *evaluation) build(ctx context.Context, repository *pipeline.Repository, r bridge.Request) (explain.Name, error) {
 	if err := v.Pipeline.Refused(r.Key, r.Candidate.Image, format.ContentHash(r.Content)); err != nil {
 		return explain.Build, err
@@ -123,7 +122,7 @@ func (v *evaluation) build(ctx context.Context, repository *pipeline.Repository,
 	})
 }
 
-// promote publishes a product, unless the demands on it changed while it was on its way.
+// promote publishes a product, unless its demands have changed since.
 func (v *evaluation) promote(ctx context.Context, product publication.Product) error {
 	v.d.stored = true
 	if publication.Restates(v.s.Object, product.Outcome) {
@@ -143,7 +142,7 @@ func (v *evaluation) promote(ctx context.Context, product publication.Product) e
 	return nil
 }
 
-// acceptance is what is recorded of demands that an image meets.
+// acceptance returns the demands that an image meets, for the record.
 func acceptance(demands trustpolicy.Demands, proof trust.Verified, content trust.Content) *publication.Acceptance {
 	return &publication.Acceptance{By: proof.By(), Fingerprint: demands.Observed(proof), Warnings: demands.Warnings(proof, content)}
 }

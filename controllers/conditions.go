@@ -35,9 +35,9 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// derive is the one place where the conditions of a source follow from a decision. obj has
-// the status after the change, and the conditions of before. hidden tells that consumers do
-// not see the recorded artifact.
+// derive is the only function that derives the conditions of a source from a decision. obj
+// has the status after the change, with the old conditions. hidden means: consumers do not
+// see the recorded artifact.
 func derive(obj *v1alpha1.ArtifactRepository, d decision, hidden bool) {
 	obj.Status.ObservedGeneration = obj.Generation
 	deriveStorage(obj, d.stored)
@@ -52,7 +52,7 @@ func derive(obj *v1alpha1.ArtifactRepository, d decision, hidden bool) {
 	}
 }
 
-// deriveStorage tells whether the bytes of the published artifact are there.
+// deriveStorage derives the condition about the file of the published artifact.
 func deriveStorage(obj *v1alpha1.ArtifactRepository, stored bool) {
 	switch artifact := obj.Status.Artifact; {
 	case artifact == nil:
@@ -65,8 +65,8 @@ func deriveStorage(obj *v1alpha1.ArtifactRepository, stored bool) {
 	}
 }
 
-// deriveVerification tells whether the published artifact carries the signatures that are
-// demanded, and why the newest image does not.
+// deriveVerification derives the condition about the signatures of the published artifact,
+// or the reason why the newest image has no valid ones.
 func deriveVerification(obj *v1alpha1.ArtifactRepository, d decision) {
 	failure := d.trail.Failed(v1alpha1.ReasonVerificationError)
 	by, warnings := publication.Latest(obj).VerifiedBy, unenforced(obj)
@@ -84,8 +84,7 @@ func deriveVerification(obj *v1alpha1.ArtifactRepository, d decision) {
 	}
 }
 
-// unenforced says, for the end of a message, what policies that only warn would
-// refuse.
+// unenforced returns the end of a message, with the violations of policies in the mode Warn.
 func unenforced(obj *v1alpha1.ArtifactRepository) string {
 	if len(obj.Status.TrustWarnings) == 0 {
 		return ""
@@ -93,7 +92,7 @@ func unenforced(obj *v1alpha1.ArtifactRepository) string {
 	return "; if it were enforced, it would be refused by " + fault.Line(strings.Join(obj.Status.TrustWarnings, "; "))
 }
 
-// deriveFailure tells the reason and class of a failure.
+// deriveFailure derives the conditions of a failure.
 func deriveFailure(obj *v1alpha1.ArtifactRepository, d decision, hidden bool) {
 	failure := d.failure()
 	message, subjects := fault.Line(failure.Error()), d.target.Subjects()
@@ -104,8 +103,8 @@ func deriveFailure(obj *v1alpha1.ArtifactRepository, d decision, hidden bool) {
 	markFault(obj, failure, steady(obj, failure, message, subjects...))
 }
 
-// deriveSuspended tells that nothing is done. Where nothing is published because it was
-// refused before, that stays the reason: a person has to put it right.
+// deriveSuspended derives the conditions of a suspended source. If its artifact was refused
+// before the suspension, this stays the reason: a user has to fix it.
 func deriveSuspended(obj *v1alpha1.ArtifactRepository) {
 	message := suspendedMessage(obj)
 	refused := conditions.Get(obj, v1alpha1.SourceVerifiedCondition)
@@ -124,20 +123,19 @@ func suspendedMessage(obj *v1alpha1.ArtifactRepository) string {
 	if artifact := obj.Status.Artifact; artifact != nil {
 		return fmt.Sprintf("suspended (%s): %s stays published since %s", by, shorten(artifact.Revision), artifact.LastUpdateTime.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("suspended (%s): nothing is published", by)
+	return fmt.Sprintf("suspended (%s): no artifact is published", by)
 }
 
-// leavesOutLess ends a message about a line of ignore rules.
-const leavesOutLess = "; it leaves out nothing, or less than it seems to"
+// leavesOutLess is the end of a message about a line of ignore rules.
+const leavesOutLess = "; it excludes no file, or fewer files than it seems to"
 
-// publishedMessage tells the published revision in a line that fits a terminal, and all else
-// that a person on call should know. The whole digest, the image and the time are fields
-// of the status.
+// publishedMessage returns the published revision in a line that fits a terminal, and
+// remarks for the user. The whole digest, the image and the time are fields of the status.
 func publishedMessage(obj *v1alpha1.ArtifactRepository, d decision) string {
 	notes := []string{fmt.Sprintf("published %s as %s", shorten(obj.Status.Artifact.Revision), obj.Status.Format)}
 	notes = append(notes, d.trail.Notes(explain.Target)...)
 	if latest := obj.Status.LatestRef; d.target.KeepName && latest != nil && latest.Digest == obj.Status.Record.Digest && latest.Tag != publication.Latest(obj).Tag {
-		notes = append(notes, fmt.Sprintf("the tag %s, which the policy picks, is the same digest", latest.Tag))
+		notes = append(notes, fmt.Sprintf("the tag %s, the pick of the policy, has the same digest", latest.Tag))
 	}
 	if d.target.UnseenBuild != "" && obj.Status.Format == v1alpha1.FormatHelm {
 		notes = append(notes, source.BuildAdvice(d.target.UnseenBuild))
@@ -154,7 +152,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, d decision) string {
 	return strings.Join(notes, "; ") + unenforced(obj)
 }
 
-// shorten leaves 12 of the digits of the digest that ends a revision, as many as Docker shows.
+// shorten leaves 12 digits of the digest at the end of a revision, as Docker does.
 func shorten(revision string) string {
 	if name, digits, ok := strings.Cut(revision, "sha256:"); ok && len(digits) > 12 {
 		return name + "sha256:" + digits[:12]
@@ -162,7 +160,8 @@ func shorten(revision string) string {
 	return revision
 }
 
-// deriveProgress tells that something new is recorded and about to be published.
+// deriveProgress derives the conditions of a recorded artifact that is about to be
+// published.
 func deriveProgress(obj *v1alpha1.ArtifactRepository) {
 	revision := shorten(obj.Status.Artifact.Revision)
 	conditions.MarkReconciling(obj, v1alpha1.ReasonProgressing, "publishing %s", revision)
@@ -171,8 +170,7 @@ func deriveProgress(obj *v1alpha1.ArtifactRepository) {
 	}
 }
 
-// markPolicy marks whether a TrustPolicy can be applied. Notes are what is odd
-// about it.
+// markPolicy sets the conditions of a TrustPolicy. Notes are remarks about it.
 func markPolicy(obj *v1alpha1.TrustPolicy, notes []string, err error) {
 	obj.Status.ObservedGeneration = obj.Generation
 	if failure := fault.Of(err, v1alpha1.ReasonVerificationError); failure != nil {
@@ -183,11 +181,12 @@ func markPolicy(obj *v1alpha1.TrustPolicy, notes []string, err error) {
 	settle(obj, true, v1alpha1.ReasonSucceeded, fault.Line(strings.Join(append([]string{trustpolicy.Summary(obj)}, notes...), "; ")))
 }
 
-// markFault marks a failure of anything, and whether a person, an event or time can heal it.
+// markFault sets the conditions of a failure. Its class decides who can fix it: a user, an
+// event or time.
 func markFault(obj conditions.Setter, failure *fault.Error, message string) {
 	markReady(obj, metav1.ConditionFalse, failure.Reason, message)
-	// What stays is left in place: a condition that were taken away and set
-	// again would get a new time, and be written, at each attempt.
+	// Leave unchanged conditions in place: removing and setting one again would give it a
+	// new time, and each attempt would write it.
 	switch failure.Class {
 	case fault.Retry:
 		conditions.MarkReconciling(obj, v1alpha1.ReasonProgressingWithRetry, "the next attempt follows by itself")
@@ -198,7 +197,7 @@ func markFault(obj conditions.Setter, failure *fault.Error, message string) {
 	}
 }
 
-// settle marks Ready, and that nothing is under way.
+// settle sets Ready and removes Reconciling and Stalled.
 func settle(obj conditions.Setter, ready bool, reason, message string) {
 	rest(obj)
 	status := metav1.ConditionFalse
@@ -208,7 +207,7 @@ func settle(obj conditions.Setter, ready bool, reason, message string) {
 	markReady(obj, status, reason, message)
 }
 
-// rest marks that nothing is under way, and nothing is stuck.
+// rest removes Reconciling and Stalled.
 func rest(obj conditions.Setter) {
 	conditions.Delete(obj, meta.ReconcilingCondition)
 	conditions.Delete(obj, meta.StalledCondition)

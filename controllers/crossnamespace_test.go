@@ -37,8 +37,8 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// owner is a namespace whose ImageRepository others use, with a registry that
-// only its Secret opens.
+// owner is a namespace with a shared ImageRepository, and a registry that only its Secret
+// opens.
 type owner struct {
 	*scene
 	namespace string
@@ -82,7 +82,7 @@ func (o owner) tenantPolicy(change ...func(*imagev1.ImagePolicy)) {
 	o.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
 }
 
-// refusals are how access ends, and the words that say so.
+// refusals are the ways to end access, with their messages.
 func refusals() map[string]struct {
 	refuse func(owner)
 	words  string
@@ -117,7 +117,7 @@ func refusals() map[string]struct {
 	}
 }
 
-// admitting lets in whom a label has, be it one that there can be.
+// admitting admits the namespaces with a label, even an invalid one.
 func admitting(namespace string) func(*imagev1.ImageRepository) {
 	return func(obj *imagev1.ImageRepository) {
 		obj.Spec.AccessFrom = &acl.AccessFrom{NamespaceSelectors: []acl.NamespaceSelector{{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}}}}
@@ -177,9 +177,9 @@ func TestWithoutConsentAHandWrittenSourceIsWithdrawn(t *testing.T) {
 	}
 }
 
-// What was fetched by the access of an owner stays subject to the owner's consent,
-// whatever the tenant makes of the source meanwhile.
-func TestConsentCountsForWhatWasFetchedByIt(t *testing.T) {
+// Content that was fetched with the access of an owner needs the owner's consent, regardless
+// of later edits of the tenant.
+func TestConsentAppliesToContentFetchedWithIt(t *testing.T) {
 	own := func(o owner, spec func(*v1alpha1.ArtifactRepositorySpec)) {
 		edit(o.scene, "app", func(obj *v1alpha1.ArtifactRepository) {
 			obj.Spec.ImagePolicyRef, obj.Spec.Image = nil, o.image("app")
@@ -229,7 +229,7 @@ func TestConsentCountsForWhatWasFetchedByIt(t *testing.T) {
 	}
 }
 
-// A tenant's pull, which may take an hour, holds up no withdrawal of consent.
+// A tenant's pull, which may take an hour, delays no withdrawal of consent.
 func TestWithdrawnConsentWaitsForNoAttempt(t *testing.T) {
 	o := newOwner(t)
 	hostile, pulls := trickling(t)
@@ -254,8 +254,8 @@ func TestWithdrawnConsentWaitsForNoAttempt(t *testing.T) {
 	})
 }
 
-// Content that the tenant fetched by an access of its own is the tenant's.
-func TestConsentDoesNotCountForWhatWasFetchedWithoutIt(t *testing.T) {
+// Content that the tenant fetched with its own access is the tenant's.
+func TestConsentDoesNotApplyToContentFetchedWithoutIt(t *testing.T) {
 	o := newOwner(t)
 	g := NewWithT(t)
 	o.start()
@@ -281,7 +281,7 @@ func TestConsentDoesNotCountForWhatWasFetchedWithoutIt(t *testing.T) {
 	g.Expect(o.external("app").Status.Artifact).To(Equal(published.Status.Artifact))
 }
 
-func TestATypoInTheConsentKeepsWhatIsPublished(t *testing.T) {
+func TestATypoInTheConsentKeepsTheArtifact(t *testing.T) {
 	o := newOwner(t)
 	g := NewWithT(t)
 	o.start()

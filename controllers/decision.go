@@ -29,52 +29,52 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// conflictDelay is how long a reconcile that read a stale object waits for the
-// caches to catch up.
+// conflictDelay is the delay after a reconcile with a stale object, in which the caches
+// catch up.
 const conflictDelay = 200 * time.Millisecond
 
-// decision is the result of an evaluation. Its zero value changes nothing and tells nothing.
+// decision is the result of an evaluation. Its zero value changes and reports nothing.
 type decision struct {
-	// change of what is published, and the steps that led to it.
+	// change of the published artifact, and the steps of the decision.
 	change publication.Change
 	trail  explain.Trail
-	// target is the image that the objects ask for, as far as they tell.
+	// target is the requested image, as far as it is known.
 	target source.Target
-	// latest is the image that was resolved last; its digest is zero if none was.
+	// latest is the last resolved image; its digest is zero without one.
 	latest bridge.Image
-	// stored tells that the published bytes are on disk.
+	// stored: the published file is on disk.
 	stored bool
-	// doubted tells that today's demands are not known to accept the published artifact.
+	// doubted: today's demands do not accept the published artifact, or this is unknown.
 	doubted bool
-	// rulings of each policy on each image that was judged, for the metrics.
+	// rulings of each policy on each judged image, for the metrics.
 	rulings [][]trust.Ruling
-	// interval until the next look; wait comes before it unless it is zero.
+	// interval until the next reconcile; wait takes precedence unless it is zero.
 	interval, wait time.Duration
-	// silent tells that nothing is written: the attempt is made after wait.
+	// silent: write nothing, and try again after wait.
 	silent bool
 }
 
-// addRulings keeps what the policies said about one image, for the metrics.
+// addRulings keeps the rulings on one image, for the metrics.
 func (d *decision) addRulings(rulings ...[]trust.Ruling) {
 	if all := slices.Concat(rulings...); len(all) > 0 {
 		d.rulings = append(d.rulings, all)
 	}
 }
 
-// failure returns why the decision was not to publish; nil if it passed or holds.
+// failure returns the reason against publication; nil if the decision passed or holds.
 func (d decision) failure() *fault.Error { return d.trail.Decided().Failure() }
 
-// passed tells whether every step passed.
+// passed reports whether every step passed.
 func (d decision) passed() bool { return d.trail.Decided().Effect == v1alpha1.EffectPass }
 
-// withdraws tells whether the decision takes something away.
+// withdraws reports whether the decision removes an artifact.
 func (d decision) withdraws() bool {
 	return d.change.Kind() == publication.KindWithdraw || d.change.Kind() == publication.KindRemove
 }
 
-// announces tells whether the ExternalArtifact exists although nothing is published:
-// consumers and Alerts read there why. It does not exist where the source may have none,
-// or where the name belongs to another owner.
+// announces reports whether the ExternalArtifact exists even without an artifact: consumers
+// and Alerts read the reason there. It does not exist if the source may not have one, or if
+// its name belongs to another owner.
 func (d decision) announces() bool {
 	failure := d.failure()
 	return d.change.Kind() != publication.KindRemove &&
@@ -83,21 +83,21 @@ func (d decision) announces() bool {
 
 // judgement is the result of judging the published artifact again.
 type judgement struct {
-	// accepted by today's demands; nil if it is not.
+	// accepted by today's demands, else nil.
 	accepted *publication.Acceptance
-	// err is why it is not accepted.
+	// err is the reason of a refusal.
 	err error
-	// wait is when to judge; zero if it is done.
+	// wait is the time until the judgement; zero if it is done.
 	wait time.Duration
 }
 
-// rejected tells whether the artifact must not stay published.
+// rejected reports whether the artifact must not stay published.
 func (j *judgement) rejected() bool {
 	return j != nil && j.err != nil && trust.VerdictOf(j.err) == trust.Rejected
 }
 
-// leaves tells whether there is something left to judge after the rules of the platform:
-// spec.verify, where these accept what is published or have not changed.
+// leaves reports whether spec.verify still has to be judged after the rules of the platform:
+// these accept the published artifact or have not changed.
 func (j *judgement) leaves(ownRules int) bool {
 	return j == nil || j.err == nil && j.wait == 0 && ownRules > 0
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// The status tells why a version is published, or is not, in the steps that a person reads.
+// The status has the steps that led to a publication or a refusal, for users to read.
 func TestTheStatusTellsTheDecision(t *testing.T) {
 	s := startScene(t)
 	release := newSigner(t)

@@ -14,12 +14,12 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package controllers turns objects into published artifacts and back into
+// Package controllers turns objects into published artifacts, and reports on them in the
 // status.
 //
-// The ImagePolicy controller only decides whether a policy is a source and keeps an
-// ArtifactRepository for it. The ArtifactRepository controller does all the work: it reads a
-// Snapshot, the Evaluator decides, the Writer carries the decision out, and the Report tells
-// it. The demands of the platform (TrustPolicies) are part of each decision; the TrustPolicy
-// controller only says in the status of a policy whether it can be applied.
+// The ImagePolicy controller only decides whether a policy is a source and generates an
+// ArtifactRepository for it. The ArtifactRepository controller does the other work: it reads
+// a Snapshot, the Evaluator makes a decision, the Writer carries it out, and the Report
+// reports it. The demands of the platform (TrustPolicies) are part of each decision; the
+// TrustPolicy controller only writes into the status of a policy whether it can be applied.
 package controllers

@@ -35,7 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// TestDriftOfTheExternalArtifactIsRepaired plays a tenant who may edit it.
+// A tenant may be able to edit an ExternalArtifact.
 func TestDriftOfTheExternalArtifactIsRepaired(t *testing.T) {
 	const key = "sharding.fluxcd.io/key"
 	forged := &meta.Artifact{
@@ -104,7 +104,7 @@ func TestDriftOfTheExternalArtifactIsRepaired(t *testing.T) {
 	}
 }
 
-func TestWhatOthersPutOnTheExternalArtifactStays(t *testing.T) {
+func TestFieldsOfOthersOnTheExternalArtifactStay(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishes("app", "1.0.0")
 	edit(s, "app", func(obj *sourcev1.ExternalArtifact) {
@@ -212,13 +212,13 @@ func TestAMovedTagIsFoundByARequestOrTheInterval(t *testing.T) {
 	s.waitPublished("app", "latest@"+third.String())
 }
 
-// TestWordsAreNoNews has a registry name each request in its errors, as many do.
-// The conditions, and the copies of them on the ExternalArtifact, are other ones
-// after each attempt then; that must not be what leads to the next one.
-func TestWordsAreNoNews(t *testing.T) {
+// The registry names each request in its errors, as many do. So the conditions and their
+// copies on the ExternalArtifact differ after each attempt; this must not start the next
+// one.
+func TestOtherWordsAreNoNews(t *testing.T) {
 	const (
 		within = 3 * time.Second
-		// The backoff of the tests reaches 400 ms; half of what fits is slack.
+		// The backoff of the tests reaches 400 ms; half of this number is slack.
 		most = 20
 	)
 	s, g := newScene(t), NewWithT(t)

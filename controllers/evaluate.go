@@ -33,9 +33,9 @@ import (
 	"github.com/image-source/image-source-controller/pkg/throttle"
 )
 
-// evaluate decides about a source. A failure to keep its image objects is given. A panic,
-// and the end of one of the contexts of the attempt, ends the part in which it happens, and
-// no other.
+// evaluate makes the decision about a source. objects is the error of its image objects. A
+// panic, and the end of one of the contexts of the attempt, ends only the part in which it
+// happens.
 func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision {
 	if permission := e.Rules.Permission(s); permission.Choice == source.Off {
 		return remove(s, permission, objects)
@@ -51,7 +51,7 @@ func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision 
 	if v.judgement.rejected() {
 		return v.withdraw(w.judging)
 	}
-	// What speaks against the published artifact is told, whatever else waits.
+	// An objection to the published artifact is reported even if the rest has to wait.
 	v.d.silent = v.d.silent && (v.judgement == nil || v.judgement.err == nil)
 	if !v.d.passed() && !v.d.silent {
 		v.contain(w.attempting, v.keepBytes)
@@ -59,8 +59,8 @@ func (e *Evaluator) evaluate(w work, s source.Snapshot, objects error) decision 
 	return v.decided()
 }
 
-// contain does a part of the evaluation, whose panic is told. Then it changes nothing, and
-// no bytes are made again: the demands on them may not have been read.
+// contain runs a part of the evaluation and reports its panic. After a panic the decision
+// changes no artifact, and lost bytes are not rebuilt: their demands may not have been read.
 func (v *evaluation) contain(ctx context.Context, part func(context.Context)) {
 	_, err := contained(ctx, func(ctx context.Context) (any, error) {
 		part(ctx)
@@ -73,7 +73,7 @@ func (v *evaluation) contain(ctx context.Context, part func(context.Context)) {
 	}
 }
 
-// attempt takes the steps from the objects to a publication, in spec.timeout.
+// attempt takes the steps from the objects to a publication, within spec.timeout.
 func (v *evaluation) attempt(ctx context.Context, objects error) {
 	ctx, cancel := context.WithTimeout(ctx, v.s.Object.GetTimeout())
 	defer cancel()
@@ -91,7 +91,7 @@ func (v *evaluation) attempt(ctx context.Context, objects error) {
 	}
 }
 
-// aim takes the steps that need nothing but objects.
+// aim takes the steps that only need objects.
 func (v *evaluation) aim(objects error) {
 	permission := v.Rules.Permission(v.s)
 	switch {
@@ -122,8 +122,8 @@ func (v *evaluation) aim(objects error) {
 	v.pass(explain.Target, v.d.target.Note)
 }
 
-// publish publishes the target when it is the turn of the source. Where the registry is
-// not to be asked, it needs none.
+// publish publishes the target in the turn of the source. It needs no turn if it sends no
+// request to the registry.
 func (v *evaluation) publish(ctx context.Context) {
 	origin := originOf(v.s, v.d.target)
 	v.d.stored = v.isCurrent(ctx)
@@ -147,8 +147,8 @@ func (v *evaluation) publish(ctx context.Context) {
 	v.doubt()
 }
 
-// doubt lets the judgement decide where nothing new replaced an artifact that is no longer
-// accepted, or not known to be. A new name for it is nothing new.
+// doubt lets the judgement decide if no new image replaced an artifact that is not accepted,
+// or not known to be. A new name is not a new image.
 func (v *evaluation) doubt() {
 	product := v.d.change.Product()
 	if v.judgement == nil || v.judgement.err == nil || product != nil && product.Accepted != nil {
@@ -157,21 +157,21 @@ func (v *evaluation) doubt() {
 	v.refuse(explain.Published, v.judgement.err)
 }
 
-// toldFetchFailed tells whether the conditions tell already why this spec fails, and say
-// more than could be said now.
+// toldFetchFailed reports whether the conditions already have the failure of this spec, with
+// a better message than a new one.
 func toldFetchFailed(obj *v1alpha1.ArtifactRepository) bool {
 	ready := apimeta.FindStatusCondition(obj.Status.Conditions, meta.ReadyCondition)
 	return obj.Status.ObservedGeneration == obj.Generation && ready != nil && ready.Reason == v1alpha1.ReasonFetchFailed
 }
 
-// remove is the decision about a source that may have no artifact. A failure to remove its
-// image objects is told, so that this is tried again soon.
+// remove is the decision about a source that may not have an artifact. It reports a failure
+// to remove the image objects, for another attempt soon.
 func remove(s source.Snapshot, denied source.Permission, objects error) decision {
 	d := decision{
 		change: publication.Remove(), trail: explain.Trail{explain.Withdraw(explain.Permission, denied.Err())}, interval: s.Interval(),
 	}
 	if denied.Lent {
-		d.interval = conflictDelay // the interval of the spec has its turn when this is gone
+		d.interval = conflictDelay // the interval of the spec applies after the removal
 	}
 	if objects != nil {
 		d.trail = append(d.trail, explain.Refuse(explain.ImageObjects, objects))
@@ -179,10 +179,10 @@ func remove(s source.Snapshot, denied source.Permission, objects error) decision
 	return d
 }
 
-// withdraw is the decision about a source whose artifact must not stay. The next reconcile
-// publishes its replacement: a slow registry must not keep a rejected artifact online.
+// withdraw is the decision to withdraw the published artifact. The next reconcile publishes
+// its replacement: a slow registry must not keep a rejected artifact online.
 func (v *evaluation) withdraw(ctx context.Context) decision {
-	if !v.s.Suspended() { // the next failure is about the same image: it is no news
+	if !v.s.Suspended() { // the next failure is about the same image, and no news
 		v.contain(ctx, func(context.Context) { v.d.target, _ = v.s.Wanted() })
 	}
 	v.d.change, v.d.silent, v.d.wait = publication.Withdraw(), false, 0
@@ -195,7 +195,7 @@ func (v *evaluation) withdraw(ctx context.Context) decision {
 	return v.d
 }
 
-// decided returns the decision with what the judgement adds to it.
+// decided returns the decision together with the judgement.
 func (v *evaluation) decided() decision {
 	obj, replaced := v.s.Object, v.d.change.Product() != nil
 	if v.judgement != nil {
@@ -207,7 +207,7 @@ func (v *evaluation) decided() decision {
 		}
 	}
 	if obj.Status.Artifact != nil && publication.Current(obj) == nil && !replaced {
-		v.d.change = publication.Withdraw() // nobody can judge it, or make it again
+		v.d.change = publication.Withdraw() // without a recipe it cannot be judged or built again
 	}
 	return v.d
 }

@@ -53,7 +53,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// platform is the TrustPolicies and Secrets of a cluster, which a test changes.
+// platform has the TrustPolicies and Secrets of a cluster, for a test to change.
 type platform struct {
 	policies []v1alpha1.TrustPolicy
 	key      []byte
@@ -72,7 +72,7 @@ func (p *platform) Secret(context.Context, string, string) (*corev1.Secret, erro
 	return &corev1.Secret{Data: map[string][]byte{"cosign.pub": p.key}}, nil
 }
 
-// governs has one policy that demands a signature of the images that match, and refuses all
+// governs sets one policy that requires a signature for the matching images, and refuses all
 // others. Its generation tells one policy from the next.
 func (p *platform) governs(generation int64, mode v1alpha1.Mode, images ...v1alpha1.ImagePattern) {
 	policy := v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: "release", UID: "1", Generation: generation}}
@@ -122,7 +122,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// push lets a tag point to an artifact with one file, which is signed.
+// push moves a tag to a signed artifact with one file.
 func (s *stage) push(t *testing.T, tag, content string) {
 	t.Helper()
 	image := "org/app:" + tag
@@ -131,7 +131,7 @@ func (s *stage) push(t *testing.T, tag, content string) {
 	NewWithT(t).Expect(s.registry.Shelf().Sign(t.Context(), image, s.signer)).To(Succeed())
 }
 
-// snapshot is of a source that publishes the tag 1, and of what the platform demands now.
+// snapshot is of a source with the tag 1, under the current demands of the platform.
 func (s *stage) snapshot(t *testing.T) source.Snapshot {
 	t.Helper()
 	obj := repository()
@@ -167,7 +167,8 @@ func (s *stage) published(t *testing.T) source.Snapshot {
 	return snapshot
 }
 
-// inShort tells the trail of a decision: the steps, and the reasons of those that do not pass.
+// inShort returns the trail of a decision: the steps, and the reasons of those that do not
+// pass.
 func inShort(d decision) string {
 	var steps []string
 	for _, step := range d.trail {
@@ -180,7 +181,7 @@ func inShort(d decision) string {
 	return strings.Join(steps, ", ")
 }
 
-// askNow requests a reconcile: an answer about the tag that is known already does not count.
+// askNow requests a reconcile: a cached answer about the tag does not count.
 func askNow(s *source.Snapshot) {
 	s.Object.Annotations = map[string]string{meta.ReconcileRequestAnnotation: "now"}
 }
@@ -192,7 +193,7 @@ func TestDecisions(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "imagepolicies"}, "app", errBroken)
 	foreign := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
 	for name, test := range map[string]struct {
-		// fresh: nothing is published yet.
+		// fresh: no artifact is published yet.
 		fresh bool
 		edit  func(*testing.T, *stage, *source.Snapshot)
 		kept  error
@@ -316,7 +317,7 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-// Bytes that are lost are made again whatever holds the source back.
+// Lost files are rebuilt even if the source is held back.
 func TestLostBytesAreMadeAgainWhileTheSourceIsHeldBack(t *testing.T) {
 	for name, hold := range map[string]func(*v1alpha1.ArtifactRepository){
 		"suspended":   func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Suspend = true },
@@ -336,7 +337,7 @@ func TestLostBytesAreMadeAgainWhileTheSourceIsHeldBack(t *testing.T) {
 	}
 }
 
-// A digest that failed for good is not pulled again.
+// A digest with a permanent failure is not pulled again.
 func TestARefusedDigestIsNotPulledAgain(t *testing.T) {
 	g, s := NewWithT(t), newStage(t)
 	snapshot := s.published(t)
@@ -349,7 +350,7 @@ func TestARefusedDigestIsNotPulledAgain(t *testing.T) {
 	g.Expect(s.registry.Count("GET", "/blobs/")).To(BeZero())
 }
 
-func TestAnIdleSourceAsksTheRegistryForNothingButItsTag(t *testing.T) {
+func TestAnIdleSourceAsksTheRegistryOnlyForItsTag(t *testing.T) {
 	g, s := NewWithT(t), newStage(t)
 	snapshot := s.published(t)
 	s.registry.Forget()

@@ -25,14 +25,14 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// evaluation is one evaluation.
+// evaluation is the state of one evaluation.
 type evaluation struct {
 	*Evaluator
 	s source.Snapshot
 	// judgement of the published artifact; nil if there was no reason for one.
 	judgement *judgement
-	// candidate and current are the demands on the image to publish, and on the one that
-	// is published.
+	// candidate and current are the demands on the image to publish and on the published
+	// one.
 	candidate, current trustpolicy.Demands
 	// d is the decision so far.
 	d decision
@@ -48,11 +48,11 @@ func (v *evaluation) refuse(name explain.Name, err error) {
 	v.d.trail = append(v.d.trail, step)
 }
 
-// postpone ends the attempt without a word, to be made again after a time.
+// postpone ends the attempt without a report, for another attempt after a time.
 func (v *evaluation) postpone(wait time.Duration) { v.d.silent, v.d.wait = true, wait }
 
-// policyOf returns the TrustPolicy that did not accept an image; empty if there is none, or
-// more than one.
+// policyOf returns the TrustPolicy that refused an image; empty if there is no such one, or
+// if there are several.
 func policyOf(err error) (policy string) {
 	for _, ruling := range trustpolicy.RulingsOf(err) {
 		switch {

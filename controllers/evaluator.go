@@ -26,24 +26,25 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// Evaluator decides about sources. It reads registries and the store, and writes no object.
+// Evaluator makes decisions about sources. It reads registries and the store, and writes no
+// object.
 type Evaluator struct {
 	// Rules of the platform.
 	Rules source.Rules
-	// Snapshots reads what may have changed during an attempt.
+	// Snapshots reads objects that may have changed during an attempt.
 	Snapshots Snapshots
 	// Pipeline opens repositories, and carries images to the store.
 	Pipeline *pipeline.Pipeline
-	// Store keeps the bytes, and asks the other replicas for those it lacks.
+	// Store stores the files, and asks the other replicas for missing ones.
 	Store *store.Replica
-	// Trust knows what the platform demands of images.
+	// Trust has the demands of the platform on images.
 	Trust *trustpolicy.Resolver
-	// Content holds the limits and settings that are the same for all objects.
+	// Content has the common limits and settings of all objects.
 	Content format.Options
 }
 
-// settings returns how a spec asks for an artifact to become content: the platform's
-// limits, and what the object asks for.
+// settings returns the settings for the conversion of an artifact to content: the limits of
+// the platform, and the settings of the spec.
 func (e *Evaluator) settings(obj *v1alpha1.ArtifactRepository) format.Options {
 	return e.recipeSettings(v1alpha1.Recipe{
 		Format: obj.Spec.Format, Platform: obj.Spec.Platform, LayerSelector: obj.Spec.LayerSelector, Ignore: obj.Spec.Ignore,
@@ -57,8 +58,8 @@ func (e *Evaluator) recipeSettings(recipe v1alpha1.Recipe) format.Options {
 	return settings
 }
 
-// recordedSettings returns how the published artifact became content. Of settings that
-// are recorded as a hash only, those of the spec are taken if they have it.
+// recordedSettings returns the settings of the published artifact. If only their hash is
+// recorded, it returns the settings of the spec if they have the same hash.
 func (e *Evaluator) recordedSettings(obj *v1alpha1.ArtifactRepository) (format.Options, error) {
 	recipe := obj.Status.Record
 	if recipe.SettingsHash == "" {
@@ -67,12 +68,12 @@ func (e *Evaluator) recordedSettings(obj *v1alpha1.ArtifactRepository) (format.O
 	settings := e.settings(obj)
 	if format.ContentHash(settings) != recipe.SettingsHash {
 		return settings, fault.Waitf(v1alpha1.ReasonStorageOperationFailed,
-			"the content settings of %s are recorded as a hash only, because they take more than %d KiB, and the spec has other ones now", recipe.Digest, v1alpha1.MaxSettingsBytes>>10)
+			"the content settings of %s are recorded as a hash only, because they take more than %d KiB, and the spec has different ones now", recipe.Digest, v1alpha1.MaxSettingsBytes>>10)
 	}
 	return settings, nil
 }
 
-// originOf is where the image of a target is read from.
+// originOf returns the origin of the image of a target.
 func originOf(s source.Snapshot, t source.Target) pipeline.Origin {
 	return pipeline.Origin{
 		Namespace: s.Object.Namespace, Source: s.Object.Name, Repository: t.Repository, Access: t.Access,

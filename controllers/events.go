@@ -42,21 +42,21 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// maxPending bounds the events that wait to be sent. Over it the oldest news
-// is kept and the newest is dropped: a reconcile never waits for a receiver.
-// maxPendingOfOne bounds those of one namespace, so that others find room.
+// maxPending bounds the events that wait to be sent. Above it, old events are kept and the
+// newest is dropped: a reconcile never waits for a receiver. maxPendingOfOne bounds those of
+// one namespace, so that others find room.
 const (
 	maxPending      = 1000
 	maxPendingOfOne = maxPending / 4
 )
 
-// Events tells people and machines what happened: Kubernetes events, Flux
-// events, and Flux's metrics of objects. Flux events are posted from a goroutine
-// of its own, because a receiver that is down must not hold up a reconcile.
+// Events reports to users and machines: Kubernetes events, Flux events, and Flux's metrics
+// of objects. A separate goroutine posts Flux events, because a receiver that is down must
+// not delay a reconcile.
 type Events struct {
 	// Recorder writes Kubernetes events.
 	Recorder kuberecorder.EventRecorder
-	// Alerts posts Flux events; nil where nobody receives them.
+	// Alerts posts Flux events; nil without a receiver.
 	Alerts kuberecorder.EventRecorder
 	// Metrics are Flux's metrics of objects.
 	Metrics helper.Metrics
@@ -68,15 +68,15 @@ type Events struct {
 	failing failing
 }
 
-// queue returns where events wait to be sent.
+// queue returns the queue of events to be sent.
 func (e *Events) queue() chan func() {
 	e.once.Do(func() { e.pending = make(chan func(), maxPending) })
 	return e.pending
 }
 
-// Start posts Flux events until ctx ends. It does not wait then for a receiver that
-// is down, which takes the better part of a minute: the lead is given up only when
-// everything has ended.
+// Start posts Flux events until ctx ends. It does not wait then for a receiver that is down,
+// which may take most of a minute: the lease of the leader is released only after all
+// runnables have ended.
 func (e *Events) Start(ctx context.Context) error {
 	for {
 		select {
@@ -97,7 +97,7 @@ func (e *Events) Start(ctx context.Context) error {
 	}
 }
 
-// NeedLeaderElection is false: whoever has something to say sends it.
+// NeedLeaderElection is false: each replica sends its own events.
 func (*Events) NeedLeaderElection() bool { return false }
 
 // news is the content of an event.
@@ -108,7 +108,7 @@ type news struct {
 	reason, message string
 }
 
-// send tells of an object, with metadata under the object's group.
+// send sends an event about an object, with metadata under the object's group.
 func (e *Events) send(obj client.Object, metadata map[string]string, n news) {
 	obj, message := obj.DeepCopyObject().(client.Object), fault.Line(n.message)
 	e.Recorder.AnnotatedEventf(obj, metadata, n.kind, n.reason, "%s", message)
@@ -120,7 +120,7 @@ func (e *Events) send(obj client.Object, metadata map[string]string, n news) {
 	}
 }
 
-// enqueue tells whether there was room for an event of a namespace.
+// enqueue reports whether there was room for an event of a namespace.
 func (e *Events) enqueue(namespace string, post func()) bool {
 	if !e.waiting.enter(namespace) {
 		return false
@@ -137,13 +137,13 @@ func (e *Events) enqueue(namespace string, post func()) bool {
 	}
 }
 
-// waiting counts the events of each namespace that wait to be sent.
+// waiting counts the queued events of each namespace.
 type waiting struct {
 	mu    sync.Mutex
 	count map[string]int
 }
 
-// enter tells whether one more of a namespace may wait, and counts it.
+// enter counts one more event of a namespace, and reports whether there was room for it.
 func (w *waiting) enter(namespace string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,12 +173,13 @@ func (e *Events) warnOnce(obj client.Object, warning source.Warning) {
 	e.send(obj, nil, news{corev1.EventTypeWarning, warning.Reason, warning.Message})
 }
 
-// duration records how long a reconcile took.
+// duration records the duration of a reconcile.
 func (e *Events) duration(ctx context.Context, obj conditions.Getter, start time.Time) {
 	e.Metrics.RecordDuration(ctx, obj, start)
 }
 
-// origin says, for the end of a message, where the manifest says that the content is from.
+// origin returns the end of a message, with the origin of the content according to the
+// manifest.
 func origin(artifact *meta.Artifact) (words string) {
 	for _, from := range []struct{ name, key string }{
 		{"origin source", "org.opencontainers.image.source"}, {"origin revision", "org.opencontainers.image.revision"},
@@ -190,14 +191,14 @@ func origin(artifact *meta.Artifact) (words string) {
 	return words
 }
 
-// resumed tells whether an attempt before was interrupted between the record and
-// its copy: it told nobody of what it had made.
+// resumed reports whether the last attempt was interrupted between the record and its copy:
+// it did not report its publication.
 func resumed(before *v1alpha1.ArtifactRepository) bool {
 	return conditions.GetReason(before, meta.ReconcilingCondition) == v1alpha1.ReasonProgressing
 }
 
-// tell sends an event about an ArtifactRepository, and the same about objects that
-// Flux's Alerts can select.
+// tell sends an event about an ArtifactRepository, and a copy about objects that Flux's
+// Alerts can select.
 func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Object, n news) {
 	e.send(obj, revisionMetadata(obj, v1alpha1.Group), n)
 	for _, beside := range selectable {
@@ -209,8 +210,8 @@ func (e *Events) tell(obj *v1alpha1.ArtifactRepository, selectable []client.Obje
 	}
 }
 
-// revisionMetadata is what Flux's notification-controller prints beside an
-// event: its keys are under the group of the object that the event is about.
+// revisionMetadata is printed by Flux's notification-controller beside an event: its keys
+// are in the group of the object of the event.
 func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string]string {
 	artifact := obj.Status.Artifact
 	if artifact == nil {
@@ -222,22 +223,21 @@ func revisionMetadata(obj *v1alpha1.ArtifactRepository, group string) map[string
 	}
 }
 
-// sameReady tells whether Ready has not changed. While attempts are repeated,
-// the reason tells it and not the words: those of a network or a server may be others
-// at each attempt.
+// sameReady reports whether Ready has not changed. During retries only the reason counts:
+// messages of networks and servers may differ at each attempt.
 func sameReady(before, obj conditions.Getter) bool {
 	return sameState(before, obj) &&
 		(conditions.GetMessage(before, meta.ReadyCondition) == conditions.GetMessage(obj, meta.ReadyCondition) ||
 			conditions.IsFalse(obj, meta.ReadyCondition) && classOf(obj) == fault.Retry)
 }
 
-// sameState tells whether nothing but the words of Ready has changed.
+// sameState reports whether Ready differs at most in its message.
 func sameState(before, obj conditions.Getter) bool {
 	was, now := conditions.Get(before, meta.ReadyCondition), conditions.Get(obj, meta.ReadyCondition)
 	return was != nil && was.Status == now.Status && was.Reason == now.Reason && classOf(before) == classOf(obj)
 }
 
-// classOf returns the class of failure that the conditions of an object tell.
+// classOf returns the class of the failure in the conditions of an object.
 func classOf(obj conditions.Getter) fault.Class {
 	switch {
 	case conditions.IsStalled(obj):
@@ -249,7 +249,7 @@ func classOf(obj conditions.Getter) fault.Class {
 	}
 }
 
-// failing remembers the subject of the last event of each object that fails.
+// failing has the subject of the last event about each failing object.
 type failing struct {
 	mu   sync.Mutex
 	told map[types.NamespacedName]failed
@@ -260,12 +260,12 @@ type failed struct {
 	at      time.Time
 }
 
-// repeatAfter is when an event about a failure that lasts is sent again.
+// repeatAfter is the time until the event about a lasting failure is repeated.
 const repeatAfter = time.Hour
 
-// again tells whether this process has seen the object fail before, and whether a failure
-// is told again although it has the reason of the one before: it is about something
-// else, or lasts for long. A new process takes the first failure that it sees for told.
+// again reports whether this process has already seen the object fail, and whether to report
+// a failure again although it has the same reason: it has another subject, or lasts for
+// long. A new process treats the first failure as reported.
 func (f *failing) again(key types.NamespacedName, subject string) (seen, again bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -295,7 +295,7 @@ func (e *Events) observe(ctx context.Context, obj *v1alpha1.ArtifactRepository) 
 	e.Metrics.RecordCondition(ctx, obj, v1alpha1.SourceVerifiedCondition)
 }
 
-// forget drops the metrics of an ArtifactRepository that is gone.
+// forget drops the metrics of a deleted ArtifactRepository.
 func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
 	e.failing.forget(key)
 	obj, now := gone(&v1alpha1.ArtifactRepository{}, key)
@@ -307,21 +307,21 @@ func (e *Events) forget(ctx context.Context, key types.NamespacedName) {
 	e.Metrics.RecordDuration(ctx, obj, now)
 }
 
-// forgetTrustPolicy drops the metrics of a TrustPolicy that is gone.
+// forgetTrustPolicy drops the metrics of a deleted TrustPolicy.
 func (e *Events) forgetTrustPolicy(ctx context.Context, name string) {
 	obj, now := gone(&v1alpha1.TrustPolicy{}, types.NamespacedName{Name: name})
 	e.Metrics.RecordReadiness(ctx, obj)
 	e.Metrics.RecordDuration(ctx, obj, now)
 }
 
-// forgetImagePolicy drops the metrics of an ImagePolicy that is gone.
+// forgetImagePolicy drops the metrics of a deleted ImagePolicy.
 func (e *Events) forgetImagePolicy(ctx context.Context, key types.NamespacedName) {
 	obj, now := gone(&imagev1.ImagePolicy{}, key)
 	e.Metrics.RecordDuration(ctx, obj, now)
 }
 
-// gone returns what Flux's metrics take for an object that is deleted, and
-// when: to record anything of it removes what was recorded.
+// gone returns a deleted object for Flux's metrics, and the time: to record a metric of it
+// removes the metric.
 func gone[T client.Object](obj T, key types.NamespacedName) (T, time.Time) {
 	now := metav1.Now()
 	obj.SetNamespace(key.Namespace)
@@ -330,7 +330,7 @@ func gone[T client.Object](obj T, key types.NamespacedName) (T, time.Time) {
 	return obj, now.Time
 }
 
-// checked says what became of a TrustPolicy, where that changed.
+// checked sends an event about a TrustPolicy if its condition changed.
 func (e *Events) checked(ctx context.Context, before, obj *v1alpha1.TrustPolicy) {
 	e.Metrics.RecordReadiness(ctx, obj)
 	if sameReady(before, obj) {
@@ -343,15 +343,15 @@ func (e *Events) checked(ctx context.Context, before, obj *v1alpha1.TrustPolicy)
 	e.Recorder.Event(obj, eventType, now.Reason, now.Message)
 }
 
-// said remembers which warnings were given. It is bounded: when it is full it
-// starts afresh, and a warning may be given twice.
+// said has the warnings that were sent. It is bounded: when it is full it starts again, and
+// a warning may be sent twice.
 type said struct {
 	mu       sync.Mutex
 	warnings map[saidKey]struct{}
 }
 
-// saidKey identifies a warning. It holds the hash of the value, which can be as long as
-// an annotation: a tenant who edits one could fill the memory with them.
+// saidKey identifies a warning. It has the hash of the value, which can be as long as an
+// annotation: a tenant could fill the memory with values.
 type saidKey struct {
 	uid   types.UID
 	place source.Place
@@ -360,8 +360,7 @@ type saidKey struct {
 
 const maxSaid = 10_000
 
-// first tells whether a warning about an object was not given yet, and notes
-// that it is now.
+// first reports whether a warning about an object is new, and notes it.
 func (s *said) first(uid types.UID, warning source.Warning) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

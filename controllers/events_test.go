@@ -64,9 +64,8 @@ func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
 	g.Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
 }
 
-// TestNobodyKeepsTheEventsOfOthersFromBeingSent holds that a namespace in which much
-// happens while the receiver is away loses its own news, and no one else's.
-func TestNobodyKeepsTheEventsOfOthersFromBeingSent(t *testing.T) {
+// A namespace with many events while the receiver is away loses only its own events.
+func TestANamespaceWithManyEventsLosesOnlyItsOwn(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	alerts := kuberecorder.NewFakeRecorder(5000)
@@ -78,7 +77,7 @@ func TestNobodyKeepsTheEventsOfOthersFromBeingSent(t *testing.T) {
 			told.send(pod, nil, news{corev1.EventTypeNormal, "Any", message})
 		}
 	}
-	for _, news := range []string{"first", "second"} { // what was sent makes room again
+	for _, news := range []string{"first", "second"} { // sent events make room again
 		happen(2000, "busy", "any")
 		happen(200, "quiet", "any")
 		happen(1, "quiet", news)

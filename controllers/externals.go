@@ -36,42 +36,42 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// externals keeps the ExternalArtifact of an ArtifactRepository equal to its
-// record. The record is the truth: what stands in the ExternalArtifact is
-// never read as such, because tenants may be able to edit it.
+// externals keeps the ExternalArtifact of an ArtifactRepository equal to its record. The
+// record is the source of truth: tenants may be able to edit an ExternalArtifact.
 type externals struct {
 	client client.Client
-	// live reads past the caches, for what they may not have seen yet.
+	// live reads past the caches.
 	live client.Reader
 	// labelKeys are copied to the ExternalArtifact.
 	labelKeys []string
 }
 
-// confirm fails with a conflict when the record has moved on since the cache saw
-// it: the cache of the ExternalArtifact may be ahead of it, and publishing an
-// old record would take consumers back.
+// confirm fails with a conflict if the record has changed since the cache saw it: the cache
+// of the ExternalArtifact may be newer, and publishing an old record would roll consumers
+// back.
 func (e externals) confirm(ctx context.Context, obj *v1alpha1.ArtifactRepository) error {
 	var now v1alpha1.ArtifactRepository
 	if err := e.live.Get(ctx, client.ObjectKeyFromObject(obj), &now); err != nil {
 		return err
 	}
-	// What else is edited, by whoever may annotate it, does not count.
+	// Other edits do not count: users may annotate the object.
 	if now.UID != obj.UID || !equality.Semantic.DeepEqual(now.Status.Artifact, obj.Status.Artifact) {
 		return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("artifactrepositories").GroupResource(), obj.Name,
-			errors.New("the record has moved on since it was read"))
+			errors.New("the record has changed since it was read"))
 	}
 	return nil
 }
 
-// publish makes the ExternalArtifact say what the record says. seen is the
-// object as the cache has it, nil when there is none.
+// publish makes the ExternalArtifact agree with the record. seen is the cached object, or
+// nil.
 func (e externals) publish(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
 	external, err := e.claim(ctx, obj, seen)
 	if err != nil {
 		return err
 	}
 	if obj.Status.Artifact == nil {
-		// What is withdrawn waits for no other write: it goes first, and then is said why.
+		// A withdrawal waits for no other write: remove the artifact first, then write the
+		// reason.
 		if err := e.empty(ctx, external); err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (e externals) patchStatus(ctx context.Context, external *sourcev1.ExternalA
 	return e.client.Status().Patch(ctx, external, guarded(before))
 }
 
-// empty takes the artifact out of an ExternalArtifact, whichever it is.
+// empty removes the artifact of an ExternalArtifact.
 func (e externals) empty(ctx context.Context, external *sourcev1.ExternalArtifact) error {
 	if external.Status.Artifact == nil {
 		return nil
@@ -106,10 +106,10 @@ func (e externals) empty(ctx context.Context, external *sourcev1.ExternalArtifac
 	return patchRemoval(ctx, e.client, external, operation{Op: "remove", Path: "/status/artifact"}, noConditions())
 }
 
-// claim returns the ExternalArtifact to write to: the one that was seen, a new
-// one, or one that appeared meanwhile. One of somebody else's is a conflict. A
-// write to what was seen fails if another replica, that leads by now, has written
-// since the record was; of what was not, the record has to be confirmed.
+// claim returns the ExternalArtifact to write to: the seen one, a new one, or one that
+// appeared meanwhile. An object of another owner is a conflict. A write to the seen object
+// fails if another replica, the new leader, has written since the record was read; for
+// another object, confirm checks the record.
 func (e externals) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) (*sourcev1.ExternalArtifact, error) {
 	if seen == nil {
 		created := &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}}
@@ -135,8 +135,8 @@ func (e externals) claim(ctx context.Context, obj *v1alpha1.ArtifactRepository, 
 	return seen.DeepCopy(), nil
 }
 
-// remove empties and deletes the ExternalArtifact, if it is ours: a finalizer, which
-// others may add, keeps the object, but not what is in it.
+// remove empties and deletes the ExternalArtifact, if it is ours: a finalizer of another
+// owner keeps the object, but not its content.
 func (e externals) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository, seen *sourcev1.ExternalArtifact) error {
 	if seen == nil || !source.ArtifactRepository(obj.Name).Owns(seen) {
 		return nil
@@ -148,13 +148,13 @@ func (e externals) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository,
 	return err
 }
 
-// matches tells whether an ExternalArtifact says what the record says.
+// matches reports whether an ExternalArtifact agrees with the record.
 func (e externals) matches(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	external = external.DeepCopy()
 	return !e.writeMeta(external, obj) && !e.writeStatus(external, obj)
 }
 
-// writeMeta writes owner, labels and spec, and tells whether that changed anything.
+// writeMeta writes owner, labels and spec, and reports a change.
 func (e externals) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	changed := false
 	kind := v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind)
@@ -172,8 +172,7 @@ func (e externals) writeMeta(external *sourcev1.ExternalArtifact, obj *v1alpha1.
 	return changed || relabelled
 }
 
-// writeStatus copies the record and its conditions, and tells whether that
-// changed anything.
+// writeStatus copies the record and its conditions, and reports a change.
 func (e externals) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactRepository) bool {
 	before := external.Status.DeepCopy()
 	external.Status.Artifact = obj.Status.Artifact.DeepCopy()
@@ -191,22 +190,21 @@ func (e externals) writeStatus(external *sourcev1.ExternalArtifact, obj *v1alpha
 	return !equality.Semantic.DeepEqual(before, &external.Status)
 }
 
-// operation is one of a JSON patch (RFC 6902).
+// operation is an operation of a JSON patch (RFC 6902).
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value,omitempty"`
 }
 
-// noConditions empties the conditions of a status, whether it has some or not.
+// noConditions empties the conditions of a status, which may be absent.
 func noConditions() operation {
 	return operation{Op: "add", Path: "/status/conditions", Value: []metav1.Condition{}}
 }
 
-// patchRemoval takes fields out of the status of the object with this UID. The object
-// gets smaller by it, so that its size cannot refuse the patch. It names no version:
-// somebody who edits the object all the time could delay for ever a patch that holds
-// only for the version that was read.
+// patchRemoval removes fields from the status of the object with this UID. The object only
+// shrinks, so its size cannot be a reason to refuse the patch. It names no resource version:
+// a user who edits the object all the time could delay a versioned patch for ever.
 func patchRemoval(ctx context.Context, c client.Client, obj client.Object, operations ...operation) error {
 	patch, err := json.Marshal(append([]operation{{Op: "test", Path: "/metadata/uid", Value: obj.GetUID()}}, operations...))
 	if err != nil {
@@ -215,7 +213,7 @@ func patchRemoval(ctx context.Context, c client.Client, obj client.Object, opera
 	return c.Status().Patch(ctx, obj, client.RawPatch(types.JSONPatchType, patch))
 }
 
-// guarded is a merge patch that fails when the object has changed since before was read.
+// guarded is a merge patch that fails if the object has changed since before was read.
 func guarded(before client.Object) client.Patch {
 	return client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 }

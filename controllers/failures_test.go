@@ -38,21 +38,21 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// failure is something that goes wrong with a source that has published 1.0.0.
+// failure is a failure of a source that has published 1.0.0.
 type failure struct {
 	fail   func(*scene)
 	reason string
 	class  fault.Class
 	words  []string
-	// heal puts it right; 1.0.0 or what the policy picks then is published.
+	// heal fixes it; then 1.0.0 or the new pick is published.
 	heal func(*scene)
-	// silent tells that the ExternalArtifact does not hear of it: it is not ours, and
-	// so it is not said that the image is still published.
+	// silent: the ExternalArtifact does not change. It is not ours, so the message does not
+	// say: still published.
 	silent bool
 }
 
-// answering fails a new version by what the registry answers to the requests
-// that have a part in their path.
+// answering fails a new version by the answers of the registry to requests with a part in
+// their path.
 func answering(part string, handler http.HandlerFunc) func(*scene) {
 	return func(s *scene) {
 		s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
@@ -70,7 +70,7 @@ func code(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 
-// pushNew pushes another version, which the policy picks.
+// pushNew pushes another version and picks it.
 func (s *scene) pushNew(tag string) {
 	s.Helper()
 	s.push("app:"+tag, publish.Files{"app.yaml": "version: " + tag + "\n"})
@@ -80,7 +80,7 @@ func (s *scene) pushNew(tag string) {
 // answers lets the registry answer by itself again.
 func (s *scene) answers() { s.registry.Answer(nil) }
 
-// failures has an entry for every reason that can be met by now.
+// failures has an entry for every possible reason.
 func failures() map[string]failure {
 	return map[string]failure{
 		"a namespace whose label has a typo": {
@@ -197,7 +197,7 @@ func publishDemand() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { demand(w, r) }
 }
 
-func TestAFailureSaysWhyAndKeepsWhatIsPublished(t *testing.T) {
+func TestAFailureHasAReasonAndKeepsTheArtifact(t *testing.T) {
 	for name, c := range failures() {
 		t.Run(name, func(t *testing.T) {
 			s, g := newScene(t), NewWithT(t)
@@ -251,7 +251,7 @@ func TestAFailureSaysWhyAndKeepsWhatIsPublished(t *testing.T) {
 	}
 }
 
-func TestAFailureBeforeTheFirstPublicationPublishesNothing(t *testing.T) {
+func TestAFailureBeforeTheFirstPublicationLeavesNoArtifact(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.pushNonsense("app:1.0.0")
 	s.imageRepository("app")
@@ -268,9 +268,9 @@ func TestAFailureBeforeTheFirstPublicationPublishesNothing(t *testing.T) {
 	})
 }
 
-// TestOneLargePageStallsNothing answers once, in place of a manifest whose digest is known,
-// with a page that is larger than any manifest.
-func TestOneLargePageStallsNothing(t *testing.T) {
+// TestOneLargePageStallsNoSource answers once, in place of a manifest with a known digest,
+// with a page larger than any manifest.
+func TestOneLargePageStallsNoSource(t *testing.T) {
 	s := startScene(t)
 	digest, _ := s.push("app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
@@ -289,7 +289,7 @@ func TestOneLargePageStallsNothing(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-func TestWhatIsRefusedIsNotPulledAgain(t *testing.T) {
+func TestARefusedImageIsNotPulledAgain(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.pushNonsense("app:1.0.0")
 	s.imageRepository("app")
@@ -305,7 +305,7 @@ func TestWhatIsRefusedIsNotPulledAgain(t *testing.T) {
 	s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)
 }
 
-// TestNoSecretIsTold makes the registry say all that it should not.
+// TestNoSecretIsTold makes the registry repeat every secret.
 func TestNoSecretIsTold(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.create(s.dockerConfig(client.ObjectKey{Namespace: s.namespace, Name: "login"}, "user", "hunter2"))
@@ -334,9 +334,9 @@ func TestNoSecretIsTold(t *testing.T) {
 	g.Expect(s.log.String()).NotTo(ContainSubstring("hunter2"))
 }
 
-// A registry that takes all the time of an attempt does not make it unknown
-// whether the published bytes are stored: after a start, all of them are read.
-func TestARegistryThatHangsSaysNothingAboutTheDisk(t *testing.T) {
+// A registry that takes all the time of an attempt must not hide whether the published file
+// is stored: after a start, all files are read.
+func TestAHangingRegistryDoesNotHideTheStateOfTheDisk(t *testing.T) {
 	s := startScene(t)
 	s.publishes("app", "1.0.0")
 	s.stop()
@@ -352,8 +352,8 @@ func TestARegistryThatHangsSaysNothingAboutTheDisk(t *testing.T) {
 	s.answers()
 }
 
-// An attempt that takes all of its time leaves some for what was lost.
-func TestWhatIsLostIsMadeAgainWhileANewVersionTakesTooLong(t *testing.T) {
+// An attempt that takes all of its time leaves some for lost files.
+func TestLostFilesAreRebuiltWhileANewVersionTakesTooLong(t *testing.T) {
 	s := startScene(t)
 	external := s.publishes("app", "1.0.0")
 	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Timeout = &metav1.Duration{Duration: time.Second} })

@@ -73,8 +73,8 @@ const (
 	standIn = "REGISTRY"
 )
 
-// specimen is what a tenant writes: all of a spec, what of the metadata is read, and the
-// Secrets login and secret.
+// specimen is the input of a tenant: a whole spec, the used metadata, and the Secrets login
+// and secret.
 type specimen struct {
 	Spec     v1alpha1.ArtifactRepositorySpec
 	Metadata struct{ Token, Annotation, LabelKey, LabelValue string }
@@ -82,7 +82,7 @@ type specimen struct {
 	Login string
 	// Secret is the content of the other one.
 	Secret struct{ CA, Certificate, Key, Address, Username, Password, Keys, Policy, Trusted, Root string }
-	// Refused tells that the platform refuses every image.
+	// Refused: the platform refuses every image.
 	Refused bool
 }
 
@@ -101,11 +101,11 @@ func (s specimen) data() map[string][]byte {
 	return data
 }
 
-// separator stands between the fields of a specimen that is written as one text.
+// separator separates the fields of a specimen in one text.
 const separator = "\x00"
 
-// fields reads and writes the fields of a value, in order, each as a text. Every field of
-// every type in a spec is among them, also those that are added one day.
+// fields reads and writes the fields of a value, in order, each as a text. It has every
+// field of every type in a spec, future ones included.
 type fields struct{ texts []string }
 
 func (f *fields) next() (text string) {
@@ -115,8 +115,8 @@ func (f *fields) next() (text string) {
 	return text
 }
 
-// read sets a value. A pointer takes a text that is not empty where it is set, and a
-// list one with its length, which up to three of its items repeat.
+// read sets a value. A pointer takes a non-empty text if it is set, and a list one with its
+// length, which up to three of its items repeat.
 func (f *fields) read(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
@@ -150,7 +150,7 @@ func (f *fields) read(v reflect.Value) {
 	}
 }
 
-// write appends what read reads.
+// write appends the texts for read.
 func (f *fields) write(v reflect.Value) {
 	set := map[bool]string{true: "set"}
 	switch v.Kind() {
@@ -196,9 +196,9 @@ func parseSpecimen(text []byte) (s specimen) {
 	return s
 }
 
-// leavesTheMachine tells whether a specimen would have a cloud or an address asked that is
-// not on loopback. Names are not resolved, and registries by address are asked through
-// a proxy that there is not.
+// leavesTheMachine reports whether a specimen would send requests to a cloud or to an
+// address outside loopback. Names are not resolved, and registries by address use a proxy
+// that does not exist.
 func (s specimen) leavesTheMachine() bool {
 	switch s.Spec.Provider {
 	case "aws", "azure", "gcp":
@@ -212,7 +212,7 @@ func (s specimen) leavesTheMachine() bool {
 	return address != nil && !address.IsLoopback()
 }
 
-// seeds are the objects in the documentation and the samples, and what attackers tried.
+// seeds are the objects in the documentation and the samples, and known attacks.
 func seeds(f *testing.F) (all []specimen) {
 	f.Helper()
 	var base specimen
@@ -312,26 +312,26 @@ func documented(f *testing.F) (specs []v1alpha1.ArtifactRepositorySpec) {
 	return specs
 }
 
-// platform is an API server with two namespaces, in one of which the platform accepts
-// the images below allowed/ and in the other one none, and a reconciler on it.
+// platform is an API server with two namespaces, and a reconciler on it. In one of them the
+// platform accepts the images below allowed/, in the other one no image.
 type platform struct {
 	client     client.Client
 	registry   *publish.InProcess
 	reconciler *controllers.ArtifactRepositoryReconciler
 	log        *journal
-	// allowed are the digests of the images that the platform accepts.
+	// allowed are the digests of the accepted images.
 	allowed []string
 	// open and closed are the namespaces.
 	open, closed string
-	// status and external are of a source that is published in open.
+	// status and external are of a published source in open.
 	status   v1alpha1.ArtifactRepositoryStatus
 	external sourcev1.ExternalArtifactStatus
 	runs     int
 }
 
-// newPlatform starts what is missing of a platform. Its API server is that of all
-// workers. Nothing in it leaves the machine: no name is resolved, and the proxy of
-// the environment refuses connections.
+// newPlatform starts the missing parts of a platform. Its API server is shared by all
+// workers. No request leaves the machine: no name is resolved, and the proxy of the
+// environment refuses connections.
 func newPlatform(f *testing.F) *platform {
 	f.Helper()
 	for _, variable := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
@@ -381,8 +381,8 @@ func newPlatform(f *testing.F) *platform {
 	return p
 }
 
-// acceptAnySpec takes all validation out of the schema of a spec: stored objects may
-// be of any time, and the fields that the schema bounds today were not bounded once.
+// acceptAnySpec removes all validation from the schema of a spec: stored objects may be of
+// any age, and earlier schemas had fewer limits.
 func acceptAnySpec(ctx context.Context, c client.Client) error {
 	crd := &unstructured.Unstructured{}
 	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
@@ -408,7 +408,7 @@ func acceptAnySpec(ctx context.Context, c client.Client) error {
 	return ctx.Err()
 }
 
-// namespace makes a namespace in which the platform accepts some images.
+// namespace creates a namespace with some accepted images.
 func (p *platform) namespace(ctx context.Context, images v1alpha1.ImagePattern) (string, error) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "fuzz-", Labels: map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled},
@@ -424,7 +424,7 @@ func (p *platform) namespace(ctx context.Context, images v1alpha1.ImagePattern) 
 	return namespace.Name, p.client.Create(ctx, policy)
 }
 
-// ownPolicies is a reader that finds no TrustPolicies of other tests.
+// ownPolicies is a reader without the TrustPolicies of other tests.
 type ownPolicies struct{ client.Reader }
 
 // List implements client.Reader.
@@ -432,8 +432,8 @@ func (r ownPolicies) List(ctx context.Context, list client.ObjectList, options .
 	return r.Reader.List(ctx, list, append(options, client.MatchingLabels{sceneLabel: "fuzz"})...)
 }
 
-// assemble makes the reconciler, which reads from the API server itself: what a test
-// wrote is seen at once.
+// assemble makes the reconciler, which reads from the API server itself: it sees writes of a
+// test at once.
 func (p *platform) assemble(f *testing.F) error {
 	mgr, err := ctrl.NewManager(server.config, ctrl.Options{Scheme: scheme(), Logger: p.log.logger(), HealthProbeBindAddress: "0"})
 	if err != nil {
@@ -479,7 +479,7 @@ func (p *platform) assemble(f *testing.F) error {
 	return p.reconciler.SetupWithManager(mgr, options, nil) // it never starts, and divides the workers
 }
 
-// write stores an object and what it names, as a tenant does.
+// write stores an object and its Secrets, as a tenant does.
 func (p *platform) write(ctx context.Context, key client.ObjectKey, s specimen) error {
 	obj := &v1alpha1.ArtifactRepository{}
 	obj.Namespace, obj.Name = key.Namespace, key.Name
@@ -503,7 +503,7 @@ func (p *platform) write(ctx context.Context, key client.ObjectKey, s specimen) 
 	return p.client.Update(ctx, obj)
 }
 
-// writeSecrets stores the Secrets that a specimen names.
+// writeSecrets stores the Secrets of a specimen.
 func (p *platform) writeSecrets(ctx context.Context, namespace string, s specimen) error {
 	login := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(s.Login)}}
 	other := &corev1.Secret{Data: s.data()}
@@ -523,7 +523,7 @@ func (p *platform) writeSecrets(ctx context.Context, namespace string, s specime
 	return nil
 }
 
-// published makes an object one of a source that is published.
+// published makes an object a published source.
 func (p *platform) published(ctx context.Context, key client.ObjectKey) error {
 	obj, external, err := p.seen(ctx, key)
 	if err != nil {
@@ -594,10 +594,10 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// FuzzSpec has any spec reconciled that a tenant can store, with any Secrets, while a
-// source is published. Whatever it is, the verdict of the platform counts: nothing that
-// the platform refuses is published or stays so. No reconcile panics or takes long or
-// much memory, and other sources are published as before.
+// FuzzSpec reconciles any spec that a tenant can store, with any Secrets, while a source is
+// published. The verdict of the platform counts for all of them: no refused image is
+// published or stays so. No reconcile panics or takes long or much memory, and other sources
+// are published as before.
 func FuzzSpec(f *testing.F) {
 	for _, seed := range seeds(f) {
 		f.Add(seed.text())

@@ -61,7 +61,7 @@ func (objectsOnly) Secret(context.Context, string, string) (*corev1.Secret, erro
 	return &corev1.Secret{}, nil
 }
 
-// governedBy is a snapshot of an object in an opted-in namespace that a policy governs.
+// governedBy is a snapshot of an object in a governed namespace with the opt-in.
 func governedBy(t *testing.T, obj *v1alpha1.ArtifactRepository, images ...v1alpha1.ImagePattern) source.Snapshot {
 	t.Helper()
 	policy := v1alpha1.TrustPolicy{ObjectMeta: metav1.ObjectMeta{Name: "platform"}, Spec: v1alpha1.TrustPolicySpec{Images: images}}
@@ -83,8 +83,8 @@ func publishedObject() *v1alpha1.ArtifactRepository {
 	return obj
 }
 
-// decideWithoutClient returns the decision about a source by a reconciler that panics where it
-// reads or writes an object, as a library may at an unforeseen value.
+// decideWithoutClient returns the decision of a reconciler that panics at each read or write
+// of an object, as a library may at an unforeseen value.
 func decideWithoutClient(t *testing.T, s source.Snapshot) decision {
 	t.Helper()
 	e := &Evaluator{Rules: source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, Trust: &trustpolicy.Resolver{}}
@@ -95,14 +95,14 @@ func decideWithoutClient(t *testing.T, s source.Snapshot) decision {
 	return e.evaluate(work, s, kept)
 }
 
-func TestAPanicKeepsNothingPublishedThatThePlatformRefuses(t *testing.T) {
+func TestAPanicKeepsNoRefusedArtifactPublished(t *testing.T) {
 	g := NewWithT(t)
 	d := decideWithoutClient(t, governedBy(t, publishedObject(), "other.example/**"))
 	g.Expect(d.change.Kind()).To(Equal(publication.KindWithdraw), "%v", d.trail)
 	g.Expect(d.trail.Decided().Message).To(ContainSubstring("no TrustPolicy that enforces lists the image"))
 }
 
-func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T) {
+func TestAPanicKeepsNoArtifactPublishedWithoutOptIn(t *testing.T) {
 	g := NewWithT(t)
 	obj := publishedObject()
 	s := governedBy(t, obj, "**")
@@ -115,7 +115,7 @@ func TestAPanicKeepsNothingPublishedWhereTheNamespaceHasNotOptedIn(t *testing.T)
 	g.Expect(publication.Apply(obj.Status, d.change).Artifact).To(BeNil())
 }
 
-func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
+func TestAPanicIsReportedAsABugInThisController(t *testing.T) {
 	obj := publishedObject()
 	obj.Status = v1alpha1.ArtifactRepositoryStatus{}
 	inAStep := governedBy(t, obj, "**")
@@ -125,7 +125,7 @@ func TestAPanicSaysThatItIsAFaultOfThisController(t *testing.T) {
 	for name, s := range map[string]source.Snapshot{"in a step": inAStep, "while image objects are kept": whileKept} {
 		g, d := NewWithT(t), decideWithoutClient(t, s)
 		g.Expect(d.change).To(Equal(publication.Keep()), name)
-		g.Expect(d.failure()).To(MatchError(ContainSubstring("a fault of this controller")), name)
+		g.Expect(d.failure()).To(MatchError(ContainSubstring("a bug in this controller")), name)
 		g.Expect(d.failure().Class).To(Equal(fault.Retry), name)
 	}
 }

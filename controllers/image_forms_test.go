@@ -33,8 +33,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// ofImage creates an ArtifactRepository that names an image of the scene's
-// registry itself.
+// ofImage creates an ArtifactRepository with an image of the scene's registry.
 func (s *scene) ofImage(name string, spec v1alpha1.ArtifactRepositorySpec) {
 	s.Helper()
 	if spec.Image == "" {
@@ -49,7 +48,7 @@ func (s *scene) ofImage(name string, spec v1alpha1.ArtifactRepositorySpec) {
 // second is the shortest interval.
 var second = &metav1.Duration{Duration: time.Second}
 
-// version is a bundle that tells itself from others.
+// version is a bundle with a version in its content.
 func version(v string) publish.Files { return publish.Files{"app.yaml": "version: " + v + "\n"} }
 
 func TestATagIsFollowedWhereverItMoves(t *testing.T) {
@@ -87,7 +86,7 @@ func TestATagCostsOneHeadEachInterval(t *testing.T) {
 	g.Expect(s.registry.Count(http.MethodGet, "")).To(BeZero())
 }
 
-// A registry that does not answer HEAD is asked by GET.
+// A registry without HEAD gets a GET.
 func TestATagIsFollowedWithoutHead(t *testing.T) {
 	s := newScene(t)
 	s.registry.Answer(func(w http.ResponseWriter, r *http.Request) bool {
@@ -143,7 +142,7 @@ func TestATagBesideADigestIsNeverAskedFor(t *testing.T) {
 		g.Expect(s.registry.Requests()).To(BeEmpty())
 	}
 
-	// Another name for the same bytes asks for nothing, nor does the lack of a name.
+	// Another name for the same bytes needs no request, nor does the lack of a name.
 	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "1.0.0" })
 	s.waitPublished("moved", "1.0.0@"+digest.String())
 	edit(s, "moved", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Tag = "" })
@@ -162,7 +161,7 @@ func TestATagBesideADigestDoesNotPromiseAnotherVersionOfAChart(t *testing.T) {
 	}
 }
 
-func TestWhatTheRegistryDoesNotHave(t *testing.T) {
+func TestImagesMissingFromTheRegistry(t *testing.T) {
 	for sentence, spec := range map[string]v1alpha1.ArtifactRepositorySpec{
 		"a tag":    {Tag: "none"},
 		"a digest": {Digest: digestA},
@@ -179,8 +178,8 @@ func TestWhatTheRegistryDoesNotHave(t *testing.T) {
 	}
 }
 
-// A form may become any other in one edit; what is published stays until the
-// new form has published something.
+// A form may become any other in one edit; the published artifact stays until the new form
+// has published one.
 func TestOneFormBecomesAnother(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	pinned, _ := s.push("app:1.0.0", version("1"))
@@ -236,7 +235,7 @@ func TestOneFormBecomesAnother(t *testing.T) {
 	g.Expect(conditions.IsStalled(s.record("app"))).To(BeFalse())
 }
 
-func TestATypoInTheLabelPublishesNothingNew(t *testing.T) {
+func TestATypoInTheLabelPublishesNoNewImage(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.push("old:1", version("1"))
 	s.push("new:1", version("1"))
@@ -256,8 +255,8 @@ func TestATypoInTheLabelPublishesNothingNew(t *testing.T) {
 	s.waitPublished("new", "1@")
 }
 
-// A request is answered by the registry itself, not by what other sources of
-// the tag were told within the interval.
+// A request needs an answer of the registry itself, not the cached answer for other sources
+// of the tag.
 func TestARequestAsksForTheTag(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.push("app:stable", version("1"))

@@ -38,22 +38,20 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// ImageObjects keeps the ImageRepository and the ImagePolicy of an
-// ArtifactRepository that has a policy of its own. Tags are listed and ordered
-// by image-reflector-controller, never here.
+// ImageObjects generates the ImageRepository and the ImagePolicy of an ArtifactRepository
+// with its own policy. Only image-reflector-controller lists and orders tags.
 type ImageObjects struct {
 	// Client reads from the caches and writes.
 	Client client.Client
-	// Live reads past the caches: an object without the labels of this shard
-	// is not in them.
+	// Live reads past the caches, which lack objects without the labels of this shard.
 	Live client.Reader
 	// LabelKeys are copied to the objects.
 	LabelKeys []string
 }
 
-// Ensure keeps the image objects of a spec with a policy, where the namespace lets anything be
-// published, and removes them elsewhere. It returns a snapshot with the objects as they are
-// then. A panic ends no more than this.
+// Ensure generates the image objects of a spec with a policy if the namespace permits
+// publication, and removes them otherwise. It returns a snapshot with the new state of the
+// objects. A panic ends only this step.
 //
 // Errors: those of the API server, and those of the names and credentials in the spec.
 func (k ImageObjects) Ensure(ctx context.Context, s source.Snapshot, permission source.Permission) (source.Snapshot, error) {
@@ -75,15 +73,14 @@ func (k ImageObjects) Ensure(ctx context.Context, s source.Snapshot, permission 
 	if err == nil || fault.Of(err, "").Reason != "" {
 		return kept, err
 	}
-	return kept, fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be kept as the spec asks: %w", s.Object.Name, err)
+	return kept, fault.Retryf(v1alpha1.ReasonDependencyNotReady, "the ImageRepository and ImagePolicy %s could not be applied: %w", s.Object.Name, err)
 }
 
-// keep makes the image objects what the spec asks for. The snapshot that it returns
-// holds them as they are now: what their status says of an older generation, or
-// of another image, is not taken for an answer.
+// keep applies the image objects of the spec. The returned snapshot has them as they are
+// now: their status about an older generation, or another image, does not count.
 func (k ImageObjects) keep(ctx context.Context, s source.Snapshot) (source.Snapshot, error) {
 	obj := s.Object
-	// The controller that scans has an identity of the platform, too.
+	// The scanning controller has an identity of the platform, too.
 	if _, err := source.Named(obj); err != nil {
 		return s, err
 	}
@@ -105,8 +102,8 @@ func (k ImageObjects) keep(ctx context.Context, s source.Snapshot) (source.Snaps
 	return s, k.reevaluate(ctx, s)
 }
 
-// ensure makes an image object what is wanted, and returns it as it is then.
-// One of somebody else's is a conflict, and never written to.
+// ensure applies an image object, and returns it as it is then. An object of another owner
+// is a conflict, and never written to.
 func ensure[T, S any, P interface {
 	*T
 	client.Object
@@ -124,7 +121,7 @@ func ensure[T, S any, P interface {
 		if current(seen, want, k.LabelKeys) && equality.Semantic.DeepEqual(spec(seen), spec(want)) {
 			return seen, nil
 		}
-		// Nothing is applied to an object that is no longer what was judged.
+		// Do not apply to an object that has changed since it was checked.
 		want.SetResourceVersion(seen.GetResourceVersion())
 	}
 	applied, err := applyObject(ctx, k.Client, want)
@@ -138,14 +135,14 @@ func ensure[T, S any, P interface {
 	if equality.Semantic.DeepEqual(spec(now), spec(want)) {
 		return now, nil
 	}
-	// What others set beside what we apply is theirs to server-side apply; it
-	// would make the object mean something else than the spec that it is for.
+	// Fields of other owners survive a server-side apply; they would give the object another
+	// meaning than the spec.
 	before := now.DeepCopyObject().(P)
 	*spec(now) = *spec(want)
 	return now, k.Client.Patch(ctx, now, guarded(before))
 }
 
-// remove deletes image objects that were kept for a policy that is gone.
+// remove deletes the generated image objects of a removed policy.
 func (k ImageObjects) remove(ctx context.Context, s source.Snapshot) error {
 	var objects []client.Object
 	if s.OwnPolicy != nil {
@@ -166,8 +163,8 @@ func (k ImageObjects) remove(ctx context.Context, s source.Snapshot) error {
 	return nil
 }
 
-// rescan hands a request to reconcile on to the ImageRepository: whoever asks
-// for the newest image asks for the tags to be listed now.
+// rescan copies a request to reconcile to the ImageRepository: the user wants the newest
+// image, so the tags have to be listed now.
 func (k ImageObjects) rescan(ctx context.Context, s source.Snapshot) error {
 	token := s.NewToken()
 	if token == "" {
@@ -176,9 +173,9 @@ func (k ImageObjects) rescan(ctx context.Context, s source.Snapshot) error {
 	return k.ask(ctx, s.OwnRepository, token)
 }
 
-// reevaluate asks for the policy to be evaluated again when its repository
-// scans another image than the one it picked from: image-reflector-controller
-// does so by itself only when the list of tags differs.
+// reevaluate requests a new evaluation of the policy if its repository scans another image
+// than the picked one: image-reflector-controller evaluates it only when the list of tags
+// differs.
 func (k ImageObjects) reevaluate(ctx context.Context, s source.Snapshot) error {
 	repository, policy := s.OwnRepository, s.OwnPolicy
 	if stale, err := source.IsStale(policy, repository); err != nil || !stale {
@@ -189,7 +186,7 @@ func (k ImageObjects) reevaluate(ctx context.Context, s source.Snapshot) error {
 	if strings.HasPrefix(asked, about) && (asked != policy.Status.LastHandledReconcileAt || !conditions.IsReady(policy)) {
 		return nil
 	}
-	// Not asked yet, or answered from a cache that had not seen the scan.
+	// Not requested yet, or answered from a cache without the scan.
 	return k.ask(ctx, policy, about+policy.ResourceVersion)
 }
 
@@ -209,8 +206,8 @@ func (k ImageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.Imag
 	spec := obj.Spec
 	provider := spec.Provider
 	if provider == "" || spec.SecretRef != nil {
-		// What the API server would fill in; and what lets the Secret win, which
-		// image-reflector-controller does not read beside a cloud.
+		// The default of the API server. It also gives precedence to the Secret, which
+		// image-reflector-controller does not read beside a cloud provider.
 		provider = "generic"
 	}
 	return &imagev1.ImageRepository{
@@ -232,8 +229,8 @@ func (k ImageObjects) repository(obj *v1alpha1.ArtifactRepository) *imagev1.Imag
 	}
 }
 
-// policy is the ImagePolicy of an ArtifactRepository with a policy. Its suspend
-// is left to people, as on any policy.
+// policy is the ImagePolicy of an ArtifactRepository with a policy. Users control its
+// suspend field, as on any policy.
 func (k ImageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	return &imagev1.ImagePolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: imagev1.GroupVersion.String(), Kind: imagev1.ImagePolicyKind},
@@ -242,7 +239,7 @@ func (k ImageObjects) policy(obj *v1alpha1.ArtifactRepository, seen *imagev1.Ima
 			ImageRepositoryRef:     meta.NamespacedObjectReference{Name: obj.Name},
 			Policy:                 *obj.Spec.Policy,
 			FilterTags:             obj.Spec.FilterTags,
-			DigestReflectionPolicy: imagev1.ReflectNever, // what the API server would fill in
+			DigestReflectionPolicy: imagev1.ReflectNever, // the default of the API server
 			Suspend:                seen != nil && seen.Spec.Suspend,
 		},
 	}
@@ -258,8 +255,8 @@ func (k ImageObjects) meta(obj *v1alpha1.ArtifactRepository) metav1.ObjectMeta {
 	}
 }
 
-// current tells whether an object has the owner that is wanted and, of the keys and
-// the label of its maker, the labels that are wanted and no others.
+// current reports whether an object has the wanted owner and exactly the wanted labels, of
+// the keys and the label of its maker.
 func current(seen, want metav1.Object, keys []string) bool {
 	owner := metav1.GetControllerOf(seen)
 	return owner != nil && owner.UID == metav1.GetControllerOf(want).UID &&
@@ -269,8 +266,8 @@ func current(seen, want metav1.Object, keys []string) bool {
 // FieldManager owns the fields that the controllers apply.
 const FieldManager = "image-source-controller"
 
-// applyObject applies an object without its status, which is nobody's to send,
-// and returns what the API server made of it.
+// applyObject applies an object without its status, and returns the answer of the API
+// server.
 func applyObject(ctx context.Context, c client.Client, object client.Object) (map[string]any, error) {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {

@@ -35,7 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// exclusions keep signatures that are stored as tags from winning a policy.
+// exclusions keep tags of signatures from winning a policy.
 var exclusions = []string{`^sha256-[0-9a-f]{64}(\..+)?$`, `^.*\.(sig|att|sbom)$`}
 
 func semver(versions string) *imagev1.ImagePolicyChoice {
@@ -63,8 +63,8 @@ func (s *scene) kept(name string) {
 	})
 }
 
-// publishedByPolicy brings up an image with a policy of its own that picked a
-// tag, and waits for it to be published.
+// publishedByPolicy creates an image with its own policy, which picked a tag, and waits for
+// the publication.
 func (s *scene) publishedByPolicy(name, tag string) *sourcev1.ExternalArtifact {
 	s.Helper()
 	s.push(name+":"+tag, version(tag))
@@ -74,8 +74,8 @@ func (s *scene) publishedByPolicy(name, tag string) *sourcev1.ExternalArtifact {
 	return s.waitPublished(name, tag+"@")
 }
 
-// scanned writes into the status of an ImageRepository what
-// image-reflector-controller would: that it scanned the image.
+// scanned writes into the status of an ImageRepository as image-reflector-controller does
+// after a scan.
 func (s *scene) scanned(name string) {
 	s.Helper()
 	editStatus(s, name, func(obj *imagev1.ImageRepository) {
@@ -85,7 +85,7 @@ func (s *scene) scanned(name string) {
 	})
 }
 
-func TestImageObjectsAreWhatTheSpecAsksFor(t *testing.T) {
+func TestImageObjectsFollowTheSpec(t *testing.T) {
 	for sentence, test := range map[string]struct {
 		spec       v1alpha1.ArtifactRepositorySpec
 		repository imagev1.ImageRepositorySpec
@@ -215,7 +215,7 @@ func TestEditsOfImageObjectsAreUndone(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-// What others write beside what is kept is theirs.
+// Fields of other owners on generated objects stay.
 func TestAnnotationsOfImageObjectsStay(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishedByPolicy("app", "1.0.0")
@@ -228,7 +228,7 @@ func TestAnnotationsOfImageObjectsStay(t *testing.T) {
 	g.Expect(read[imagev1.ImagePolicy](s, "app").Annotations).To(HaveKeyWithValue("note", "mine"))
 }
 
-func TestImageObjectsOfSomebodyElse(t *testing.T) {
+func TestImageObjectsOfAnotherOwner(t *testing.T) {
 	for sentence, test := range map[string]struct {
 		create func(*scene)
 		object client.Object
@@ -262,7 +262,7 @@ func TestImageObjectsOfSomebodyElse(t *testing.T) {
 	}
 }
 
-// Whoever takes the owner of an image object away makes it his own.
+// A tenant who removes the owner of an image object takes it over.
 func TestAnImageObjectWithoutItsOwner(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishedByPolicy("app", "1.0.0")
@@ -279,8 +279,8 @@ func TestAnImageObjectWithoutItsOwner(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-// An ArtifactRepository that was deleted and made again takes over what the
-// one before left.
+// An ArtifactRepository that was deleted and created again takes over the objects of its
+// predecessor.
 func TestImageObjectsOfAPredecessor(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishedByPolicy("app", "1.0.0")
@@ -325,8 +325,8 @@ func TestATagInsteadOfAPolicy(t *testing.T) {
 	s.eventually(gone[imagev1.ImageRepository](s, "app"))
 }
 
-// image-reflector-controller evaluates a policy again when the list of tags
-// differs. Two images with equal lists are the case that it does not see.
+// image-reflector-controller evaluates a policy again when the list of tags differs. It
+// misses two images with equal lists.
 func TestAnotherImageWithTheSameTags(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishedByPolicy("app", "1.0.0")
@@ -342,7 +342,7 @@ func TestAnotherImageWithTheSameTags(t *testing.T) {
 	})
 	g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
 
-	// It may answer from a cache that has not seen the scan: then it is asked again.
+	// It may answer from a cache without the scan: then it gets another request.
 	answered := read[imagev1.ImagePolicy](s, "app").Annotations[meta.ReconcileRequestAnnotation]
 	editStatus(s, "app", func(obj *imagev1.ImagePolicy) { obj.Status.LastHandledReconcileAt = answered })
 	s.eventually(func(g Gomega) {
@@ -368,8 +368,8 @@ func TestAnotherImageWithTheSameTags(t *testing.T) {
 	})
 }
 
-// In a namespace where every policy is a source, the one that is kept is none:
-// nothing is generated for it, and nobody fights.
+// In a namespace where every policy is a source, the generated one is not: it gets no
+// ArtifactRepository, and no controllers fight over it.
 func TestAPolicyOfItsOwnWhereAllPoliciesAreSources(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.labels(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceAll})
@@ -471,7 +471,7 @@ func TestOptingOutRemovesImageObjects(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-// Whoever asks for the newest image asks for the tags to be listed now.
+// A request for the newest image includes a scan of the tags.
 func TestARequestReachesTheScan(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishedByPolicy("app", "1.0.0")
@@ -485,8 +485,8 @@ func TestARequestReachesTheScan(t *testing.T) {
 	})
 }
 
-// Signatures that are stored as tags are excluded from the scan; should one win
-// all the same, what is published stays.
+// Tags of signatures are excluded from the scan; if one wins all the same, the published
+// artifact stays.
 func TestASignatureThatWinsAPolicyOfItsOwn(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishedByPolicy("app", "1.0.0")

@@ -34,19 +34,19 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// ImagePolicyReconciler keeps an ArtifactRepository of the same name for every
-// ImagePolicy that is a source, and removes it from those that are no longer.
+// ImagePolicyReconciler keeps an ArtifactRepository of the same name for every ImagePolicy
+// that is a source, and removes it from the others.
 type ImagePolicyReconciler struct {
 	// Client reads from the caches and writes.
 	Client client.Client
-	// Live reads past the caches, for what they may not hold.
+	// Live reads past the caches, which may be incomplete.
 	Live client.Reader
 	// Rules of the platform.
 	Rules source.Rules
-	// LabelKeys are copied from the policy to the ArtifactRepository, so that a
-	// shard that sees the one sees the other.
+	// LabelKeys are copied from the policy to the ArtifactRepository, so that one shard sees
+	// both.
 	LabelKeys []string
-	// Events tells people.
+	// Events reports to users.
 	Events *Events
 }
 
@@ -86,9 +86,9 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	return ctrl.Result{}, err
 }
 
-// existing reads the ArtifactRepository of the name of a policy. What was made just
-// now is not in the cache yet, nor is what still has the labels of another shard,
-// from which the policy came: it is neither made twice nor left behind.
+// existing reads the ArtifactRepository with the name of a policy. The cache lacks a new
+// one, and one that still has the labels of another shard, from which the policy came: it
+// must neither be created twice nor be left behind.
 func (r *ImagePolicyReconciler) existing(ctx context.Context, key client.ObjectKey, permission source.Permission) (*v1alpha1.ArtifactRepository, error) {
 	obj, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
 	if obj != nil || err != nil {
@@ -100,14 +100,14 @@ func (r *ImagePolicyReconciler) existing(ctx context.Context, key client.ObjectK
 	return nil, nil
 }
 
-// warn says once what a person should know about the marks around a policy.
+// warn sends each warning about the marks around a policy once.
 func (r *ImagePolicyReconciler) warn(s source.Snapshot, existing *v1alpha1.ArtifactRepository, permission source.Permission) {
 	for _, warning := range permission.Warnings {
 		switch warning.Place {
 		case source.OnRepository:
 			r.Events.warnOnce(s.Repository, warning)
 		case source.OnNamespace:
-			// Of a namespace's label, those hear whom it concerns.
+			// The label of a namespace is a warning only for the affected policies.
 			if existing != nil || s.Facts().Policy != nil {
 				r.Events.warnOnce(s.Policy, warning)
 			}
@@ -117,12 +117,11 @@ func (r *ImagePolicyReconciler) warn(s source.Snapshot, existing *v1alpha1.Artif
 	}
 }
 
-// keep applies the ArtifactRepository of a policy. One that somebody else wrote
-// for this policy satisfies the annotation as it is; one that refers elsewhere
-// is left alone, and the policy waits for its name.
+// keep applies the ArtifactRepository of a policy. One of another owner for this policy
+// satisfies the annotation as it is; one with another reference is left alone, and the
+// policy waits for its name.
 func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImagePolicy, existing *v1alpha1.ArtifactRepository) error {
-	// What names an image is no reference that could be put right: it would be two
-	// forms of a spec in one.
+	// Do not add a reference to a spec with an image: it would mix two forms of a spec.
 	if existing != nil && (existing.Spec.ImagePolicyRef == nil || !source.ImagePolicy(policy.Name).Owns(existing)) {
 		if ref := existing.Spec.ImagePolicyRef; ref == nil || ref.Name != policy.Name {
 			r.Events.warnOnce(policy, source.Warning{
@@ -139,19 +138,19 @@ func (r *ImagePolicyReconciler) keep(ctx context.Context, policy *imagev1.ImageP
 		if r.upToDate(existing, want) {
 			return nil
 		}
-		// Nothing is applied to an object that is no longer what was judged.
+		// Do not apply to an object that has changed since it was checked.
 		want.ResourceVersion = existing.ResourceVersion
 	}
 	_, err := applyObject(ctx, r.Client, want)
 	return err
 }
 
-// remove deletes exactly the object that was seen.
+// remove deletes exactly the object that was read.
 func (r *ImagePolicyReconciler) remove(ctx context.Context, obj *v1alpha1.ArtifactRepository) error {
 	return r.Client.Delete(ctx, obj, client.Preconditions{UID: &obj.UID, ResourceVersion: &obj.ResourceVersion})
 }
 
-// artifactRepository is what a policy that is a source has beside it.
+// artifactRepository is the generated ArtifactRepository of a policy.
 func (r *ImagePolicyReconciler) artifactRepository(policy *imagev1.ImagePolicy) *v1alpha1.ArtifactRepository {
 	kind := imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind)
 	return &v1alpha1.ArtifactRepository{
@@ -166,7 +165,7 @@ func (r *ImagePolicyReconciler) artifactRepository(policy *imagev1.ImagePolicy) 
 	}
 }
 
-// upToDate tells whether applying want would change nothing.
+// upToDate reports whether applying want would change nothing.
 func (r *ImagePolicyReconciler) upToDate(got, want *v1alpha1.ArtifactRepository) bool {
 	if *got.Spec.ImagePolicyRef != *want.Spec.ImagePolicyRef {
 		return false

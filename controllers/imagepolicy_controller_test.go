@@ -48,8 +48,8 @@ func (s *scene) waitGenerated(name string) *v1alpha1.ArtifactRepository {
 	return obj
 }
 
-// settle waits until the ImagePolicy controller has seen all that was done
-// before: a policy that was annotated later has got its ArtifactRepository.
+// settle waits until the ImagePolicy controller has seen all earlier events: a policy that
+// was annotated later has got its ArtifactRepository.
 func (s *scene) settle() {
 	s.Helper()
 	policy := &imagev1.ImagePolicy{}
@@ -240,12 +240,12 @@ func TestAGeneratedObjectThatIsDeletedComesBack(t *testing.T) {
 	s.expectServed(after.Status.Artifact)
 }
 
-func TestWhatAPolicyLeftBehindIsAdopted(t *testing.T) {
+func TestTheArtifactRepositoryOfAFormerPolicyIsAdopted(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0")
 	uid := s.record("app").UID
 
-	// Nobody collects garbage here, so the object outlives its owner.
+	// There is no garbage collector here, so the object outlives its owner.
 	remove[imagev1.ImagePolicy](s, "app")
 	s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "ImagePolicy app does not exist", "still published: 1.0.0@")
 	g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
@@ -392,8 +392,8 @@ func TestAnArtifactRepositoryThatThisShardDoesNotSeeIsNotTakenOver(t *testing.T)
 	g.Expect(s.record("app").Labels).To(BeEmpty())
 }
 
-// A policy that goes to another shard and is no source there leaves nothing behind
-// that nobody would withdraw.
+// A policy that moves to another shard without being a source there must not leave an
+// artifact behind.
 func TestOptingOutIsSeenByTheShardThatThePolicyGoesTo(t *testing.T) {
 	s := newScene(t)
 	const key = "sharding.fluxcd.io/key"

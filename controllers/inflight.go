@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// inflight knows the attempts that run now, and nothing else. Its zero value is ready.
+// inflight has the running attempts. Its zero value is ready.
 type inflight struct {
 	mu      sync.Mutex
 	running map[types.NamespacedName]work
@@ -31,13 +31,13 @@ type inflight struct {
 
 // work is one running attempt.
 type work struct {
-	// judging is the context of the judgement by the platform, and attempting that of
-	// everything else. The second one ends with the first one.
+	// judging is the context of the judgement by the platform, attempting the context of all
+	// other parts. The second one ends with the first one.
 	judging, attempting context.Context //nolint:containedctx // both belong to this attempt
 	interrupt, abandon  context.CancelFunc
 }
 
-// begin notes that an attempt runs for an object, until end is called.
+// begin starts an attempt for an object; it runs until end is called.
 func (f *inflight) begin(ctx context.Context, key types.NamespacedName) (w work, end func()) {
 	w.judging, w.interrupt = context.WithCancel(ctx)
 	w.attempting, w.abandon = context.WithCancel(w.judging)
@@ -55,29 +55,29 @@ func (f *inflight) begin(ctx context.Context, key types.NamespacedName) (w work,
 	}
 }
 
-// overtaken tells whether an event ended the attempt, which then must not be told. A
-// withdrawal is told unless the judgement itself was interrupted.
+// overtaken reports whether an event ended the attempt, which then must not be reported. A
+// withdrawal is reported unless the judgement itself was interrupted.
 func (w work) overtaken(withdraws bool) bool {
 	return w.judging.Err() != nil || w.attempting.Err() != nil && !withdraws
 }
 
-// has tells whether an attempt runs for an object.
+// has reports whether an attempt runs for an object.
 func (f *inflight) has(key types.NamespacedName) bool {
 	_, ok := f.get(key)
 	return ok
 }
 
-// interrupt ends the attempt that runs for an object, because its premises no longer hold.
+// interrupt ends the running attempt for an object, because its premises no longer hold.
 func (f *inflight) interrupt(key types.NamespacedName) {
 	if w, ok := f.get(key); ok {
 		w.interrupt()
 	}
 }
 
-// abandon ends the attempt that runs for an object, except for the judgement by the
-// platform. The object is deleted, or the owner of its access no longer lends it. A
-// tenant can take an object out of a shard, or give and withdraw consent, all the time:
-// that must not keep an image published that the platform rejects.
+// abandon ends the running attempt for an object, except for the judgement by the platform.
+// The object is deleted, or the owner of its access no longer lends it. A tenant can take an
+// object out of a shard, or give and withdraw consent, all the time: this must not keep an
+// image published that the platform rejects.
 func (f *inflight) abandon(key types.NamespacedName) {
 	if w, ok := f.get(key); ok {
 		w.abandon()

@@ -27,7 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// asked calls a function for each object that is read, and answers with its error.
+// asked calls a function for each read of an object, and answers with its error.
 type asked struct {
 	client.Client
 	of func(client.ObjectKey) error
@@ -38,8 +38,7 @@ func (a asked) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ .
 	return a.of(key)
 }
 
-// A change that arrives while objects are read must end the attempt: the objects may be
-// from before it.
+// A change during the reads must end the attempt: the objects may be older than the change.
 func TestAnAttemptBeginsBeforeObjectsAreRead(t *testing.T) {
 	g, away := NewWithT(t), errors.New("no API server")
 	r, key := &ArtifactRepositoryReconciler{Writer: &Writer{}}, types.NamespacedName{Namespace: "apps", Name: "app"}

@@ -30,8 +30,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// minPlatformTime is how long a judgement by the rules of the platform may take at
-// least. The time of an attempt is spec.timeout, which the owner of the object sets.
+// minPlatformTime is the shortest timeout of a judgement by the rules of the platform. The
+// timeout of an attempt is spec.timeout, which the owner of the object sets.
 const minPlatformTime = 15 * time.Second
 
 // platformTime bounds one judgement by the rules of the platform.
@@ -39,9 +39,9 @@ func platformTime(obj *v1alpha1.ArtifactRepository) time.Duration {
 	return max(minPlatformTime, min(obj.GetTimeout(), v1alpha1.DefaultTimeout))
 }
 
-// judgeByPlatform judges what is published by the rules of the platform, by themselves,
-// where they changed. It comes before everything that the owner of the object could make
-// fail, panic or take long, and has time of its own.
+// judgeByPlatform judges the published artifact by the rules of the platform alone, if they
+// changed. It precedes every step that the owner of the object could make slow, fail or
+// panic, and has its own timeout.
 func (v *evaluation) judgeByPlatform(whole context.Context) *judgement {
 	published := publication.Current(v.s.Object)
 	if published == nil {
@@ -56,10 +56,10 @@ func (v *evaluation) judgeByPlatform(whole context.Context) *judgement {
 	return v.rejudge(ctx, demands)
 }
 
-// judge reads the demands on the target and on the published artifact. It refuses the
-// target before anything is fetched, and judges the artifact again, unless the platform has
-// done so. A suspended source is judged too: a tenant who may suspend it could keep
-// published what the platform no longer accepts.
+// judge reads the demands on the target and on the published artifact. It refuses the target
+// before the first fetch, and judges the artifact again, unless the platform has done so. It
+// also judges suspended sources: a tenant could otherwise suspend one to keep a rejected
+// artifact published.
 func (v *evaluation) judge(ctx context.Context) {
 	own, wait := v.ownDemands(ctx, v.s.Object)
 	repository := ""
@@ -85,17 +85,17 @@ func (v *evaluation) judge(ctx context.Context) {
 	}
 }
 
-// rejudge judges the published artifact again if the demands on it are not those that
-// accepted it: a key was rotated, a policy was changed, a signature is demanded that was
-// not. It needs no new image.
+// rejudge judges the published artifact again if its demands have changed since it was
+// accepted: a key was rotated, a policy was changed, or a signature is newly required. It
+// needs no new image.
 func (v *evaluation) rejudge(ctx context.Context, demands trustpolicy.Demands) *judgement {
 	status := v.s.Object.Status
-	// Warnings that are left over from a policy that is gone go, too.
+	// Remove the warnings of a removed policy, too.
 	if demands.Same(status.ObservedTrust) && (demands.Fingerprint != "" || len(status.TrustWarnings) == 0) {
 		return nil
 	}
-	// The demands that need no registry come first: a tenant who can break the way to one
-	// must not keep published what name, format or size forbid.
+	// Check the demands without a registry first: a tenant who can break the way to a
+	// registry must not keep an artifact published against rules about name, format or size.
 	content := trust.Content{Format: status.Format, Bytes: publishedBytes(v.s.Object)}
 	err := demands.Constraints.Refused()
 	if err == nil {
@@ -117,9 +117,9 @@ func (v *evaluation) rejudge(ctx context.Context, demands trustpolicy.Demands) *
 	return &judgement{accepted: acceptance(demands, proof, content)}
 }
 
-// verifyPublished looks for the signatures of the published image, when it is its turn, and
-// may have to wait: a registry that hangs must not occupy the workers with an image that it
-// delivered once.
+// verifyPublished looks for the signatures of the published image in turn, and may have to
+// wait: a registry that hangs must not occupy the workers with an image that it already
+// delivered.
 func (v *evaluation) verifyPublished(ctx context.Context, demands trustpolicy.Demands) (proof trust.Verified, wait time.Duration, err error) {
 	target, err := v.s.Recorded()
 	if err != nil {
@@ -127,12 +127,12 @@ func (v *evaluation) verifyPublished(ctx context.Context, demands trustpolicy.De
 	}
 	origin := originOf(v.s, target)
 	if deadline, ok := ctx.Deadline(); ok {
-		origin.Timeout = max(origin.Timeout, time.Until(deadline)) // which may be that of the platform
+		origin.Timeout = max(origin.Timeout, time.Until(deadline)) // may be the one of the platform
 	}
 	origin.Judges = demands.ByPlatform
 	err = v.Pipeline.Ask(ctx, origin, func(ctx context.Context, repository *pipeline.Repository) (err error) {
-		// Not by demands.Verifier: a spec.verify that cannot be read must not keep the
-		// rules of the platform from being heard.
+		// Not with demands.Verifier: an unreadable spec.verify must not disable the rules of
+		// the platform.
 		proof, err = trust.NewRules(repository, demands.Rules...).Verify(ctx, trust.Subject{Repository: repository.Name(), Digest: target.Digest})
 		repository.Blame(proof.Unanswered())
 		return err
@@ -143,8 +143,8 @@ func (v *evaluation) verifyPublished(ctx context.Context, demands trustpolicy.De
 	return proof, 0, err
 }
 
-// publishedBytes is how many bytes of the published image were fetched. The size of the file
-// stands in for it in records that do not have it.
+// publishedBytes is the number of fetched bytes of the published image, or the size of the
+// file in records without it.
 func publishedBytes(obj *v1alpha1.ArtifactRepository) int64 {
 	if size := obj.Status.Record.Size; size > 0 || obj.Status.Artifact.Size == nil {
 		return size

@@ -24,7 +24,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// merge returns got with all of want in it.
+// merge returns a copy of got with all of want.
 func merge(got, want map[string]string) map[string]string {
 	merged := maps.Clone(got)
 	if merged == nil {
@@ -34,7 +34,7 @@ func merge(got, want map[string]string) map[string]string {
 	return merged
 }
 
-// pick returns the entries of m that have one of the keys.
+// pick returns the entries of m with one of the keys.
 func pick(m map[string]string, keys []string) map[string]string {
 	picked := map[string]string{}
 	for _, key := range keys {
@@ -45,8 +45,8 @@ func pick(m map[string]string, keys []string) map[string]string {
 	return picked
 }
 
-// relabel returns labels in which the keys are as wanted, and those that are
-// not wanted are gone, and whether that changed them.
+// relabel returns labels with the wanted values of the keys and without unwanted keys, and
+// reports a change.
 func relabel(labels, want map[string]string, keys []string) (map[string]string, bool) {
 	if maps.Equal(pick(labels, keys), want) {
 		return labels, false
@@ -58,8 +58,8 @@ func relabel(labels, want map[string]string, keys []string) (map[string]string, 
 	return merge(now, want), true
 }
 
-// generatedLabels are the labels of the objects that are generated for another one: those of the keys
-// that it has itself, and its kind.
+// generatedLabels are the labels of generated objects: the owner's values of the keys, and
+// its kind.
 func generatedLabels(obj metav1.Object, kind string, keys []string) map[string]string {
 	return merge(pick(obj.GetLabels(), keys), map[string]string{v1alpha1.MadeByLabel: kind})
 }

@@ -33,9 +33,8 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// TestATenantsProxyGetsNoIdentityOfTheController holds that whoever may write objects
-// in a namespace cannot have the cloud token of the controller, or the question for
-// it, sent to a proxy of their own.
+// A tenant who may write objects in a namespace cannot have the cloud token of the
+// controller, or the request for it, sent to a proxy of the tenant.
 func TestATenantsProxyGetsNoIdentityOfTheController(t *testing.T) {
 	const image = "europe-docker.pkg.dev/project/app"
 	proxy := &meta.LocalObjectReference{Name: "proxy"}

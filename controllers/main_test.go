@@ -40,8 +40,8 @@ import (
 	"github.com/image-source/image-source-controller/test/controlplane"
 )
 
-// server is the API server of all tests in this package. It starts when the
-// first test asks for it: those of pure functions need none.
+// server is the API server of all tests in this package. It starts at first use: tests of
+// pure functions need no server.
 var server = &apiServer{}
 
 type apiServer struct {
@@ -55,7 +55,7 @@ type apiServer struct {
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
 	flag.Parse()
-	// Tests wait most of their time; more of them than processors can do that.
+	// Tests wait most of their time, so more of them than processors can run.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
@@ -71,8 +71,8 @@ func (s *apiServer) start(ctx context.Context) error {
 	return s.err
 }
 
-// sharedServer is the variable by which the workers of a fuzz test, which are processes
-// of their own, find the API server of the process that started them.
+// sharedServer is the variable with the API server for the workers of a fuzz test, which are
+// separate processes.
 const sharedServer = "IMAGE_SOURCE_CONTROLLER_TEST_KUBECONFIG"
 
 func (s *apiServer) launch(ctx context.Context) error {

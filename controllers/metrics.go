@@ -30,12 +30,12 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Metrics are the figures of this project, beside those that Flux's and
-// Kubernetes' libraries keep. None is labelled by what tenants choose but the
-// host of a registry, of which the first so many are told apart.
+// Metrics are the metrics of this project, beside those of the Flux and Kubernetes
+// libraries. Tenants choose no label value except the host of a registry, with a bound on
+// distinct hosts.
 type Metrics struct {
-	// PublishDuration is the time from a policy's pick being seen to its
-	// ExternalArtifact being written, failed attempts included.
+	// PublishDuration is the time between a new pick of a policy and the write of its
+	// ExternalArtifact, failed attempts included.
 	PublishDuration prometheus.Histogram
 
 	publications     prometheus.Counter
@@ -59,7 +59,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		PublishDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "image_source", Name: "publish_duration_seconds",
-			Help:    "Time from the pick of an ImagePolicy being seen to its ExternalArtifact being written, failed attempts included.",
+			Help:    "Time from a new pick of an ImagePolicy to the write of its ExternalArtifact, failed attempts included.",
 			Buckets: prometheus.ExponentialBucketsRange(0.01, 600, 14),
 		}),
 		publications: prometheus.NewCounter(counter("publications_total", "Artifacts published: new versions, and new content of known ones.")),
@@ -68,9 +68,9 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		registryBytes:    prometheus.NewCounterVec(counter("registry_bytes_total", "Bytes read from registries by host."), []string{"host"}),
 		artifactRequests: prometheus.NewCounterVec(counter("artifact_requests_total", "Requests to the artifact server by status code."), []string{"code"}),
 		artifactBytes:    prometheus.NewCounter(counter("artifact_bytes_total", "Bytes served by the artifact server.")),
-		peerFiles:        prometheus.NewCounter(counter("peer_files_total", "Files that this replica lacked and another one had.")),
-		peerBytes:        prometheus.NewCounter(counter("peer_bytes_total", "Bytes of files that this replica lacked and another one had.")),
-		collectedFiles:   prometheus.NewCounter(counter("storage_collected_files_total", "Stored files removed because nothing names them.")),
+		peerFiles:        prometheus.NewCounter(counter("peer_files_total", "Files fetched from other replicas.")),
+		peerBytes:        prometheus.NewCounter(counter("peer_bytes_total", "Bytes of files fetched from other replicas.")),
+		collectedFiles:   prometheus.NewCounter(counter("storage_collected_files_total", "Stored files removed because no object refers to them.")),
 		collectedBytes:   prometheus.NewCounter(counter("storage_collected_bytes_total", "Bytes freed by removing stored files.")),
 		verdicts: prometheus.NewCounterVec(counter("trust_verdicts_total",
 			"Verdicts on images by TrustPolicy, verdict and mode; the empty policy is spec.verify."), []string{"policy", "verdict", "mode"}),
@@ -92,8 +92,8 @@ func (m *Metrics) ObserveRegistry(o registry.Observation) {
 	m.registryBytes.WithLabelValues(host).Add(float64(o.Bytes))
 }
 
-// codeLabel is the value of the label code. Of codes that HTTP does not know, which a
-// registry may invent by the hundred, the class is told.
+// codeLabel is the value of the label code. Codes unknown to HTTP, of which a registry may
+// send hundreds, are reduced to their class.
 func codeLabel(code int) string {
 	if code == 0 || http.StatusText(code) != "" {
 		return strconv.Itoa(code)
@@ -104,14 +104,13 @@ func codeLabel(code int) string {
 // maxHosts bounds the values of the label host, which tenants choose.
 const maxHosts = 500
 
-// hosts are the registries that have figures of their own.
+// hosts are the registries with their own label value.
 type hosts struct {
 	mu    sync.Mutex
 	known map[string]struct{}
 }
 
-// label is the name under which a registry is counted: its own, or "other"
-// when there are too many.
+// label is the label value of a registry: its host, or "other" if there are too many.
 func (h *hosts) label(host string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,28 +133,27 @@ func (m *Metrics) ObserveServer(code int, bytes int64) {
 	m.artifactBytes.Add(float64(bytes))
 }
 
-// ObserveFetched counts a file that another replica had.
+// ObserveFetched counts a file from another replica.
 func (m *Metrics) ObserveFetched(bytes int64) {
 	m.peerFiles.Inc()
 	m.peerBytes.Add(float64(bytes))
 }
 
-// ObserveCollected counts the files that a collection of garbage removed.
+// ObserveCollected counts the files that a garbage collection removed.
 func (m *Metrics) ObserveCollected(c store.Collected) {
 	m.collectedFiles.Add(float64(c.Files))
 	m.collectedBytes.Add(float64(c.Bytes))
 }
 
-// expectVerdicts has the verdicts of a policy begin at 0, so that the first one
-// is an increase.
+// expectVerdicts starts the verdicts of a policy at 0, so that the first one is an increase.
 func (m *Metrics) expectVerdicts(policy string, mode v1alpha1.Mode) {
 	for _, verdict := range []trust.Verdict{trust.Accepted, trust.Rejected, trust.Unknown} {
 		m.verdicts.WithLabelValues(policy, verdict.String(), string(mode))
 	}
 }
 
-// observeRulings counts what each policy said about one image: where it said
-// several things, the least favourable.
+// observeRulings counts the ruling of each policy on one image: of several, the least
+// favourable one.
 func (m *Metrics) observeRulings(said ...[]trust.Ruling) {
 	type judge struct {
 		policy string
@@ -177,7 +175,7 @@ func (m *Metrics) observeRulings(said ...[]trust.Ruling) {
 	}
 }
 
-// forgetVerdicts drops the verdicts of a policy that is gone.
+// forgetVerdicts drops the verdicts of a deleted policy.
 func (m *Metrics) forgetVerdicts(name string) {
 	m.verdicts.DeletePartialMatch(prometheus.Labels{"policy": name})
 }

@@ -46,7 +46,7 @@ func (s *scene) publications() int {
 	return int(s.figures()["image_source_publications_total"])
 }
 
-// figures are the metrics that have no labels.
+// figures are the metrics without labels.
 func (s *scene) figures() map[string]float64 {
 	s.Helper()
 	families, err := s.running.metrics.Gather()
@@ -90,7 +90,7 @@ func TestAPickThatFailedAtFirstIsMeasuredFromWhenItWasSeen(t *testing.T) {
 	g.Expect(s.publications()).To(Equal(2))
 }
 
-func TestWhatWaitsForAPersonIsNotMeasured(t *testing.T) {
+func TestTheTimeThatAUserNeedsIsNotMeasured(t *testing.T) {
 	for name, c := range map[string]struct {
 		reason     string
 		stop, free func(*scene)

@@ -34,8 +34,8 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// cleans answers a path that is not clean as many registries do: with a redirect to
-// the clean one, which may be in another repository.
+// cleans redirects from an unclean path to the clean one, as many registries do; it may be
+// in another repository.
 func cleans(w http.ResponseWriter, r *http.Request) bool {
 	clean := path.Clean(r.URL.Path)
 	if clean == strings.TrimSuffix(r.URL.Path, "/") {
@@ -45,8 +45,8 @@ func cleans(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// follows has an annotated policy pick a tag of an image that is spelled in a way
-// of its own, as image-reflector-controller reports it.
+// follows has an annotated policy pick a tag of an image with an unusual spelling, as
+// image-reflector-controller reports it.
 func (s *scene) follows(name, image string) {
 	s.Helper()
 	s.imageRepository(name, func(obj *imagev1.ImageRepository) { obj.Spec.Image = image })
@@ -104,7 +104,7 @@ func TestTheServerRefusesNamesThatMeanAnotherRepository(t *testing.T) {
 	}
 }
 
-// Hosts that the server cannot tell from others are refused by the controller.
+// The controller refuses ambiguous hosts that the server accepts.
 func TestAnotherNotationOfAnAddressIsNoHost(t *testing.T) {
 	s := startScene(t)
 	port := s.registry.Host()[strings.LastIndex(s.registry.Host(), ":"):]
@@ -119,8 +119,8 @@ func TestAnotherNotationOfAnAddressIsNoHost(t *testing.T) {
 	}
 }
 
-// A record that an earlier version wrote under such a name is no reason to keep
-// its content published.
+// A record of an earlier version with such a name is no reason to keep its content
+// published.
 func TestARecordUnderANameThatMeansAnotherRepositoryDoesNotStay(t *testing.T) {
 	s := startScene(t)
 	s.publishes("app", "1.0.0")
@@ -133,5 +133,5 @@ func TestARecordUnderANameThatMeansAnotherRepositoryDoesNotStay(t *testing.T) {
 	s.withdrawn("app", why)
 	ready := conditions.Get(s.reconciled("app"), meta.ReadyCondition)
 	NewWithT(t).Expect(ready.Reason).To(Equal(v1alpha1.ReasonVerificationError))
-	NewWithT(t).Expect(ready.Message).To(And(HavePrefix("suspended (spec.suspend of the ImagePolicy is true): nothing is published: "), ContainSubstring(why)))
+	NewWithT(t).Expect(ready.Message).To(And(HavePrefix("suspended (spec.suspend of the ImagePolicy is true): no artifact is published: "), ContainSubstring(why)))
 }

@@ -28,8 +28,8 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// On each object on the way of an image that a reconcile is requested on, the registry is
-// asked anew: a tag that has moved is published. Each way to make a source is tried.
+// A reconcile request on each object between an image and its artifact leads to a request to
+// the registry: a moved tag is published. The test covers each way to make a source.
 func TestARequestOnAnyObjectLeadsToALookAtTheRegistry(t *testing.T) {
 	sources := map[string]struct {
 		make func(s *scene)

@@ -33,9 +33,9 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// A policy picks any of several tags that are equal in its order. The one that is
-// published stays, as long as it exists and the policy admits it.
-func TestAPickThatIsEqualChangesNothing(t *testing.T) {
+// A policy picks any of several tags of equal order. The published one stays, as long as it
+// exists and the policy admits it.
+func TestAnEqualPickChangesNoArtifact(t *testing.T) {
 	for sentence, c := range map[string]struct {
 		published, equal, newer string
 		change                  func(*imagev1.ImagePolicy)
@@ -73,9 +73,9 @@ func TestAPickThatIsEqualChangesNothing(t *testing.T) {
 	}
 }
 
-// The schema of an ImagePolicy bounds no filter. To compile and match this one takes a
-// minute, and nothing ends it.
-func TestAFilterOfAnySizeKeepsNobodyWaiting(t *testing.T) {
+// The schema of an ImagePolicy bounds no filter. This one takes a minute to compile and
+// match, without a way to stop it.
+func TestAFilterOfAnySizeDelaysNoOtherSource(t *testing.T) {
 	s := startScene(t)
 	s.publishes("app", strings.Repeat("a", 128))
 	edit(s, "app", func(obj *imagev1.ImagePolicy) {
@@ -90,9 +90,9 @@ func TestAFilterOfAnySizeKeepsNobodyWaiting(t *testing.T) {
 	NewWithT(t).Expect(time.Since(start)).To(BeNumerically("<", 20*time.Second))
 }
 
-// The schema of an ImageRepository does not bound how many tags of a scan there are. To go
-// through these takes minutes, and nothing ends it.
-func TestManyTagsOfAScanKeepNobodyWaiting(t *testing.T) {
+// The schema of an ImageRepository does not bound the tags of a scan. These take minutes to
+// go through, without a way to stop it.
+func TestManyTagsOfAScanDelayNoOtherSource(t *testing.T) {
 	s := startScene(t)
 	s.publishes("app", "1.0.0")
 	editStatus(s, "app", func(obj *imagev1.ImageRepository) {
@@ -107,8 +107,8 @@ func TestManyTagsOfAScanKeepNobodyWaiting(t *testing.T) {
 	NewWithT(t).Expect(time.Since(start)).To(BeNumerically("<", 20*time.Second))
 }
 
-// A pick of the digest that is published is nothing to deploy, though it is newer.
-func TestAPickOfTheSameDigestChangesNothing(t *testing.T) {
+// A newer pick of the published digest is no reason to deploy.
+func TestAPickOfTheSameDigestChangesNoArtifact(t *testing.T) {
 	for sentence, reflect := range map[string]bool{"of a tag": false, "of a tag and its digest": true} {
 		t.Run(sentence, func(t *testing.T) {
 			s, g := startScene(t), NewWithT(t)
@@ -132,7 +132,7 @@ func TestAPickOfTheSameDigestChangesNothing(t *testing.T) {
 				s.reconciled("app")
 				g.Expect(s.waitPublished("app", "1.0.0@").Status.Artifact).To(Equal(before.Status.Artifact))
 				g.Expect(s.record("app").Status.LatestRef.Tag).To(Equal(tag))
-				g.Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).To(ContainSubstring("the tag " + tag + ", which the policy picks, is the same digest"))
+				g.Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).To(ContainSubstring("the tag " + tag + ", the pick of the policy, has the same digest"))
 			}
 			g.Expect(s.record("app").Status.History).To(HaveLen(1))
 
@@ -144,8 +144,8 @@ func TestAPickOfTheSameDigestChangesNothing(t *testing.T) {
 	}
 }
 
-// Helm writes _ for the + of a version into a tag, which no semver policy takes for a
-// version. The source of a chart says so.
+// Helm writes _ for the + of a version into a tag, and no semver policy reads this as a
+// version. The source of a chart reports it.
 func TestBuildsOfAChartThatThePolicyDoesNotSee(t *testing.T) {
 	scanned := func(s *scene, tags ...string) {
 		editStatus(s, "orders", func(obj *imagev1.ImageRepository) { obj.Status.LastScanResult = &imagev1.ScanResult{LatestTags: tags} })

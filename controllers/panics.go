@@ -27,19 +27,19 @@ import (
 	"github.com/image-source/image-source-controller/pkg/flight"
 )
 
-// contained does a part of a reconcile, whose panic becomes an error.
+// contained runs a part of a reconcile and turns its panic into an error.
 func contained[V any](ctx context.Context, part func(context.Context) (V, error)) (V, error) {
 	value, err := flight.Contain(ctx, part)
 	return value, panicFault(ctx, err)
 }
 
-// panicFault returns the fault to report for an error, and logs where the panic happened, if
-// it is one. A panic says nothing about a registry or an image: the fault is in this program.
+// panicFault returns the fault to report for an error, and logs the stack if it is a panic.
+// A panic is a bug in this program, and no fact about a registry or an image.
 func panicFault(ctx context.Context, err error) error {
 	panicked, ok := errors.AsType[*flight.PanicError](err)
 	if !ok {
 		return err
 	}
 	ctrl.LoggerFrom(ctx).Error(panicked, "a panic ended an attempt", "stack", string(panicked.Stack))
-	return fault.Retryf(v1alpha1.ReasonProgressingWithRetry, "%w; this is a fault of this controller, whose log tells where", panicked)
+	return fault.Retryf(v1alpha1.ReasonProgressingWithRetry, "%w; this is a bug in this controller, see its log", panicked)
 }

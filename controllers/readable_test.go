@@ -67,9 +67,8 @@ func install(ctx context.Context, c client.Client, name string) error {
 	}
 }
 
-// One object that cannot be read is enough to keep a controller that starts from
-// reading any of its kind.
-func TestWhatControllersCannotReadIsNotWritten(t *testing.T) {
+// One unreadable object keeps a starting controller from reading any of its kind.
+func TestTheServerRefusesObjectsThatControllersCannotRead(t *testing.T) {
 	s := newScene(t)
 	const (
 		repository = "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImageRepository\nmetadata: {name: app}\n"

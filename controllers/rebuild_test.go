@@ -36,7 +36,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// A source that comes again before its time makes all others wait for longer.
+// A source that comes again too early delays all others.
 func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	g := NewWithT(t)
 	obj := &v1alpha1.ArtifactRepository{Spec: v1alpha1.ArtifactRepositorySpec{Image: "registry.example/app"}}
@@ -56,7 +56,7 @@ func TestARebuildIsToldWhenToComeAgain(t *testing.T) {
 	}
 }
 
-// fill takes all places of attempts that find out whether the registry of a target answers.
+// fill takes all places of attempts that test the registry of a target.
 func fill(g Gomega, t *throttle.Throttle, target source.Target) {
 	request := throttle.Request{Way: throttle.Way{Host: target.Repository.RegistryStr()}}
 	for {

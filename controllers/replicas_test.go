@@ -35,8 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// TestTwoWritersConverge runs two processes that both believe to lead, on disks
-// of their own.
+// TestTwoWritersConverge runs two processes as leaders, each with its own disk.
 func TestTwoWritersConverge(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.start()
@@ -60,8 +59,7 @@ func TestTwoWritersConverge(t *testing.T) {
 		}
 	}
 
-	// Whatever either still had to say is said once nothing has changed for
-	// longer than either waits before it looks again.
+	// All pending writes are done after a quiet time longer than the intervals of both.
 	s.waitStill(2 * time.Second)
 	for i := range sources {
 		external := s.waitPublished(name(i), "1.0.2@")
@@ -100,7 +98,7 @@ func TestAWriterThatReadAnOldRecordStartsAgain(t *testing.T) {
 	g.Expect(s.history("app")).To(Equal([]string{"1.0.1", "other", "1.0.0"}), "what the other wrote is not lost")
 }
 
-// history returns the tags that were published, newest first.
+// history returns the published tags, newest first.
 func (s *scene) history(name string) []string {
 	s.Helper()
 	var tags []string
@@ -110,7 +108,7 @@ func (s *scene) history(name string) []string {
 	return tags
 }
 
-// waitStill waits until nothing in the scene has been written for a while.
+// waitStill waits until the scene has been without writes for a while.
 func (s *scene) waitStill(quiet time.Duration) {
 	s.Helper()
 	versions := func() map[string]string {
@@ -154,7 +152,7 @@ func TestAProcessThatFollowsAnotherTakesOver(t *testing.T) {
 	s.expectServed(after.Status.Artifact)
 }
 
-func TestAProcessThatFindsItsWorkDoneWritesNothing(t *testing.T) {
+func TestAProcessWithFinishedWorkDoesNotWrite(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.interval = time.Second
 	s.start()

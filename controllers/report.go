@@ -39,7 +39,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// Report tells people and machines what became of decisions: events, metrics and the log.
+// Report reports decisions to users and machines: events, metrics and the log.
 type Report struct {
 	Events  *Events
 	Metrics *Metrics
@@ -47,15 +47,15 @@ type Report struct {
 	arrivals arrivals
 }
 
-// judged counts what the policies said about images.
+// judged counts the rulings of policies on images.
 func (r *Report) judged(d decision) {
 	for _, rulings := range d.rulings {
 		r.Metrics.observeRulings(rulings)
 	}
 }
 
-// tell tells what a delivery changed, if it changed something: a new artifact, a failure, a
-// recovery, a withdrawal.
+// tell reports a delivery if it changed the record: a new artifact, a failure, a recovery, a
+// withdrawal.
 func (r *Report) tell(ctx context.Context, s source.Snapshot, out delivery) {
 	if !out.recorded {
 		return
@@ -76,7 +76,7 @@ func (r *Report) tell(ctx context.Context, s source.Snapshot, out delivery) {
 	}
 }
 
-// news returns what to tell of a delivery; its zero value if there is nothing.
+// news returns the event about a delivery; its zero value if there is no news.
 func (r *Report) news(ctx context.Context, out delivery) news {
 	log, before, obj := ctrl.LoggerFrom(ctx), out.before, out.after
 	ready := conditions.Get(obj, meta.ReadyCondition)
@@ -93,9 +93,9 @@ func (r *Report) news(ctx context.Context, out delivery) news {
 		log.Info("published", "revision", artifact.Revision, "digest", artifact.Digest, "url", artifact.URL)
 		return news{corev1.EventTypeNormal, v1alpha1.ReasonNewArtifact, ready.Message + remarks(out) + origin(artifact)}
 	case !again && (sameReady(before, obj) || !seen && sameState(before, obj)):
-		// Another build of this controller may say the same in other words.
+		// Another version of this controller may use other words for the same state.
 	case ready.Reason == v1alpha1.ReasonDependencyNotReady && obj.Status.Artifact == nil:
-		// An image that Flux has not scanned yet is no news.
+		// An image that Flux has not scanned yet is not an event.
 		log.Info("waiting", "message", ready.Message)
 	case ready.Status == metav1.ConditionFalse:
 		log.Info("not published", "reason", ready.Reason, "message", ready.Message)
@@ -107,7 +107,7 @@ func (r *Report) news(ctx context.Context, out delivery) news {
 	return news{}
 }
 
-// remarks says, for the end of an event, what is odd about a new artifact, and the signers.
+// remarks returns the end of an event about a new artifact: its oddities, and the signers.
 func remarks(out delivery) (words string) {
 	if product := out.change.Product(); product != nil {
 		if product.SkippedLinks > 0 {
@@ -124,15 +124,15 @@ func remarks(out delivery) (words string) {
 }
 
 // selectable returns the objects of a source that Flux's Alerts can select: the
-// ExternalArtifact if it is ours and, while nothing is published, the ImagePolicy. That
-// nobody opted in is told about the ImagePolicy elsewhere, once.
+// ExternalArtifact if it is ours and, without an artifact, the ImagePolicy. A missing opt-in
+// is reported about the ImagePolicy elsewhere, once.
 func selectable(s source.Snapshot, out delivery) (objects []client.Object) {
 	obj := out.after
 	switch {
 	case s.External != nil && s.Owns(s.External):
 		objects = append(objects, s.External)
 	case s.External == nil && (obj.Status.Artifact != nil || out.announces()):
-		// It was made just now: no cache has seen it yet.
+		// It is new: no cache has it yet.
 		objects = append(objects, &sourcev1.ExternalArtifact{ObjectMeta: metav1.ObjectMeta{Namespace: obj.Namespace, Name: obj.Name}})
 	}
 	if s.Policy != nil && out.change.Kind() != publication.KindRemove && (obj.Status.Artifact == nil || len(objects) == 0) {
@@ -141,13 +141,13 @@ func selectable(s source.Snapshot, out delivery) (objects []client.Object) {
 	return objects
 }
 
-// publishes tells whether something new came to be published: made now or, where an attempt
-// was interrupted between the record and its copy, made before.
+// publishes reports whether a publication is new: made now or, if an attempt was interrupted
+// between the record and its copy, made before.
 func (d delivery) publishes() bool { return d.change.Product() != nil || resumed(d.before) }
 
-// observeArrival measures how long a policy's pick took to be published. An attempt that
-// failed and is followed by another one is part of that. The time in which a person or
-// another object has to act is not: what waits, is stuck or is suspended is measured no longer.
+// observeArrival measures the time from a policy's pick to its publication. Failed attempts
+// before a retry count. The time in which a user or another object has to act does not: a
+// waiting, stalled or suspended source is no longer measured.
 func (r *Report) observeArrival(s source.Snapshot, out delivery) {
 	if s.Policy == nil || s.Policy.Status.LatestRef == nil {
 		return
@@ -161,13 +161,13 @@ func (r *Report) observeArrival(s source.Snapshot, out delivery) {
 	if failure != nil || awaited.IsZero() || artifact == nil {
 		return
 	}
-	// What was published before the pick was seen is not news. Records count in seconds.
+	// A publication before the pick is not news. Records count in seconds.
 	if !artifact.LastUpdateTime.Time.Before(awaited.Truncate(time.Second)) {
 		r.Metrics.PublishDuration.Observe(time.Since(awaited).Seconds())
 	}
 }
 
-// forget drops all that is known of an object that is gone.
+// forget drops the state of a deleted object.
 func (r *Report) forget(ctx context.Context, key types.NamespacedName) {
 	r.arrivals.forget(key)
 	r.Events.forget(ctx, key)

@@ -35,10 +35,10 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// A backup is restored into a new API server with an empty etcd and with empty storage,
-// as Velero does it: without owner references, and with or without status, before the
-// controller starts or while it runs. What was generated is adopted and published again,
-// and what its maker no longer wants is withdrawn.
+// A backup is restored into a new API server with an empty etcd and with empty storage, as
+// Velero does it: without owner references, and with or without status, before the
+// controller starts or while it runs. Generated objects are adopted and published again, and
+// unwanted ones are withdrawn.
 func TestRestoreFromABackup(t *testing.T) {
 	t.Parallel()
 	fresh := ownServer(t)
@@ -113,7 +113,7 @@ func TestRestoreFromABackup(t *testing.T) {
 	}
 }
 
-// backup returns all objects of a scene in the order in which Velero restores them.
+// backup returns all objects of a scene in Velero's order of restoring.
 func (s *scene) backup() (saved []client.Object) {
 	s.Helper()
 	g := NewWithT(s)
@@ -129,8 +129,8 @@ func (s *scene) backup() (saved []client.Object) {
 	return saved
 }
 
-// moveTo has a scene go on in another cluster that has its namespaces and nothing in
-// them. Its storage is empty: a backup has no artifacts.
+// moveTo continues a scene in another cluster with the same, empty namespaces. Its storage
+// is empty: a backup has no artifacts.
 func (s *scene) moveTo(cluster *apiServer) {
 	s.Helper()
 	g := NewWithT(s)
@@ -142,8 +142,8 @@ func (s *scene) moveTo(cluster *apiServer) {
 	s.server, s.client, s.storage = cluster, cluster.client, s.TempDir()
 }
 
-// restore writes objects as Velero does: it skips what the controller has made or
-// changed meanwhile.
+// restore writes objects as Velero does: it skips objects that the controller has created or
+// changed.
 func (s *scene) restore(saved []client.Object, withStatus bool) {
 	s.Helper()
 	g := NewWithT(s)

@@ -78,7 +78,7 @@ import (
 const (
 	digestA = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	digestB = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
-	// deadline is for what must happen; a busy machine may take its time.
+	// deadline of expected events; a busy machine may be slow.
 	deadline = 60 * time.Second
 	poll     = 25 * time.Millisecond
 	// fieldManager of the controllers.
@@ -87,8 +87,8 @@ const (
 	sceneLabel = "image-source-controller.test/scene"
 )
 
-// scene is a namespace with a registry, an artifact server and a disk of its
-// own. Its controllers see nothing else, so that tests do not disturb each other.
+// scene is a namespace with its own registry, artifact server and disk. Its controllers see
+// no other scene, so tests do not disturb each other.
 type scene struct {
 	*testing.T
 	server    *apiServer
@@ -96,7 +96,7 @@ type scene struct {
 	namespace string
 	// platform is the namespace of the controllers.
 	platform string
-	// beside are further namespaces that the controllers see.
+	// beside are further namespaces for the controllers.
 	beside   []string
 	registry *publish.InProcess
 	// artifacts answers for the artifact server of whichever controller runs.
@@ -107,11 +107,11 @@ type scene struct {
 	labelKeys []string
 	// watchSecrets watches labelled Secrets of the namespace.
 	watchSecrets bool
-	// transport, if not nil, is what the controllers reach the API server by.
+	// transport, if not nil, wraps the connection of the controllers to the API server.
 	transport func(http.RoundTripper) http.RoundTripper
 	// shard, if not nil, is the watch selector.
 	shard labels.Selector
-	// interval of the ImageRepositories that are made.
+	// interval of new ImageRepositories.
 	interval time.Duration
 	log      *journal
 	// overheard, if not nil, is called with each event before it is sent.
@@ -119,7 +119,7 @@ type scene struct {
 	running   *running
 }
 
-// newScene makes a scene in a namespace that opted in. No controller runs yet.
+// newScene makes a scene in a namespace with the opt-in. No controller runs yet.
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	t.Parallel()
@@ -127,7 +127,7 @@ func newScene(t *testing.T) *scene {
 	return newSceneOn(t, server)
 }
 
-// newSceneOn makes a scene on an API server that runs.
+// newSceneOn makes a scene on a running API server.
 func newSceneOn(t *testing.T, server *apiServer) *scene {
 	t.Helper()
 	s := &scene{
@@ -169,7 +169,7 @@ type running struct {
 	stop    func()
 	manager manager.Manager
 	store   *store.Replica
-	// handler serves what this process stores and can get.
+	// handler serves the stored files of this process, and the files it can get.
 	handler http.Handler
 	metrics *prometheus.Registry
 }
@@ -196,11 +196,11 @@ func (s *scene) stop() {
 	}
 }
 
-// launchOptions say what is special about a process.
+// launchOptions are the special options of a process.
 type launchOptions struct {
 	// peers are the host:port of the other processes.
 	peers []string
-	// follows tells that it does not lead: its controllers do not run.
+	// follows: it is not the leader, and its controllers do not run.
 	follows bool
 	// unsynced is not to wait for its caches.
 	unsynced bool
@@ -252,7 +252,7 @@ func (s *scene) newManager() (manager.Manager, error) {
 	}
 	caches := operator.CacheOptions(s.shard, secrets)
 	caches.DefaultNamespaces = seen
-	// The policies of other scenes govern nobody here, and have no Secrets here.
+	// The policies of other scenes govern no namespace here, and have no Secrets here.
 	caches.ByObject[&v1alpha1.TrustPolicy{}] = cache.ByObject{Label: labels.SelectorFromSet(labels.Set{sceneLabel: s.namespace})}
 	config := rest.CopyConfig(s.server.config)
 	config.WrapTransport = s.transport
@@ -327,8 +327,7 @@ func (l listener) Event(obj runtime.Object, eventType, reason, message string) {
 	l.EventRecorder.Event(obj, eventType, reason, message)
 }
 
-// doorway is the address of the artifact server, which outlives the processes
-// that answer behind it.
+// doorway is the address of the artifact server, which outlives the processes behind it.
 type doorway struct {
 	*httptest.Server
 	behind atomic.Pointer[http.Handler]
@@ -379,7 +378,7 @@ func (j *journal) forget() {
 	j.lines.Reset()
 }
 
-// tell prints what a person needs who finds a test failed.
+// tell prints details about a failed test.
 func (s *scene) tell() {
 	ctx := context.WithoutCancel(s.Context())
 	for _, list := range []client.ObjectList{
@@ -401,7 +400,7 @@ func (s *scene) tell() {
 	s.Logf("the controllers said:\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"))
 }
 
-// The objects that a test writes, and image-reflector-controller's part.
+// Objects of a test, and the part of image-reflector-controller.
 
 // push pushes files as team/<name>:<tag> and returns the digests of manifest
 // and layer.
@@ -419,7 +418,7 @@ func (s *scene) push(image string, files publish.Files) (manifest, layer v1.Hash
 	return manifest, layer
 }
 
-// pushNonsense pushes a Flux artifact whose layer is no archive.
+// pushNonsense pushes a Flux artifact with an invalid archive as its layer.
 func (s *scene) pushNonsense(image string) {
 	s.Helper()
 	g := NewWithT(s)
@@ -450,7 +449,7 @@ func (s *scene) dockerConfig(key client.ObjectKey, user, password string) *corev
 // image is the name of an image in the registry.
 func (s *scene) image(name string) string { return s.registry.Host() + "/team/" + name }
 
-// controlledBy returns a reference to an ArtifactRepository that controls.
+// controlledBy returns a controller reference to an ArtifactRepository.
 func controlledBy(name string, uid k8stypes.UID) []metav1.OwnerReference {
 	obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid}}
 	return []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
@@ -498,8 +497,7 @@ func useAsSource[T client.Object](value string) func(T) {
 
 var annotated = useAsSource[*imagev1.ImagePolicy](v1alpha1.UseAsSourceTrue)
 
-// artifactRepository creates an ArtifactRepository that follows the policy of
-// its name.
+// artifactRepository creates an ArtifactRepository for the policy of its name.
 func (s *scene) artifactRepository(name string, change ...func(*v1alpha1.ArtifactRepository)) {
 	s.Helper()
 	obj := &v1alpha1.ArtifactRepository{
@@ -512,8 +510,8 @@ func (s *scene) artifactRepository(name string, change ...func(*v1alpha1.Artifac
 	s.create(obj)
 }
 
-// picks writes into a policy's status what image-reflector-controller would: that
-// it picked a tag. A reference without a name is one of the policy's image.
+// picks writes a pick into a policy's status, as image-reflector-controller does. A
+// reference without a name is one of the policy's image.
 func (s *scene) picks(name string, ref imagev1.ImageRef) {
 	s.Helper()
 	if ref.Name == "" {
@@ -526,16 +524,15 @@ func (s *scene) picks(name string, ref imagev1.ImageRef) {
 	})
 }
 
-// publishes brings a source up: image objects, an annotated policy that picked
-// the tag, and waits for it to be published.
+// publishes creates a source: image objects and an annotated policy with a pick, and waits
+// for the publication.
 func (s *scene) publishes(name, tag string) *sourcev1.ExternalArtifact {
 	s.Helper()
 	s.source(name, tag)
 	return s.waitPublished(name, tag+"@")
 }
 
-// source writes image objects and an annotated policy that picked a tag, which
-// is pushed.
+// source writes image objects and an annotated policy that picked a tag, and pushes the tag.
 func (s *scene) source(name, tag string) (manifest, layer v1.Hash) {
 	s.Helper()
 	manifest, layer = s.push(name+":"+tag, publish.Files{"app.yaml": "version: " + tag + "\n"})
@@ -545,7 +542,7 @@ func (s *scene) source(name, tag string) (manifest, layer v1.Hash) {
 	return manifest, layer
 }
 
-// object is a kind that tests read by name.
+// object is a kind for tests to read by name.
 type object[T any] interface {
 	*T
 	client.Object
@@ -605,7 +602,7 @@ func (s *scene) labels(labels map[string]string) {
 	g.Expect(s.client.Patch(s.Context(), namespace, client.MergeFrom(before))).To(Succeed())
 }
 
-// What tests wait for.
+// Conditions for tests to wait for.
 
 // eventually waits until a check holds.
 func (s *scene) eventually(check func(g Gomega)) {
@@ -620,7 +617,7 @@ func get[T any, P object[T]](g Gomega, s *scene, name string) P {
 	return obj
 }
 
-// gone checks that there is no object of a kind and name.
+// gone checks that an object of a kind and name does not exist.
 func gone[T any, P object[T]](s *scene, name string) func(g Gomega) {
 	return func(g Gomega) {
 		err := s.client.Get(s.Context(), client.ObjectKey{Namespace: s.namespace, Name: name}, P(new(T)))
@@ -749,7 +746,7 @@ func (s *scene) stored() []string {
 		if err == nil && !entry.IsDir() {
 			files = append(files, strings.TrimPrefix(path, s.storage))
 		}
-		return nil // what vanishes meanwhile is not stored
+		return nil // a file that vanishes meanwhile is not stored
 	})
 	return files
 }
@@ -768,7 +765,7 @@ func (s *scene) events(kind, name string) []corev1.Event {
 	return about
 }
 
-// haveEvent matches events of which one has a reason and a word in its message.
+// haveEvent matches events with a reason and a word in the message.
 func haveEvent(reason, word string) types.GomegaMatcher {
 	return ContainElement(SatisfyAll(
 		HaveField("Reason", Equal(reason)),

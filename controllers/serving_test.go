@@ -50,8 +50,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// follower is a process that does not lead, on an empty disk of its own, with
-// the address where it serves.
+// follower is a process that is not the leader, with its own empty disk and address.
 type follower struct {
 	*scene
 	storage string
@@ -61,8 +60,7 @@ type follower struct {
 	end func()
 }
 
-// follower starts a follower; without peers, it can get nothing but from the
-// registry.
+// follower starts a follower; without peers, only the registry has files for it.
 func (s *scene) follower(peers ...string) follower {
 	s.Helper()
 	return s.followerOn(s.TempDir(), peers...)
@@ -85,8 +83,7 @@ func (s *scene) followerOn(storage string, peers ...string) follower {
 	return f
 }
 
-// asked returns the status code and the digest of what a follower answers for
-// an artifact.
+// asked returns the status code and the digest of a follower's answer for an artifact.
 func (f follower) asked(artifact *meta.Artifact) (int, string, error) {
 	request, err := http.NewRequestWithContext(f.Context(), http.MethodGet, f.server.URL+"/"+artifact.Path, http.NoBody)
 	if err != nil {
@@ -129,7 +126,7 @@ func (f follower) has(artifact *meta.Artifact) bool {
 	return fileExists(filepath.Join(f.storage, filepath.FromSlash(artifact.Path)))
 }
 
-func TestAFollowerGetsWhatItLacksFromAPeer(t *testing.T) {
+func TestAFollowerGetsAMissingFileFromAPeer(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	f := s.follower(s.artifacts.host())
@@ -141,7 +138,7 @@ func TestAFollowerGetsWhatItLacksFromAPeer(t *testing.T) {
 	g.Expect(f.has(artifact)).To(BeTrue())
 }
 
-func TestAFollowerMakesAgainWhatNobodyHas(t *testing.T) {
+func TestAFollowerRebuildsAFileThatNoReplicaHas(t *testing.T) {
 	for kind, files := range sources() {
 		for name, meanwhile := range map[string]func(*scene){
 			"nothing else changed": func(*scene) {},
@@ -177,9 +174,9 @@ func TestAFollowerMakesAgainWhatNobodyHas(t *testing.T) {
 	}
 }
 
-// A source whose objects name another image since: what its record names is had
-// from a peer, or made again with what may be shown where it is; else it is said
-// why not. No registry sees what was written for another one.
+// The objects of a source name another image meanwhile: the recorded image comes from a
+// peer, or is rebuilt with the access that its registry may see; otherwise an error has the
+// reason. No registry sees the credentials for another one.
 func TestAFollowerOfASourceThatNamesAnotherImageSince(t *testing.T) {
 	followed := func(s *scene) {
 		s.imageRepository("app")
@@ -192,7 +189,7 @@ func TestAFollowerOfASourceThatNamesAnotherImageSince(t *testing.T) {
 			obj.Spec = v1alpha1.ArtifactRepositorySpec{Image: s.image("app"), Tag: "1.0.0"}
 		})
 	}
-	// naming has the spec name another image, which a Secret opens.
+	// naming makes the spec name another image, with a Secret for it.
 	naming := func(image func(here, there string) string) func(*scene, string) {
 		return func(s *scene, there string) {
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) {
@@ -202,13 +199,13 @@ func TestAFollowerOfASourceThatNamesAnotherImageSince(t *testing.T) {
 	}
 	otherRepository := naming(func(here, _ string) string { return here + "/team/other" })
 	otherHost := naming(func(_, there string) string { return there + "/team/app" })
-	const notNamed = "another registry than the one that is named now"
+	const notNamed = "another registry than the image named now"
 	for name, tc := range map[string]struct {
 		source func(*scene)
-		// since is what happened when nobody led; there is another registry.
+		// since is an event while there was no leader; there is another registry.
 		since func(s *scene, there string)
-		// denied tells that the registry of the image demands a login, and here that
-		// the login is for it, and not for the other one.
+		// denied: the registry of the image requires a login. here: the login is for it, and
+		// not for the other one.
 		denied, here bool
 		// why it cannot be made again; empty: it can.
 		why string
@@ -277,7 +274,7 @@ func TestAFollowerOfASourceThatNamesAnotherImageSince(t *testing.T) {
 	}
 }
 
-func TestManyWhoWaitForAFileHaveItMadeOnce(t *testing.T) {
+func TestAFileIsRebuiltOnceForManyWaitingConsumers(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	s.stop()
@@ -361,7 +358,7 @@ func TestFewArtifactsAreMadeAgainAtOnce(t *testing.T) {
 	g.Expect(asking.Wait()).To(Succeed())
 }
 
-func TestAFailureIsNotRepeatedByEachWhoAsks(t *testing.T) {
+func TestAFailureIsNotRepeatedForEachConsumer(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	s.stop()
@@ -389,7 +386,7 @@ func TestAFailureIsNotRepeatedByEachWhoAsks(t *testing.T) {
 	})
 }
 
-func TestAFollowerServesNothingThatTheKeysNoLongerAccept(t *testing.T) {
+func TestAFollowerServesNoFileThatTheKeysNoLongerAccept(t *testing.T) {
 	s, _, external := verifiedSource(t)
 	g := NewWithT(t)
 	s.stop()
@@ -399,7 +396,7 @@ func TestAFollowerServesNothingThatTheKeysNoLongerAccept(t *testing.T) {
 	g.Expect(f.has(external.Status.Artifact)).To(BeFalse())
 }
 
-func TestAFollowerThatCannotJudgeServesNothing(t *testing.T) {
+func TestAFollowerThatCannotJudgeServesNoFile(t *testing.T) {
 	s, signer, external := verifiedSource(t)
 	g := NewWithT(t)
 	s.stop()
@@ -416,7 +413,7 @@ func TestAFollowerThatCannotJudgeServesNothing(t *testing.T) {
 	})
 }
 
-func TestAFollowerMakesNothingThatIsToBeWithdrawn(t *testing.T) {
+func TestAFollowerRebuildsNoFileThatIsToBeWithdrawn(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	s.stop()
@@ -428,7 +425,7 @@ func TestAFollowerMakesNothingThatIsToBeWithdrawn(t *testing.T) {
 	g.Expect(s.registry.Requests()).To(BeEmpty())
 }
 
-func TestWhatWasPublishedBeforeIsHadFromWhoKeepsIt(t *testing.T) {
+func TestAFormerFileComesFromAReplicaThatHasIt(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0").Status.Artifact
 	s.pushNew("1.0.1")
@@ -442,7 +439,7 @@ func TestWhatWasPublishedBeforeIsHadFromWhoKeepsIt(t *testing.T) {
 	g.Expect(f.has(&nobody)).To(BeFalse())
 }
 
-func TestWhatAReplicaMayHaveThatCouldNotBeAskedIsNotSaidToBeGone(t *testing.T) {
+func TestAFileIsNotGoneWhileAReplicaCannotBeAsked(t *testing.T) {
 	s := startScene(t)
 	before := s.publishes("app", "1.0.0").Status.Artifact
 	s.pushNew("1.0.1")
@@ -455,9 +452,9 @@ func TestWhatAReplicaMayHaveThatCouldNotBeAskedIsNotSaidToBeGone(t *testing.T) {
 	s.follower(busy.Listener.Addr().String()).expectServed(before) // made again all the same
 }
 
-// Between the record and the ExternalArtifact, and while consumers who were told
-// before try again, the replica that leads may be lost with its disk.
-func TestWhatWasPublishedBeforeIsMadeAgainForWhoWasToldOfIt(t *testing.T) {
+// Between the record and the ExternalArtifact, and while consumers of the old artifact try
+// again, the leader may be lost with its disk.
+func TestAFormerFileIsRebuiltForItsConsumers(t *testing.T) {
 	for kind, files := range sources() {
 		t.Run(kind, func(t *testing.T) {
 			s, g := startScene(t), NewWithT(t)
@@ -511,7 +508,7 @@ func TestAFormerFileIsMadeAgainWithTheSettingsOfItsTime(t *testing.T) {
 	g.Expect(files).To(HaveLen(4))
 }
 
-func TestWhatWasPublishedLongAgoIsGoneUnlessConsumersAreStillLedToIt(t *testing.T) {
+func TestAnOldFileIsGoneUnlessConsumersStillHaveItsAddress(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0").Status.Artifact
 	s.pushNew("1.0.1")
@@ -539,7 +536,7 @@ func TestWhatWasPublishedLongAgoIsGoneUnlessConsumersAreStillLedToIt(t *testing.
 	led(before)
 	expectSoon(before, http.StatusOK)
 	g.Expect(f.has(before)).To(BeTrue())
-	// Nobody knows how to make these, but consumers are led there.
+	// These have no recipe, but consumers still have their address.
 	unknown := *before
 	unknown.Path = filepath.Dir(before.Path) + "/" + strings.Repeat("a", 64) + ".tar.gz"
 	led(&unknown)
@@ -548,7 +545,7 @@ func TestWhatWasPublishedLongAgoIsGoneUnlessConsumersAreStillLedToIt(t *testing.
 	expectSoon(&unknown, http.StatusNotFound)
 }
 
-func TestStrangersDoNotHaveWhatWasPublishedBeforeMadeAgainAtWill(t *testing.T) {
+func TestStrangersCannotHaveFormerFilesRebuiltAtWill(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	before := s.publishes("app", "1.0.0").Status.Artifact
 	s.pushNew("1.0.1")
@@ -571,7 +568,7 @@ func TestStrangersDoNotHaveWhatWasPublishedBeforeMadeAgainAtWill(t *testing.T) {
 	}
 }
 
-func TestWhatTheRegistryHasCollectedIsHadFromAPeer(t *testing.T) {
+func TestAFileOfACollectedImageComesFromAPeer(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.interval = time.Second
 	s.start()
@@ -584,7 +581,7 @@ func TestWhatTheRegistryHasCollectedIsHadFromAPeer(t *testing.T) {
 		return true
 	})
 
-	// The process that leads comes back with an empty disk.
+	// The leader comes back with an empty disk.
 	s.storage = t.TempDir()
 	s.running = s.launch(s.storage, launchOptions{peers: []string{keeper.server.Listener.Addr().String()}})
 	s.artifacts.open(s.running.handler)
@@ -596,7 +593,7 @@ func TestWhatTheRegistryHasCollectedIsHadFromAPeer(t *testing.T) {
 	g.Expect(s.record("app").Status.Artifact).To(Equal(artifact))
 }
 
-func TestWhatNobodyHasAnyMoreIsSaidByWhoLeads(t *testing.T) {
+func TestTheLeaderReportsAFileThatNoReplicaHas(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
@@ -609,7 +606,7 @@ func TestWhatNobodyHasAnyMoreIsSaidByWhoLeads(t *testing.T) {
 		NewWithT(t).Expect(os.RemoveAll(filepath.Join(s.storage, folder))).To(Succeed())
 	}
 
-	// The interval is an hour: it is who asks the follower that has it looked at.
+	// The interval is an hour: the request to the follower starts the reconcile.
 	f.expectCode(artifact, http.StatusServiceUnavailable)
 
 	s.eventually(func(g Gomega) {
@@ -621,8 +618,8 @@ func TestWhatNobodyHasAnyMoreIsSaidByWhoLeads(t *testing.T) {
 	f.expectCode(artifact, http.StatusServiceUnavailable)
 }
 
-// Two attempts find out whether a registry answers. A consumer of a third source is
-// told to come again when the time of that source is over, and not of theirs.
+// Two attempts test a registry. A consumer of a third source has to come again when the time
+// of this source is over, not that of the two.
 func TestAConsumerIsAnsweredWhileOthersAskTheRegistry(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifacts := map[string]*meta.Artifact{}
@@ -655,11 +652,11 @@ func TestAConsumerIsAnsweredWhileOthersAskTheRegistry(t *testing.T) {
 	others.Wait()
 }
 
-func TestOtherBytesThanTheRecordNamesAreLeftToWhoLeads(t *testing.T) {
+func TestOtherBytesThanTheRecordNamesAreLeftToTheLeader(t *testing.T) {
 	s := startScene(t)
 	good := s.publishes("app", "1.0.0").Status.Artifact
 	s.stop()
-	// A record of an earlier release, whose archives had other bytes.
+	// A record of an earlier release with other archive bytes.
 	editStatus(s, "app", func(obj *v1alpha1.ArtifactRepository) {
 		earlier := strings.Repeat("a", 64)
 		obj.Status.Artifact.Path = filepath.Dir(good.Path) + "/" + earlier + ".tar.gz"
@@ -712,7 +709,7 @@ func TestARecordWithADigestOfAnotherAlgorithmIsPublishedAnew(t *testing.T) {
 	s.expectServed(now.Status.Artifact)
 }
 
-func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
+func TestAWithdrawnFileIsNotServedFromADiskThatHasIt(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.picked("app", "1.0.0")
 	s.artifactRepository("app")
@@ -734,7 +731,7 @@ func TestWhatWasWithdrawnIsNotServedFromADiskThatHasIt(t *testing.T) {
 	})
 }
 
-func TestReplicasKeepWhatIsPublishedBeforeTheyAreAsked(t *testing.T) {
+func TestReplicasStoreFilesBeforeTheFirstRequest(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	s.registry.Forget()
@@ -751,8 +748,8 @@ func TestReplicasKeepWhatIsPublishedBeforeTheyAreAsked(t *testing.T) {
 	g.Expect(s.registry.Requests()).To(BeEmpty())
 }
 
-// A replica of another shard is asked for a source before there is any: whoever
-// has read the record is served, however shortly before it was looked for in vain.
+// A replica of another shard is asked for a source before it exists: a client with the
+// record gets the file, even shortly after a futile lookup.
 func TestARecordThatWasLookedForInVainIsNotDenied(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.start()
@@ -789,7 +786,7 @@ func TestARecordThatWasLookedForInVainIsNotDenied(t *testing.T) {
 	})
 }
 
-// counted counts the requests whose path ends in a certain way.
+// counted counts the requests with a path suffix.
 type counted struct {
 	http.RoundTripper
 	suffix string
@@ -829,8 +826,8 @@ func TestStrangersDoNotHaveTheAPIServerAskedAtWill(t *testing.T) {
 	g.Expect(looked.Load()).To(And(BeNumerically(">", 0), BeNumerically("<=", 1+time.Since(start)/time.Second)), "once a second")
 }
 
-// Digests that are made up cost the API server a look at each source in a
-// second, and the other replicas some questions, however many there are.
+// Invented digests cost the API server one look at each source per second, and the other
+// replicas some requests, for any number of them.
 func TestStrangersDoNotHaveAPublishedSourceLookedForAtWill(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
@@ -872,7 +869,7 @@ func TestStrangersDoNotHaveAPublishedSourceLookedForAtWill(t *testing.T) {
 	f.expectServed(artifact)
 }
 
-// frozen lets nothing of watches arrive any more, once it is closed.
+// frozen stops all watches after it is closed.
 type frozen struct {
 	http.RoundTripper
 	from chan struct{}
@@ -890,7 +887,7 @@ func (f frozen) RoundTrip(r *http.Request) (*http.Response, error) {
 type frozenBody struct {
 	io.ReadCloser
 	from chan struct{}
-	// ctx is that of the request, which the body belongs to.
+	// ctx is the context of the request of this body.
 	ctx context.Context
 }
 
@@ -906,8 +903,8 @@ func (b *frozenBody) Read(p []byte) (int, error) {
 	}
 }
 
-// Whoever was told of a new version is served by a replica that has not heard
-// of it yet, whatever names strangers make up meanwhile.
+// A client that knows a new version gets it from a replica without the event, even if
+// strangers invent names meanwhile.
 func TestStrangersDoNotUseUpTheLooksOfConsumers(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	s.publishes("app", "1.0.0")

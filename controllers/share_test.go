@@ -40,8 +40,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// trickling is a registry that sends a blob so slowly that it takes hours, and tells
-// of each pull.
+// trickling is a registry that sends a blob for hours, and signals each pull.
 func trickling(t *testing.T) (registry *publish.InProcess, pulls <-chan string) {
 	t.Helper()
 	registry = publish.Serve()
@@ -63,8 +62,7 @@ func trickling(t *testing.T) (registry *publish.InProcess, pulls <-chan string) 
 	return registry, asked
 }
 
-// trickle answers with a byte each second: a registry that says nothing at all is given
-// up sooner.
+// trickle answers with a byte each second: a silent registry is given up sooner.
 func trickle(w http.ResponseWriter, r *http.Request, with byte) {
 	w.WriteHeader(http.StatusOK)
 	for r.Context().Err() == nil {
@@ -85,7 +83,8 @@ func (s *scene) pullsFrom(hostile *publish.InProcess, count int, namespaces ...s
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespaces[i%len(namespaces)], Name: fmt.Sprintf("app-%d", i)},
 			Spec: v1alpha1.ArtifactRepositorySpec{
 				Image: hostile.Host() + "/team/app", Tag: "1", Insecure: i/len(namespaces)%2 == 0,
-				// What others pull already would be waited for; of its own content, each pulls.
+				// A source waits for an equal pull of others; for its own content, each one
+				// pulls.
 				Ignore: new(fmt.Sprint(i)), Timeout: &metav1.Duration{Duration: 50 * time.Minute},
 			},
 		})
@@ -94,7 +93,7 @@ func (s *scene) pullsFrom(hostile *publish.InProcess, count int, namespaces ...s
 
 // A tenant can have many ways to registries: one registry, with and without plain HTTP, is
 // two. A namespace has one share of the workers.
-func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
+func TestATenantWithTricklingBlobsLeavesWorkersToOthers(t *testing.T) {
 	s := newScene(t)
 	hostile, pulls := trickling(t)
 	defer s.stop()
@@ -109,7 +108,7 @@ func TestATenantWhoseBlobsTrickleLeavesWorkersToOthers(t *testing.T) {
 }
 
 // Two namespaces do not take all workers, however long their pulls last.
-func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
+func TestTwoNamespacesWithTricklingBlobsLeaveAWorkerToAThird(t *testing.T) {
 	s := newScene(t)
 	hostile, pulls := trickling(t)
 	defer s.stop()
@@ -126,8 +125,8 @@ func TestTwoNamespacesWhoseBlobsTrickleLeaveAWorkerToAThird(t *testing.T) {
 	s.publishes("other", "1.0.0")
 }
 
-// A source with spec.verify reads its Secrets a second time at the end, in the place that
-// it has. However many places others have taken, it takes no second one.
+// A source with spec.verify reads its Secrets a second time at the end, in its own place. It
+// takes no second place, even if others have taken many.
 func TestPullsThatTrickleKeepNoVerifiedSourceFromBeingPublished(t *testing.T) {
 	s := newScene(t)
 	hostile, pulls := trickling(t)
@@ -148,9 +147,9 @@ func TestPullsThatTrickleKeepNoVerifiedSourceFromBeingPublished(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-// A tenant whose sources keep all workers busy, here by writes that are refused late, does
-// not keep the sources of others waiting that were there when the controllers started.
-func TestATenantWhoKeepsTheWorkersBusyKeepsNobodyWaiting(t *testing.T) {
+// A tenant with enough sources to keep all workers busy, here by slowly refused writes, does
+// not delay sources of others that existed before the start of the controllers.
+func TestATenantWhoKeepsTheWorkersBusyDelaysNoOtherTenant(t *testing.T) {
 	s, interfere := interferedScene(t)
 	tenant := s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
 	s.beside = []string{tenant}
@@ -195,7 +194,7 @@ func TestATenantWhoKeepsTheWorkersBusyKeepsNobodyWaiting(t *testing.T) {
 }
 
 // A judgement by the platform has a place of its own in the share of a namespace.
-func TestPullsThatTrickleKeepNothingPublishedThatThePlatformRejects(t *testing.T) {
+func TestTricklingPullsKeepNoRejectedArtifactPublished(t *testing.T) {
 	s, _ := governed(t)
 	hostile, pulls := trickling(t)
 	defer s.stop()
@@ -215,8 +214,8 @@ func TestPullsThatTrickleKeepNothingPublishedThatThePlatformRejects(t *testing.T
 	s.withdrawn("app", "release")
 }
 
-// Nor do judgements that a tenant makes slow, however many, beside such pulls.
-func TestACrowdOfSlowJudgementsKeepsNothingPublishedThatThePlatformRejects(t *testing.T) {
+// Nor do many judgements that a tenant makes slow, beside such pulls.
+func TestManySlowJudgementsKeepNoRejectedArtifactPublished(t *testing.T) {
 	s, _ := governed(t)
 	g := NewWithT(t)
 	slow := publish.Serve()
@@ -263,9 +262,9 @@ func TestACrowdOfSlowJudgementsKeepsNothingPublishedThatThePlatformRejects(t *te
 	s.withdrawn("app", "release")
 }
 
-// Who waits for registries that do not answer leaves another tenant to find out
-// whether a registry of its own does.
-func TestATenantWhoseRegistriesHangKeepsNobodyFromAnother(t *testing.T) {
+// A tenant who waits for silent registries leaves another tenant room to test its own
+// registry.
+func TestATenantWithHangingRegistriesKeepsNoOtherFromItsOwn(t *testing.T) {
 	s := newScene(t)
 	hostile := publish.Serve()
 	defer hostile.Close()
@@ -296,9 +295,9 @@ func TestATenantWhoseRegistriesHangKeepsNobodyFromAnother(t *testing.T) {
 	s.publishes("app", "1.0.0")
 }
 
-// An object that leaves a shard is deleted, for all that the shard sees. What it has
-// published is judged to the end all the same.
-func TestAnObjectThatChangesItsShardAllTheTimeKeepsNothingPublished(t *testing.T) {
+// To a shard, an object that leaves it is deleted. Its published artifact is judged to the
+// end all the same.
+func TestAnObjectThatChangesItsShardAllTheTimeKeepsNoRejectedArtifact(t *testing.T) {
 	const key = "sharding.fluxcd.io/key"
 	s := newScene(t)
 	selector, err := labels.Parse(key + " notin (other)")
@@ -339,7 +338,7 @@ func TestAnObjectThatChangesItsShardAllTheTimeKeepsNothingPublished(t *testing.T
 	s.eventually(func(g Gomega) { g.Expect(s.external("app").Status.Artifact).To(BeNil()) })
 }
 
-// What asks a registry for nothing does not wait for it.
+// A source without a request to the registry does not wait for it.
 func TestADigestThatIsPublishedNeedsNoRegistry(t *testing.T) {
 	s := newScene(t)
 	s.start()
@@ -373,9 +372,9 @@ func TestADigestThatIsPublishedNeedsNoRegistry(t *testing.T) {
 	NewWithT(t).Consistently(func() bool { return conditions.IsReady(s.record("app")) }).WithTimeout(4 * time.Second).Should(BeTrue())
 }
 
-// Who shares an access with one that a registry turned away may have to wait for long
-// to be judged: that is no time in which all is well.
-func TestWhatCannotBeJudgedYetSaysSo(t *testing.T) {
+// A source that shares an access with a source that a registry turned away may wait long for
+// its judgement: its conditions must not report success meanwhile.
+func TestAPendingJudgementIsReported(t *testing.T) {
 	s := startScene(t)
 	s.publishes("busy", "1.0.0")
 	s.publishes("app", "1.0.0")

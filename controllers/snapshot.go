@@ -36,19 +36,18 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// Snapshots reads the objects that decide what becomes of a source. What it returns is a
-// copy.
+// Snapshots reads the objects that decide about a source. It returns copies.
 type Snapshots struct {
 	// Client reads from the caches.
 	Client client.Client
 	// Rules of the platform.
 	Rules source.Rules
-	// Trust tells which TrustPolicies are in force; nil: they are not asked for.
+	// Trust returns the TrustPolicies in force; nil: they are not read.
 	Trust *trustpolicy.Resolver
 }
 
-// Snapshot reads an ArtifactRepository and what surrounds it. Object is nil if there is
-// none. What surrounds an object that is deleted does not matter, and is not read.
+// Snapshot reads an ArtifactRepository and its related objects. Object is nil if it does not
+// exist. The objects around a deleted one do not matter, and are not read.
 func (r Snapshots) Snapshot(ctx context.Context, key types.NamespacedName) (source.Snapshot, error) {
 	obj, err := apiserver.Get(ctx, r.Client, key, &v1alpha1.ArtifactRepository{})
 	if err != nil || obj == nil || obj.DeletionTimestamp != nil {
@@ -57,7 +56,7 @@ func (r Snapshots) Snapshot(ctx context.Context, key types.NamespacedName) (sour
 	return r.Around(ctx, obj)
 }
 
-// Around reads what surrounds an ArtifactRepository.
+// Around reads the objects around an ArtifactRepository.
 func (r Snapshots) Around(ctx context.Context, obj *v1alpha1.ArtifactRepository) (s source.Snapshot, err error) {
 	if ref := obj.Spec.ImagePolicyRef; ref != nil {
 		policy, err := apiserver.Get(ctx, r.Client, types.NamespacedName{Namespace: obj.Namespace, Name: ref.Name}, &imagev1.ImagePolicy{})
@@ -96,7 +95,7 @@ func (r Snapshots) Around(ctx context.Context, obj *v1alpha1.ArtifactRepository)
 	return s, err
 }
 
-// platform reads what the platform demands in a namespace.
+// platform reads the demands of the platform in a namespace.
 func (r Snapshots) platform(ctx context.Context, namespace string) (s source.Snapshot, err error) {
 	if s.Trust, err = r.Trust.InForce(ctx); err != nil {
 		return s, err
@@ -105,7 +104,7 @@ func (r Snapshots) platform(ctx context.Context, namespace string) (s source.Sna
 	return s, err
 }
 
-// AroundPolicy reads what surrounds an ImagePolicy.
+// AroundPolicy reads the objects around an ImagePolicy.
 func (r Snapshots) AroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy) (source.Snapshot, error) {
 	s := source.Snapshot{Policy: policy}
 	var err error
@@ -114,7 +113,7 @@ func (r Snapshots) AroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy
 	}
 	key := source.RepositoryKey(policy)
 	if r.Rules.NoCrossNamespaceRefs && key.Namespace != policy.Namespace {
-		return s, nil // it has no say, and may be outside of what is watched
+		return s, nil // it does not count, and the cache may not have it
 	}
 	if s.Repository, err = apiserver.Get(ctx, r.Client, key, &imagev1.ImageRepository{}); err != nil || s.Repository == nil {
 		return s, err
@@ -123,12 +122,12 @@ func (r Snapshots) AroundPolicy(ctx context.Context, policy *imagev1.ImagePolicy
 	return s, err
 }
 
-// maxSelectors bounds the labels and selectors of an accessFrom that is read. The schema
-// of an ImageRepository has no limits, and each look at a source reads one or two.
+// maxSelectors bounds the labels and selectors of an accessFrom. The schema of an
+// ImageRepository has no limits, and each reconcile of a source reads one or two.
 const maxSelectors = 1000
 
-// admitted tells whether the accessFrom of an ImageRepository lets an object in. One with
-// more than maxSelectors labels and selectors lets nobody in.
+// admitted reports whether the accessFrom of an ImageRepository admits an object. One with
+// more than maxSelectors labels and selectors admits no object.
 func (r Snapshots) admitted(ctx context.Context, obj client.Object, repository *imagev1.ImageRepository) (bool, error) {
 	if from := repository.Spec.AccessFrom; from != nil && obj.GetNamespace() != repository.Namespace {
 		count := len(from.NamespaceSelectors)
@@ -146,17 +145,17 @@ func (r Snapshots) admitted(ctx context.Context, obj client.Object, repository *
 	return err == nil, err
 }
 
-// refused tells that accessFrom does not let a namespace in, and not that this
-// could not be found out. Labels that no namespace can have let nobody in: were
-// they an error, whoever writes them could keep published what is to be withdrawn.
+// refused reports whether accessFrom refuses a namespace; another error leaves this open.
+// Invalid labels admit no namespace: as an error, they would let their author delay a
+// withdrawal.
 func refused(err error) bool {
 	_, denied := errors.AsType[acl.AccessDeniedError](err)
 	_, unreadable := errors.AsType[utilerrors.Aggregate](err)
 	return denied || unreadable
 }
 
-// lender reads the ImageRepository by whose access the published content was fetched. A
-// spec that no longer refers to it keeps its content only with its owner's consent.
+// lender reads the ImageRepository by whose access the published content was fetched. Even a
+// spec that no longer refers to it needs the consent of its owner to keep the content.
 func (r Snapshots) lender(ctx context.Context, obj *v1alpha1.ArtifactRepository) (*source.RepositoryFacts, error) {
 	if obj.Status.Record == nil || obj.Status.Record.ImageRepository == "" {
 		return nil, nil

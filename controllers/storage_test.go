@@ -51,7 +51,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// harms are what happens to files.
+// harms are the ways to damage files.
 func harms() map[string]func(path string) error {
 	return map[string]func(path string) error{
 		"deleted":   os.Remove,
@@ -67,7 +67,7 @@ func harms() map[string]func(path string) error {
 	}
 }
 
-// request asks for a reconcile of a source, which has its file read soon.
+// request requests a reconcile of a source, which reads its file soon after.
 func (s *scene) request(name string) {
 	s.Helper()
 	edit(s, name, func(obj *v1alpha1.ArtifactRepository) {
@@ -211,8 +211,8 @@ func TestBytesThatAreHarmedWhileTheRegistryIsDownAreSaidToBeMissing(t *testing.T
 			s.registry.Answer(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
 			s.waitFailed("app", v1alpha1.ReasonFetchFailed)
 
-			// Were only one of its names gone, the bytes would still be there, and an
-			// attempt that came between the two would give them the other name again.
+			// If only one of its names were gone, the bytes would still exist, and an
+			// attempt between the two removals would give them the other name again.
 			if how == "deleted" {
 				g.Expect(os.RemoveAll(s.storage + "/blobs")).To(Succeed())
 			}
@@ -261,7 +261,7 @@ func TestOldVersionsAreCollected(t *testing.T) {
 	g.Expect(s.record("app").Status.Artifact).To(Equal(all[3]))
 }
 
-func TestWhatNoRecordNamesIsCollectedAtTheStart(t *testing.T) {
+func TestFilesWithoutARecordAreCollectedAtTheStart(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.start()
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
@@ -276,7 +276,7 @@ func TestWhatNoRecordNamesIsCollectedAtTheStart(t *testing.T) {
 	s.expectServed(artifact)
 }
 
-func TestAPathThatNoRecordNamesIsNotFound(t *testing.T) {
+func TestAPathWithoutARecordIsNotFound(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	artifact := s.publishes("app", "1.0.0").Status.Artifact
 	other := strings.Repeat("a", 64)
@@ -292,7 +292,7 @@ func TestAPathThatNoRecordNamesIsNotFound(t *testing.T) {
 	s.expectServed(artifact)
 }
 
-// counting is a reader that counts.
+// counting is a reader with a counter.
 type counting struct {
 	client.Reader
 	gets atomic.Int32
@@ -303,7 +303,7 @@ func (c *counting) Get(ctx context.Context, key client.ObjectKey, obj client.Obj
 	return c.Reader.Get(ctx, key, obj, options...)
 }
 
-func TestStrangersHaveNothingFetched(t *testing.T) {
+func TestStrangersCauseNoFetch(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	sha256 := strings.Repeat("a", 64)
 	recorded := func(name string) {
@@ -351,7 +351,7 @@ func TestStrangersHaveNothingFetched(t *testing.T) {
 
 	g.Expect(missing("app", strings.Repeat("b", 64))).To(MatchError(store.ErrNotPublished))
 
-	// What came before may have used up the lookups of this second.
+	// Earlier requests may have used up the lookups of this second.
 	s.eventually(func(g Gomega) { g.Expect(missing("unknown", sha256)).To(MatchError(store.ErrNotPublished)) })
 	live.gets.Store(0)
 	var strangers errgroup.Group
@@ -385,7 +385,7 @@ func TestStrangersHaveNothingFetched(t *testing.T) {
 	g.Expect(busy+int(live.gets.Load())).To(Equal(200), "who is not answered is told to come back")
 }
 
-// alone is a store that has no peers.
+// alone is a store without peers.
 func (s *scene) alone() *store.Replica {
 	s.Helper()
 	g := NewWithT(s)
@@ -397,21 +397,21 @@ func (s *scene) alone() *store.Replica {
 	return replica
 }
 
-// noCache is a cache that has seen nothing yet.
+// noCache is an empty cache.
 type noCache struct{ client.Client }
 
 func (noCache) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
 	return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("artifactrepositories").GroupResource(), "any")
 }
 
-// noRecords cannot list records, so that no collection takes place.
+// noRecords cannot list records, so there is no garbage collection.
 type noRecords struct{ client.Client }
 
 func (noRecords) List(context.Context, client.ObjectList, ...client.ListOption) error {
 	return errors.ErrUnsupported
 }
 
-func TestDeletingAPolicysObjectsLeavesNothingOnDisk(t *testing.T) {
+func TestDeletingAPolicysObjectsLeavesNoFileOnDisk(t *testing.T) {
 	s := startScene(t)
 	s.publishes("app", "1.0.0")
 	s.publishes("beside", "1.0.0")
@@ -424,8 +424,8 @@ func TestDeletingAPolicysObjectsLeavesNothingOnDisk(t *testing.T) {
 	s.expectServed(s.external("beside").Status.Artifact)
 }
 
-// A disk that was away while an object was deleted and made again has files of the
-// former one, which may have been withdrawn.
+// A disk that was away while an object was deleted and created again has files of the former
+// one, which may have been withdrawn.
 func TestFilesOfAFormerObjectAreNotServedAndGo(t *testing.T) {
 	s, g := startScene(t), NewWithT(t)
 	publishAnew := func(tag string) *meta.Artifact {
@@ -440,7 +440,7 @@ func TestFilesOfAFormerObjectAreNotServedAndGo(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	remove[v1alpha1.ArtifactRepository](s, "app")
 	s.eventually(func(g Gomega) { g.Expect(fileExists(s.file(former))).To(BeFalse()) })
-	remove[sourcev1.ExternalArtifact](s, "app") // nothing collects owned objects here
+	remove[sourcev1.ExternalArtifact](s, "app") // there is no garbage collector for owned objects here
 	now := publishAnew("1.0.1")
 	g.Expect(os.WriteFile(s.file(former), content, 0o600)).To(Succeed())
 	before := time.Now().Add(-time.Minute)
@@ -452,9 +452,9 @@ func TestFilesOfAFormerObjectAreNotServedAndGo(t *testing.T) {
 	s.expectServed(now)
 }
 
-// Without a collection: what is withdrawn or deleted goes from each disk at once,
-// and what has only gone to another shard stays for those who were told of it.
-func TestWhatIsWithdrawnOrDeletedIsErasedFromEachDisk(t *testing.T) {
+// Without a collection: withdrawn and deleted files go from each disk at once, and files of
+// an object that only moved to another shard stay for their consumers.
+func TestWithdrawnAndDeletedFilesAreErasedFromEachDisk(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.shard = labels.SelectorFromSet(labels.Set{"shard": "one"})
 	process := s.launch(s.storage, launchOptions{follows: true})

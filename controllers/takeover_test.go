@@ -45,36 +45,36 @@ type fixture struct {
 	Tags []string
 	// Disk holds the files of the store in base64, by their paths.
 	Disk map[string]string
-	// Objects, owners before what they own.
+	// Objects, owners before their dependents.
 	Objects []*unstructured.Unstructured
 }
 
-// outcomes of the states that are not just taken over, by the names of the fixtures.
+// outcomes other than a mere takeover, by the names of the fixtures.
 var outcomes = map[string]struct {
-	// events that are sent, as kind and reason.
+	// events to be sent, as kind and reason.
 	events []string
-	// revision that the ExternalArtifact names, by its beginning, where it is another
-	// one than before.
+	// revision of the ExternalArtifact, by its beginning, if it changes.
 	revision string
-	// republished tells that the record is made anew.
+	// republished: the record is new.
 	republished bool
-	// withdrawn tells that nothing is published any more.
+	// withdrawn: no artifact is published any more.
 	withdrawn bool
 }{
 	// The former build had recorded it, and told neither consumers nor people: both is made
 	// up for.
 	"progressing": {events: []string{"ArtifactRepository NewArtifact", "ExternalArtifact NewArtifact"}, revision: "2.0.0@"},
-	// Nobody can judge, or make again, what has no recipe: it is taken out of the record.
-	// What the policy picks is published in its place at once, here the same image again.
+	// An artifact without a recipe cannot be judged or rebuilt: it is removed from the
+	// record. The pick of the policy is published in its place at once, here the same image
+	// again.
 	"without-recipe": {events: []string{"ArtifactRepository NewArtifact", "ExternalArtifact NewArtifact"}, republished: true},
-	// Nobody judges any more what a deleted object published: it must not stay for as long
-	// as the finalizer does. No event tells the person who deleted it.
+	// The artifact of a deleted object is no longer judged: it must not stay until the
+	// finalizer is removed. The user who deleted it gets no event.
 	"deleted": {withdrawn: true},
 }
 
-// An upgrade is no news: the sources that a former build left in the API server and on the
-// disk are taken over without a publication, a withdrawal or an event, and so are those
-// whose conditions say the same in other words.
+// An upgrade is not an event: the sources of a former build in the API server and on the
+// disk are taken over without a publication, a withdrawal or an event, even if their
+// conditions use other words.
 func TestSourcesOfFormerBuildsAreTakenOver(t *testing.T) {
 	files, err := filepath.Glob("testdata/takeover/*/*.yaml")
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
@@ -116,8 +116,8 @@ func takeOver(t *testing.T, file, state string, reword bool) {
 		g.Expect(heard()).To(BeEmpty())
 		return
 	}
-	// The first look goes without a request, which is itself a reason to look closer. The
-	// request shows then that the source has come to rest.
+	// The first reconcile needs no request, which would itself be a reason to look closer.
+	// The request shows then that the source has come to rest.
 	s.eventually(func(g Gomega) { g.Expect(s.looks("app")).To(BeNumerically(">", 0)) })
 	after := s.reconciled("app")
 
@@ -148,8 +148,8 @@ func takeOver(t *testing.T, file, state string, reword bool) {
 	}
 }
 
-// announced returns the ExternalArtifact, if there is one. Former builds made none for a
-// source that never published; an empty one is no news to consumers.
+// announced returns the ExternalArtifact, if it exists. Former builds made no
+// ExternalArtifact for a source without a publication; an empty one is no news to consumers.
 func (s *scene) announced(name string) (external *sourcev1.ExternalArtifact, ok bool) {
 	s.Helper()
 	external = &sourcev1.ExternalArtifact{}
@@ -256,8 +256,8 @@ func ofASource(obj *unstructured.Unstructured) bool {
 	return obj.GetKind() == v1alpha1.ArtifactRepositoryKind || obj.GetKind() == sourcev1.ExternalArtifactKind
 }
 
-// observed moves the generations that a status names: an object that is created again
-// starts from the first.
+// observed changes the generations in a status: an object that is created again starts from
+// the first.
 func observed(status map[string]any, by int64) {
 	const field = "observedGeneration"
 	move := func(in map[string]any) {

@@ -40,8 +40,8 @@ type TrustReader struct {
 	Live client.Reader
 }
 
-// NewTrust returns the demands of TrustPolicies, whose Secrets are in a namespace, and of
-// spec.verify.
+// NewTrust returns the resolver of the demands of TrustPolicies, with Secrets in a
+// namespace, and of spec.verify.
 func NewTrust(reader TrustReader, namespace string, o trust.Options) *trustpolicy.Resolver {
 	return &trustpolicy.Resolver{Reader: reader, Namespace: namespace, Options: o, Panicked: panicFault}
 }
@@ -67,15 +67,15 @@ func (r TrustReader) Secret(ctx context.Context, namespace, name string) (*corev
 	return apiserver.Get(ctx, r.Live, types.NamespacedName{Namespace: namespace, Name: name}, &corev1.Secret{})
 }
 
-// SecretMetadata is a Secret without what is in it.
+// SecretMetadata is a Secret without its data.
 func SecretMetadata() *metav1.PartialObjectMetadata {
 	obj := &metav1.PartialObjectMetadata{}
 	obj.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	return obj
 }
 
-// StripSecret takes out of a Secret's metadata, before it is kept, what may
-// repeat what is in it: kubectl apply writes that to an annotation.
+// StripSecret removes copies of the data from the metadata of a Secret before it is cached:
+// kubectl apply writes it to an annotation.
 func StripSecret(obj any) (any, error) {
 	if secret, ok := obj.(metav1.Object); ok {
 		secret.SetAnnotations(nil)

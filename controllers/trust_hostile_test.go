@@ -39,7 +39,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// hugeKey is a public key in PEM with which one verification takes more than a minute.
+// hugeKey is a public key in PEM with a verification time of more than a minute.
 func hugeKey(t *testing.T) []byte {
 	t.Helper()
 	modulus := new(big.Int).Lsh(big.NewInt(1), 1<<20-1)
@@ -48,7 +48,7 @@ func hugeKey(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// neighbours are the names of sources of a hostile tenant, whose Secret is beside them.
+// neighbours are the names of sources of a hostile tenant, with a Secret beside them.
 func (s *scene) neighbours(count int, verify sourcev1.OCIRepositoryVerification, data map[string][]byte) (tenant string, names []string) {
 	s.Helper()
 	tenant = s.makeNamespace(map[string]string{v1alpha1.UseAsSource: v1alpha1.UseAsSourceEnabled})
@@ -68,7 +68,7 @@ func (s *scene) neighbours(count int, verify sourcev1.OCIRepositoryVerification,
 	return tenant, names
 }
 
-// saysOf waits until a source of another namespace says something.
+// saysOf waits for a message of a source of another namespace.
 func (s *scene) saysOf(tenant, name string, words ...string) {
 	s.Helper()
 	s.eventually(func(g Gomega) {
@@ -80,9 +80,9 @@ func (s *scene) saysOf(tenant, name string, words ...string) {
 	})
 }
 
-// Without a limit, the validation of such a policy takes most of a minute, and nothing
-// ends it.
-func TestATrustPolicyOfManyIdentitiesKeepsNobodyWaiting(t *testing.T) {
+// Without a limit, the validation of such a policy takes most of a minute, without a way to
+// stop it.
+func TestATrustPolicyOfManyIdentitiesDelaysNoOtherSource(t *testing.T) {
 	s := newScene(t)
 	s.push("hostile:1", publish.Files{"app.yaml": "version: 1\n"})
 	var identities []string
@@ -101,7 +101,7 @@ func TestATrustPolicyOfManyIdentitiesKeepsNobodyWaiting(t *testing.T) {
 	s.publishes("app", "1.0.0")
 }
 
-func TestAKeyOfAnySizeKeepsNobodyWaiting(t *testing.T) {
+func TestAKeyOfAnySizeDelaysNoOtherSource(t *testing.T) {
 	s := newScene(t)
 	s.push("hostile:1", publish.Files{"app.yaml": "version: 1\n"})
 	verify := sourcev1.OCIRepositoryVerification{Provider: "cosign", SecretRef: &meta.LocalObjectReference{Name: "keys"}}
@@ -114,7 +114,7 @@ func TestAKeyOfAnySizeKeepsNobodyWaiting(t *testing.T) {
 	s.publishes("app", "1.0.0")
 }
 
-// A key that is too large beside a good one is not used, and not minded.
+// A key that is too large is skipped if there is a good one.
 func TestAKeyThatIsTooLargeHidesNoOther(t *testing.T) {
 	s := newScene(t)
 	s.start()

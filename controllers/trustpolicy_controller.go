@@ -30,20 +30,20 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// TrustPolicyReconciler says in the status of each TrustPolicy whether it can be
-// applied as it is written. It decides about no source.
+// TrustPolicyReconciler writes into the status of each TrustPolicy whether it can be applied
+// as it is. It makes no decision about a source.
 type TrustPolicyReconciler struct {
 	// Client reads from the caches and writes.
 	Client client.Client
-	// Trust knows what policies are made of.
+	// Trust parses policies.
 	Trust *trustpolicy.Resolver
-	// Events tells people.
+	// Events reports to users.
 	Events *Events
 	// Metrics of this project.
 	Metrics *Metrics
 }
 
-// Reconcile checks a policy and writes what came of it.
+// Reconcile checks a policy and writes the result.
 func (r *TrustPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	start := time.Now()
 	obj, err := apiserver.Get(ctx, r.Client, req.NamespacedName, &v1alpha1.TrustPolicy{})

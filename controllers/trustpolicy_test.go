@@ -50,8 +50,7 @@ import (
 // policyName is the name of a scene's TrustPolicy in the cluster.
 func (s *scene) policyName(name string) string { return s.namespace + "-" + name }
 
-// govern creates a TrustPolicy that governs the scene's namespace and lists all
-// images of its registry.
+// govern creates a TrustPolicy for the scene's namespace and all images of its registry.
 func (s *scene) govern(name string, mods ...func(*v1alpha1.TrustPolicySpec)) {
 	s.Helper()
 	policy := &v1alpha1.TrustPolicy{
@@ -88,7 +87,7 @@ func (s *scene) ungovern(name string) {
 
 type change = func(*v1alpha1.TrustPolicySpec)
 
-// signedBy adds an authority whose keys are in the Secret of its name.
+// signedBy adds an authority with the keys in the Secret of its name.
 func signedBy(names ...string) change {
 	return func(spec *v1alpha1.TrustPolicySpec) {
 		for _, name := range names {
@@ -156,8 +155,8 @@ func (s *scene) checked(name string, status metav1.ConditionStatus, reason strin
 	return policy
 }
 
-// withdrawn waits until what was published is taken away, and asserts that
-// consumers and people are told.
+// withdrawn waits until the published artifact is withdrawn, and asserts that consumers and
+// users are told.
 func (s *scene) withdrawn(name string, words ...string) {
 	s.Helper()
 	s.taken(name)
@@ -183,8 +182,8 @@ func (s *scene) taken(name string) {
 	})
 }
 
-// governed starts a scene whose policy demands the signature of the key release,
-// which an annotated source carries.
+// governed starts a scene with a policy that requires the signature of the key release, and
+// a source with this signature.
 func governed(t *testing.T, mods ...change) (s *scene, signer *publish.Signer) {
 	t.Helper()
 	s = newScene(t)
@@ -235,7 +234,7 @@ func TestAnAnnotatedSourceNeedsTheSignatureThatAPolicyDemands(t *testing.T) {
 	})
 }
 
-// verdicts is the metric of the verdicts of a policy; -1 if there is none.
+// verdicts is the metric of the verdicts of a policy; -1 if it does not exist.
 func (s *scene) verdicts(policy, verdict string, mode v1alpha1.Mode) int {
 	families, err := s.running.metrics.Gather()
 	NewWithT(s).Expect(err).NotTo(HaveOccurred())
@@ -277,7 +276,7 @@ func TestAllPoliciesHaveToBeMetAndOneAuthorityOfEach(t *testing.T) {
 	by := s.record("app").Status.History[0].VerifiedBy
 	NewWithT(t).Expect(by).To(And(ContainSubstring(`(two): key`), ContainSubstring(`(three): key`)))
 
-	// What a tenant asks for comes on top of it.
+	// The demands of a tenant come on top.
 	edit(s, "app", signed)
 	s.withdrawn("app", "spec.verify")
 }
@@ -315,7 +314,7 @@ func TestAnotherSpellingOfAnImageIsNoWayAroundAPolicy(t *testing.T) {
 	}
 }
 
-func TestAPolicyThatWarnsPublishesAndSaysWhatItWouldRefuse(t *testing.T) {
+func TestAPolicyThatWarnsPublishesAndReportsViolations(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	g := NewWithT(t)
@@ -347,8 +346,8 @@ func TestAPolicyThatWarnsPublishesAndSaysWhatItWouldRefuse(t *testing.T) {
 	s.withdrawn("app", s.policyName("policy"))
 }
 
-// What a policy that only warns could not find out stops nothing, and is asked
-// again.
+// An unknown verdict of a policy in the mode Warn stops no publication, and the next
+// reconcile tries again.
 func TestAPolicyThatWarnsIsHeardLater(t *testing.T) {
 	s := newScene(t)
 	s.start()
@@ -386,7 +385,7 @@ func TestWarningsGoWithTheirPolicy(t *testing.T) {
 	})
 }
 
-// unsignable answers for a registry that shows no signatures.
+// unsignable answers for a registry without signatures.
 func unsignable(w http.ResponseWriter, r *http.Request) bool {
 	down := strings.Contains(r.URL.Path, "sha256-") || strings.Contains(r.URL.Path, "/referrers/")
 	if down {
@@ -420,7 +419,7 @@ func TestFormatsAndSizesArePartOfAPolicy(t *testing.T) {
 			s.waitPublished("app", "1.0.0@")
 			g.Expect(s.record("app").Status.Record.Size).To(BeNumerically(">", 10))
 
-			// It holds for what is published, and for bytes that others brought in.
+			// It also applies to published artifacts, and to bytes of other sources.
 			s.registry.Forget()
 			s.regovern("policy", c.tight)
 			s.withdrawn("app", c.words)
@@ -473,7 +472,7 @@ func TestAPolicyIsTightened(t *testing.T) {
 	}
 }
 
-func TestTheLabelsOfANamespaceDecideWhoGoverns(t *testing.T) {
+func TestTheLabelsOfANamespaceSelectItsPolicies(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	s.platformKeys("release", newSigner(t))
@@ -485,7 +484,7 @@ func TestTheLabelsOfANamespaceDecideWhoGoverns(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-func TestAMissingSecretOfAPolicyWithdrawsNothing(t *testing.T) {
+func TestAMissingSecretOfAPolicyWithdrawsNoArtifact(t *testing.T) {
 	s, signer := governed(t)
 	before := s.record("app")
 	NewWithT(t).Expect(s.client.Delete(s.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.platform, Name: "release"}})).To(Succeed())
@@ -497,7 +496,7 @@ func TestAMissingSecretOfAPolicyWithdrawsNothing(t *testing.T) {
 	s.checked("policy", metav1.ConditionTrue, v1alpha1.ReasonSucceeded)
 }
 
-func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
+func TestARegistryThatIsDownWithdrawsNoArtifact(t *testing.T) {
 	s, signer := governed(t)
 	other := newSigner(t)
 	before := s.record("app")
@@ -518,16 +517,16 @@ func TestARegistryThatIsDownWithdrawsNothing(t *testing.T) {
 	s.waitPublished("app", "1.0.1@")
 }
 
-// A registry that knows nothing any more, because it is rolled out just now or
-// hides what the credentials no longer open, does not say that an image is not signed.
-func TestARegistryThatHidesEverythingWithdrawsNothing(t *testing.T) {
+// A registry that lost its content, because it is being rolled out or hides it from the
+// credentials, is no proof that an image is not signed.
+func TestARegistryThatHidesItsContentWithdrawsNoArtifact(t *testing.T) {
 	s, _ := governed(t)
 	before := s.record("app")
 	s.registry.Answer(func(w http.ResponseWriter, _ *http.Request) bool {
 		w.WriteHeader(http.StatusNotFound)
 		return true
 	})
-	s.regovern("policy", atMost("1Gi")) // which it is, so that nothing is refused for it
+	s.regovern("policy", atMost("1Gi")) // the image is smaller, so it is not refused for its size
 	s.waitFailed("app", v1alpha1.ReasonVerificationError, "404", "still published: 1.0.0@")
 	NewWithT(t).Expect(s.record("app").Status.Artifact).To(Equal(before.Status.Artifact))
 	s.registry.Answer(nil)
@@ -538,7 +537,7 @@ func TestARegistryThatHidesEverythingWithdrawsNothing(t *testing.T) {
 	})
 }
 
-// What was rejected is gone for good: retention is for what was only replaced.
+// Rejected bytes are gone for good: retention is only for superseded ones.
 func TestRejectedBytesDoNotComeBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		// instead makes a good version known, before or after the other is rejected.
@@ -586,7 +585,8 @@ func TestRejectedBytesDoNotComeBack(t *testing.T) {
 			g.Expect(code).To(Equal(http.StatusNotFound))
 			f.expectCode(rejected, http.StatusNotFound)
 
-			// Whom the platform trusts again is published again, and what is replaced stays for a while.
+			// An image that the platform trusts again is published again, and the superseded
+			// one stays for a while.
 			s.platformKeys("release", signer, next)
 			s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
 			again := s.waitPublished("app", "1.0.0@").Status.Artifact
@@ -598,8 +598,8 @@ func TestRejectedBytesDoNotComeBack(t *testing.T) {
 	}
 }
 
-// A replica that was away when a version was rejected, or is new, sees only what
-// took its place: the record tells it that the other one was not just replaced.
+// A replica that was away when a version was rejected, or is new, sees only the replacement:
+// the record tells it that the other one was rejected.
 func TestRejectedBytesAreServedByNoReplicaThatMissedTheRejection(t *testing.T) {
 	s, signer := governed(t)
 	g := NewWithT(t)
@@ -656,8 +656,7 @@ func (c conflicting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.RoundTripper.RoundTrip(r)
 }
 
-// Image objects that cannot be kept for a conflict, again and again, keep nothing
-// published.
+// Image objects with repeated conflicts keep no artifact published.
 func TestAConflictOnImageObjectsDelaysNoWithdrawal(t *testing.T) {
 	s := newScene(t)
 	var conflicts atomic.Bool
@@ -667,7 +666,7 @@ func TestAConflictOnImageObjectsDelaysNoWithdrawal(t *testing.T) {
 	conflicts.Store(true)
 	edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Policy = semver("1.x") })
 	s.govern("policy", formats("Helm"))
-	s.taken("app") // what the conditions say then is that the image objects cannot be kept
+	s.taken("app") // the conditions then have the error of the image objects
 	conflicts.Store(false)
 	s.ungovern("policy")
 	s.scanned("app")
@@ -676,8 +675,8 @@ func TestAConflictOnImageObjectsDelaysNoWithdrawal(t *testing.T) {
 	})
 }
 
-// Whoever may annotate objects could make each guarded write a conflict.
-func TestATenantWhoEditsAllTheTimeDelaysNoWithdrawal(t *testing.T) {
+// A user who may annotate objects could make each guarded write a conflict.
+func TestPermanentEditsOfATenantDelayNoWithdrawal(t *testing.T) {
 	for name, next := range map[string]func(*scene, *publish.Signer){
 		"that leaves nothing": func(*scene, *publish.Signer) {},
 		"that makes room": func(s *scene, signer *publish.Signer) {
@@ -713,8 +712,8 @@ func TestATenantWhoEditsAllTheTimeDelaysNoWithdrawal(t *testing.T) {
 	}
 }
 
-// tenant edits an object each time that the controllers are about to write its
-// status: as one who edits as fast as he can, and has luck.
+// tenant edits an object before each write of its status by the controllers: the luckiest
+// and fastest tenant.
 type tenant struct {
 	*scene
 	next  http.RoundTripper
@@ -739,8 +738,8 @@ func (t *tenant) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.next.RoundTrip(r)
 }
 
-// A registry that hangs when it is asked for signatures, and only then, takes no
-// more workers than one that hangs over images: the rest is told, not kept waiting.
+// A registry that hangs only for requests for signatures takes no more workers than one that
+// hangs for images: the others get an error, and do not wait.
 func TestARegistryThatHangsOverSignaturesIsTriedByFew(t *testing.T) {
 	s := startScene(t)
 	names := []string{"a", "b", "c", "d", "e", "f"}
@@ -779,7 +778,7 @@ func byIdentity(issuer, subject string) func(*v1alpha1.ArtifactRepository) {
 	}
 }
 
-func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
+func TestATenantCannotKeepARejectedArtifact(t *testing.T) {
 	suspended := func(s *scene) {
 		s.eventually(func(g Gomega) {
 			g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
@@ -789,8 +788,8 @@ func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
 	content := func(s *scene) { s.regovern("policy", formats("Helm")) }
 	for name, c := range map[string]struct {
 		hold func(*scene)
-		// tightened is what the platform does then: where the way to the
-		// registry is cut off, nobody can look for signatures.
+		// tightened are later actions of the platform: without a way to the registry,
+		// signatures cannot be fetched.
 		tightened []func(*scene)
 	}{
 		"by suspending the source": {func(s *scene) {
@@ -856,8 +855,8 @@ func TestATenantCannotKeepWhatThePlatformRejects(t *testing.T) {
 	}
 }
 
-// What a tenant may ask for himself, that signatures are looked at and not
-// minded, is no signature to the platform.
+// A trust policy of Notation that only logs failed signatures is allowed in spec.verify, but
+// the platform does not accept it as a signature.
 func TestATrustPolicyOfNotationThatOnlyLogsIsNotEnough(t *testing.T) {
 	s := newScene(t)
 	s.start()
@@ -877,8 +876,8 @@ func TestATrustPolicyOfNotationThatOnlyLogsIsNotEnough(t *testing.T) {
 	s.withdrawn("app", "notary: the level", "only logs")
 }
 
-// A record that does not say what its artifact is of leaves nothing to judge: it
-// is taken away until the image was verified.
+// A record without the image of its artifact cannot be judged: the artifact is withdrawn
+// until the image was verified.
 func TestAnArtifactWithoutARecipeDoesNotStay(t *testing.T) {
 	for name, forget := range map[string]func(*v1alpha1.ArtifactRepository){
 		"there is none":        func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record = nil },
@@ -901,9 +900,8 @@ func TestAnArtifactWithoutARecipeDoesNotStay(t *testing.T) {
 	}
 }
 
-// Nobody judges an object that is deleted: a finalizer must not keep what it
-// published.
-func TestAFinalizerKeepsNothingPublished(t *testing.T) {
+// A deleted object is no longer judged: a finalizer must not keep its artifact published.
+func TestAFinalizerKeepsNoArtifactPublished(t *testing.T) {
 	for name, finalizers := range map[string][]string{
 		"of somebody":                        {"example.com/hold"},
 		"of the garbage collector, and more": {metav1.FinalizerOrphanDependents, "example.com/hold"},
@@ -923,7 +921,7 @@ func TestAFinalizerKeepsNothingPublished(t *testing.T) {
 	}
 }
 
-// A policy that is tightened while an image is on its way counts for that image.
+// A policy that is tightened during a pull applies to the pulled image.
 func TestAPolicyThatIsTightenedWhileAnImageIsPulled(t *testing.T) {
 	s := newScene(t)
 	s.start()
@@ -961,8 +959,8 @@ func TestAPolicyThatIsTightenedWhileAnImageIsPulled(t *testing.T) {
 	}
 }
 
-// stall lets the registry send nothing of a blob until it is released, and tells
-// when somebody waits for it.
+// stall makes the registry stop within a blob until it is released, and signals a waiting
+// client.
 func (s *scene) stall(blob v1.Hash) (waiting <-chan struct{}, release func()) {
 	return s.hold(blob, func(_ http.ResponseWriter, r *http.Request, released <-chan struct{}) bool {
 		select {
@@ -973,8 +971,8 @@ func (s *scene) stall(blob v1.Hash) (waiting <-chan struct{}, release func()) {
 	})
 }
 
-// drip lets the registry send a blob so slowly that it takes hours, and never
-// longer for a byte than clients wait, until it is released.
+// drip makes the registry send a blob for hours, always faster than the timeout of clients,
+// until it is released.
 func (s *scene) drip(blob v1.Hash) (waiting <-chan struct{}, release func()) {
 	return s.hold(blob, func(w http.ResponseWriter, r *http.Request, released <-chan struct{}) bool {
 		ticks := time.NewTicker(time.Second)
@@ -1011,7 +1009,7 @@ func (s *scene) hold(blob v1.Hash, how func(http.ResponseWriter, *http.Request, 
 	return asked, sync.OnceFunc(func() { close(released) })
 }
 
-// A tenant decides how long an attempt takes, by the registry that he names and by
+// A tenant decides about the length of an attempt, by the choice of the registry and by
 // spec.timeout: neither rules nor revocations wait for it.
 func TestASlowPullDelaysNoRule(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -1061,7 +1059,7 @@ func TestASlowPullDelaysNoRule(t *testing.T) {
 	}
 }
 
-// What changes no rule must not make a long pull begin again.
+// An event without a changed rule must not restart a long pull.
 func TestHarmlessEventsInterruptNoPull(t *testing.T) {
 	s, signer := governed(t)
 	_, layer := s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.1\n"})
@@ -1111,7 +1109,7 @@ func (h heldUp) RoundTrip(r *http.Request) (*http.Response, error) {
 	return h.RoundTripper.RoundTrip(r)
 }
 
-func TestNothingIsPublishedBeforePoliciesAreKnown(t *testing.T) {
+func TestNoImageIsPublishedBeforePoliciesAreKnown(t *testing.T) {
 	for name, part := range map[string]string{"TrustPolicies": "/trustpolicies", "Namespaces": "/api/v1/namespaces", "Secrets": "/secrets"} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -1123,7 +1121,7 @@ func TestNothingIsPublishedBeforePoliciesAreKnown(t *testing.T) {
 			free := make(chan struct{})
 			s.transport = func(next http.RoundTripper) http.RoundTripper { return heldUp{next, part, free} }
 			s.startAs(launchOptions{unsynced: true})
-			// The registry is what an attempt would ask: nobody does.
+			// An attempt would send a request to the registry: there is no attempt.
 			g.Consistently(func() []string { return s.registry.Requests() }, "1s").ShouldNot(ContainElement(ContainSubstring("/blobs/")))
 			g.Expect(s.record("explicit").Status.Artifact).To(BeNil())
 			g.Expect(s.record("explicit").Status.Conditions).To(BeEmpty(), "no attempt was made")
@@ -1161,7 +1159,7 @@ func TestTheStatusOfATrustPolicy(t *testing.T) {
 
 	s.ungovern("keys")
 	s.ungovern("identities")
-	// A selector with a key that no label can have governs everybody, and lets nothing new pass.
+	// A selector with an invalid label key governs every namespace, and admits no new image.
 	s.publishes("app", "1.0.0")
 	s.regovern("plain", func(spec *v1alpha1.TrustPolicySpec) {
 		spec.NamespaceSelector.MatchLabels = map[string]string{strings.Repeat("a", 254) + "/b": "x"}
@@ -1171,7 +1169,7 @@ func TestTheStatusOfATrustPolicy(t *testing.T) {
 	g.Expect(obj.Status.Artifact).NotTo(BeNil())
 }
 
-func TestNothingOfASecretIsKept(t *testing.T) {
+func TestNoDataOfASecretIsCached(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	s.create(&corev1.Secret{

@@ -21,9 +21,9 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// newQueue returns the queue of a controller, in which namespaces take turns. The queue
-// of the library has priorities instead: objects that were there at the start come last,
-// so that a tenant with busy sources could keep them waiting for ever.
+// newQueue returns the queue of a controller, in which namespaces take turns. The queue of
+// the library has priorities instead: objects from the start come last, so a tenant with
+// busy sources could keep them waiting for ever.
 func newQueue(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
 	inTurn := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[ctrl.Request]{Name: name, Queue: &turns{}})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[ctrl.Request]{
@@ -32,13 +32,13 @@ func newQueue(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) wor
 	})
 }
 
-// turns are requests in the order in which workers get them: the namespaces with
-// requests in turn, and those of one namespace first in, first out. However many
-// requests a namespace has, others wait for one of them at a time. Its zero value is
-// ready to use, by one goroutine at a time.
+// turns has requests in the order of their work: the namespaces with requests in turn, and
+// those of one namespace first in, first out. Others wait for only one request of a
+// namespace at a time, however many it has. Its zero value is ready to use, by one goroutine
+// at a time.
 type turns struct {
 	lines map[string][]ctrl.Request
-	// order has the namespaces that have a line.
+	// order has the namespaces with a line.
 	order []string
 	count int
 }
@@ -76,5 +76,5 @@ func (t *turns) Pop() ctrl.Request {
 // Len implements workqueue.Queue.
 func (t *turns) Len() int { return t.count }
 
-// Touch implements workqueue.Queue. A request that is made again keeps its place.
+// Touch implements workqueue.Queue. A repeated request keeps its place.
 func (t *turns) Touch(ctrl.Request) {}

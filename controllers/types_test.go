@@ -49,7 +49,7 @@ func TestTypesComeAndGo(t *testing.T) {
 	back()
 	s.waitPublished("app", "1.0.0@")
 
-	// A pick that comes while the type is missing is published once it is back.
+	// A pick while the type is missing is published after its return.
 	back = s.withoutType("externalartifacts." + sourcev1.GroupVersion.Group)
 	s.push("app:1.1.0", publish.Files{"app.yaml": "version: 1.1.0\n"})
 	s.picks("app", imagev1.ImageRef{Tag: "1.1.0"})
@@ -62,7 +62,7 @@ func TestTypesComeAndGo(t *testing.T) {
 	back()
 	s.waitPublished("app", "1.1.0@")
 
-	// Those of image-reflector-controller, with image objects that a source keeps.
+	// Those of image-reflector-controller, with the image objects of a source.
 	back = s.withoutType("imagepolicies." + imagev1.GroupVersion.Group)
 	s.create(&v1alpha1.ArtifactRepository{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "own"},
@@ -92,8 +92,8 @@ func TestTypesComeAndGo(t *testing.T) {
 	s.waitPublished("own", "1.3.0@")
 }
 
-// unserved has the API server serve no version of a type. The function that it returns
-// has it serve them again.
+// unserved makes the API server serve no version of a type. The returned function makes it
+// serve them again.
 func (s *scene) unserved(name string) (back func()) {
 	s.Helper()
 	g := NewWithT(s)
@@ -126,8 +126,8 @@ func (s *scene) unserved(name string) (back func()) {
 	}
 }
 
-// withoutType removes a type and all of its objects. The function that it returns puts
-// the type back.
+// withoutType removes a type and all of its objects. The returned function puts the type
+// back.
 func (s *scene) withoutType(name string) (back func()) {
 	s.Helper()
 	g := NewWithT(s)

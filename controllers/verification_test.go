@@ -45,7 +45,7 @@ func newSigner(t *testing.T) *publish.Signer {
 	return signer
 }
 
-// keys writes the Secret with the keys that are accepted.
+// keys writes the Secret with the accepted keys.
 func (s *scene) keys(signers ...*publish.Signer) {
 	s.Helper()
 	data := map[string][]byte{}
@@ -55,7 +55,7 @@ func (s *scene) keys(signers ...*publish.Signer) {
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "keys"}, Data: data})
 }
 
-// rotate replaces the keys that are accepted.
+// rotate replaces the accepted keys.
 func (s *scene) rotate(signers ...*publish.Signer) {
 	s.Helper()
 	edit(s, "keys", func(secret *corev1.Secret) {
@@ -71,7 +71,7 @@ func (s *scene) sign(image string, signer *publish.Signer) {
 	NewWithT(s).Expect(s.registry.Shelf().Sign(s.Context(), "team/"+image, signer)).To(Succeed())
 }
 
-// picked writes image objects whose policy picked a tag, which is pushed.
+// picked writes image objects with a pick, and pushes the tag.
 func (s *scene) picked(name, tag string) {
 	s.Helper()
 	s.push(name+":"+tag, publish.Files{"app.yaml": "version: " + tag + "\n"})
@@ -80,7 +80,7 @@ func (s *scene) picked(name, tag string) {
 	s.picks(name, imagev1.ImageRef{Tag: tag})
 }
 
-// verifiedSource brings up a source whose image is signed.
+// verifiedSource starts a source with a signed image.
 func verifiedSource(t *testing.T) (*scene, *publish.Signer, *sourcev1.ExternalArtifact) {
 	s := newScene(t)
 	s.start()
@@ -92,7 +92,7 @@ func verifiedSource(t *testing.T) (*scene, *publish.Signer, *sourcev1.ExternalAr
 	return s, signer, s.waitPublished("app", "1.0.0@")
 }
 
-func TestAVerifiedSourceSaysWhoVerifiedIt(t *testing.T) {
+func TestAVerifiedSourceNamesItsSigners(t *testing.T) {
 	s, _, external := verifiedSource(t)
 	g := NewWithT(t)
 	obj := s.record("app")
@@ -134,7 +134,7 @@ func TestANewImageThatIsNotSignedLeavesTheLastGoodOne(t *testing.T) {
 	s.waitPublished("app", "1.1.0@")
 }
 
-func TestARotatedKeyTakesBackWhatItNoLongerAccepts(t *testing.T) {
+func TestARotatedKeyWithdrawsAnArtifactWithoutItsSignature(t *testing.T) {
 	s, signer, _ := verifiedSource(t)
 	other := newSigner(t)
 	s.rotate(other)
@@ -150,8 +150,8 @@ func TestARotatedKeyTakesBackWhatItNoLongerAccepts(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-// A key that is taken out while an image is on its way vouches for it no more. The
-// Secret of a tenant announces no change.
+// A key that is removed during a pull no longer counts for the pulled image. The Secret of a
+// tenant sends no event.
 func TestAKeyThatIsTakenOutWhileAnImageIsPulled(t *testing.T) {
 	s, signer, _ := verifiedSource(t)
 	_, layer := s.push("app:1.0.1", publish.Files{"app.yaml": "version: 1.0.1\n"})
@@ -177,7 +177,7 @@ func TestAKeyThatIsTakenOutWhileAnImageIsPulled(t *testing.T) {
 	}
 }
 
-func TestARotatedKeyThatSignedTooChangesOnlyWhoVouches(t *testing.T) {
+func TestARotatedKeyThatSignedTooChangesOnlyTheSigner(t *testing.T) {
 	s, _, external := verifiedSource(t)
 	other := newSigner(t)
 	s.sign("app:1.0.0", other)
@@ -196,7 +196,7 @@ func TestARotatedKeyThatSignedTooChangesOnlyWhoVouches(t *testing.T) {
 	g.Expect(now.Status.Artifact.Revision).To(Equal(external.Status.Artifact.Revision))
 }
 
-func TestAMissingSecretWithdrawsNothing(t *testing.T) {
+func TestAMissingSecretWithdrawsNoArtifact(t *testing.T) {
 	s, signer, external := verifiedSource(t)
 	g := NewWithT(t)
 	g.Expect(s.client.Delete(s.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "keys"}})).To(Succeed())
@@ -209,7 +209,7 @@ func TestAMissingSecretWithdrawsNothing(t *testing.T) {
 	s.waitPublished("app", "1.0.0@")
 }
 
-func TestAskingForASignatureLaterJudgesWhatIsPublished(t *testing.T) {
+func TestALaterDemandForASignatureJudgesTheArtifact(t *testing.T) {
 	s := newScene(t)
 	s.start()
 	s.keys(newSigner(t))

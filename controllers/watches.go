@@ -47,20 +47,18 @@ import (
 
 // Indexes of the caches.
 const (
-	// policiesByRepository finds ImagePolicies by the ImageRepository that they
-	// refer to, as namespace/name.
+	// policiesByRepository finds ImagePolicies by their ImageRepository, as namespace/name.
 	policiesByRepository = "spec.imageRepositoryRef"
-	// artifactsByPolicy finds ArtifactRepositories by the ImagePolicy that they follow.
+	// artifactsByPolicy finds ArtifactRepositories by their ImagePolicy.
 	artifactsByPolicy = "spec.imagePolicyRef"
-	// artifactsBySecret finds ArtifactRepositories by the Secrets that they name.
+	// artifactsBySecret finds ArtifactRepositories by their Secrets.
 	artifactsBySecret = "spec.secrets"
 	// artifactsByLender finds ArtifactRepositories by the ImageRepository of another
 	// namespace by whose access their content was fetched, as namespace/name.
 	artifactsByLender = "status.record.imageRepository"
 )
 
-// IndexFields declares what the controllers look objects up by. It is called
-// once, before they are set up.
+// IndexFields declares the indexes of the controllers. Call it once, before their setup.
 func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	err := indexer.IndexField(ctx, &imagev1.ImagePolicy{}, policiesByRepository, func(obj client.Object) []string {
 		return []string{source.RepositoryKey(obj.(*imagev1.ImagePolicy)).String()}
@@ -91,7 +89,7 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	})
 }
 
-// SetupWithManager watches whatever decides about a policy.
+// SetupWithManager watches the objects that decide about a policy.
 func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
@@ -104,8 +102,8 @@ func (r *ImagePolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 		Complete(r)
 }
 
-// SetupWithManager watches whatever decides about an ArtifactRepository, and
-// what it keeps. Enqueued, if not nil, tells of objects to reconcile.
+// SetupWithManager watches the objects that decide about an ArtifactRepository, and the
+// generated ones. Enqueued, if not nil, has objects to reconcile.
 func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options, enqueued <-chan event.GenericEvent) error {
 	options.NewQueue = newQueue
 	return ctrl.NewControllerManagedBy(mgr).
@@ -127,8 +125,8 @@ func (r *ArtifactRepositoryReconciler) SetupWithManager(mgr ctrl.Manager, option
 		Complete(r)
 }
 
-// SetupWithManager watches TrustPolicies, and the Secrets that they name. Only
-// the leader writes their status.
+// SetupWithManager watches TrustPolicies, and their Secrets. Only the leader writes their
+// status.
 func (r *TrustPolicyReconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("trustpolicy").
@@ -138,10 +136,9 @@ func (r *TrustPolicyReconciler) SetupWithManager(mgr ctrl.Manager, options contr
 		Complete(r)
 }
 
-// asItIs asks for what a map function finds for an object as an event shows it
-// last. The library asks of an update for the object as it was, too: where the
-// same is found by both, that is all the work twice, and where an object is
-// compared with what it should be, it is news of what was put right already.
+// asItIs enqueues the results of a map function for the newest state of an object. For an
+// update the library also uses the old state: this repeats the work if both have the same
+// results, and reports drift that was already repaired.
 func asItIs(find handler.MapFunc) handler.EventHandler {
 	return latest{handler.EnqueueRequestsFromMapFunc(find)}
 }
@@ -153,8 +150,7 @@ func (l latest) Update(ctx context.Context, e event.UpdateEvent, queue workqueue
 	l.Generic(ctx, event.GenericEvent{Object: e.ObjectNew}, queue)
 }
 
-// changed lets an update through that changes a field which keep keeps. Creation and
-// deletion always pass.
+// changed passes updates that change a field of keep. Creation and deletion always pass.
 func changed[T client.Object](keep func(T) T) predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(T)
@@ -166,7 +162,7 @@ func changed[T client.Object](keep func(T) T) predicate.Predicate {
 	}}
 }
 
-// deletion lets through that an object was deleted, or is about to be.
+// deletion passes events about deleted objects, and objects that are being deleted.
 func deletion() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -194,8 +190,8 @@ func (r *ArtifactRepositoryReconciler) ofPolicy(ctx context.Context, obj client.
 	return append(requests, r.named(ctx, obj)...)
 }
 
-// named asks for the ArtifactRepository of an object's name, if its image
-// objects are kept.
+// named enqueues the ArtifactRepository with an object's name, if it generates image
+// objects.
 func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
 	repository, err := apiserver.Get(ctx, r.Snapshots.Client, key, &v1alpha1.ArtifactRepository{})
@@ -206,7 +202,7 @@ func (r *ArtifactRepositoryReconciler) named(ctx context.Context, obj client.Obj
 }
 
 func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj client.Object) []ctrl.Request {
-	// One of the same name may be kept for an ArtifactRepository, or in its way.
+	// One of the same name may belong to an ArtifactRepository, or be in its way.
 	requests := r.named(ctx, obj)
 	policies := listed(ctx, r.Snapshots.Client, &imagev1.ImagePolicyList{}, client.MatchingFields{policiesByRepository: client.ObjectKeyFromObject(obj).String()})
 	for _, policy := range policies {
@@ -217,9 +213,9 @@ func (r *ArtifactRepositoryReconciler) ofRepository(ctx context.Context, obj cli
 		client.MatchingFields{artifactsByLender: client.ObjectKeyFromObject(obj).String()})...)
 }
 
-// withoutConsent finds the sources with an attempt under way from which the owner of an
-// ImageRepository of another namespace has withdrawn consent. It asks for no others: who
-// writes to an ImageRepository all the time must not end the attempts of those who may use it.
+// withoutConsent finds the sources with a running attempt without the consent of the owner
+// of an ImageRepository of another namespace. It returns no others: frequent writes to an
+// ImageRepository must not end the attempts of permitted sources.
 func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
 	for _, request := range r.ofRepository(ctx, obj) {
 		if request.Namespace == obj.GetNamespace() || !r.inflight.has(request.NamespacedName) {
@@ -227,7 +223,7 @@ func (r *ArtifactRepositoryReconciler) withoutConsent(ctx context.Context, obj c
 		}
 		s, err := Snapshots{Client: r.Snapshots.Client, Rules: r.Snapshots.Rules}.Snapshot(ctx, request.NamespacedName)
 		if err != nil || s.Object == nil || s.Object.DeletionTimestamp != nil {
-			continue // the next look tells
+			continue // the next reconcile decides
 		}
 		if r.Snapshots.Rules.Permission(s).Choice == source.Off {
 			requests = append(requests, request)
@@ -244,8 +240,8 @@ func (r *ArtifactRepositoryReconciler) ofNamespace(ctx context.Context, obj clie
 	return listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{}, client.InNamespace(obj.GetName()))
 }
 
-// ofTrustPolicy asks for all sources of the namespaces that a policy governs. Of
-// an update both the old and the new policy are given.
+// ofTrustPolicy enqueues all sources of the namespaces that a policy governs. It is called
+// for both the old and the new policy of an update.
 func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj client.Object) []ctrl.Request {
 	policies := trust.NewPolicies(trustpolicy.Parse(obj.(*v1alpha1.TrustPolicy)))
 	var namespaces corev1.NamespaceList
@@ -262,16 +258,16 @@ func (r *ArtifactRepositoryReconciler) ofTrustPolicy(ctx context.Context, obj cl
 	return requests
 }
 
-// ofSecret asks for the sources that a Secret decides about: those that name it
-// in its namespace and those whose policies do.
+// ofSecret enqueues the sources that depend on a Secret: by name in its namespace, or by
+// their policies.
 func (r *ArtifactRepositoryReconciler) ofSecret(ctx context.Context, obj client.Object) []ctrl.Request {
 	requests := listed(ctx, r.Snapshots.Client, &v1alpha1.ArtifactRepositoryList{},
 		client.InNamespace(obj.GetNamespace()), client.MatchingFields{artifactsBySecret: obj.GetName()})
 	return append(requests, r.ofPlatformSecret(ctx, obj)...)
 }
 
-// ofPlatformSecret asks for the sources whose policies name a Secret of the
-// controller's namespace.
+// ofPlatformSecret enqueues the sources whose policies name a Secret of the controller's
+// namespace.
 func (r *ArtifactRepositoryReconciler) ofPlatformSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
 	for _, policy := range policiesNaming(ctx, r.Evaluator.Trust, obj) {
 		requests = append(requests, r.ofTrustPolicy(ctx, policy)...)
@@ -279,7 +275,7 @@ func (r *ArtifactRepositoryReconciler) ofPlatformSecret(ctx context.Context, obj
 	return requests
 }
 
-// ofSecret asks for the policies that name a Secret of the controller's namespace.
+// ofSecret enqueues the policies that name a Secret of the controller's namespace.
 func (r *TrustPolicyReconciler) ofSecret(ctx context.Context, obj client.Object) (requests []ctrl.Request) {
 	for _, policy := range policiesNaming(ctx, r.Trust, obj) {
 		requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(policy)})
@@ -287,8 +283,7 @@ func (r *TrustPolicyReconciler) ofSecret(ctx context.Context, obj client.Object)
 	return requests
 }
 
-// policiesNaming returns the policies that name a Secret, which must be of the
-// controller's namespace.
+// policiesNaming returns the policies that name a Secret of the controller's namespace.
 func policiesNaming(ctx context.Context, trust *trustpolicy.Resolver, secret client.Object) []*v1alpha1.TrustPolicy {
 	if secret.GetNamespace() != trust.Namespace {
 		return nil
@@ -300,8 +295,8 @@ func policiesNaming(ctx context.Context, trust *trustpolicy.Resolver, secret cli
 	return policies
 }
 
-// drifted asks for a repair where an ExternalArtifact does not say what the
-// record says. Our own writes come back here too and ask for nothing.
+// drifted enqueues a repair if an ExternalArtifact disagrees with the record. Our own writes
+// come back here too, and agree.
 func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.Object) []ctrl.Request {
 	key := client.ObjectKeyFromObject(obj)
 	repository, err := apiserver.Get(ctx, r.Snapshots.Client, key, &v1alpha1.ArtifactRepository{})
@@ -316,11 +311,10 @@ func (r *ArtifactRepositoryReconciler) drifted(ctx context.Context, obj client.O
 	return []ctrl.Request{{NamespacedName: key}}
 }
 
-// inTheWordsOf returns an ExternalArtifact with the reasons and messages of the
-// record where its conditions have the same status. Words can change with each
-// attempt, and the copy of them may be seen before the record is: if they
-// counted as drift, one failed attempt would lead to the next one at once.
-// Forged words are replaced when the object is looked at anyway.
+// inTheWordsOf returns an ExternalArtifact with the reasons and messages of the record where
+// its conditions have the same status. Messages can change with each attempt, and the copy
+// may be seen before the record: as drift, one failed attempt would lead to the next one at
+// once. The next regular reconcile replaces forged messages.
 func inTheWordsOf(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
 	external = external.DeepCopy()
 	for i := range external.Status.Conditions {
@@ -332,17 +326,18 @@ func inTheWordsOf(obj *v1alpha1.ArtifactRepository, external *sourcev1.ExternalA
 	return external
 }
 
-// stillThere tells whether the cache holds the object of an event: that of a
-// deletion it does not.
+// stillThere reports whether the cache has the object of an event; it does not after a
+// deletion.
 func (r *ArtifactRepositoryReconciler) stillThere(ctx context.Context, key types.NamespacedName, uid types.UID) bool {
 	external, err := apiserver.Get(ctx, r.Snapshots.Client, key, &sourcev1.ExternalArtifact{})
 	return err == nil && external != nil && external.UID == uid
 }
 
-// interrupter ends, as end does, the attempts that an event overtakes: at what find finds
-// for the object as it was and as it is. An attempt may last as long as a tenant lets it,
-// and neither his object's deletion nor the platform's rules wait for that. What
-// harmless events would find must not come here, or it never comes to an end.
+// interrupter calls end for the attempts that an event overtakes: those that find returns
+// for the old and the new object. An attempt may last as long as a tenant allows, and
+// neither the deletion of the object nor the rules of the platform wait for that. Do not
+// register watches that fire without a real change: each event cancels a running pull, which
+// then never finishes.
 func interrupter(find handler.MapFunc, end func(types.NamespacedName)) handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[ctrl.Request]
 	interrupt := func(ctx context.Context, obj client.Object) {
@@ -360,8 +355,8 @@ func interrupter(find handler.MapFunc, end func(types.NamespacedName)) handler.E
 	}
 }
 
-// listed returns the keys of the objects that a list finds. Nothing else is
-// looked at, so the objects are those of the cache, not copies.
+// listed returns the keys of the objects in a list. It reads only keys, so it does not copy
+// the objects of the cache.
 func listed(ctx context.Context, c client.Client, list client.ObjectList, options ...client.ListOption) (requests []ctrl.Request) {
 	err := c.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...)
 	if err == nil {

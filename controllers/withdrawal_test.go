@@ -47,10 +47,10 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// interference is what becomes of a write instead: an answer, or nil to let it pass.
+// interference replaces a write: by an answer, or nil to let it pass.
 type interference func(r *http.Request, body string) (*http.Response, error)
 
-// interfering is a way to the API server on which writes fail.
+// interfering is a connection to the API server with failing writes.
 type interfering struct {
 	http.RoundTripper
 
@@ -72,7 +72,7 @@ func (i interfering) RoundTrip(r *http.Request) (*http.Response, error) {
 	return i.RoundTripper.RoundTrip(r)
 }
 
-// interferedScene makes a scene in whose writes interfere, once it is set, interferes.
+// interferedScene makes a scene with an interference in its writes, once it is set.
 func interferedScene(t *testing.T) (s *scene, interfere func(interference)) {
 	t.Helper()
 	s = newScene(t)
@@ -87,7 +87,7 @@ func interferedScene(t *testing.T) (s *scene, interfere func(interference)) {
 	}
 }
 
-// tooLarge is the answer of an API server to a write that it cannot store.
+// tooLarge is the answer of an API server to an oversized write.
 func tooLarge(r *http.Request) (*http.Response, error) {
 	return &http.Response{
 		StatusCode: http.StatusRequestEntityTooLarge, Request: r, Header: http.Header{"Content-Type": {"text/plain"}},
@@ -125,8 +125,8 @@ func fill[T any, P object[T]](s *scene, name string) {
 	NewWithT(s).Expect(err).NotTo(HaveOccurred(), "no size was accepted")
 }
 
-// A withdrawal takes away what is published, in two patches that only remove. No other
-// write stops it, and neither of them stops the other.
+// A withdrawal consists of two patches that only remove. No other write stops it, and
+// neither of them stops the other.
 func TestAWithdrawalWaitsForNoOtherWrite(t *testing.T) {
 	refuses := func(path string, answer func(*http.Request) (*http.Response, error)) interference {
 		return func(r *http.Request, _ string) (*http.Response, error) {
@@ -141,7 +141,7 @@ func TestAWithdrawalWaitsForNoOtherWrite(t *testing.T) {
 		interference interference
 		// filled objects are as large as they can be.
 		filled bool
-		// recorded and delivered tell which of the two patches comes to pass.
+		// recorded and delivered are the results of the two patches.
 		recorded, delivered bool
 	}{
 		"the objects are as large as they can be": {nil, true, true, true},
@@ -177,7 +177,7 @@ func TestAWithdrawalWaitsForNoOtherWrite(t *testing.T) {
 
 			s.govern("policy", listing("ghcr.io/org/**"))
 
-			soon := deadline / 3 // an API server that never answers is given up later
+			soon := deadline / 3 // the timeout for a silent API server is longer
 			if c.filled {
 				soon = deadline // it takes its time with large objects
 			}
@@ -196,7 +196,7 @@ func TestAWithdrawalWaitsForNoOtherWrite(t *testing.T) {
 				g.Expect(get[sourcev1.ExternalArtifact](g, s, "app").Status.Artifact == nil).To(Equal(c.delivered))
 			}).WithTimeout(2 * time.Second).WithPolling(poll).Should(Succeed())
 
-			// Labels are for whoever wrote them to remove.
+			// Labels are for their author to remove.
 			edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Labels = nil })
 			edit(s, "app", func(obj *sourcev1.ExternalArtifact) { obj.Labels = nil })
 			interfere(nil)
@@ -243,7 +243,7 @@ func TestHalfAWithdrawalIsNotTakenBackByRepair(t *testing.T) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return true
 			})
-			// The attempt that rejected the image may still be about to record that.
+			// The attempt that rejected the image may still be about to record it.
 			s.eventually(func(g Gomega) { g.Expect(unknown.Load()).To(BeTrue(), "the verdict is not unknown yet") })
 			interfere(nil)
 			remove(s)
@@ -266,7 +266,7 @@ func TestHalfAWithdrawalIsNotTakenBackByRepair(t *testing.T) {
 	}
 }
 
-// A finalizer keeps an object, and not what is published by it.
+// A finalizer keeps an object, but not its published artifact.
 func TestOptingOutEmptiesAnExternalArtifactThatIsHeld(t *testing.T) {
 	s := startScene(t)
 	s.picked("app", "1.0.0")
@@ -347,8 +347,8 @@ func (s *scene) unlimited(do func()) {
 	g.Eventually(func() bool { return apierrors.IsInvalid(probe()) }).WithTimeout(deadline).WithPolling(poll).Should(BeTrue())
 }
 
-// A spec that was stored before it had limits is published, rebuilt and withdrawn, and
-// its durations occupy no worker.
+// A spec from before the limits is published, rebuilt and withdrawn, and its durations
+// occupy no worker.
 func TestSpecsThatWereStoredBeforeTheyHadLimits(t *testing.T) {
 	s, g := newScene(t), NewWithT(t)
 	s.picked("app", "1.0.0")
@@ -362,7 +362,7 @@ func TestSpecsThatWereStoredBeforeTheyHadLimits(t *testing.T) {
 			s.artifactRepository(name, func(obj *v1alpha1.ArtifactRepository) {
 				obj.Spec.ImagePolicyRef.Name = "app"
 				obj.Spec.Interval = &metav1.Duration{Duration: d}
-				if d != time.Nanosecond { // nothing can be fetched in that time
+				if d != time.Nanosecond { // too short for any fetch
 					obj.Spec.Timeout = &metav1.Duration{Duration: d}
 				}
 			})

@@ -31,14 +31,14 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// localAddress matches this end of a connection in front of the other end. Its port is
-// another one at each attempt.
+// localAddress matches the local end of a connection in front of the remote one. Its port
+// changes at each attempt.
 var localAddress = regexp.MustCompile(`(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|\d+\.\d+\.\d+\.\d+):\d+->`)
 
 // steady returns the message of a failure without the parts that differ between two attempts
-// that fail for one cause. Where only ids, times and addresses differ from the message
-// that an object has already, that one stays: a condition that says nothing new is not
-// written. A word that holds one of the subjects is never one of these.
+// with the same cause. If only ids, times and addresses differ from the present message of
+// the object, it returns the present one: a condition without news is not written. A word
+// with one of the subjects never counts as such a part.
 func steady(obj conditions.Getter, failure *fault.Error, message string, subjects ...string) string {
 	message = localAddress.ReplaceAllString(message, "")
 	before := conditions.Get(obj, meta.ReadyCondition)
@@ -64,10 +64,10 @@ func wordsOf(message string) []string {
 	return strings.FieldsFunc(message, func(r rune) bool { return strings.ContainsRune(" \t\"'`(){}[]<>,;=\\", r) })
 }
 
-// isID matches a name that a server may give to one request.
+// isID matches the id that a server may give to one request.
 var isID = regexp.MustCompile(`^[0-9A-Za-z_-]{8,}$`)
 
-// isVarying tells whether a word is an id, a time, a duration or an address.
+// isVarying reports whether a word is an id, a time, a duration or an address.
 func isVarying(word string) bool {
 	if !strings.ContainsAny(word, "0123456789") {
 		return false

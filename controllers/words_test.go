@@ -32,8 +32,8 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// The words of a failure may differ at each attempt. Nobody is told of the same failure
-// again for that, and nothing is written.
+// The message of a failure may differ at each attempt. This must cause neither another event
+// nor a write.
 func TestOneFailureIsToldOnce(t *testing.T) {
 	for sentence, answer := range map[string]func(w http.ResponseWriter){
 		"a request id": func(w http.ResponseWriter) {

@@ -41,45 +41,44 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
-// writeTimeout bounds the writes that end a reconcile: an API server that takes
-// a request and never answers must not keep the workers.
+// writeTimeout bounds the writes at the end of a reconcile: an API server that does not
+// answer must not occupy the workers.
 const writeTimeout = 30 * time.Second
 
-// Writer carries out decisions. It knows two orders.
+// Writer carries out decisions, in one of two orders.
 //
-// A publication: bytes, record (Progressing), ExternalArtifact, conditions. A record that is
-// Progressing is finished and told by the next process.
+// A publication: bytes, record (Progressing), ExternalArtifact, conditions. The next process
+// finishes and reports a record that is Progressing.
 //
-// A withdrawal or removal: record and ExternalArtifact are each written by a patch that holds
-// only the removal. Neither waits for the other. Everything else follows.
+// A withdrawal or removal: a patch with only the removal, to the record and to the
+// ExternalArtifact. Neither waits for the other. Everything else follows.
 type Writer struct {
 	// Client reads from the caches and writes.
 	Client client.Client
-	// Live reads past the caches, for what they may not have seen yet.
+	// Live reads past the caches.
 	Live client.Reader
 	// LabelKeys are copied to the ExternalArtifact.
 	LabelKeys []string
-	// Store keeps the bytes.
+	// Store stores the files.
 	Store *store.Replica
 
 	written overwritten
 }
 
-// delivery is what became of a decision.
+// delivery is the result of carrying out a decision.
 type delivery struct {
 	// before is the source as it was read, and after as it is recorded.
 	before, after *v1alpha1.ArtifactRepository
-	// decision with the step that delivered it, if that failed.
+	// decision, with the step of a failed delivery.
 	decision
-	// recorded tells that the record says what there is to tell.
+	// recorded: the record is complete, and can be reported.
 	recorded bool
 }
 
 // Write carries out a decision about a source.
 //
-// Errors: those of the API server. A conflict, and the absence of an object, means that the
-// source has to be read again. What the API server refused of the ExternalArtifact is a step of
-// the trail instead.
+// Errors: those of the API server. After a conflict, or if an object is absent, the source
+// has to be read again. A refused ExternalArtifact is a step of the trail instead.
 func (w *Writer) Write(ctx context.Context, s source.Snapshot, d decision) (delivery, error) {
 	before := s.Object
 	out := delivery{before: before, after: before.DeepCopy(), decision: d}
@@ -93,14 +92,14 @@ func (w *Writer) Write(ctx context.Context, s source.Snapshot, d decision) (deli
 	if before.Status.Artifact != nil && out.after.Status.Artifact == nil {
 		return w.take(ctx, out, external, unread)
 	}
-	if s.Requested() && out.after.Status.Artifact != nil { // a person may doubt the bytes
+	if s.Requested() && out.after.Status.Artifact != nil { // the user may doubt the bytes
 		w.Store.ScrubNext(publication.Key(out.after), *out.after.Status.Artifact)
 	}
 	return w.publish(ctx, out, external, unread)
 }
 
-// conclude derives the conditions of the record, and its decision. Where nothing else
-// changes, a decision that says nothing new is not written.
+// conclude derives the conditions of the record, and its decision. A decision without news
+// is not written on its own.
 func (d *delivery) conclude(hidden bool) {
 	obj, was := d.after, d.before.Status
 	obj.Status.Conditions = d.before.DeepCopy().Status.Conditions
@@ -111,14 +110,15 @@ func (d *delivery) conclude(hidden bool) {
 	}
 }
 
-// fail adds a step to the trail that says why the ExternalArtifact could not be written.
+// fail adds a step to the trail with the reason why the ExternalArtifact could not be
+// written.
 func (d *delivery) fail(err error, hidden bool) {
 	d.trail = append(d.trail, explain.Refuse(explain.Deliver, err))
 	d.conclude(hidden)
 }
 
-// publish writes what is published: the record before the ExternalArtifact, and the
-// conditions last.
+// publish writes a publication: the record before the ExternalArtifact, and the conditions
+// last.
 func (w *Writer) publish(ctx context.Context, out delivery, external *sourcev1.ExternalArtifact, unread error) (delivery, error) {
 	obj, base, failed := out.after, out.before, unread
 	hidden := external != nil && !isOwned(external, obj)
@@ -147,7 +147,7 @@ func (w *Writer) publish(ctx context.Context, out delivery, external *sourcev1.E
 	return out, err
 }
 
-// take takes away what is published. The record, and what it tells, waits for no other write.
+// take withdraws the published artifact. The record waits for no other write.
 func (w *Writer) take(ctx context.Context, out delivery, external *sourcev1.ExternalArtifact, unread error) (delivery, error) {
 	cleared, failed, err := w.withdraw(ctx, out, external)
 	if failed = errors.Join(failed, unread); err != nil {
@@ -164,9 +164,9 @@ func (w *Writer) take(ctx context.Context, out delivery, external *sourcev1.Exte
 	return out, w.patchStatus(ctx, cleared, out.after)
 }
 
-// undelivered says why the ExternalArtifact does not say what the record says: the name
-// belongs to another owner, or the API server refused the write. why is the reason of a
-// withdrawal, which says more.
+// undelivered returns the reason why the ExternalArtifact disagrees with the record: the
+// name belongs to another owner, or the API server refused the write. why is the reason of a
+// withdrawal, and more important.
 func undelivered(why *fault.Error, err error) error {
 	if why != nil {
 		return fault.Retryf(why.Reason, "%w; the ExternalArtifact could not be written: %w", why, err)
@@ -181,11 +181,11 @@ func undelivered(why *fault.Error, err error) error {
 	}
 }
 
-// withdraw takes what is recorded away from consumers and out of the record. failed is the
+// withdraw removes the artifact from the ExternalArtifact and from the record. failed is the
 // error of the first write, and err that of the second. cleared is the record after it.
 func (w *Writer) withdraw(ctx context.Context, out delivery, external *sourcev1.ExternalArtifact) (cleared *v1alpha1.ArtifactRepository, failed, err error) {
-	// Another replica may lead by now, and have published what the rules accept. What an
-	// object left that is gone belongs to no other one.
+	// Another replica may be the leader by now, and have published an accepted image. The
+	// remains of a deleted object belong to no other one.
 	if err := w.externals().confirm(ctx, out.before); err != nil && !apiserver.IsGone(err) {
 		return nil, nil, err
 	}
@@ -196,9 +196,9 @@ func (w *Writer) withdraw(ctx context.Context, out delivery, external *sourcev1.
 	return cleared, failed, err
 }
 
-// clear takes what is published out of the record by a patch that only removes, and
-// returns the record after it. The patch is refused if the record names another
-// artifact by now.
+// clear removes the artifact from the record by a patch that only removes, and returns the
+// record after it. The API server refuses the patch if the record has another artifact by
+// now.
 func (w *Writer) clear(ctx context.Context, base *v1alpha1.ArtifactRepository) (*v1alpha1.ArtifactRepository, error) {
 	named := base.Status.Artifact
 	if named == nil {
@@ -214,7 +214,7 @@ func (w *Writer) clear(ctx context.Context, base *v1alpha1.ArtifactRepository) (
 	for _, field := range removed {
 		operations = append(operations, operation{Op: "remove", Path: "/status/" + field})
 	}
-	// This adds less than what is removed. Conditions that say that it is published go, too.
+	// This adds less than the patch removes. Conditions about the artifact go, too.
 	operations = append(operations, operation{Op: "add", Path: "/status/withdrawn", Value: cleared.Status.Withdrawn}, noConditions())
 	if err := patchRemoval(ctx, w.Client, cleared, operations...); err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func (w *Writer) clear(ctx context.Context, base *v1alpha1.ArtifactRepository) (
 }
 
 // recordAhead writes a new artifact into the record before consumers see it: a replica that
-// is asked for its bytes then finds what they are. It returns the base of the next patch.
+// gets a request for its bytes then finds the record. It returns the base of the next patch.
 func (w *Writer) recordAhead(ctx context.Context, before, obj *v1alpha1.ArtifactRepository) (*v1alpha1.ArtifactRepository, error) {
 	if obj.Status.Artifact == nil || equality.Semantic.DeepEqual(before.Status.Artifact, obj.Status.Artifact) {
 		return before, nil
@@ -257,10 +257,10 @@ func (w *Writer) patchStatus(ctx context.Context, base, obj *v1alpha1.ArtifactRe
 	return nil
 }
 
-// external returns the ExternalArtifact as it is. The cached copy is stale if it is missing
-// although an attempt before may have made one, or if it already equals the status that was
-// not written yet. Then it is read live: else nothing would be delivered, and no event would
-// tell of it. With an error comes the cached copy.
+// external returns the current ExternalArtifact. The cached copy is stale if it is missing
+// although an earlier attempt may have created one, or if it already equals the status that
+// was not written yet. Then it is read live: a stale copy would hide a necessary write, and
+// no event would follow. It returns the cached copy with an error.
 func (w *Writer) external(ctx context.Context, s source.Snapshot, obj *v1alpha1.ArtifactRepository) (*sourcev1.ExternalArtifact, error) {
 	before, seen, externals := s.Object, s.External, w.externals()
 	stale, changed := false, !equality.Semantic.DeepEqual(before.Status, obj.Status)
@@ -280,7 +280,7 @@ func (w *Writer) external(ctx context.Context, s source.Snapshot, obj *v1alpha1.
 	return live, nil
 }
 
-// deliver makes the ExternalArtifact follow the record. recorded tells that the record was
+// deliver makes the ExternalArtifact follow the record. recorded means that the record was
 // written just now; else it is as old as the cache.
 func (w *Writer) deliver(ctx context.Context, out delivery, seen *sourcev1.ExternalArtifact, recorded bool) error {
 	externals, obj := w.externals(), out.after
@@ -307,9 +307,10 @@ func (w *Writer) externals() externals {
 	return externals{client: w.Client, live: w.Live, labelKeys: w.LabelKeys}
 }
 
-// Retire takes away what an object published that is deleted but held by a finalizer: it is
-// judged no longer, so its artifact must not stay. A deletion that orphans the dependents
-// keeps the ExternalArtifact, if nothing else holds the object. It returns when to try again.
+// Retire removes the published artifact of an object that is being deleted but has a
+// finalizer: it is no longer judged, so its artifact must not stay. A deletion that orphans
+// the dependents keeps the ExternalArtifact, if no other finalizer holds the object. It
+// returns the time until the next try.
 func (w *Writer) Retire(ctx context.Context, obj *v1alpha1.ArtifactRepository) (again time.Duration, err error) {
 	if left := time.Until(obj.DeletionTimestamp.Add(orphanTime)); left > 0 && controllerutil.ContainsFinalizer(obj, metav1.FinalizerOrphanDependents) {
 		return left, nil
@@ -325,13 +326,13 @@ func (w *Writer) Retire(ctx context.Context, obj *v1alpha1.ArtifactRepository) (
 	return 0, errors.Join(unread, failed, err)
 }
 
-// orphanTime is the time that the garbage collector gets to orphan the dependents of an object
-// that is deleted, and to let it go. Its finalizer can be written by anybody.
+// orphanTime is the time for the garbage collector to orphan the dependents of a deleted
+// object and release it. Any user can write its finalizer.
 const orphanTime = 10 * time.Second
 
-// withheld tells whether an ExternalArtifact stays without an artifact although the
-// record names one. A withdrawal may have reached only the ExternalArtifact, so it is filled
-// again when today's demands accept the artifact, and never by repair alone.
+// withheld reports whether an ExternalArtifact stays empty although the record has an
+// artifact. A withdrawal may have reached only the ExternalArtifact, so it is filled again
+// only if today's demands accept the artifact, and never by repair alone.
 func withheld(external *sourcev1.ExternalArtifact, out delivery) bool {
 	empty := external == nil || isOwned(external, out.after) && external.Status.Artifact == nil
 	return empty && out.after.Status.Artifact != nil && out.doubted
@@ -341,17 +342,17 @@ func isOwned(external *sourcev1.ExternalArtifact, obj *v1alpha1.ArtifactReposito
 	return source.ArtifactRepository(obj.Name).Owns(external)
 }
 
-// IsOutdated tells whether an object is older than the last write to it: the cache has not
-// seen that yet.
+// IsOutdated reports whether an object is older than the last write to it, which the cache
+// has not seen yet.
 func (w *Writer) IsOutdated(obj *v1alpha1.ArtifactRepository) bool {
 	return w.written.has(client.ObjectKeyFromObject(obj), obj.ResourceVersion)
 }
 
-// Forget drops all that is known of an object that is gone.
+// Forget drops the state of a deleted object.
 func (w *Writer) Forget(key client.ObjectKey) { w.written.forget(key) }
 
-// overwritten knows the resource versions of each object that this process replaced last.
-// Its zero value is ready.
+// overwritten has the last resource versions of each object that this process replaced. Its
+// zero value is ready.
 type overwritten struct {
 	mu       sync.Mutex
 	versions map[client.ObjectKey][4]string

@@ -55,7 +55,7 @@ const (
 	externalGone   = "ExternalArtifact delete"
 )
 
-// refusing is a Writer whose API server notes the writes, and refuses some of them.
+// refusing is a Writer with an API server that notes the writes, and refuses some of them.
 type refusing struct {
 	*Writer
 	client client.Client
@@ -142,7 +142,7 @@ func repository() *v1alpha1.ArtifactRepository {
 	return &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app", UID: "1", Generation: 1}}
 }
 
-// promotes returns the decision to publish a tag, whose digest is made of a digit.
+// promotes returns the decision to publish a tag, with a digest made of a digit.
 func promotes(tag, digit string) decision {
 	hex, size := strings.Repeat(digit, 64), int64(7)
 	out := bridge.Outcome{
@@ -188,7 +188,7 @@ func TestTheOrderOfAPublication(t *testing.T) {
 	g.Expect(writes).To(BeEmpty(), "an idle source is written never")
 }
 
-func TestWhatFailsTheSameWayIsWrittenOnce(t *testing.T) {
+func TestTheSameFailureIsWrittenOnce(t *testing.T) {
 	g, w := NewWithT(t), newRefusing(t, repository())
 	_, _, err := w.write(g, promotes("1.0.0", "a"))
 	g.Expect(err).NotTo(HaveOccurred())
@@ -238,7 +238,7 @@ func TestTheOrderOfAWithdrawal(t *testing.T) {
 	for name, test := range map[string]struct {
 		decision decision
 		refuse   string
-		// gone tells what is empty afterwards.
+		// gone lists the fields that are empty afterwards.
 		gone []string
 	}{
 		"withdrawal":                                  {withdraws(), "", []string{"record", "external"}},
@@ -302,8 +302,8 @@ func TestARefusedImageWhoseExternalArtifactIsRefusedTellsWhy(t *testing.T) {
 	g.Expect(verified.Message).To(Equal("no signature"))
 }
 
-// The cache may be behind the record that another replica wrote.
-func TestAnOldRecordWithdrawsNothing(t *testing.T) {
+// The cache may be behind the record of another replica.
+func TestAnOldRecordWithdrawsNoArtifact(t *testing.T) {
 	g, w := NewWithT(t), newRefusing(t, repository())
 	_, _, err := w.write(g, promotes("1.0.0", "a"))
 	g.Expect(err).NotTo(HaveOccurred())

@@ -14,8 +14,8 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package access holds the names of the objects that open a registry, and the rules for
-// using them together. It reads none of these objects.
+// Package access holds references to the objects with the credentials for a registry, and
+// the rules for their combination. It does not read these objects.
 package access
 
 import (
@@ -28,18 +28,19 @@ import (
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
-// References name what opens a registry. An empty name is no reference.
+// References name the credentials and settings for a registry. An empty name is no
+// reference.
 type References struct {
-	// Namespace is where all that is named here is read.
+	// Namespace of all these objects.
 	Namespace string
 	// Provider is aws, azure or gcp, and else generic or empty.
 	Provider string
-	// SecretName names a Secret of type kubernetes.io/dockerconfigjson (or the
-	// older kubernetes.io/dockercfg). It wins over Provider, see PreferProvider.
+	// SecretName names a Secret of type kubernetes.io/dockerconfigjson (or the older
+	// kubernetes.io/dockercfg). It takes precedence over Provider, see PreferProvider.
 	SecretName string
-	// ServiceAccountName names a ServiceAccount: the identity to show to
-	// Provider, or, without one, whose image pull secrets to use after SecretName.
-	// Provider without it uses an identity of the platform.
+	// ServiceAccountName names a ServiceAccount: the identity for Provider or, without a
+	// Provider, the owner of the image pull secrets to use after SecretName. A Provider
+	// without a ServiceAccountName uses an identity of the platform.
 	ServiceAccountName string
 	// CertSecretName names a Secret of type Opaque or kubernetes.io/tls with
 	// trust roots, a client certificate, or both.
@@ -50,9 +51,9 @@ type References struct {
 	Insecure bool
 }
 
-// Elsewhere returns what of these may be used at another registry than the one that
-// they were written for: logins, of which each names its registry, and the way out.
-// An identity in a cloud, certificates and plain HTTP were for that one alone.
+// Elsewhere returns the references for another registry than the intended one: the logins,
+// each of which names its registry, and the proxy. A cloud identity, certificates and plain
+// HTTP are for the intended registry alone.
 func (r References) Elsewhere() References {
 	if r.IsCloud() {
 		r.ServiceAccountName = ""
@@ -61,8 +62,8 @@ func (r References) Elsewhere() References {
 	return r
 }
 
-// PreferProvider returns what these mean on an ImageRepository, where a cloud
-// wins over a Secret.
+// PreferProvider returns the references as an ImageRepository uses them: a cloud provider
+// takes precedence over a Secret.
 func (r References) PreferProvider() References {
 	if r.namesCloud() {
 		r.SecretName = ""
@@ -70,10 +71,10 @@ func (r References) PreferProvider() References {
 	return r
 }
 
-// Check decides whether the references may be used together. An identity that they do
-// not name is the platform's, and lent: CertSecretName, ProxySecretName and Insecure,
-// which say where it would go, are refused beside it, see registry.Access.Check. So are
-// names that are too long for an object. It reads nothing.
+// Check decides whether the references may be combined. An identity without a name is the
+// platform's, and lent: Check refuses CertSecretName, ProxySecretName and Insecure beside
+// it, because they decide about its recipient, see registry.Access.Check. It also refuses
+// names that are too long for an object. It reads no object.
 //
 // Errors: InvalidSpec (stall).
 func (r References) Check() error {
@@ -95,16 +96,16 @@ func (r References) Check() error {
 	return access.Check()
 }
 
-// IsCloud tells whether the login is an identity in a cloud.
+// IsCloud reports whether the login is an identity in a cloud.
 func (r References) IsCloud() bool { return r.SecretName == "" && r.namesCloud() }
 
-// IsLent tells whether the login is an identity that the references do not name:
-// that of this controller, or the ServiceAccount of --default-service-account. The
-// latter is one of the namespace, but the platform decided that it is used.
+// IsLent reports whether the login is an identity without a name in the references: the
+// identity of this controller, or the ServiceAccount of --default-service-account. The
+// latter is in the namespace, but the platform decided about its use.
 func (r References) IsLent() bool { return r.IsCloud() && r.ServiceAccountName == "" }
 
-// Way identifies the Secrets that say how a registry is reached, whatever is in them;
-// no name of an object has a slash. It is empty without any.
+// Way identifies the Secrets with the CA and the proxy, regardless of their content; no name
+// of an object has a slash. It is empty without such a Secret.
 func (r References) Way() string {
 	if r.CertSecretName == "" && r.ProxySecretName == "" {
 		return ""
@@ -114,7 +115,6 @@ func (r References) Way() string {
 
 func (r References) namesCloud() bool { return r.Provider != "" && r.Provider != "generic" }
 
-// maxName is the length of the longest name of an object. The schema of an
-// ImageRepository does not limit the names in it, and the state of a registry is kept
-// by these names.
+// maxName is the length of the longest name of an object. The schema of an ImageRepository
+// does not limit its names, and they are keys of the state of a registry.
 const maxName = 253

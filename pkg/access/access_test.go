@@ -24,7 +24,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/access"
 )
 
-func TestWhatIsUsedElsewhere(t *testing.T) {
+func TestReferencesForAnotherRegistry(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ written, used access.References }{
 		"logins name their registry, and a proxy is the way to all": {

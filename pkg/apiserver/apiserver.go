@@ -14,8 +14,8 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package apiserver reads single objects, and tells the object that an answer of the API
-// server is about. NotFound and Conflict are believed only about a named object.
+// Package apiserver reads single objects, and checks the subject of an answer of the API
+// server. NotFound and Conflict count only if they are about a named object.
 package apiserver
 
 import (
@@ -30,9 +30,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Get reads an object into obj and returns it; an object that does not exist is nil.
-// So is a name that no object can have: the API server answers a request for it with
-// an error and not with NotFound, and an error would delay a withdrawal.
+// Get reads an object into obj and returns it; nil if it does not exist, or if the name is
+// invalid: the API server answers a request for an invalid name with an error and not with
+// NotFound, and an error would delay a withdrawal.
 func Get[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, obj T) (T, error) {
 	var none T
 	if key.Name == "" || len(content.IsPathSegmentName(key.Name)) > 0 || len(content.IsPathSegmentName(key.Namespace)) > 0 {
@@ -45,13 +45,13 @@ func Get[T client.Object](ctx context.Context, c client.Reader, key types.Namesp
 	return none, IgnoreAbsent(err)
 }
 
-// IsGone tells whether a write failed because its object, or the namespace of the
-// object, is going away.
+// IsGone reports whether a write failed because its object, or the namespace of the object,
+// is being deleted.
 func IsGone(err error) bool {
 	return IsAbsent(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
-// IsAbsent tells whether the API server says that a named object does not exist.
+// IsAbsent reports whether an answer means: this named object does not exist.
 func IsAbsent(err error) bool { return apierrors.IsNotFound(err) && isAboutObject(err) }
 
 // IgnoreAbsent returns nil for the answer that a named object does not exist.
@@ -62,13 +62,13 @@ func IgnoreAbsent(err error) error {
 	return err
 }
 
-// IsConflict tells whether the API server refused a write because the object has
-// changed since it was read.
+// IsConflict reports whether a write was refused because the object has changed since it was
+// read.
 func IsConflict(err error) bool { return apierrors.IsConflict(err) && isAboutObject(err) }
 
-// isAboutObject tells whether an answer of the API server is about a named object. An
-// API server without the type of an object, and a proxy in front of it, answer with the
-// same codes: client-go adds the name of the request to these answers, and this cause.
+// isAboutObject reports whether an answer of the API server is about a named object. An API
+// server without the type of an object, and a proxy in front of it, answer with the same
+// codes: client-go adds the name of the request to these answers, and this cause.
 func isAboutObject(err error) bool {
 	answer := apierrors.APIStatus(nil)
 	if !errors.As(err, &answer) || apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) {

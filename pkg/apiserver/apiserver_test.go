@@ -37,7 +37,7 @@ import (
 
 var secrets = schema.GroupResource{Resource: "secrets"}
 
-// byProxy is the error that client-go makes of a page that a proxy sends with a code.
+// byProxy is the error of client-go for a page of a proxy with a code.
 func byProxy(code int) error {
 	return apierrors.NewGenericServerResponse(code, "get", secrets, "login", "<html>", 0, true)
 }

@@ -130,7 +130,7 @@ func digests(t testing.TB, artifact v1.Image) (manifest, layer v1.Hash) {
 	return manifest, layer
 }
 
-// open opens a repository of the registry as somebody.
+// open opens a repository of the registry as a user.
 func (b *bench) open(repository string, who access) *registry.Repository {
 	b.Helper()
 	return b.openAt(b.registry.Host()+"/"+repository, who.access())
@@ -144,7 +144,7 @@ func (b *bench) openAt(repository string, access registry.Access) *registry.Repo
 	return b.client.Repository(parsed, access)
 }
 
-// access is a user with a password; empty for nobody.
+// access is a user with a password; empty for anonymous access.
 type access struct{ user, password string }
 
 func (a access) access() registry.Access {
@@ -183,13 +183,13 @@ func publishBy(ctx context.Context, by *bridge.Bridge, r request) (bridge.Outcom
 	return by.Build(ctx, r.Request, proof)
 }
 
-// reading is what became known of an image that was read.
+// reading is the result of reading an image.
 type reading struct {
 	candidate *bridge.Candidate
 	bridge.Reading
 }
 
-// readBy takes all steps for a request but those that keep something.
+// readBy takes all steps for a request that do not store.
 func readBy(ctx context.Context, r request, scratch string) (found reading, err error) {
 	candidates, err := bridge.Resolve(ctx, r.Repository, r.Reference)
 	if err != nil {
@@ -220,7 +220,7 @@ func (b *bench) try(ctx context.Context, r request) (bridge.Outcome, error) {
 	return publishBy(ctx, b.bridge, r)
 }
 
-// publish publishes, which must succeed.
+// publish publishes and expects success.
 func (b *bench) publish(r request) bridge.Outcome {
 	b.Helper()
 	out, err := b.try(b.Context(), r)
@@ -228,7 +228,7 @@ func (b *bench) publish(r request) bridge.Outcome {
 	return out
 }
 
-// published is what a next request of the same source knows of an outcome.
+// published is the outcome as a next request of the same source knows it.
 func published(out bridge.Outcome) *bridge.Published {
 	return &bridge.Published{
 		Repository: out.Image.Repository,
@@ -240,8 +240,7 @@ func published(out bridge.Outcome) *bridge.Published {
 	}
 }
 
-// asked returns the requests since it was last called, those that only open
-// the door left out.
+// asked returns the requests since its last call, without those for the login.
 func (b *bench) asked() []string {
 	requests := slices.DeleteFunc(b.registry.Requests(), func(request string) bool { return request == "GET /v2/" })
 	b.registry.Forget()
@@ -268,7 +267,7 @@ func (b *bench) stored() []string {
 	return files
 }
 
-// leftovers lists what lies in the folder for unfinished work.
+// leftovers lists the files in the folder for unfinished work.
 func (b *bench) leftovers() []string {
 	entries, err := os.ReadDir(filepath.Join(b.root, "tmp"))
 	if err != nil && !os.IsNotExist(err) {
@@ -328,14 +327,14 @@ func (b *bench) blob(repository string, digest v1.Hash) []byte {
 	return body
 }
 
-// refusing is a verifier that accepts nothing.
+// refusing is a verifier that accepts no image.
 type refusing struct{ err error }
 
 func (r refusing) Verify(context.Context, trust.Subject) (trust.Verified, error) {
 	return trust.Verified{}, r.err
 }
 
-// astray proves something of an image that nobody asked about.
+// astray proves a fact about an unrelated image.
 type astray struct{}
 
 func (astray) Verify(ctx context.Context, subject trust.Subject) (trust.Verified, error) {

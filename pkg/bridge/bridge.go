@@ -30,8 +30,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Bridge carries images to the store. One serves a whole process, so that
-// equal content is pulled and read once.
+// Bridge carries images to the store. One serves a whole process, so that equal content is
+// pulled and read once.
 type Bridge struct {
 	store    Store
 	contents *contents
@@ -43,9 +43,9 @@ func New(s Store, now func() time.Time) *Bridge {
 	return &Bridge{store: s, contents: newContents(now), now: now}
 }
 
-// Reuse tells whether a candidate is what is published, read with the same settings and
-// stored: nothing has to be pulled. A tag that is new for the same digest, unless the
-// name is kept, or another address of the server, only renames the artifact.
+// Reuse reports whether a candidate is already published and stored, read with the same
+// settings: then no pull is necessary. A new tag for the same digest, unless the name is
+// kept, and another address of the server only rename the artifact.
 func (b *Bridge) Reuse(ctx context.Context, r Request, p *Published) (out Outcome, ok bool, err error) {
 	out = r.outcome()
 	if p == nil || p.Repository != out.Image.Repository || p.Digest != out.Image.Digest || p.Content != out.Content {
@@ -69,9 +69,9 @@ func (b *Bridge) Reuse(ctx context.Context, r Request, p *Published) (out Outcom
 	return out, true, nil
 }
 
-// Build pulls and reads a candidate that was verified, checks its format and size, stores
-// its file and returns the artifact that says so. Its errors carry a reason and a class
-// (pkg/fault); what was published before is never touched by a failure.
+// Build pulls and reads a verified candidate, checks its format and size, stores its file
+// and returns the artifact. Errors carry a reason and a class (pkg/fault); a failure never
+// touches the published artifact.
 func (b *Bridge) Build(ctx context.Context, r Request, proof trust.Verified) (Outcome, error) {
 	out, err := b.build(ctx, r, proof)
 	return out, concealed(r.Repository, err)
@@ -100,12 +100,12 @@ func (b *Bridge) build(ctx context.Context, r Request, proof trust.Verified) (Ou
 	return out, nil
 }
 
-// outcome returns what is known of the outcome before anything is done.
+// outcome returns the outcome as it is known before the first step.
 func (r Request) outcome() Outcome {
 	return Outcome{Image: r.Candidate.Image, Content: format.ContentHash(r.Content)}
 }
 
-// parse returns what the manifest of a proven candidate says.
+// parse parses the manifest of a proven candidate.
 func (r Request) parse(ctx context.Context, proof trust.Verified) (*format.Manifest, error) {
 	if err := r.Candidate.provenBy(proof); err != nil {
 		return nil, err
@@ -117,9 +117,9 @@ func (r Request) parse(ctx context.Context, proof trust.Verified) (*format.Manif
 	return format.Parse(manifest.MediaType, manifest.Body)
 }
 
-// artifact describes stored bytes the way Flux's consumers read it.
+// artifact describes a stored file for Flux's consumers.
 func (b *Bridge) artifact(stored store.Stored, out Outcome, annotations map[string]string) meta.Artifact {
-	// The API server stores whole seconds, and the record is compared with what it stores.
+	// The API server stores whole seconds, and we compare the record with its answer.
 	now := metav1.NewTime(b.now().Truncate(time.Second))
 	return meta.Artifact{
 		Path:           stored.Path,

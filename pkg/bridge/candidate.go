@@ -29,24 +29,24 @@ import (
 
 // Reference names an image of a repository.
 type Reference struct {
-	// Tag to look up; with Digest it only names what the digest is called.
+	// Tag to look up; with Digest it is only the name of the digest.
 	Tag string
-	// Digest of the manifest; zero: the one that Tag points at.
+	// Digest of the manifest; if zero, the digest of Tag.
 	Digest v1.Hash
 	// MaxAge is how old a shared answer for Tag may be.
 	MaxAge time.Duration
-	// Fresh asks the registry whatever is known.
+	// Fresh asks the registry, even if the answer is known.
 	Fresh bool
 }
 
-// Candidate is an image that a reference stands for.
+// Candidate is the image of a reference.
 type Candidate struct {
 	Image
 
 	manifest *registry.Manifest // nil until it was read
 }
 
-// Manifest returns the manifest as the registry keeps it; nil until it was read.
+// Manifest returns the manifest as stored in the registry; nil until it was read.
 func (c *Candidate) Manifest() *registry.Manifest { return c.manifest }
 
 // read reads the manifest of the digest, once.
@@ -61,9 +61,8 @@ func (c *Candidate) read(ctx context.Context, repository Repository) (*registry.
 	return c.manifest, nil
 }
 
-// Resolve returns the images that a reference stands for, the preferred one first; today
-// that is one. It is the only step that sends a tag to a registry. A digest is its own
-// resolution: nothing is asked.
+// Resolve returns the images of a reference, the preferred one first; today there is only
+// one. No other step sends a tag to a registry. A digest needs no request.
 func Resolve(ctx context.Context, repository Repository, r Reference) ([]*Candidate, error) {
 	c := &Candidate{Image: Image{Repository: repository.Name(), Tag: r.Tag, Digest: r.Digest}}
 	if r.Digest == (v1.Hash{}) {
@@ -76,12 +75,12 @@ func Resolve(ctx context.Context, repository Repository, r Reference) ([]*Candid
 	return []*Candidate{c}, nil
 }
 
-// errUnverified is a mistake in this program: a Verifier that proves nothing, or
-// something of another image.
-var errUnverified = errors.New("an image that nobody verified must not be pulled")
+// errUnverified is a bug in this program: a Verifier without a proof, or with a proof of
+// another image.
+var errUnverified = errors.New("an image without verification must not be pulled")
 
-// Verify makes the proof that a candidate may be pulled. It reads the manifest before it
-// asks the verifier.
+// Verify makes the proof for pulling a candidate. It reads the manifest before it asks the
+// verifier.
 func Verify(ctx context.Context, repository Repository, c *Candidate, by trust.Verifier) (trust.Verified, error) {
 	if _, err := c.read(ctx, repository); err != nil {
 		return trust.Verified{}, concealed(repository, err)

@@ -29,14 +29,14 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// constraintsOf are those of one policy that lists every image.
+// constraintsOf are those of one policy for every image.
 func constraintsOf(change func(*trust.Policy)) trust.Constraints {
 	policy := trust.Policy{Name: "policy", Namespaces: labels.Everything(), Images: []string{"**"}}
 	change(&policy)
 	return trust.NewPolicies(policy).Decide(trust.Question{Namespace: "apps", Repository: "example.com/app"})
 }
 
-func TestTermsDecideWhatIsStored(t *testing.T) {
+func TestConstraintsDecideAboutTheStore(t *testing.T) {
 	for name, c := range map[string]struct {
 		constraints func(*trust.Policy)
 		words       string
@@ -62,22 +62,22 @@ func TestTermsDecideWhatIsStored(t *testing.T) {
 			expectRefused()
 			g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(c.pulls))
 
-			// Another source of the same access is not refused for it, and what that
-			// one brought in is no way in for the first.
+			// Another source of the same access is not refused for it, and its pull does not
+			// admit the first one.
 			out := b.publish(b.request("free", "team/app:1.0.0", nobody))
 			g.Expect(out.Bytes).To(Equal(*out.Artifact.Size), "a clean layer is all that was fetched")
 			expectRefused()
 
-			// What only warns stops nothing.
+			// A policy in the mode Warn stops no publication.
 			refused.Constraints = constraintsOf(func(p *trust.Policy) { c.constraints(p); p.Warn = true })
 			b.publish(refused)
 		})
 	}
 }
 
-// Two who ask for the same at the same time share a pull only if they admit the
-// same: what the one must not pull fails for nobody else.
-func TestAPullThatTermsEndIsNotShared(t *testing.T) {
+// Two concurrent requests share a pull only if they admit the same: the constraints of one
+// must not fail the other.
+func TestAPullThatConstraintsEndIsNotShared(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	pulling, free := make(chan struct{}, 1), make(chan struct{})

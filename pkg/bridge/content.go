@@ -38,53 +38,52 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// maxContents bounds the index of converted contents. An entry is a few hundred
-// bytes, and up to 30 KiB for an index with many annotations and a hundred layers;
-// one that fell out costs another pull.
+// maxContents bounds the index of converted contents. An entry is a few hundred bytes, and
+// up to 30 KiB for an index with many annotations and a hundred layers; an evicted entry
+// costs another pull.
 const maxContents = 2000
 
-// contents knows what was converted and what is being converted, so that equal
-// content is pulled and read once however many sources show it.
+// contents has the converted contents and the running conversions, so that equal content is
+// pulled and read once for any number of sources.
 type contents struct {
 	made     *lru.Cache
 	flights  flight.Group[flightID, content]
 	failures *failures
 }
 
-// contentID identifies content: the same manifest read with the same settings
-// is the same bytes. What one registry showed is not for who knows another:
-// anybody can run one that claims to have what it never had.
+// contentID identifies content: the same manifest and the same settings result in the same
+// bytes. The registry is part of it, because an untrusted registry can claim to have any
+// content.
 type contentID struct {
 	registry string
 	digest   v1.Hash
 	settings string
-	// platform as it is written: the default that is written out refuses an index
-	// that an unset one may take a manifest of another platform from.
+	// platform as written in the spec: an explicit default refuses an index of which an
+	// unset one may take a manifest of another platform.
 	platform string
 }
 
-// flightID keeps work in progress inside one access key, and among those who
-// admit the same: what one must not pull fails for nobody else.
+// flightID shares work in progress only between equal access keys and equal constraints: the
+// constraints of one source must not fail the pull of another.
 type flightID struct {
 	access      string
 	constraints string
 	contentID
 }
 
-// content is a manifest that was pulled and read.
+// content describes a pulled manifest.
 type content struct {
 	sha256       string
 	format       string
-	bytes        int64 // that were fetched
+	bytes        int64 // fetched
 	skippedLinks int
 	// ignoreFlaw is that of format.Content.
 	ignoreFlaw string
 	// chartVersion is that of format.Content.
 	chartVersion string
-	// annotations of the manifest that was chosen from an index; nil where there is no
-	// index.
+	// annotations of the manifest chosen from an index; nil without an index.
 	annotations map[string]string
-	// origin is the repository that the bytes came from, blobs what was pulled there.
+	// origin is the repository of the bytes, blobs are the pulled blobs.
 	origin string
 	blobs  []v1.Hash
 }
@@ -101,9 +100,9 @@ func (c *contents) get(id contentID) (content, bool) {
 	return made.(content), true
 }
 
-// content returns the stored content of a verified manifest: what another
-// source already made, if the credentials of this one may see it too, or else
-// pulled and read now, once for all who ask with the same access key.
+// content returns the stored content of a verified manifest: that of another source, if the
+// credentials of this one may read it too, or else it is pulled and read now, once for all
+// callers with the same access key.
 func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified, manifest *format.Manifest) (content, store.Stored, error) {
 	subject, ok := verified.Subject()
 	if !ok {
@@ -136,9 +135,9 @@ func (b *Bridge) content(ctx context.Context, r Request, verified trust.Verified
 	return made, stored, err
 }
 
-// convertOnce converts a manifest once for all who ask with the same access
-// key at the same time. Work that another one started and had no time to finish
-// is begun again: the shortest timeout of many must not decide for all.
+// convertOnce converts a manifest once for all concurrent callers with the same access key.
+// If the work hit the deadline of another caller, it starts again: the shortest timeout of
+// many must not decide for all.
 func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manifest *format.Manifest) (content, error) {
 	work := flightID{access: r.Repository.Key(), constraints: r.Constraints.Fingerprint(), contentID: id}
 	attempt := failureID{flightID: work, limits: r.Content.Limits, image: r.Content.Image}
@@ -166,15 +165,15 @@ func (b *Bridge) convertOnce(ctx context.Context, r Request, id contentID, manif
 	}
 }
 
-// admitted tells whether constraints let content be published.
+// admitted returns an error unless constraints admit content.
 func (c content) admitted(constraints trust.Constraints) error {
 	_, err := constraints.Admit(trust.Content{Format: c.format, Bytes: c.bytes})
 	return err
 }
 
-// mayRead proves that the credentials of a repository open what was read with
-// others at the same registry. That they open the manifest was proven when it
-// was resolved; blobs are proven where they came from another repository.
+// mayRead proves that the credentials of a repository open content that was read with other
+// credentials at the same registry. Resolving has proven this for the manifest; blobs need a
+// proof if they came from another repository.
 func mayRead(ctx context.Context, repository Repository, made content) error {
 	if made.origin == repository.Name() {
 		return nil
@@ -187,9 +186,9 @@ func mayRead(ctx context.Context, repository Repository, made content) error {
 	return nil
 }
 
-// convert pulls what the format of a manifest needs, reads it and stores it. It
-// tells whether all was pulled that was asked for, or never will be, so that what
-// failed is not due to the registry.
+// convert pulls the blobs that the format of a manifest needs, reads them and stores the
+// result. pulled reports whether all requested blobs were pulled, or can never be: then the
+// registry is not to blame for a failure.
 func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manifest) (made content, pulled bool, err error) {
 	scratch, remove, err := b.store.Scratch()
 	if err != nil {
@@ -221,29 +220,28 @@ func (b *Bridge) convert(ctx context.Context, r Request, manifest *format.Manife
 	return made, err == nil, err
 }
 
-// spool is format.Blobs over a repository: each blob is pulled to its end into
-// a file and checked before anything reads it.
+// spool implements format.Blobs with a repository: each blob is pulled completely into a
+// file and checked before it is read.
 type spool struct {
 	repository  Repository
 	dir         string
-	limit       int64 // of bytes, by the platform
+	limit       int64 // in bytes, by the platform
 	constraints trust.Constraints
 	bytes       int64
 	pulled      []v1.Hash
-	// failed tells that something was asked for and not handed out, for a reason that
-	// another attempt may not find.
+	// failed: a blob or manifest is missing for a reason that another attempt may not meet.
 	failed bool
 }
 
-// isPassing tells whether another attempt at the same digest, within the same limits,
-// may end otherwise.
+// isPassing reports whether another attempt at the same digest, within the same limits, may
+// end otherwise.
 func isPassing(err error) bool {
 	failed := fault.Of(err, "")
 	return failed != nil && (failed.Class != fault.Stall || failed.Reason != v1alpha1.ReasonInvalidArtifact && failed.Reason != v1alpha1.ReasonLimitExceeded)
 }
 
-// Manifest returns a manifest that the one to publish lists. It is asked for by
-// its digest, so it is what the publisher listed, whatever moved since.
+// Manifest returns a manifest that the published one lists. Its digest is the publisher's
+// choice, so moved tags have no effect.
 func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (_ types.MediaType, _ []byte, err error) {
 	defer func() { s.failed = s.failed || isPassing(err) }()
 	if desc.Digest.Algorithm != "sha256" {
@@ -259,8 +257,7 @@ func (s *spool) Manifest(ctx context.Context, desc v1.Descriptor) (_ types.Media
 	return manifest.MediaType, manifest.Body, nil
 }
 
-// Open pulls a blob and returns it as a file at its start. A blob that was
-// pulled before is not pulled again.
+// Open pulls a blob and returns its file at the start. It pulls a blob once.
 func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (_ *os.File, err error) {
 	defer func() { s.failed = s.failed || isPassing(err) }()
 	path := filepath.Join(s.dir, desc.Digest.Hex)
@@ -287,8 +284,8 @@ func (s *spool) Open(ctx context.Context, desc v1.Descriptor) (_ *os.File, err e
 	return file, nil
 }
 
-// reopen opens a blob that was checked against another descriptor of the same
-// digest, which may have told another size.
+// reopen opens a blob that was checked against another descriptor of the same digest,
+// possibly with another size.
 func reopen(path string, desc v1.Descriptor) (*os.File, error) {
 	file, err := os.Open(path) //nolint:gosec // a digest in a folder of our own
 	if err != nil {
@@ -314,8 +311,7 @@ func (s *spool) pull(ctx context.Context, desc v1.Descriptor, file *os.File) err
 	return nil
 }
 
-// diskWriter says of its failures that the disk is at fault, so that they are
-// not taken for the registry's.
+// diskWriter marks its errors as failures of the disk, not of the registry.
 type diskWriter struct{ file *os.File }
 
 func (w diskWriter) Write(p []byte) (int, error) {

@@ -22,7 +22,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Remember notes more contents than are remembered, and returns those that are kept.
+// Remember notes more contents than the limit, and returns the kept ones.
 func Remember(pulled func(number int) (blobs []v1.Hash, annotations map[string]string)) any {
 	kept := newContents(time.Now)
 	for number := range 2 * maxContents {

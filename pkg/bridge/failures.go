@@ -30,25 +30,24 @@ import (
 )
 
 const (
-	// maxFailures bounds what is remembered, a few hundred bytes each; what fell out
+	// maxFailures bounds the remembered failures, a few hundred bytes each; an evicted one
 	// costs one more attempt.
 	maxFailures = 2000
-	// firstPause follows the first attempt that had no time to read an artifact, and
-	// doubles up to longestPause: the same bytes take the same time again.
+	// firstPause follows the first attempt that ran out of time while it read an artifact,
+	// and doubles up to longestPause: the same bytes take the same time again.
 	firstPause   = 2 * time.Minute
 	longestPause = 6 * time.Hour
 )
 
-// failures remembers which artifacts could not be read although all their bytes
-// were there. These bytes never change, so that only the processor would be busy
-// with them in every attempt.
+// failures remembers the artifacts that could not be read although all their bytes were
+// there. These bytes never change: each attempt would only use the CPU.
 type failures struct {
 	known *lru.Cache
 	now   func() time.Time
 }
 
-// failureID is an attempt that would end the same way. The image is in the words of
-// an error.
+// failureID identifies attempts with the same end. The image is part of the message of an
+// error.
 type failureID struct {
 	flightID
 
@@ -57,12 +56,12 @@ type failureID struct {
 }
 
 type failure struct {
-	// refused is why the artifact is never published, be it under these constraints; nil: an
-	// attempt had no time.
+	// refused is the reason to never publish the artifact under these constraints; nil: an
+	// attempt ran out of time.
 	refused error
-	// had is the most time that an attempt had.
+	// had is the longest time of an attempt.
 	had time.Duration
-	// pause was begun after the last attempt and ends at until.
+	// pause started after the last attempt and ends at until.
 	pause time.Duration
 	until time.Time
 }
@@ -79,8 +78,8 @@ func (f *failures) get(id failureID) failure {
 	return known.(failure)
 }
 
-// expected returns the error that an attempt would end with. An attempt that has
-// more time than those before may end otherwise.
+// expected returns the error that an attempt would end with. An attempt with more time than
+// those before may end otherwise.
 func (f *failures) expected(ctx context.Context, id failureID) error {
 	known := f.get(id)
 	switch {
@@ -90,12 +89,11 @@ func (f *failures) expected(ctx context.Context, id failureID) error {
 		return nil
 	}
 	return &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true, Err: fmt.Errorf(
-		"the artifact was not read within the time that spec.timeout left for it; the next attempt follows after a pause of %s, or at once after spec.timeout is raised", known.pause)}
+		"the artifact was not read within the rest of spec.timeout; the next attempt follows after a pause of %s, or at once after spec.timeout is raised", known.pause)}
 }
 
-// note remembers how an attempt ended that got all blobs, and had so much time. An
-// attempt that was given up before its time tells nothing, nor does a failure of
-// the disk.
+// note remembers the end of an attempt that got all blobs, and its time. A canceled attempt
+// and a failure of the disk are not remembered.
 func (f *failures) note(ctx context.Context, id failureID, had time.Duration, err error) {
 	over := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	switch failed := fault.Of(err, v1alpha1.ReasonFetchFailed); {
@@ -110,7 +108,7 @@ func (f *failures) note(ctx context.Context, id failureID, had time.Duration, er
 	}
 }
 
-// timeLeft is how long an attempt may take; without a deadline, as long as any.
+// timeLeft is the time until the deadline; longestPause without a deadline.
 func timeLeft(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {

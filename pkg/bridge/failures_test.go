@@ -37,8 +37,8 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// spent is a repository of artifacts that no attempt has time to read: each blob
-// comes whole, and its attempt is over then.
+// spent is a repository of artifacts that no attempt has time to read: each blob comes
+// whole, and its attempt is over then.
 type spent struct {
 	bridge.Repository
 
@@ -52,8 +52,7 @@ func (s spent) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error 
 	return err
 }
 
-// TestASizeThatIsWrongForGoodIsFoundOnce holds that an artifact whose manifest lies about
-// a blob is not pulled again, by whom it may concern.
+// An artifact with a manifest that lies about a blob is pulled once, for all sources.
 func TestASizeThatIsWrongForGoodIsFoundOnce(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	_, layer := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
@@ -156,8 +155,8 @@ func TestASlowRegistryIsNoSlowArtifact(t *testing.T) {
 	b.publish(r)
 }
 
-// TestAnArtifactThatIsRefusedIsReadOnce has sources, and attempts, that remember
-// nothing of those before.
+// TestAnArtifactThatIsRefusedIsReadOnce has sources, and attempts, without a memory of those
+// before.
 func TestAnArtifactThatIsRefusedIsReadOnce(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.pushLayers("team/app:1.0.0", nil, []byte("this is no gzip"))
@@ -168,7 +167,7 @@ func TestAnArtifactThatIsRefusedIsReadOnce(t *testing.T) {
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
 }
 
-func TestAnArtifactThatTermsRefuseIsReadOnce(t *testing.T) {
+func TestAnArtifactThatConstraintsRefuseIsReadOnce(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	r := b.request("app", "team/app:1.0.0", nobody)

@@ -41,7 +41,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-func TestABlobThatIsNotWhatTheManifestSaysPublishesNothing(t *testing.T) {
+func TestABlobThatContradictsItsManifestIsNotPublished(t *testing.T) {
 	cases := map[string]struct {
 		answer func(w http.ResponseWriter, good []byte)
 		reason string
@@ -110,7 +110,7 @@ func TestABlobThatIsNotWhatTheManifestSaysPublishesNothing(t *testing.T) {
 	}
 }
 
-func TestAFailureLeavesWhatIsPublishedAlone(t *testing.T) {
+func TestAFailureLeavesThePublishedArtifactAlone(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	before := b.publish(b.request("app", "team/app:1.0.0", nobody))
@@ -162,7 +162,7 @@ func TestOtherMediaTypesAreRefusedWithoutAPull(t *testing.T) {
 	b.expectNothingStored()
 }
 
-func TestWhatNobodyVerifiedIsNotPulled(t *testing.T) {
+func TestAnUnverifiedImageIsNotPulled(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 
@@ -176,13 +176,13 @@ func TestWhatNobodyVerifiedIsNotPulled(t *testing.T) {
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = refusing{nil}
 		_, err := b.try(t.Context(), r)
-		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("nobody verified")))
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("without verification")))
 	})
 	t.Run("when a verifier proves another image", func(t *testing.T) {
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = astray{}
 		_, err := b.try(t.Context(), r)
-		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("nobody verified")))
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring("without verification")))
 	})
 	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero())
 	b.expectNothingStored()
@@ -242,7 +242,7 @@ func TestADiskThatRefusesIsToldApartFromTheRegistry(t *testing.T) {
 	b.publish(b.request("app", "team/app:1.0.0", nobody))
 }
 
-// sweptStore is a store from whose scratch folders something removes files.
+// sweptStore is a store that loses the files of its scratch folders.
 type sweptStore struct{ bridge.Store }
 
 // Put implements bridge.Store.
@@ -272,7 +272,8 @@ func TestAMalformedDigestIsRefusedBeforeARegistrySeesIt(t *testing.T) {
 	g.Expect(b.registry.Requests()).To(BeEmpty())
 }
 
-// A proof is good for its image alone: neither none nor that of another one opens a registry.
+// A proof is good for its image alone: no repository is opened without a proof, or with that
+// of another image.
 func TestBuildTakesNoProofButThatOfItsCandidate(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
@@ -289,9 +290,9 @@ func TestBuildTakesNoProofButThatOfItsCandidate(t *testing.T) {
 	b.asked()
 	for name, proof := range map[string]trust.Verified{"none": {}, "that of another image": ofOther} {
 		_, err := b.bridge.Build(t.Context(), r.Request, proof)
-		g.Expect(err).To(MatchError(ContainSubstring("nobody verified")), name)
+		g.Expect(err).To(MatchError(ContainSubstring("without verification")), name)
 		_, err = bridge.Read(t.Context(), r.Request, proof, t.TempDir())
-		g.Expect(err).To(MatchError(ContainSubstring("nobody verified")), name)
+		g.Expect(err).To(MatchError(ContainSubstring("without verification")), name)
 	}
 	g.Expect(b.asked()).To(BeEmpty())
 	b.expectNothingStored()

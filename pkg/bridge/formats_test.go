@@ -157,7 +157,7 @@ func TestAChartThatIsRenamedKeepsToTheRule(t *testing.T) {
 	r := b.request("app", "team/app:1.2.3", nobody)
 	before := b.publish(r)
 	g.Expect(before.Format).To(Equal(v1alpha1.FormatHelm))
-	b.reopen(advertised) // a new process has nothing but the record
+	b.reopen(advertised) // a new process has only the record
 	b.asked()
 
 	for tag, want := range map[string]string{"1.2": manifest.String(), "stable": "stable@" + manifest.String()} {
@@ -260,7 +260,7 @@ func TestMetadataOfAnIndexIsThatOfItsManifest(t *testing.T) {
 	}
 }
 
-func TestAPlatformThatIsWrittenIsNotIgnoredForWhatAnotherPublished(t *testing.T) {
+func TestAnExplicitPlatformIsNotIgnoredForSharedContent(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	layer, err := publish.Layer(publish.Files{"app.yaml": "a: 1\n"})
 	g.Expect(err).NotTo(HaveOccurred())
@@ -275,7 +275,7 @@ func TestAPlatformThatIsWrittenIsNotIgnoredForWhatAnotherPublished(t *testing.T)
 	g.Expect(err).To(MatchError(ContainSubstring(`for "linux/amd64"`)))
 }
 
-func TestAManifestOfAnIndexThatIsNotWhatItLists(t *testing.T) {
+func TestAManifestThatContradictsItsIndex(t *testing.T) {
 	for name, tc := range map[string]struct {
 		list   v1.Descriptor
 		answer func(w http.ResponseWriter)

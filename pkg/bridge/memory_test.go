@@ -29,9 +29,8 @@ import (
 	"github.com/image-source/image-source-controller/test/memory"
 )
 
-// TestWhatIsRememberedOfContentsFitsIntoMemory has artifacts of which as much is kept
-// as of any: somebody may push one after the other.
-func TestWhatIsRememberedOfContentsFitsIntoMemory(t *testing.T) {
+// The artifacts need the most memory of all: an attacker may push one after the other.
+func TestCachedContentsFitIntoMemory(t *testing.T) {
 	var kept any
 	grown := memory.Peak(func() {
 		kept = bridge.Remember(func(number int) ([]v1.Hash, map[string]string) {

@@ -27,17 +27,16 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// What a registry may put into the status of two objects is bounded.
+// Bounds for the annotations that a registry may put into the status of two objects.
 const (
 	maxMetadataKeys  = 64
 	maxMetadataBytes = 32 << 10
-	// maxKeptBytes bounds the annotations that are kept in memory with content that
-	// an index lists.
+	// maxKeptBytes bounds the annotations in memory for content from an index.
 	maxKeptBytes = 8 << 10
 )
 
-// metadata is the annotations of a manifest, as many as fit, and what this project
-// says itself, which always fits. Nobody else speaks under its group.
+// metadata returns the annotations of a manifest, as many as fit, and those of this project,
+// which always fit. A manifest cannot set annotations of our group.
 func metadata(annotations map[string]string, out Outcome) map[string]string {
 	ours := map[string]string{
 		v1alpha1.MetadataImage:        out.Image.Repository,
@@ -60,8 +59,8 @@ func metadata(annotations map[string]string, out Outcome) map[string]string {
 	return all
 }
 
-// fitting returns the annotations that fit into a number of keys and of bytes: those
-// that Flux shows first, then others of the image specification, then the rest.
+// fitting returns the annotations that fit into a number of keys and of bytes: first those
+// that Flux shows, then others of the image specification, then the rest.
 func fitting(annotations map[string]string, keys, bytes int) map[string]string {
 	fit := map[string]string{}
 	for _, key := range slices.SortedFunc(maps.Keys(annotations), compareKeys) {
@@ -78,7 +77,7 @@ func compareKeys(a, b string) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }
 
-// rank is the place of a key among those of the image specification
+// rank is the place of a key among the annotations of the image specification
 // (https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md).
 func rank(key string) int {
 	standard := []string{

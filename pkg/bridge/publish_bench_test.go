@@ -31,9 +31,9 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-// BenchmarkPublish carries small artifacts, 20 files of 2 KiB, from a registry in
-// this process to the store: a new one each time, and one that is published
-// already. The allocations are those of both.
+// BenchmarkPublish carries small artifacts, 20 files of 2 KiB, from a registry in this
+// process to the store: a new one each time, and one that is published already. The
+// allocations are those of both.
 func BenchmarkPublish(b *testing.B) {
 	shelf := publish.Serve()
 	defer shelf.Close()
@@ -88,7 +88,7 @@ func BenchmarkPublish(b *testing.B) {
 	})
 }
 
-// application is 20 files of 2 KiB that nothing else holds.
+// application is 20 unique files of 2 KiB.
 func application(n int) publish.Files {
 	files := publish.Files{}
 	for i := range 20 {

@@ -60,7 +60,7 @@ func TestANewVersionCostsTwoRequestsAndIsServedAsItsLayer(t *testing.T) {
 	g.Expect(b.leftovers()).To(BeEmpty())
 }
 
-func TestRequestsWhenSomethingIsPublished(t *testing.T) {
+func TestRequestsOfAPublication(t *testing.T) {
 	b := newBench(t)
 	first, _ := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	before := b.publish(b.request("app", "team/app:1.0.0", nobody))

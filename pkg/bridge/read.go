@@ -24,7 +24,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Reading is what Build would have stored of a candidate.
+// Reading is the result of Read.
 type Reading struct {
 	// Content is the file.
 	Content *format.Content
@@ -32,10 +32,9 @@ type Reading struct {
 	Revision string
 }
 
-// Read does what Build does with an image that is not known yet, up to the point where it
-// would be stored: the file that would be published lies in scratch, a folder that the
-// caller owns and removes. Nothing is remembered, shared or stored. The error is the one
-// that Build would have returned.
+// Read takes the steps of Build for an unknown image, except for storing: the file to
+// publish is in scratch, a folder that the caller owns and removes. Read remembers, shares
+// and stores no result. It returns the errors of Build.
 func Read(ctx context.Context, r Request, proof trust.Verified, scratch string) (Reading, error) {
 	manifest, err := r.parse(ctx, proof)
 	if err != nil {
@@ -49,8 +48,8 @@ func Read(ctx context.Context, r Request, proof trust.Verified, scratch string) 
 	return Reading{Content: content, Revision: revision(nameable(r.Candidate.Image, content.ChartVersion), r.Content)}, nil
 }
 
-// unpack pulls what the manifest lists into a folder, and makes of it the file to publish.
-// The spool says what was pulled.
+// unpack pulls the blobs of a manifest into a folder and converts them to the file to
+// publish. The spool has the list of the pulled blobs.
 func unpack(ctx context.Context, r Request, manifest *format.Manifest, scratch string) (*format.Content, *spool, error) {
 	limit := cmp.Or(r.Content.Limits.ArtifactBytes, format.DefaultLimits().ArtifactBytes)
 	blobs := &spool{repository: r.Repository, dir: scratch, limit: limit, constraints: r.Constraints}

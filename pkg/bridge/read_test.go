@@ -29,7 +29,7 @@ import (
 	"github.com/image-source/image-source-controller/test/publish"
 )
 
-func TestWhatIsReadIsWhatWouldBePublished(t *testing.T) {
+func TestReadReturnsTheFileOfBuild(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	manifest, _ := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n", "notes.md": "x"})
 	ignore := "*.md"
@@ -64,7 +64,7 @@ func TestWhatIsReadIsWhatWouldBePublished(t *testing.T) {
 	}
 }
 
-func TestAReadingThatFailsTellsWhatIsKnown(t *testing.T) {
+func TestAFailedReadReturnsTheKnownPart(t *testing.T) {
 	b := newBench(t)
 	manifest, _ := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 

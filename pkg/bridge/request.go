@@ -14,13 +14,13 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package bridge carries one image from a reference to a stored artifact: Resolve,
-// Reuse where it is published already, Verify, and Build, which pulls, reads and stores.
-// The command line takes the same steps, with Read instead of Build.
+// Package bridge carries one image from a reference to a stored artifact: Resolve, Reuse if
+// it is published already, Verify, and Build, which pulls, reads and stores. The command
+// line takes the same steps, with Read instead of Build.
 //
-// The package knows no cluster: credentials come in as a Repository, demands as a
-// Verifier, and what was published before as a value. It writes no status. No error of a
-// step has credentials of its Repository in it.
+// The package knows no cluster: credentials come in as a Repository, demands as a Verifier,
+// and the published artifact as a value. It writes no status. No error contains credentials
+// of the Repository.
 package bridge
 
 import (
@@ -37,28 +37,28 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Repository is one repository of a registry as the credentials of one object
-// see it. *registry.Repository is one.
+// Repository is one repository of a registry, opened with the credentials of one object.
+// *registry.Repository implements it.
 type Repository interface {
 	// Name is the canonical name of the repository.
 	Name() string
-	// Key is the access key: what is equal may share answers and work.
+	// Key is the access key: callers with equal keys may share answers and work.
 	Key() string
-	// Registry identifies the registry that answers: its word on what may be read
-	// counts for what was read there, and for nothing else.
+	// Registry identifies the registry that answers. It decides only about access to content
+	// that was read from it.
 	Registry() string
 	// Resolve returns the manifest that a query names.
 	Resolve(ctx context.Context, q registry.Query) (*registry.Manifest, error)
 	// HasBlob proves that the credentials may read a blob of the repository.
 	HasBlob(ctx context.Context, digest v1.Hash) error
-	// Pull copies a blob to its end and checks it.
+	// Pull copies a whole blob and checks it.
 	Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) error
 	// Conceal removes the credentials of the object from a message.
 	Conceal(message string) string
 }
 
-// concealed returns an error in words without the credentials of a repository: who gets
-// them may write them into a manifest, of which errors repeat types and names.
+// concealed removes the credentials of a repository from an error: the registry receives
+// them, may write them into a manifest, and errors repeat types and names of a manifest.
 func concealed(repository Repository, err error) error {
 	if err == nil {
 		return nil
@@ -70,7 +70,7 @@ func concealed(repository Repository, err error) error {
 	return &concealedError{words: words, err: err}
 }
 
-// concealedError is an error in other words than its own.
+// concealedError is an error with another message.
 type concealedError struct {
 	words string
 	err   error
@@ -79,10 +79,10 @@ type concealedError struct {
 // Error implements error.
 func (c *concealedError) Error() string { return c.words }
 
-// Unwrap returns the error.
+// Unwrap returns the original error.
 func (c *concealedError) Unwrap() error { return c.err }
 
-// Store is where artifacts are kept. *store.Store is one.
+// Store stores artifacts. *store.Store implements it.
 type Store interface {
 	Scratch() (dir string, remove func(), err error)
 	Put(ctx context.Context, key store.Key, file store.File) (store.Stored, error)
@@ -92,22 +92,22 @@ type Store interface {
 
 // Request asks for the file of one image.
 type Request struct {
-	// Key names the ExternalArtifact that is published.
+	// Key names the ExternalArtifact.
 	Key store.Key
 	// Repository to build from, opened with the object's own credentials.
 	Repository Repository
 	// Candidate to build.
 	Candidate *Candidate
-	// Content says how the artifact becomes content, and within which limits.
+	// Content has the settings and limits for the conversion of the artifact to content.
 	Content format.Options
-	// Constraints are the demands on its format and size. Whether they refuse the image
-	// altogether is for the Verifier to say.
+	// Constraints are the demands on its format and size. The Verifier decides whether they
+	// refuse the image altogether.
 	Constraints trust.Constraints
 }
 
-// Published is what is published under the key of a request.
+// Published is the published artifact under the key of a request.
 type Published struct {
-	// Repository that it came from.
+	// Repository of the image.
 	Repository string
 	// Digest of the manifest.
 	Digest v1.Hash
@@ -115,11 +115,11 @@ type Published struct {
 	Content string
 	// Artifact as it was recorded.
 	Artifact meta.Artifact
-	// Format that the content was read as.
+	// Format of the content.
 	Format string
-	// VerifiedBy names who verified it.
+	// VerifiedBy names the signers.
 	VerifiedBy string
-	// KeepName lets its artifact keep its name while the candidate has another tag of its
+	// KeepName keeps the name of the artifact if the candidate has another tag of the same
 	// digest.
 	KeepName bool
 }
@@ -128,13 +128,13 @@ type Published struct {
 type Image struct {
 	// Repository is the canonical name of the repository.
 	Repository string
-	// Tag that was asked for; empty when only a digest was.
+	// Tag of the reference; empty if it had only a digest.
 	Tag string
 	// Digest of the manifest; zero when the resolution failed.
 	Digest v1.Hash
 }
 
-// String returns the reference as people write it: name:tag@digest.
+// String returns the reference in its usual form: name:tag@digest.
 func (i Image) String() string {
 	s := i.Repository
 	if i.Tag != "" {
@@ -146,31 +146,31 @@ func (i Image) String() string {
 	return s
 }
 
-// Outcome is what became of a request.
+// Outcome is the result of a request.
 type Outcome struct {
 	// Image of the candidate.
 	Image Image
-	// Unchanged tells that what was published is kept as it is, bytes included.
+	// Unchanged: the published artifact is kept as it is, bytes included.
 	Unchanged bool
 	// Artifact to publish.
 	Artifact meta.Artifact
-	// Format that the content was read as.
+	// Format of the content.
 	Format string
 	// Content is the hash of the content settings.
 	Content string
-	// VerifiedBy names who verified the image; empty when nobody was asked to.
+	// VerifiedBy names the signers; empty without a demand for signatures.
 	VerifiedBy string
-	// Proof is what the Verifier returned; its zero value when what was published is kept.
+	// Proof of the Verifier; zero if the published artifact is kept.
 	Proof trust.Verified
-	// Bytes that were fetched of the image, as they are in the registry; 0 when
-	// what was published is kept.
+	// Bytes fetched for the image, as stored in the registry; 0 if the published artifact is
+	// kept.
 	Bytes int64
-	// SkippedLinks counts symbolic links that were left out.
+	// SkippedLinks counts omitted symbolic links.
 	SkippedLinks int
-	// IgnoreFlaw is that of format.Content; empty when what was published is kept.
+	// IgnoreFlaw is that of format.Content; empty if the published artifact is kept.
 	IgnoreFlaw string
 
 	revision string
-	// chartVersion of the Helm chart that is published.
+	// chartVersion of the published Helm chart.
 	chartVersion string
 }

@@ -24,14 +24,13 @@ import (
 	"github.com/image-source/image-source-controller/pkg/format"
 )
 
-// contentMark is how many hexadecimal digits of the content hash a revision shows.
+// contentMark is the number of hexadecimal digits of the content hash in a revision.
 const contentMark = 8
 
-// revision names what is published as <tag>@sha256:<digest>, or
-// sha256:<digest> without a tag (Flux RFC-0012). Consumers compare revisions
-// only, so content settings other than the defaults are part of it:
-// <tag>+<mark>@sha256:<digest>, or c<mark>@sha256:<digest>. A plus sign cannot
-// occur in a tag, so no tag can pretend to be another one with settings.
+// revision returns the revision <tag>@sha256:<digest>, or sha256:<digest> without a tag
+// (Flux RFC-0012). Consumers compare only revisions, so content settings other than the
+// defaults are part of it: <tag>+<mark>@sha256:<digest>, or c<mark>@sha256:<digest>. A tag
+// cannot contain a plus sign, so no tag can look like another one with settings.
 func revision(image Image, content format.Options) string {
 	mark := ""
 	if !format.IsDefault(content) {
@@ -49,10 +48,10 @@ func revision(image Image, content format.Options) string {
 	}
 }
 
-// nameable returns the image as a revision may name it. helm-controller reads a
-// tag that is a version, if only leniently (1.2, 20260801), as the promise of
-// that version of the chart and refuses any other: such a tag is left out. Where
-// its tag stands for a plus sign, Helm writes an underscore.
+// nameable returns the image as a revision may name it. helm-controller reads a tag that is
+// a version, even a lenient one (1.2, 20260801), as a promise of this chart version, and
+// refuses any other: such a tag is left out. Helm writes an underscore for the plus sign of
+// a version.
 func nameable(image Image, chartVersion string) Image {
 	if chartVersion == "" {
 		return image

@@ -90,7 +90,7 @@ func TestOneSourceAfterAnotherOfOneAccessKeyPullsOnce(t *testing.T) {
 	g.Expect(b.asked()).To(Equal([]string{"HEAD /v2/team/app/manifests/1.0.0"}))
 }
 
-func TestWithoutCredentialsNothingIsShared(t *testing.T) {
+func TestWithoutCredentialsNoContentIsShared(t *testing.T) {
 	for name, who := range map[string]access{"without credentials": nobody, "with a wrong password": eve} {
 		t.Run(name, func(t *testing.T) {
 			b, g := newBench(t), NewWithT(t)
@@ -175,9 +175,9 @@ func TestBytesOfAnotherRepositoryStayThereWhenTheBlobIsRefused(t *testing.T) {
 	}
 }
 
-// A tenant who knows a private manifest, which is no secret, can have a server of
-// its own show it and claim to have every blob that it lists.
-func TestAServerOfOnesOwnProvesNothingAboutTheBytesOfOthers(t *testing.T) {
+// A tenant who knows a private manifest, which is no secret, can have its own server show it
+// and claim to have every blob of it.
+func TestATenantsServerProvesNoAccessToContentOfOthers(t *testing.T) {
 	for name, open := range map[string]func(b *bench, forged *publish.InProcess) *registry.Repository{
 		"under its own name": func(b *bench, forged *publish.InProcess) *registry.Repository {
 			return b.openAt(forged.Host()+"/eve/app", registry.Access{})
@@ -267,7 +267,7 @@ func TestPullsInFlightAreNotSharedAcrossAccessKeys(t *testing.T) {
 				close(both)
 			}
 			mu.Unlock()
-			// Each waits for the other: were one pull shared by both, none would end.
+			// Each waits for the other: with a shared pull, neither would end.
 			select {
 			case <-both:
 			case <-r.Context().Done():
@@ -287,7 +287,7 @@ func TestPullsInFlightAreNotSharedAcrossAccessKeys(t *testing.T) {
 	g.Expect(seen).To(HaveLen(2))
 }
 
-func TestOneWhoLeavesDoesNotEndTheWorkOfOthers(t *testing.T) {
+func TestACanceledCallerDoesNotEndSharedWork(t *testing.T) {
 	b, g := newBench(t), NewWithT(t)
 	b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 	started, release := make(chan struct{}, 2), make(chan struct{})

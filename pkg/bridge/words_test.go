@@ -140,8 +140,8 @@ func TestMetadata(t *testing.T) {
 	})
 }
 
-// TestNoManifestGetsAPasswordIntoAMessage has a registry write the password that it gets
-// into manifests that errors tell of.
+// TestNoManifestGetsAPasswordIntoAMessage has a registry write the received password into
+// manifests with errors.
 func TestNoManifestGetsAPasswordIntoAMessage(t *testing.T) {
 	const image = `"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"`
 	for name, manifest := range map[string]string{

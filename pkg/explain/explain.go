@@ -14,8 +14,8 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package explain holds the trail of a decision: the steps that led to it, and why each
-// one passed or did not.
+// Package explain holds the trail of a decision: its steps, and the reason why each one
+// passed or did not.
 package explain
 
 import (
@@ -40,7 +40,7 @@ const (
 	ImageObjects Name = "ImageObjects"
 	// Published: today's demands accept the published artifact.
 	Published Name = "Published"
-	// Suspend: nobody suspended the source.
+	// Suspend: the source is not suspended.
 	Suspend Name = "Suspend"
 	// Target: the objects name an image.
 	Target Name = "Target"
@@ -50,19 +50,19 @@ const (
 	Trust Name = "Trust"
 	// Build: the image was pulled, read and stored.
 	Build Name = "Build"
-	// Deliver: the ExternalArtifact says what the record says.
+	// Deliver: the ExternalArtifact agrees with the record.
 	Deliver Name = "Deliver"
 )
 
-// Step is one step of a decision. Its zero value decides nothing.
+// Step is one step of a decision. Its zero value makes no decision.
 type Step struct {
 	Name Name
-	// Policy is the name of the policy that decided; empty if there is no such one.
+	// Policy is the name of the deciding policy; empty without one.
 	Policy string
 	Effect v1alpha1.Effect
 	// Reason is empty if the step passes, else a reason of api/v1alpha1.
 	Reason string
-	// Message for a person, of any length; empty if there is nothing to say.
+	// Message for the user, of any length; may be empty.
 	Message string
 	// Until is the time at which the effect ends by itself; zero if it does not.
 	Until time.Time
@@ -70,22 +70,22 @@ type Step struct {
 	Err error
 }
 
-// Pass returns a step that lets the next one decide. The message may be empty.
+// Pass returns a step with the effect Pass. The message may be empty.
 func Pass(name Name, message string) Step {
 	return Step{Name: name, Effect: v1alpha1.EffectPass, Message: message}
 }
 
-// Hold returns a step that keeps everything new back.
+// Hold returns a step that holds back every new image.
 func Hold(name Name, reason, message string) Step {
 	return Step{Name: name, Effect: v1alpha1.EffectHold, Reason: reason, Message: message}
 }
 
-// Refuse returns a step that failed with an error, which must not be nil. An error
-// without a reason is a failure to fetch.
+// Refuse returns a step that failed with an error, which must not be nil. An error without a
+// reason is a failure to fetch.
 func Refuse(name Name, err error) Step { return failed(name, v1alpha1.EffectRefuse, err) }
 
-// Withdraw returns a step that takes away the published artifact because of an error,
-// which must not be nil.
+// Withdraw returns a step that withdraws the published artifact because of an error, which
+// must not be nil.
 func Withdraw(name Name, err error) Step { return failed(name, v1alpha1.EffectWithdraw, err) }
 
 func failed(name Name, effect v1alpha1.Effect, err error) Step {
@@ -93,13 +93,13 @@ func failed(name Name, effect v1alpha1.Effect, err error) Step {
 	return Step{Name: name, Effect: effect, Reason: failure.Reason, Message: err.Error(), Err: failure}
 }
 
-// Failure returns the error of a step with its reason and class; nil if it has none.
+// Failure returns the error of a step with its reason and class; nil without one.
 func (s Step) Failure() *fault.Error { return fault.Of(s.Err, v1alpha1.ReasonFetchFailed) }
 
-// Trail is the steps of a decision, in order. The last one decided.
+// Trail has the steps of a decision, in order. The last one decided.
 type Trail []Step
 
-// Decided returns the step that decided; its zero value for an empty trail.
+// Decided returns the deciding step; its zero value for an empty trail.
 func (t Trail) Decided() Step {
 	if len(t) == 0 {
 		return Step{}
@@ -117,7 +117,7 @@ func (t Trail) Failed(reason string) *fault.Error {
 	return nil
 }
 
-// Notes returns the messages of the steps with a name that passed.
+// Notes returns the messages of the passed steps with these names.
 func (t Trail) Notes(names ...Name) (notes []string) {
 	for _, step := range t {
 		if step.Effect == v1alpha1.EffectPass && step.Message != "" && slices.Contains(names, step.Name) {
@@ -127,7 +127,7 @@ func (t Trail) Notes(names ...Name) (notes []string) {
 	return notes
 }
 
-// Decision returns the trail as a status holds it.
+// Decision returns the trail in the form of the status.
 func (t Trail) Decision() *v1alpha1.Decision {
 	if len(t) == 0 {
 		return nil
@@ -146,22 +146,22 @@ func (t Trail) Decision() *v1alpha1.Decision {
 	return &v1alpha1.Decision{Steps: steps}
 }
 
-// varies tells whether the words of a failure may be others at each attempt, as those of a
-// network or a server are. Those of a rejection are our own.
+// varies reports whether the message of a failure may change at each attempt, as messages of
+// networks and servers do. Messages of rejections are our own.
 func varies(failure *fault.Error) bool {
 	return failure != nil && failure.Class == fault.Retry && trust.VerdictOf(failure) != trust.Rejected
 }
 
-// Same tells whether two decisions differ at most in messages, and in steps that pass: a
-// status that says nothing new is not written.
+// Same reports whether two decisions differ only in messages and in passed steps: a status
+// without news is not written.
 func Same(a, b *v1alpha1.Decision) bool {
 	return slices.EqualFunc(effects(a), effects(b), func(x, y v1alpha1.Step) bool {
 		return x.Name == y.Name && x.Policy == y.Policy && x.Effect == y.Effect && x.Reason == y.Reason && x.Until.Equal(y.Until)
 	})
 }
 
-// effects returns the steps of a decision that do not pass. A decision that does not
-// exist differs from one that passes.
+// effects returns the steps of a decision without the passed ones. A missing decision
+// differs from one that passes.
 func effects(d *v1alpha1.Decision) []v1alpha1.Step {
 	if d == nil {
 		return []v1alpha1.Step{{}}

@@ -29,7 +29,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-func TestTheZeroStepDecidesNothing(t *testing.T) {
+func TestTheZeroStepMakesNoDecision(t *testing.T) {
 	var trail Trail
 	if step := trail.Decided(); step.Effect != "" || step.Failure() != nil {
 		t.Errorf("an empty trail decided %+v", step)
@@ -96,7 +96,7 @@ func TestATrailFitsItsLimits(t *testing.T) {
 	}
 }
 
-func TestADecisionThatSaysNothingNewIsTheSame(t *testing.T) {
+func TestADecisionWithoutNewsIsTheSame(t *testing.T) {
 	decided := func(steps ...Step) *v1alpha1.Decision { return Trail(steps).Decision() }
 	fetch := Refuse(Resolve, fault.Retryf(v1alpha1.ReasonFetchFailed, "timeout"))
 	invalid := func(words string) Step {

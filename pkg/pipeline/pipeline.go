@@ -14,9 +14,9 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package pipeline is the way of one source to a registry: a turn, credentials, the
-// repository that they open, and the steps of the bridge from there to the store. It is the
-// only place that opens a repository.
+// Package pipeline takes one source to a registry: it waits for a turn, resolves the
+// credentials, opens the repository, and takes the steps of the bridge to the store. No
+// other package opens a repository.
 package pipeline
 
 import (
@@ -37,7 +37,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/throttle"
 )
 
-// Pipeline opens repositories, each when it is its turn, and carries images to the store.
+// Pipeline opens repositories in turn and carries images to the store.
 type Pipeline struct {
 	// Throttle gives the turns.
 	Throttle *throttle.Throttle
@@ -51,18 +51,18 @@ type Pipeline struct {
 	refusals refusals
 }
 
-// Origin is where an image is to be read from, and the attempt that wants to.
+// Origin is the repository of an image, and the attempt to read from it.
 type Origin struct {
-	// Namespace that the attempt counts against, and Source in it that makes the attempt.
+	// Namespace and Source of the attempt; it counts against the Namespace.
 	Namespace, Source string
 	Repository        name.Repository
-	// Access names what opens the repository.
+	// Access to the repository.
 	Access credentials.References
-	// Timeout is how long the attempt is willing to wait.
+	// Timeout is the longest time that the attempt waits.
 	Timeout time.Duration
 	// Judges and Insists are those of throttle.Request.
 	Judges, Insists bool
-	// Idle tells that the registry is expected not to be asked: no turn is needed.
+	// Idle: no request to the registry is expected, so no turn is needed.
 	Idle bool
 }
 
@@ -77,8 +77,8 @@ func (o Origin) request() throttle.Request {
 	return throttle.Request{Namespace: o.Namespace, Source: o.Source, Way: way, Login: o.Access, Judges: o.Judges, Insists: o.Insists}
 }
 
-// Repository is an open repository. Its first answer tells that the way to the registry
-// works, long before a large artifact is pulled.
+// Repository is an open repository. Its first answer shows that the way to the registry
+// works, long before the end of a large pull.
 type Repository struct {
 	*registry.Repository
 
@@ -86,11 +86,11 @@ type Repository struct {
 	unanswered error
 }
 
-// Ask opens the repository of an origin, when it is its turn, and has work done with it.
+// Ask waits for the turn of an origin, opens its repository and calls work with it.
 //
-// Errors: *throttle.Busy and the other errors of throttle.Enter, before anything is
-// asked; *throttle.Busy where the attempt had to give way, or FetchFailed (retry) if it
-// judges; those of credentials.Resolve, and those of work.
+// Errors: *throttle.Busy and the other errors of throttle.Enter, before any request;
+// *throttle.Busy if the attempt had to give way, or FetchFailed (retry) if it judges; those
+// of credentials.Resolve, and those of work.
 func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.Context, repository *Repository) error) (err error) {
 	opened := &Repository{}
 	if !from.Idle {
@@ -125,17 +125,16 @@ func (p *Pipeline) Ask(ctx context.Context, from Origin, work func(ctx context.C
 	return work(listening, opened)
 }
 
-// tooSlow says why a judgement ended that had to give way. It is told, unlike of a pull:
-// nobody knows yet whether the image may stay published.
+// tooSlow is the error of a judgement that had to give way. Unlike the one of a pull it is
+// reported: it is still open whether the image may stay published.
 func tooSlow(from Origin, heard bool) error {
 	return &fault.Error{
 		Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: heard,
-		Err: fmt.Errorf("the registry %s has not shown all signatures of the image in time, and other images of the namespace wait to be judged", from.Repository.RegistryStr()),
+		Err: fmt.Errorf("the registry %s did not return all signatures of the image in time, and other images of the namespace wait for verification", from.Repository.RegistryStr()),
 	}
 }
 
-// Blame notes that the registry did not answer, although the work comes to an end without
-// an error.
+// Blame notes that the registry did not answer, although the work ends without an error.
 func (r *Repository) Blame(err error) { r.unanswered = err }
 
 // Resolve implements bridge.Repository.
@@ -148,8 +147,8 @@ func (r *Repository) Resolve(ctx context.Context, q registry.Query) (*registry.M
 	return manifest, err
 }
 
-// listen returns a context whose requests are noted in heard once they get an answer.
-// What is known without a request, or by that of another attempt, is none.
+// listen returns a context that sets heard at the first answer to one of its requests.
+// Cached and shared answers do not set it.
 func listen(ctx context.Context) (_ context.Context, heard *atomic.Bool) {
 	heard = &atomic.Bool{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { heard.Store(true) }}), heard

@@ -23,8 +23,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Rebuild verifies and builds an image, whatever is published or was refused. The candidate of
-// the request is the image that the reference stands for.
+// Rebuild verifies and builds an image, even if it is published or was refused. The
+// reference determines the candidate of the request.
 //
 // Errors: those of bridge.Resolve, bridge.Verify and Bridge.Build.
 func (p *Pipeline) Rebuild(ctx context.Context, r bridge.Request, image bridge.Reference, by trust.Verifier) (bridge.Outcome, error) {

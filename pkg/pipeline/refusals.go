@@ -27,12 +27,12 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
-// maxRefusals bounds the sources whose last refusal is remembered, a few hundred bytes
-// each; a source that fell out costs one more attempt.
+// maxRefusals bounds the sources with a remembered refusal, a few hundred bytes each; an
+// evicted one costs one more attempt.
 const maxRefusals = 10000
 
-// refusals remembers of each source the last failure that only another image or other
-// settings heal. The zero value is empty.
+// refusals has the last failure of each source that only another image or other settings can
+// fix. The zero value is empty.
 type refusals struct {
 	once  sync.Once
 	known *lru.Cache
@@ -50,8 +50,8 @@ func (r *refusals) cache() *lru.Cache {
 	return r.known
 }
 
-// Refused returns why an image cannot be published for a source with settings of the given
-// hash (format.ContentHash); nil when that is not known.
+// Refused returns the known reason why an image cannot be published for a source with
+// settings of the given hash (format.ContentHash), or nil.
 func (p *Pipeline) Refused(key store.Key, image bridge.Image, contentHash string) error {
 	known, ok := p.refusals.cache().Get(key)
 	if !ok {
@@ -64,8 +64,8 @@ func (p *Pipeline) Refused(key store.Key, image bridge.Image, contentHash string
 	return last.err
 }
 
-// Remember remembers a failure that only another image or other settings heal, in the place
-// of an earlier one of the source. After another failure, or none, nothing is remembered.
+// Remember stores a failure that only another image or other settings can fix, in place of
+// an earlier one of the source. Any other result removes the stored one.
 func (p *Pipeline) Remember(key store.Key, image bridge.Image, contentHash string, err error) {
 	if f := fault.Of(err, ""); f == nil || f.Class != fault.Stall || image.Digest == (v1.Hash{}) {
 		p.Forget(key)
@@ -74,5 +74,5 @@ func (p *Pipeline) Remember(key store.Key, image bridge.Image, contentHash strin
 	p.refusals.cache().Add(key, refusal{repository: image.Repository, digest: image.Digest, content: contentHash, err: err})
 }
 
-// Forget drops what is remembered of a source.
+// Forget drops the stored failure of a source.
 func (p *Pipeline) Forget(key store.Key) { p.refusals.cache().Remove(key) }

@@ -32,7 +32,7 @@ import (
 
 var app = store.Key{Namespace: "apps", Name: "app"}
 
-func TestWhatIsRemembered(t *testing.T) {
+func TestRefusalsAreRemembered(t *testing.T) {
 	image := bridge.Image{Repository: "example.com/app", Tag: "1", Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("a", 64)}}
 	stalled, retried := fault.Stallf(v1alpha1.ReasonInvalidArtifact, "no archive"), fault.Retryf(v1alpha1.ReasonFetchFailed, "not now")
 	for title, c := range map[string]struct {

@@ -32,7 +32,7 @@ import (
 type Kind int
 
 const (
-	// KindKeep changes nothing.
+	// KindKeep makes no change.
 	KindKeep Kind = iota
 	// KindConfirm notes that today's demands accept the published artifact.
 	KindConfirm
@@ -40,60 +40,61 @@ const (
 	KindRestore
 	// KindPromote publishes another image, other content or another name.
 	KindPromote
-	// KindWithdraw takes the artifact away. The ExternalArtifact stays and tells why.
+	// KindWithdraw withdraws the artifact. The ExternalArtifact stays and has the reason.
 	KindWithdraw
-	// KindRemove takes the artifact and the ExternalArtifact away.
+	// KindRemove removes the artifact and the ExternalArtifact.
 	KindRemove
 )
 
-// Change is what a decision does to what is published. Its zero value changes nothing.
+// Change is the effect of a decision on the published artifact. Its zero value changes
+// nothing.
 type Change struct {
 	kind     Kind
 	accepted *Acceptance
 	product  *Product
 }
 
-// Acceptance is what a record holds of the demands that an artifact meets.
+// Acceptance records the demands that an artifact meets.
 type Acceptance struct {
-	// By names the signers; empty if there is no such demand.
+	// By names the signers; empty without a demand for signatures.
 	By string
 	// Fingerprint of the demands.
 	Fingerprint string
-	// Warnings say what policies that only warn would refuse.
+	// Warnings list violations of policies in the mode Warn.
 	Warnings []string
 }
 
-// Product is a file that was made, and how.
+// Product is a built file and its origin.
 type Product struct {
 	bridge.Outcome
 	// Settings that the content was read with.
 	Settings format.Options
-	// Lender is the ImageRepository of another namespace, as namespace/name, by whose access
-	// the content was fetched; empty if there is no such one.
+	// Lender is the ImageRepository of another namespace, as namespace/name, with the
+	// access that fetched the content; empty if there is no such one.
 	Lender string
-	// Accepted are the demands that the image was verified by; nil if it has a new name only,
-	// or was accepted before.
+	// Accepted are the demands that the image was verified by; nil if it only has a new
+	// name, or was accepted before.
 	Accepted *Acceptance
 }
 
-// Keep returns the change that does nothing: the zero value.
+// Keep returns the zero value.
 func Keep() Change { return Change{} }
 
-// Confirm returns the change by which today's demands accept the published artifact.
+// Confirm returns a change that notes today's demands for the published artifact.
 func Confirm(by Acceptance) Change { return Change{kind: KindConfirm, accepted: &by} }
 
 // Promote returns the change that publishes a product.
 func Promote(p Product) Change { return Change{kind: KindPromote, product: &p} }
 
-// Restore returns the change by which a product replaces the lost bytes of the published
-// image.
+// Restore returns the change that replaces the lost bytes of the published image by a
+// product.
 func Restore(p Product) Change { return Change{kind: KindRestore, product: &p} }
 
-// Withdraw returns the change that takes away what is published, because it must not stay.
+// Withdraw returns the change that withdraws the published artifact, which must not stay.
 func Withdraw() Change { return Change{kind: KindWithdraw} }
 
-// Remove returns the change that takes away what is published, and its ExternalArtifact,
-// because the source may have none.
+// Remove returns the change that removes the published artifact and its ExternalArtifact,
+// because the source may not have them.
 func Remove() Change { return Change{kind: KindRemove} }
 
 // Confirming returns a change that also confirms the published artifact: a judgement and a
@@ -109,13 +110,13 @@ func (c Change) Confirming(by *Acceptance) Change {
 	return c
 }
 
-// Kind tells what kind of change it is.
+// Kind returns the kind of the change.
 func (c Change) Kind() Kind { return c.kind }
 
-// Product returns the file that a change publishes; nil if there is none.
+// Product returns the file of a change; nil without one.
 func (c Change) Product() *Product { return c.product }
 
-// Apply returns the status after a change. It alters neither of its arguments.
+// Apply returns the status after a change. It does not modify its arguments.
 func Apply(status v1alpha1.ArtifactRepositoryStatus, c Change) v1alpha1.ArtifactRepositoryStatus {
 	after := *status.DeepCopy()
 	switch c.kind {
@@ -152,10 +153,10 @@ func confirm(status *v1alpha1.ArtifactRepositoryStatus, by Acceptance) {
 	}
 }
 
-// produce writes artifact, recipe and history of a product. A new name, and bytes that were
-// made again, are no new content.
+// produce writes artifact, recipe and history of a product. A new name and rebuilt bytes are
+// not new content.
 func produce(status *v1alpha1.ArtifactRepositoryStatus, p Product, isNewContent bool) {
-	if !isRecorded(*status) { // nobody can judge, or make again, an artifact without a recipe
+	if !isRecorded(*status) { // without a recipe it cannot be judged or built again
 		*status, _ = Clear(*status)
 	}
 	if !status.Artifact.HasRevision(p.Artifact.Revision) || !status.Artifact.HasDigest(p.Artifact.Digest) {
@@ -171,7 +172,7 @@ func produce(status *v1alpha1.ArtifactRepositoryStatus, p Product, isNewContent 
 		status.History = status.History[:min(len(status.History), v1alpha1.MaxHistory)]
 	}
 	status.Artifact = p.Artifact.DeepCopy()
-	digest, _ := FileDigest(status.Artifact) // it was accepted anew, if it was withdrawn
+	digest, _ := FileDigest(status.Artifact) // it was accepted again, if it was withdrawn
 	status.Withdrawn = slices.DeleteFunc(status.Withdrawn, func(withdrawn string) bool { return withdrawn == digest })
 	status.Format, status.ObservedContent = p.Format, p.Content
 	if p.Accepted != nil {
@@ -180,7 +181,7 @@ func produce(status *v1alpha1.ArtifactRepositoryStatus, p Product, isNewContent 
 	status.Record = Shorten(recipe(p, status.Record, isNewContent), p.Content, v1alpha1.MaxSettingsBytes)
 }
 
-// recipe returns how a product was made, recorded after another recipe; nil is none.
+// recipe returns the recipe of a product, which follows the recipe before, if any.
 func recipe(p Product, before *v1alpha1.Recipe, isNewContent bool) *v1alpha1.Recipe {
 	r := &v1alpha1.Recipe{
 		Image: p.Image.Repository, Digest: p.Image.Digest.String(), ImageRepository: p.Lender,
@@ -191,15 +192,15 @@ func recipe(p Product, before *v1alpha1.Recipe, isNewContent bool) *v1alpha1.Rec
 		r.Size = p.Bytes
 	}
 	if before != nil && !isNewContent {
-		r.ImageRepository = before.ImageRepository // whose access fetched the content
+		r.ImageRepository = before.ImageRepository // the access that fetched the content
 		r.Size = cmp.Or(r.Size, before.Size)
 	}
 	return r
 }
 
-// Clear returns a status without what is published, and the names of the fields that are
-// empty now and were not. The history stays. The status lists the file as withdrawn: a
-// replica that missed the withdrawal would treat it as merely superseded.
+// Clear returns a status without the published artifact, and the names of the cleared
+// fields. The history stays. The status lists the file as withdrawn: a replica that missed
+// the withdrawal would treat it as merely superseded.
 func Clear(status v1alpha1.ArtifactRepositoryStatus) (after v1alpha1.ArtifactRepositoryStatus, removed []string) {
 	after = *status.DeepCopy()
 	for _, field := range []struct {
@@ -223,8 +224,8 @@ func Clear(status v1alpha1.ArtifactRepositoryStatus) (after v1alpha1.ArtifactRep
 	return after, removed
 }
 
-// Restates tells whether an outcome is what the record says already: the same bytes, made
-// again because they were lost. That is no news to anybody.
+// Restates reports whether an outcome equals the record: the same bytes, built again after a
+// loss. No user needs to hear about it.
 func Restates(obj *v1alpha1.ArtifactRepository, out bridge.Outcome) bool {
 	recorded, made := obj.Status.Artifact, out.Artifact
 	if Current(obj) == nil || obj.Status.ObservedContent != out.Content {

@@ -35,7 +35,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/publication"
 )
 
-// made returns the product number i, which has the digest i.
+// made returns the product number i with the digest i.
 func made(i int) publication.Product {
 	size := int64(i)
 	return publication.Product{
@@ -61,7 +61,7 @@ func promoted(products ...publication.Product) (status v1alpha1.ArtifactReposito
 	return status
 }
 
-func TestTheZeroChangeChangesNothing(t *testing.T) {
+func TestTheZeroChangeChangesNoField(t *testing.T) {
 	for name, status := range map[string]v1alpha1.ArtifactRepositoryStatus{
 		"never published":  {},
 		"published":        promoted(made(1)),
@@ -148,8 +148,8 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// inWords tells the facts of a status: what is published under which demands, its size and
-// lender, what was withdrawn, and the history.
+// inWords returns the facts of a status: the artifact with its demands, size and lender, the
+// withdrawn files, and the history.
 func inWords(status v1alpha1.ArtifactRepositoryStatus) string {
 	words := "nothing"
 	if status.Artifact != nil {

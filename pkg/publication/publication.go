@@ -35,15 +35,15 @@ import (
 	"github.com/image-source/image-source-controller/pkg/store"
 )
 
-// extension of the name of a published file; its digest stands before it.
+// extension of the name of a published file, after its digest.
 const extension = ".tar.gz"
 
-// Key is where the artifacts of an object are stored.
+// Key is the storage key of an object.
 func Key(obj metav1.Object) store.Key {
 	return store.Key{Namespace: obj.GetNamespace(), Name: obj.GetName()}
 }
 
-// Latest returns the newest entry of the history; its zero value means an empty history.
+// Latest returns the newest entry of the history, or its zero value.
 func Latest(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
 	if len(obj.Status.History) == 0 {
 		return v1alpha1.Publication{}
@@ -51,7 +51,7 @@ func Latest(obj *v1alpha1.ArtifactRepository) v1alpha1.Publication {
 	return obj.Status.History[0]
 }
 
-// Current returns the publication that is recorded; nil means that nothing is published.
+// Current returns the recorded publication, or nil.
 func Current(obj *v1alpha1.ArtifactRepository) *bridge.Published {
 	status := obj.Status
 	if !isRecorded(status) {
@@ -68,7 +68,7 @@ func Current(obj *v1alpha1.ArtifactRepository) *bridge.Published {
 	}
 }
 
-// isRecorded tells whether a status names an artifact and how to make it again.
+// isRecorded reports whether a status has an artifact and a recipe to build it again.
 func isRecorded(status v1alpha1.ArtifactRepositoryStatus) bool {
 	if status.Artifact == nil || status.Record == nil {
 		return false
@@ -77,9 +77,8 @@ func isRecorded(status v1alpha1.ArtifactRepositoryStatus) bool {
 	return err == nil
 }
 
-// Former returns obj as it was when it had published the file with this sha256, and the
-// time at which the next publication replaced it; nil if no recipe in the history makes
-// the file.
+// Former returns obj as it was when it had published the file with this sha256, and the time
+// of the next publication; nil if no recipe in the history makes the file.
 func Former(obj *v1alpha1.ArtifactRepository, sha256 string) (former *v1alpha1.ArtifactRepository, replaced time.Time) {
 	if obj.Status.Artifact == nil {
 		return nil, time.Time{}
@@ -99,8 +98,8 @@ func Former(obj *v1alpha1.ArtifactRepository, sha256 string) (former *v1alpha1.A
 	return nil, time.Time{}
 }
 
-// Retire puts the recipe of the published file into its entry of the history, before the
-// record tells of another publication.
+// Retire moves the recipe of the published file into its entry of the history, before a new
+// record.
 func Retire(status *v1alpha1.ArtifactRepositoryStatus) {
 	digest, ok := FileDigest(status.Artifact)
 	if !ok || len(status.History) == 0 || status.Record == nil || !status.Artifact.HasRevision(status.History[0].Revision) {
@@ -110,8 +109,8 @@ func Retire(status *v1alpha1.ArtifactRepositoryStatus) {
 	status.History[0].Recipe = Shorten(status.Record.DeepCopy(), status.ObservedContent, v1alpha1.MaxFormerSettingsBytes)
 }
 
-// Shorten replaces the content settings of a recipe by their hash if they take more than
-// a number of bytes as JSON.
+// Shorten replaces the content settings of a recipe by their hash if they take more than a
+// number of bytes as JSON.
 func Shorten(recipe *v1alpha1.Recipe, hash string, maxBytes int) *v1alpha1.Recipe {
 	settings := v1alpha1.Recipe{Format: recipe.Format, Platform: recipe.Platform, LayerSelector: recipe.LayerSelector, Ignore: recipe.Ignore}
 	if encoded, err := json.Marshal(settings); err != nil || len(encoded) > maxBytes {
@@ -121,19 +120,19 @@ func Shorten(recipe *v1alpha1.Recipe, hash string, maxBytes int) *v1alpha1.Recip
 	return recipe
 }
 
-// Names tells whether the record names the file with this sha256.
+// Names reports whether the record names the file with this sha256.
 func Names(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
 	return obj != nil && IsFile(obj.Status.Artifact, sha256)
 }
 
-// IsFile tells whether an artifact is the file with this sha256.
+// IsFile reports whether an artifact is the file with this sha256.
 func IsFile(artifact *meta.Artifact, sha256 string) bool {
 	digest, ok := FileDigest(artifact)
 	return ok && digest == "sha256:"+sha256
 }
 
-// FileDigest returns the digest of an artifact's file, by which the file is named. The
-// digest of an artifact that an earlier release recorded may be of another algorithm.
+// FileDigest returns the digest in the name of an artifact's file. The digest of an artifact
+// of an earlier release may use another algorithm.
 func FileDigest(artifact *meta.Artifact) (digest string, ok bool) {
 	if artifact == nil {
 		return "", false
@@ -142,7 +141,7 @@ func FileDigest(artifact *meta.Artifact) (digest string, ok bool) {
 	return file.String(), err == nil
 }
 
-// Withdrawn returns the sha256 of each file that the record lists as withdrawn.
+// Withdrawn returns the sha256 of each withdrawn file in the record.
 func Withdrawn(obj *v1alpha1.ArtifactRepository) []string {
 	var files []string
 	for _, digest := range obj.Status.Withdrawn {
@@ -151,7 +150,7 @@ func Withdrawn(obj *v1alpha1.ArtifactRepository) []string {
 	return files
 }
 
-// IsWithdrawn tells whether the record lists the file with this sha256 as withdrawn.
+// IsWithdrawn reports whether the record lists the file with this sha256 as withdrawn.
 func IsWithdrawn(obj *v1alpha1.ArtifactRepository, sha256 string) bool {
 	return slices.Contains(Withdrawn(obj), sha256)
 }

@@ -18,7 +18,7 @@ package source_test
 
 import "testing"
 
-// BenchmarkWanted decides about one source that follows a policy.
+// BenchmarkWanted decides about one source with a policy.
 func BenchmarkWanted(b *testing.B) {
 	s := newSituation()
 	b.ReportAllocs()

@@ -52,7 +52,7 @@ func TestNamesThatNoObjectCanHaveAreRefusedBeforeTheyAreKept(t *testing.T) {
 	}
 }
 
-// A range that no person writes is not read: the schema of an ImagePolicy has no limits.
+// An absurdly long range is not read: the schema of an ImagePolicy has no limits.
 func TestARangeOfAnySizeIsNotRead(t *testing.T) {
 	for size, want := range map[int]bool{1: true, 100_000: false} {
 		s := newSituation()

@@ -29,26 +29,26 @@ func MarkOf(m map[string]string) Mark {
 	return nil
 }
 
-// Facts are the facts that decide whether something may be a source.
+// Facts are the facts of an opt-in decision.
 type Facts struct {
 	// Namespace is the label of the policy's namespace.
 	Namespace Mark
 	// Policy is the annotation of the ImagePolicy.
 	Policy Mark
-	// PolicyOwned tells that an ArtifactRepository controls the ImagePolicy.
+	// PolicyOwned: an ArtifactRepository controls the ImagePolicy.
 	PolicyOwned bool
-	// Repository is what is known of the ImageRepository.
+	// Repository has the facts about the ImageRepository.
 	Repository RepositoryFacts
 }
 
 // RepositoryFacts are the facts about an ImageRepository.
 type RepositoryFacts struct {
-	// Missing tells that there is no such object.
+	// Missing: there is no such object.
 	Missing bool
 	// Mark is its annotation.
 	Mark Mark
-	// Foreign tells that it is of another namespace than the policy.
+	// Foreign: its namespace is not the namespace of the policy.
 	Foreign bool
-	// Admits tells that its accessFrom lets the policy's namespace in.
+	// Admits: its accessFrom admits the policy's namespace.
 	Admits bool
 }

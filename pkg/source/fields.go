@@ -32,15 +32,15 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// This is the one list of the fields that are read of the objects that are watched. A
-// cache keeps these and no others, and an update that changes none of them is no news. A
-// field that no code reads is not here, nor is a new field of a new release of Flux.
+// This is the one list of the fields we read of watched objects. A cache keeps only
+// these fields, and an update that changes none of them starts no reconcile. Do not list a
+// field without a reader, nor a new field of a new release of Flux.
 //
-// Cached objects are the bases of merge patches, which replace a list as a whole. A list
-// that we write to is kept whole: owner references, and the conditions of an
-// ExternalArtifact and of an ArtifactRepository.
+// Cached objects are the bases of merge patches, which replace a list as a whole. Keep a
+// list whole if we write to it: owner references, and the conditions of ExternalArtifacts
+// and ArtifactRepositories.
 
-// KeepNamespace returns a copy with the fields that are read of a Namespace. TrustPolicies
+// KeepNamespace returns a copy with the used fields of a Namespace. TrustPolicies
 // select by any label.
 func KeepNamespace(obj *corev1.Namespace) *corev1.Namespace {
 	kept := corev1.Namespace{ObjectMeta: identity(&obj.ObjectMeta)}
@@ -48,8 +48,8 @@ func KeepNamespace(obj *corev1.Namespace) *corev1.Namespace {
 	return kept.DeepCopy()
 }
 
-// KeepPolicy returns a copy with the fields that are read of an ImagePolicy. Its whole
-// spec is compared with the spec that an ArtifactRepository asks for.
+// KeepPolicy returns a copy with the used fields of an ImagePolicy. Its whole spec
+// is compared with the spec of an ArtifactRepository.
 func KeepPolicy(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	spec, status := obj.Spec, obj.Status
 	kept := imagev1.ImagePolicy{
@@ -78,10 +78,10 @@ func KeepPolicy(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	return kept.DeepCopy()
 }
 
-// KeepRepository returns a copy with the fields that are read of an ImageRepository. Its
-// whole spec is compared with the spec that an ArtifactRepository asks for. Each scan
-// rewrites the status: of its conditions only the failure is kept, and of its result only
-// tags that may stand for versions with build metadata.
+// KeepRepository returns a copy with the used fields of an ImageRepository. Its
+// whole spec is compared with the spec of an ArtifactRepository. Each scan rewrites the
+// status: the copy has only the failure of the conditions and, of the scan result, the
+// possible versions with build metadata.
 func KeepRepository(obj *imagev1.ImageRepository) *imagev1.ImageRepository {
 	spec, status := obj.Spec, obj.Status
 	kept := imagev1.ImageRepository{
@@ -129,8 +129,8 @@ func buildTags(result *imagev1.ScanResult) (tags []string) {
 	return tags
 }
 
-// KeepExternal returns a copy with the fields that are read of an ExternalArtifact: all
-// that an ArtifactRepository's record is compared with.
+// KeepExternal returns a copy with the used fields of an ExternalArtifact: those to
+// compare with the record of an ArtifactRepository.
 func KeepExternal(obj *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
 	kept := sourcev1.ExternalArtifact{
 		ObjectMeta: owned(&obj.ObjectMeta),
@@ -140,37 +140,38 @@ func KeepExternal(obj *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
 	return kept.DeepCopy()
 }
 
-// KeepArtifactRepository returns a copy with the fields that are read of an
-// ArtifactRepository. Its kind is ours: spec and status are kept whole.
+// KeepArtifactRepository returns a copy with the used fields of an
+// ArtifactRepository. The kind is ours: spec and status are kept whole.
 func KeepArtifactRepository(obj *v1alpha1.ArtifactRepository) *v1alpha1.ArtifactRepository {
 	kept := v1alpha1.ArtifactRepository{ObjectMeta: owned(&obj.ObjectMeta), Spec: obj.Spec, Status: obj.Status}
 	kept.CreationTimestamp, kept.Finalizers = obj.CreationTimestamp, obj.Finalizers
 	return kept.DeepCopy()
 }
 
-// PolicyWithoutStatus is what decides of KeepPolicy whether the policy is a source by itself.
+// PolicyWithoutStatus returns the fields of KeepPolicy that decide whether the policy is a
+// source.
 func PolicyWithoutStatus(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	kept := KeepPolicy(obj)
 	kept.Status = imagev1.ImagePolicyStatus{}
 	return kept
 }
 
-// RepositoryWithoutStatus is what decides of KeepRepository who may use it.
+// RepositoryWithoutStatus returns the fields of KeepRepository that decide about its use.
 func RepositoryWithoutStatus(obj *imagev1.ImageRepository) *imagev1.ImageRepository {
 	kept := KeepRepository(obj)
 	kept.Status = imagev1.ImageRepositoryStatus{}
 	return kept
 }
 
-// ArtifactRepositoryWithoutStatus is what is news of KeepArtifactRepository: we write the
-// status.
+// ArtifactRepositoryWithoutStatus is KeepArtifactRepository without the status, which we
+// write.
 func ArtifactRepositoryWithoutStatus(obj *v1alpha1.ArtifactRepository) *v1alpha1.ArtifactRepository {
 	kept := KeepArtifactRepository(obj)
 	kept.Status = v1alpha1.ArtifactRepositoryStatus{}
 	return kept
 }
 
-// IsNews tells whether an update changed a field that keep keeps.
+// IsNews reports whether an update changed a field that keep keeps.
 func IsNews[T metav1.Object](before, now T, keep func(T) T) bool {
 	before, now = keep(before), keep(now)
 	before.SetResourceVersion("")
@@ -178,12 +179,12 @@ func IsNews[T metav1.Object](before, now T, keep func(T) T) bool {
 	return !equality.Semantic.DeepEqual(before, now)
 }
 
-// identity is read of every object.
+// identity returns the used metadata of every object.
 func identity(m *metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
 }
 
-// owned is the metadata that is read of the objects that may be made for others.
+// owned returns the used metadata of objects with a possible owner.
 func owned(m *metav1.ObjectMeta) metav1.ObjectMeta {
 	kept := identity(m)
 	kept.Generation, kept.DeletionTimestamp = m.Generation, m.DeletionTimestamp

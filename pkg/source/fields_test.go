@@ -34,8 +34,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// The fields that are read, for each kind. A field stands for all below it. No other
-// field is kept in a cache, and none leads to a reconcile.
+// The used fields of each kind. A field includes all below it. No other field is cached or
+// leads to a reconcile.
 const (
 	namespaceFields = `
 metadata.name metadata.namespace metadata.uid
@@ -144,7 +144,7 @@ func expectNews[T metav1.Object](t *testing.T, keep func(T) T, fields string) {
 	}
 }
 
-func TestWhatIsKeptIsACopy(t *testing.T) {
+func TestKeptFieldsAreACopy(t *testing.T) {
 	expectCopy(t, source.KeepNamespace)
 	expectCopy(t, source.KeepPolicy)
 	expectCopy(t, source.KeepRepository)
@@ -152,7 +152,7 @@ func TestWhatIsKeptIsACopy(t *testing.T) {
 	expectCopy(t, source.KeepArtifactRepository)
 }
 
-// expectCopy changes all that was kept of an object.
+// expectCopy changes all fields of a copy.
 func expectCopy[T metav1.Object](t *testing.T, keep func(T) T) {
 	t.Helper()
 	obj := filled[T]()
@@ -171,7 +171,7 @@ func expectCopy[T metav1.Object](t *testing.T, keep func(T) T) {
 	}
 }
 
-// A scan rewrites the status of an ImageRepository, whether it finds something or not.
+// A scan rewrites the status of an ImageRepository, even without a new tag.
 func TestAScanIsNoNews(t *testing.T) {
 	scanned := func(tags ...string) *imagev1.ImageRepository {
 		return &imagev1.ImageRepository{Status: imagev1.ImageRepositoryStatus{
@@ -196,7 +196,7 @@ func TestAScanIsNoNews(t *testing.T) {
 	}
 }
 
-// filled returns an object of which no field is empty. The texts could be a tag.
+// filled returns an object without an empty field. The texts could be a tag.
 func filled[T any]() T {
 	obj := reflect.New(reflect.TypeFor[T]().Elem())
 	fill(obj.Elem())
@@ -265,7 +265,7 @@ func set(v reflect.Value, n int) {
 	}
 }
 
-// leaves returns the paths of all fields of an object that have no fields below them.
+// leaves returns the paths of all fields of an object without subfields.
 func leaves(obj any) (paths []string) {
 	walk(reflect.ValueOf(obj).Elem(), "", func(path string, _ func()) { paths = append(paths, path) })
 	return paths

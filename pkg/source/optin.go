@@ -27,40 +27,39 @@ import (
 type NamespaceOptIn string
 
 const (
-	// NamespaceOptInLabel publishes only in namespaces that carry the label.
+	// NamespaceOptInLabel publishes only in namespaces with the label.
 	NamespaceOptInLabel NamespaceOptIn = "label"
 	// NamespaceOptInNone publishes in every namespace: for clusters of one tenant.
 	NamespaceOptInNone NamespaceOptIn = "none"
 )
 
-// Rules are what the platform sets for all namespaces.
+// Rules are the settings of the platform for all namespaces.
 type Rules struct {
-	// NamespaceOptIn says whether a namespace must carry the label.
+	// NamespaceOptIn decides whether a namespace must carry the label.
 	NamespaceOptIn NamespaceOptIn
-	// NoCrossNamespaceRefs forbids ImageRepositories of another namespace. It
-	// goes with watching a single namespace too: no other one is seen then.
+	// NoCrossNamespaceRefs forbids ImageRepositories of another namespace. It is also set
+	// when the controller watches a single namespace: it sees no other one then.
 	NoCrossNamespaceRefs bool
-	// RequireTrustPolicy refuses images in namespaces that no TrustPolicy which
-	// enforces governs.
+	// RequireTrustPolicy refuses images in namespaces without an enforcing TrustPolicy.
 	RequireTrustPolicy bool
 }
 
-// Choice is the result of an opt-in. Where several things must hold, the lowest of them
-// is that of all. The zero value acts on nothing.
+// Choice is the result of an opt-in. The lowest of several choices decides. The zero value
+// acts on nothing.
 type Choice int
 
 const (
-	// Off means that it is not a source: what was generated is removed, and what was
-	// published is withdrawn.
+	// Off: not a source. Generated objects are removed, and the published artifact is
+	// withdrawn.
 	Off Choice = iota - 1
-	// Undecided means that a value is invalid or an object is missing. What exists stays,
-	// nothing new is made.
+	// Undecided: a value is invalid or an object is missing. Existing objects stay, no new
+	// one is made.
 	Undecided
-	// On means that it is a source.
+	// On: a source.
 	On
 )
 
-// Place is where a mark is written.
+// Place is the object with a mark.
 type Place string
 
 const (
@@ -72,33 +71,33 @@ const (
 	OnPolicy Place = "ImagePolicy"
 )
 
-// Warning is something that a person should hear about once.
+// Warning is a message for the user, to be sent once.
 type Warning struct {
-	// Place that carries what the warning is about.
+	// Place of the reason for the warning.
 	Place Place
-	// Value that stands there; empty where the warning is about its absence.
+	// Value at this place; empty if the warning is about its absence.
 	Value string
 	// Reason is a reason of api/v1alpha1.
 	Reason string
-	// Message says what was found, what was expected and what to do.
+	// Message: found, expected, to do.
 	Message string
 }
 
-// Permission is whether something may be a source, and why not. The zero value acts on
-// nothing.
+// Permission is the answer whether an object may be a source, with the reason. The zero
+// value acts on nothing.
 type Permission struct {
-	// Choice of all that was asked.
+	// Choice of all rules together.
 	Choice Choice
-	// Why is empty when the choice is On, else a sentence for a person.
+	// Why is empty if the choice is On, else a sentence for the user.
 	Why string
-	// Warnings that the facts give rise to.
+	// Warnings about the facts.
 	Warnings []Warning
-	// Lent tells that it is about the access by which the published content was fetched,
-	// and not about the wishes of the spec.
+	// Lent: the permission is about the access that fetched the published content, and not
+	// about the wishes of the spec.
 	Lent bool
 }
 
-// Err says why there is no permission; nil if there is.
+// Err returns the reason for a missing permission; nil if it is given.
 //
 // Errors: AccessDenied (wait).
 func (p Permission) Err() error {
@@ -108,9 +107,9 @@ func (p Permission) Err() error {
 	return fault.Waitf(v1alpha1.ReasonAccessDenied, "%s", p.Why)
 }
 
-// Permission tells whether anything may be published from a snapshot. Where the spec
-// names the image, only the namespace has a say, and the owner of the access by which the
-// published content was fetched.
+// Permission decides about a publication from a snapshot. If the spec names the image, only
+// the label of the namespace counts, and the consent of the owner of the access that fetched
+// the published content.
 func (r Rules) Permission(s Snapshot) Permission {
 	facts := s.Facts()
 	followed := r.namespace(facts.Namespace)
@@ -122,13 +121,13 @@ func (r Rules) Permission(s Snapshot) Permission {
 	}
 	if consent := r.consent(*s.Lender); consent.Choice == Off {
 		return Permission{Choice: Off, Lent: true, Why: fmt.Sprintf(
-			"what is published was fetched by the access of ImageRepository %s, which no longer allows it: %s", s.Object.Status.Record.ImageRepository, consent.Why)}
+			"the published content was fetched with the access of ImageRepository %s, which no longer allows it: %s", s.Object.Status.Record.ImageRepository, consent.Why)}
 	}
 	return followed
 }
 
-// OptIn tells whether an ImagePolicy is a source by itself. Of the marks,
-// the policy's decides before the repository's, and that before the namespace's.
+// OptIn decides whether an ImagePolicy is a source by itself. The mark of the policy takes
+// precedence over the mark of the repository, and this one over the mark of the namespace.
 func (r Rules) OptIn(m Facts) Permission {
 	if m.PolicyOwned {
 		return Permission{Choice: Off, Why: "the ImagePolicy belongs to an ArtifactRepository, which publishes it"}
@@ -153,10 +152,9 @@ func (r Rules) OptIn(m Facts) Permission {
 	}
 }
 
-// follow tells whether anything may be published that follows a
-// policy with these marks, by whichever object asks for it: the namespace must
-// have opted in and, where the ImageRepository is of another namespace, its
-// owner must consent.
+// follow decides about a publication that follows a policy with these marks, for any object:
+// the namespace must have opted in, and the owner of an ImageRepository of another namespace
+// must consent.
 func (r Rules) follow(m Facts) Permission {
 	namespace := r.namespace(m.Namespace)
 	if namespace.Choice == Off || !m.Repository.Foreign {
@@ -169,7 +167,7 @@ func (r Rules) follow(m Facts) Permission {
 	return namespace
 }
 
-// namespace tells whether a namespace with this label has opted in.
+// namespace decides whether a namespace with this label has opted in.
 func (r Rules) namespace(label Mark) Permission {
 	switch {
 	case label != nil && (*label == v1alpha1.UseAsSourceEnabled || *label == v1alpha1.UseAsSourceAll):
@@ -180,11 +178,11 @@ func (r Rules) namespace(label Mark) Permission {
 		return Permission{Choice: On}
 	default:
 		return Permission{Choice: Off, Why: fmt.Sprintf(
-			"the namespace has not opted in: whoever runs the platform sets the label %s=%s on it", v1alpha1.UseAsSource, v1alpha1.UseAsSourceEnabled)}
+			"the namespace has not opted in: the administrator of the platform has to set the label %s=%s on it", v1alpha1.UseAsSource, v1alpha1.UseAsSourceEnabled)}
 	}
 }
 
-// wanted tells what the marks ask for, permitted or not.
+// wanted returns the wish of the marks, permitted or not.
 func (r Rules) wanted(m Facts) Permission {
 	switch {
 	case m.Policy != nil:
@@ -194,21 +192,21 @@ func (r Rules) wanted(m Facts) Permission {
 	case m.Repository.Mark != nil && !m.Repository.Foreign:
 		return annotated(OnRepository, *m.Repository.Mark)
 	case m.Namespace == nil:
-		return Permission{Choice: Off, Why: "nothing asks for it"}
+		return Permission{Choice: Off, Why: "no label or annotation asks for it"}
 	}
 	switch *m.Namespace {
 	case v1alpha1.UseAsSourceAll:
 		return Permission{Choice: On}
 	case v1alpha1.UseAsSourceEnabled:
-		return Permission{Choice: Off, Why: "nothing asks for it"}
+		return Permission{Choice: Off, Why: "no label or annotation asks for it"}
 	default:
 		return Permission{Choice: Undecided, Why: "the label of the namespace has a value that is not accepted"}
 	}
 }
 
-// consent tells whether the owner of an ImageRepository hands its content to
-// another namespace: listing tags for others (accessFrom) is one thing, handing
-// them what was pulled with the owner's credentials is another.
+// consent decides whether the owner of an ImageRepository lets another namespace have its
+// content. Listing tags for others (accessFrom) is one thing; content that was pulled with
+// the owner's credentials is another.
 func (r Rules) consent(m RepositoryFacts) Permission {
 	deny := func(why string) Permission { return Permission{Choice: Off, Why: why} }
 	switch {
@@ -238,14 +236,13 @@ func annotated(place Place, value string) Permission {
 	}
 }
 
-// unclear is the decision about a value that is none of those accepted: a typo
-// must not delete a source.
+// unclear is the decision about an invalid value: a typo must not delete a source.
 func unclear(place Place, value string) Permission {
 	kind, accepted := "annotation", fmt.Sprintf("%q or %q", v1alpha1.UseAsSourceTrue, v1alpha1.UseAsSourceFalse)
 	if place == OnNamespace {
 		kind, accepted = "label", fmt.Sprintf("%q or %q", v1alpha1.UseAsSourceEnabled, v1alpha1.UseAsSourceAll)
 	}
-	why := fmt.Sprintf("the %s %s of the %s has the value %s, accepted are %s: what is published stays, nothing new is published",
+	why := fmt.Sprintf("the %s %s of the %s has the value %s, expected %s: the published artifact stays, no new one is published",
 		kind, v1alpha1.UseAsSource, place, fault.Quote(value), accepted)
 	return Permission{
 		Choice:   Undecided,

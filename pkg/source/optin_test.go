@@ -99,7 +99,7 @@ func TestOptInDecisions(t *testing.T) {
 			marks: source.Facts{Namespace: marked("enabled"), Policy: marked("true"), Repository: open}, want: source.On,
 		},
 		"the annotation of an ImageRepository of another namespace is consent, not a default": {
-			marks: source.Facts{Namespace: marked("enabled"), Repository: open}, want: source.Off, why: "nothing asks",
+			marks: source.Facts{Namespace: marked("enabled"), Repository: open}, want: source.Off, why: "no label or annotation asks",
 		},
 		"a namespace labelled all covers policies of ImageRepositories of other namespaces that consent": {
 			marks: source.Facts{Namespace: marked("all"), Repository: open}, want: source.On,
@@ -142,7 +142,7 @@ func TestOptInDecisions(t *testing.T) {
 			marks: source.Facts{Policy: marked("true")}, want: source.Off, why: "has not opted in", warning: v1alpha1.UseAsSource + "=enabled",
 		},
 		"a policy that asks for nothing in a namespace that is off hears nothing": {
-			marks: source.Facts{}, want: source.Off, why: "nothing asks",
+			marks: source.Facts{}, want: source.Off, why: "no label or annotation asks",
 		},
 		"a typo in the annotation is told the accepted values": {
 			marks: source.Facts{Namespace: marked("enabled"), Policy: marked("TRUE")}, want: source.Undecided, why: `"TRUE"`, warning: `"true" or "false"`,
@@ -182,7 +182,7 @@ func TestOptInDecisions(t *testing.T) {
 	}
 }
 
-func TestAPermissionThatNobodyGaveActsOnNothing(t *testing.T) {
+func TestTheZeroPermissionActsOnNoObject(t *testing.T) {
 	var permission source.Permission
 	if permission.Choice == source.On || permission.Choice == source.Off {
 		t.Errorf("it is %d", permission.Choice)
@@ -192,8 +192,8 @@ func TestAPermissionThatNobodyGaveActsOnNothing(t *testing.T) {
 	}
 }
 
-// The owner of an access that fetched what is published has a say, whatever the spec
-// refers to now.
+// The owner of the access that fetched the published content keeps the right to consent,
+// regardless of the current spec.
 func TestTheLenderOfAnAccessHasASay(t *testing.T) {
 	for sentence, c := range map[string]struct {
 		lender source.RepositoryFacts

@@ -28,7 +28,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// admits tells whether a policy could pick a tag.
+// admits reports whether a policy could pick a tag.
 func admits(spec imagev1.ImagePolicySpec, tag string) bool {
 	by, ok := ordered(spec.FilterTags, tag)
 	if !ok || spec.Policy.SemVer == nil {
@@ -42,15 +42,14 @@ func admits(spec imagev1.ImagePolicySpec, tag string) bool {
 	return err == nil && within.Check(parsed)
 }
 
-// maxScanned is how many tags image-reflector-controller writes into a status. The schema
-// has no limits, neither for the number of tags nor for their length, and tenants may be
-// able to edit it.
+// maxScanned is the number of tags that image-reflector-controller writes into a status. The
+// schema limits neither the number nor the length of tags, and tenants may be able to edit
+// it.
 const maxScanned = 10
 
-// unseenBuild returns a tag of the last scan that stands for a version with build
-// metadata, as Helm pushes it, which a policy does not see: Helm writes _ for the + of a
-// version, and image-reflector-controller does not read it so. A status holds a few of
-// the tags only.
+// unseenBuild returns a tag of the last scan for a version with build metadata, which the
+// policy does not see: Helm writes _ for the + of a version, and image-reflector-controller
+// does not read it so. A status holds only a few of the tags.
 func unseenBuild(spec imagev1.ImagePolicySpec, repository *imagev1.ImageRepository) string {
 	if spec.Policy.SemVer == nil || repository.Status.LastScanResult == nil {
 		return ""
@@ -77,15 +76,16 @@ func unseenBuild(spec imagev1.ImagePolicySpec, repository *imagev1.ImageReposito
 	return ""
 }
 
-// versionOf returns the version that Helm stores a chart under a tag for.
+// versionOf returns the version of the chart that Helm stores under a tag.
 func versionOf(tag string) string { return strings.Replace(tag, "_", "+", 1) }
 
-// BuildAdvice says how to let a policy see a tag.
+// BuildAdvice returns the advice for an invisible tag.
 func BuildAdvice(tag string) string {
 	return fmt.Sprintf("the tag %s stands for the version %s, which the policy does not see: let filterTags extract the version from such tags", tag, versionOf(tag))
 }
 
-// inOnePlace tells whether a policy admits two tags and puts them in one place of its order.
+// inOnePlace reports whether a policy admits two tags and gives them the same place in its
+// order.
 func inOnePlace(spec imagev1.ImagePolicySpec, one, other string) bool {
 	one, admitsOne := ordered(spec.FilterTags, one)
 	other, admitsOther := ordered(spec.FilterTags, other)
@@ -100,8 +100,8 @@ func inOnePlace(spec imagev1.ImagePolicySpec, one, other string) bool {
 	return errA == nil && errB == nil && a.Equal(b)
 }
 
-// constraint returns the range of a policy that orders by versions. The schema of an
-// ImagePolicy has no limits.
+// constraint returns the range of a semver policy. The schema of an ImagePolicy sets no
+// limits.
 func constraint(spec imagev1.ImagePolicySpec) (*semver.Constraints, error) {
 	if size := len(spec.Policy.SemVer.Range); size > limit.MaxExpression {
 		return nil, fmt.Errorf("the range has %d bytes, expected at most %d", size, limit.MaxExpression)
@@ -109,8 +109,8 @@ func constraint(spec imagev1.ImagePolicySpec) (*semver.Constraints, error) {
 	return semver.NewConstraint(spec.Policy.SemVer.Range)
 }
 
-// parseVersion reads a version as image-reflector-controller does: with a v or without,
-// and with zeros in front of numbers, but not shortened.
+// parseVersion reads a version as image-reflector-controller does: with or without a v, and
+// with leading zeros, but not shortened.
 func parseVersion(text string) (*semver.Version, error) {
 	if strings.Count(text, ".") < 2 {
 		return nil, semver.ErrInvalidSemVer
@@ -118,8 +118,9 @@ func parseVersion(text string) (*semver.Version, error) {
 	return semver.NewVersion(text)
 }
 
-// ordered returns the text that a policy orders a valid tag by, and whether its filter admits the
-// tag. A filter that costs too much admits no tag: the schema of an ImagePolicy has no limits.
+// ordered returns the text by which a policy orders a valid tag, and whether its filter
+// admits the tag. A filter of excessive cost admits no tag: the schema of an ImagePolicy
+// sets no limits.
 func ordered(filter *imagev1.TagFilter, tag string) (by string, ok bool) {
 	if filter == nil {
 		return tag, true

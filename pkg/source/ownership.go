@@ -27,8 +27,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// Owner is an object that others are made for. The UID does not count: an owner that was
-// deleted and made again finds what its predecessor left.
+// Owner is the owner of generated objects. The UID does not count: an owner that was deleted
+// and created again takes over the objects of its predecessor.
 type Owner struct {
 	schema.GroupKind
 	// Name of the owner; empty: any of this kind.
@@ -45,18 +45,18 @@ func ImagePolicy(name string) Owner {
 	return Owner{imagev1.GroupVersion.WithKind(imagev1.ImagePolicyKind).GroupKind(), name}
 }
 
-// ControllerOf is the controller of an object as an owner. The object has one.
+// ControllerOf returns the controller of an object, which must have one.
 func ControllerOf(object metav1.Object) Owner {
 	controller := metav1.GetControllerOf(object)
 	return Owner{schema.GroupKind{Group: groupOf(controller.APIVersion), Kind: controller.Kind}, controller.Name}
 }
 
-// Owns tells whether an object was made for this owner: its controller says so. An
-// object that has lost its controller, because a tenant took the reference away or by a
-// restore, is known by something else: an ExternalArtifact by the source that its spec
-// names, other objects by the label of their maker and the name that they share with it.
-// Nothing is gained by the label: it gives away an object that its writer may edit, to
-// an object of the same namespace and name.
+// Owns reports whether an object was made for this owner, according to its controller
+// reference. An object without a controller, because a tenant removed the reference or after
+// a restore, is recognised otherwise: an ExternalArtifact by its spec.sourceRef, other
+// objects by the label of their maker and the shared name. The label gives no access: its
+// writer may edit the object anyway, and gives it away to an object of the same namespace
+// and name.
 func (o Owner) Owns(object metav1.Object) bool {
 	if controller := metav1.GetControllerOf(object); controller != nil {
 		return o.is(controller.APIVersion, controller.Kind, controller.Name)
@@ -68,12 +68,12 @@ func (o Owner) Owns(object metav1.Object) bool {
 	return object.GetLabels()[v1alpha1.MadeByLabel] == o.Kind && (o.Name == "" || o.Name == object.GetName())
 }
 
-// is tells whether a reference means this owner, in whatever version it was written down.
+// is reports whether a reference means this owner, in any API version.
 func (o Owner) is(apiVersion, kind, name string) bool {
 	return o.Kind == kind && o.Group == groupOf(apiVersion) && (o.Name == "" || o.Name == name)
 }
 
-// groupOf returns the group of an apiVersion, empty where there is none.
+// groupOf returns the group of an apiVersion; empty for the core group and for invalid text.
 func groupOf(apiVersion string) string {
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	if err != nil {
@@ -82,7 +82,7 @@ func groupOf(apiVersion string) string {
 	return gv.Group
 }
 
-// NameConflict says that an object of a kind stands where ours has to be.
+// NameConflict is the error about an object of another owner under a name that we need.
 //
 // Errors: NameConflict (wait).
 func NameConflict(kind, name string) error {

@@ -27,10 +27,9 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// Recorded returns the image that the record names, whatever the spec or the
-// policy say now. It is opened with what opens the image that they name now; where
-// that is on another registry, with no more than may be shown there. The object has a
-// record.
+// Recorded returns the image of the record, regardless of the spec and the policy. It uses
+// the access to the image that these name now; if that image is on another registry, only
+// the part of the access that the recorded registry may see. The object has a record.
 //
 // Errors: InvalidSpec (stall), DependencyNotReady (wait).
 func (s Snapshot) Recorded() (Target, error) {
@@ -44,13 +43,13 @@ func (s Snapshot) Recorded() (Target, error) {
 		if key := keyOf(s.Repository); key.Namespace == obj.Namespace || opens(s.Repository, recipe) {
 			t.Access, named = accessOf(s.Repository), s.Repository.Spec.Image
 		} else {
-			t.Note = fmt.Sprintf("the image is not that of ImageRepository %s of another namespace, whose access is used for no other", key)
+			t.Note = fmt.Sprintf("ImageRepository %s of another namespace names another image, and its access is used for no other", key)
 			named = recipe.Image
 		}
 	}
 	if !sameRegistry(recipe.Image, named) {
 		t.Access = t.Access.Elsewhere()
-		t.Note = "the image is on another registry than the one that is named now, where only logins that name it are used"
+		t.Note = "the image is on another registry than the image named now: only logins for that registry are used"
 	}
 	err := t.Access.Check()
 	if err != nil {
@@ -65,8 +64,9 @@ func (s Snapshot) Recorded() (Target, error) {
 	return t, nil
 }
 
-// opens tells whether the access of an ImageRepository of another namespace is lent for what
-// is recorded: it was fetched by that, or is of the image that it names. Its logins may open more.
+// opens reports whether an ImageRepository of another namespace lends its access to the
+// recorded image: the access fetched it, or the image is the one that the ImageRepository
+// names. Its logins may open more images than this one.
 func opens(repository *imagev1.ImageRepository, recipe *v1alpha1.Recipe) bool {
 	if recipe.ImageRepository == keyOf(repository).String() {
 		return true
@@ -75,7 +75,7 @@ func opens(repository *imagev1.ImageRepository, recipe *v1alpha1.Recipe) bool {
 	return err == nil && isNameOf(recipe.Image, named)
 }
 
-// sameRegistry tells whether two images are on one registry.
+// sameRegistry reports whether two images are on one registry.
 func sameRegistry(one, other string) bool {
 	a, errA := parseRepository(one, false)
 	b, errB := parseRepository(other, false)

@@ -30,7 +30,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// published is an ArtifactRepository that follows a policy and has published v1.0.0 of
+// published is an ArtifactRepository with a policy that has published v1.0.0 of
 // ghcr.io/org/app.
 func published() *v1alpha1.ArtifactRepository {
 	obj := newSituation().obj
@@ -40,9 +40,9 @@ func published() *v1alpha1.ArtifactRepository {
 	return obj
 }
 
-// What a tenant published before is no reason to show the login of another namespace, whose
-// owner lends it for the content of one ImageRepository.
-func TestALentAccessOpensNothingElse(t *testing.T) {
+// An earlier publication of a tenant is no reason to show the login of another namespace,
+// which lends it for the content of one ImageRepository.
+func TestALentAccessOpensNoOtherImage(t *testing.T) {
 	const foreign = "owner/app"
 	for name, c := range map[string]struct {
 		image, fetchedBy string

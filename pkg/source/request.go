@@ -28,8 +28,8 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// Token returns the reconcile request on an object as a status repeats it: the hash
-// of one that is too long. It is empty where there is none.
+// Token returns the reconcile request on an object as a status repeats it: as a hash if it
+// is too long, empty without a request.
 func Token(obj metav1.Object) string {
 	token := obj.GetAnnotations()[meta.ReconcileRequestAnnotation]
 	if len(token) <= v1alpha1.MaxRequestBytes {
@@ -38,8 +38,8 @@ func Token(obj metav1.Object) string {
 	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(token)))
 }
 
-// Requested tells whether somebody asked for a reconcile since the last one. On
-// an object that was never reconciled nothing is older than the request.
+// Requested reports whether a user asked for a reconcile since the last one. It is false for
+// an object that was never reconciled: no reconcile is older than the request.
 func (s Snapshot) Requested() bool {
 	if s.Object.Status.ObservedGeneration < 1 {
 		return false
@@ -49,14 +49,14 @@ func (s Snapshot) Requested() bool {
 		now.ImageRepository != "" && now.ImageRepository != seen.ImageRepository && !s.handedOn(now.ImageRepository)
 }
 
-// handedOn tells whether a request on an ImageRepository is one that was seen on the
-// object itself, or on its ExternalArtifact, and handed on.
+// handedOn reports whether a request on an ImageRepository is a copy of a request
+// on the object itself or on its ExternalArtifact.
 func (s Snapshot) handedOn(token string) bool {
 	return token == s.Object.Status.LastHandledReconcileAt || token == s.observed().ExternalArtifact
 }
 
-// NewToken returns the request that was made since the last reconcile on the
-// ArtifactRepository or on its ExternalArtifact; empty when there is none.
+// NewToken returns the request on the ArtifactRepository or on its ExternalArtifact since
+// the last reconcile; empty without one.
 func (s Snapshot) NewToken() string {
 	token := Token(s.Object)
 	switch {
@@ -69,8 +69,8 @@ func (s Snapshot) NewToken() string {
 	}
 }
 
-// NewExternalToken returns the request that was made since the last reconcile on the
-// ExternalArtifact; empty when there is none.
+// NewExternalToken returns the request on the ExternalArtifact since the last reconcile;
+// empty without one.
 func (s Snapshot) NewExternalToken() string {
 	if token := s.requests().ExternalArtifact; token != s.observed().ExternalArtifact {
 		return token
@@ -78,7 +78,7 @@ func (s Snapshot) NewExternalToken() string {
 	return ""
 }
 
-// Acknowledged returns what the status says of requests once those of the snapshot are
+// Acknowledged returns the requests for the status after the requests of the snapshot are
 // handled.
 func (s Snapshot) Acknowledged() (lastHandled string, observed *v1alpha1.ObservedRequests) {
 	lastHandled = cmp.Or(Token(s.Object), s.Object.Status.LastHandledReconcileAt)
@@ -94,7 +94,7 @@ func (s Snapshot) Acknowledged() (lastHandled string, observed *v1alpha1.Observe
 	return lastHandled, &now
 }
 
-// requests returns the tokens on the objects around.
+// requests returns the tokens on the related objects.
 func (s Snapshot) requests() (now v1alpha1.ObservedRequests) {
 	if s.Policy != nil {
 		now.ImagePolicy = Token(s.Policy)

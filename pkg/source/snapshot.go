@@ -14,9 +14,9 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package source tells what an ArtifactRepository asks for: whether it may be a source,
-// and which image it publishes. All of it is computed from one Snapshot, without a
-// cluster. It owns the one list of the fields that are read, see fields.go.
+// Package source computes the request of an ArtifactRepository: whether it may be a source,
+// and the image to publish. It computes all of this from one Snapshot, without a cluster. It
+// owns the one list of the used fields, see fields.go.
 package source
 
 import (
@@ -33,9 +33,9 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
 )
 
-// Snapshot is an ArtifactRepository, or an ImagePolicy, and the objects that decide what
-// becomes of it. What does not exist is nil. It is a copy: nothing in it points into a
-// cache, and no method writes.
+// Snapshot is an ArtifactRepository, or an ImagePolicy, with all objects that decide about
+// it. A missing object is nil. It is a copy: it does not point into a cache, and no method
+// writes.
 type Snapshot struct {
 	// Object is the ArtifactRepository; nil in the snapshot of an ImagePolicy.
 	Object    *v1alpha1.ArtifactRepository
@@ -43,22 +43,22 @@ type Snapshot struct {
 	// Policy and Repository are the image objects that Object follows.
 	Policy     *imagev1.ImagePolicy
 	Repository *imagev1.ImageRepository
-	// Admitted tells that the ImageRepository's accessFrom lets the namespace in.
+	// Admitted: the ImageRepository's accessFrom admits the namespace.
 	Admitted bool
-	// OwnPolicy and OwnRepository are the image objects that have the name of
-	// the ArtifactRepository, whoever made them.
+	// OwnPolicy and OwnRepository are the image objects with the name of the
+	// ArtifactRepository, made by any owner.
 	OwnPolicy     *imagev1.ImagePolicy
 	OwnRepository *imagev1.ImageRepository
 	// External is the ExternalArtifact of the same name.
 	External *sourcev1.ExternalArtifact
-	// Trust are the TrustPolicies that are in force; nil: they were not asked for.
+	// Trust are the TrustPolicies in force; nil if they were not read.
 	Trust *trustpolicy.InForce
-	// Lender are the facts about the ImageRepository of another namespace by whose access
+	// Lender has the facts about the ImageRepository of another namespace by whose access
 	// the published content was fetched; nil if there is no such one.
 	Lender *RepositoryFacts
 }
 
-// Usable tells whether the namespace is there, and stays.
+// Usable reports whether the namespace exists and is not being deleted.
 func (s Snapshot) Usable() bool {
 	return s.Namespace != nil && s.Namespace.DeletionTimestamp == nil
 }
@@ -81,13 +81,13 @@ func (s Snapshot) Facts() Facts {
 	return facts
 }
 
-// Owns tells whether an object was made for the ArtifactRepository.
+// Owns reports whether an object was made for the ArtifactRepository.
 func (s Snapshot) Owns(object metav1.Object) bool {
 	return ArtifactRepository(s.Object.Name).Owns(object)
 }
 
-// FollowingOwn returns a snapshot in which the image objects that are kept for the
-// ArtifactRepository are those that it follows, whatever they refer to.
+// FollowingOwn returns a snapshot that follows the image objects of the ArtifactRepository,
+// regardless of their references.
 func (s Snapshot) FollowingOwn() Snapshot {
 	if s.OwnPolicy != nil && s.Owns(s.OwnPolicy) {
 		s.Policy = s.OwnPolicy
@@ -98,8 +98,8 @@ func (s Snapshot) FollowingOwn() Snapshot {
 	return s
 }
 
-// NameConflict says that an object of somebody else's has a name that the
-// ArtifactRepository needs; nil if there is no such one.
+// NameConflict returns an error if an object of another owner has a name that the
+// ArtifactRepository needs.
 //
 // Errors: NameConflict (wait).
 func (s Snapshot) NameConflict() error {
@@ -114,7 +114,7 @@ func (s Snapshot) NameConflict() error {
 // Errors: NameConflict (wait).
 func (s Snapshot) ImageConflict() error {
 	switch {
-	case s.Object.Spec.Policy == nil: // it needs none
+	case s.Object.Spec.Policy == nil: // no image objects
 		return nil
 	case s.OwnRepository != nil && !s.Owns(s.OwnRepository):
 		return NameConflict(imagev1.ImageRepositoryKind, s.Object.Name)
@@ -125,16 +125,15 @@ func (s Snapshot) ImageConflict() error {
 	}
 }
 
-// Suspended tells whether what is published stays as it is.
+// Suspended reports whether the published artifact stays as it is.
 func (s Snapshot) Suspended() bool {
 	return s.Object.Spec.Suspend || s.Policy != nil && s.Policy.Spec.Suspend
 }
 
-// minInterval keeps one object from occupying a worker and a registry by
-// itself.
+// minInterval keeps one object from occupying a worker and a registry alone.
 const minInterval = time.Second
 
-// Interval is the time between two looks at a source.
+// Interval is the time between two reconciles of a source.
 func (s Snapshot) Interval() time.Duration {
 	switch {
 	case s.Object.Spec.Interval != nil && s.Object.Spec.Interval.Duration > 0:
@@ -146,8 +145,8 @@ func (s Snapshot) Interval() time.Duration {
 	}
 }
 
-// PolicyName is the ImagePolicy that an ArtifactRepository follows: the one it
-// refers to, or the one that is kept for it; empty when it follows none.
+// PolicyName is the ImagePolicy that an ArtifactRepository follows, by reference or because
+// it was generated; empty if it follows no policy.
 func PolicyName(obj *v1alpha1.ArtifactRepository) string {
 	switch {
 	case obj.Spec.ImagePolicyRef != nil:
@@ -159,7 +158,7 @@ func PolicyName(obj *v1alpha1.ArtifactRepository) string {
 	}
 }
 
-// RepositoryKey is where the ImageRepository of a policy lives.
+// RepositoryKey is the name of the ImageRepository of a policy.
 func RepositoryKey(policy *imagev1.ImagePolicy) types.NamespacedName {
 	ref := policy.Spec.ImageRepositoryRef
 	if ref.Namespace == "" {

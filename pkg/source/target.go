@@ -39,44 +39,43 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// Target is the image that is asked for.
+// Target is the requested image.
 type Target struct {
 	// Repository to publish from.
 	Repository name.Repository
-	// Tag to publish or, where the spec names the digest, what that is called; empty
-	// with a pin.
+	// Tag to publish or, with a digest in the spec, only the name of this digest; empty with
+	// a pin.
 	Tag string
-	// Digest to publish, if it is known; zero: whatever Tag points at.
+	// Digest to publish; zero if it is not known yet: then the digest of Tag.
 	Digest v1.Hash
-	// KeepName tells that the tag that is published stays while Tag is another one of
-	// the same digest.
+	// KeepName: the published tag stays while Tag is another tag of the same digest.
 	KeepName bool
-	// UnseenBuild is a tag that stands for a version of a Helm chart which the policy
-	// does not see; empty where no such tag is known.
+	// UnseenBuild is a tag for a version of a Helm chart that the policy does not see; empty
+	// if no such tag is known.
 	UnseenBuild string
-	// Access names what opens the registry.
+	// Access to the registry.
 	Access access.References
-	// Note is what a person should know beside what is published.
+	// Note is a remark for the user beside the published image.
 	Note string
-	// Lender is the ImageRepository of another namespace whose access is used, as
-	// namespace/name; empty where there is no such one.
+	// Lender is the ImageRepository of another namespace that lends its access, as
+	// namespace/name; empty if there is no such one.
 	Lender string
 
-	// picked is the pick of the policy, where Tag is an equal one that is published; nil elsewhere.
+	// picked is the pick of the policy if Tag is an equal, published tag; else nil.
 	picked *pick
 }
 
-// pick is what a policy picked from its repository.
+// pick is the choice of a policy.
 type pick struct {
 	tag    string
 	digest v1.Hash
 }
 
-// Subjects are the names of the image to publish, as far as they are known.
+// Subjects are the known names of the image.
 func (t Target) Subjects() []string { return []string{t.Repository.Name(), t.Tag, t.Digest.Hex} }
 
-// Picked returns the target with the pick of the policy, for when the equal tag that is
-// published is gone; false if Tag is the pick.
+// Picked returns the target with the pick of the policy, for use after the equal published
+// tag is gone; false if Tag is the pick.
 func (t Target) Picked() (Target, bool) {
 	if t.picked == nil {
 		return t, false
@@ -85,16 +84,16 @@ func (t Target) Picked() (Target, bool) {
 	return t, true
 }
 
-// SignatureTags are the names under which signatures, attestations and SBOMs
-// are stored as tags, where a registry has no referrers API.
+// SignatureTags are the names of tags that store signatures, attestations and SBOMs on a
+// registry without the referrers API.
 func SignatureTags() []string {
 	return []string{`^sha256-[0-9a-f]{64}(\..+)?$`, `^.*\.(sig|att|sbom)$`}
 }
 
 var isSignatureTag = regexp.MustCompile("(?:" + strings.Join(SignatureTags(), ")|(?:") + ")")
 
-// Wanted returns the image that the spec, or its policy, asks for. With an error comes
-// what is known of it.
+// Wanted returns the image that the spec or its policy names. It also returns the known part
+// with an error.
 //
 // Errors: InvalidSpec (stall), DependencyNotReady (wait), AuthenticationFailed (wait).
 func (s Snapshot) Wanted() (t Target, err error) {
@@ -115,8 +114,8 @@ func (s Snapshot) Wanted() (t Target, err error) {
 	return t, err
 }
 
-// Named returns the repository that a spec names, and what opens it. With an error comes
-// what is known of it.
+// Named returns the repository of a spec, and its access. It also returns the known part
+// with an error.
 //
 // Errors: InvalidSpec (stall).
 func Named(obj *v1alpha1.ArtifactRepository) (t Target, err error) {
@@ -127,14 +126,12 @@ func Named(obj *v1alpha1.ArtifactRepository) (t Target, err error) {
 	return t, t.Access.Check()
 }
 
-// ImageName is the image of a spec without the oci:// that Flux's sources write
-// in front of it.
+// ImageName is the image of a spec without the prefix oci:// of Flux's sources.
 func ImageName(obj *v1alpha1.ArtifactRepository) string {
 	return strings.TrimPrefix(obj.Spec.Image, "oci://")
 }
 
-// followPolicy fills in the image that the ImagePolicy picked, or that the pin
-// names in its place.
+// followPolicy fills in the pick of the ImagePolicy, or the pin in its place.
 func (t *Target) followPolicy(s Snapshot) error {
 	obj, policy, repository := s.Object, s.Policy, s.Repository
 	if policy == nil {
@@ -178,7 +175,7 @@ func (t *Target) followPolicy(s Snapshot) error {
 	return nil
 }
 
-// hint adds to the reason why a policy has picked nothing how tags of charts are ordered.
+// hint adds the order of chart tags to the reason why a policy has picked no tag.
 func (t *Target) hint(err error) error {
 	if t.UnseenBuild == "" {
 		return err
@@ -186,8 +183,8 @@ func (t *Target) hint(err error) error {
 	return waitFor("%w; if it holds Helm charts, %s", err, BuildAdvice(t.UnseenBuild))
 }
 
-// take fills in what a policy picked. Tenants may be able to edit a policy's
-// status, so what stands there is checked like any input.
+// take fills in the pick of a policy. Tenants may be able to edit a policy's status: check
+// it like any input.
 func (t *Target) take(policy string, latest *imagev1.ImageRef) error {
 	if !reference.IsTag(latest.Tag) {
 		return waitFor("ImagePolicy %s picked the tag %s, which is no valid tag", policy, fault.Quote(latest.Tag))
@@ -204,8 +201,8 @@ func (t *Target) take(policy string, latest *imagev1.ImageRef) error {
 	return nil
 }
 
-// pin fills in the digest of the spec, whatever the policy picks. The tag of a
-// spec without a policy only names it.
+// pin fills in the digest of the spec, regardless of the policy's pick. The tag of a spec
+// without a policy is only its name.
 func (t *Target) pin(s Snapshot) error {
 	obj, policy := s.Object, s.Policy
 	digest, err := reference.ParseDigest(obj.Spec.Digest)
@@ -216,14 +213,14 @@ func (t *Target) pin(s Snapshot) error {
 	switch {
 	case PolicyName(obj) == "":
 	case policy == nil || policy.Status.LatestRef == nil:
-		t.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s has picked nothing", PolicyName(obj))
+		t.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s has picked no image", PolicyName(obj))
 	default:
 		t.Note = fmt.Sprintf("pinned by spec.digest; ImagePolicy %s would pick %s", policy.Name, fault.Words(policy.Status.LatestRef.Tag))
 	}
 	return nil
 }
 
-// evaluated tells whether a policy's status speaks of its current spec, and of a pick.
+// evaluated returns an error unless a policy's status has a pick for its current spec.
 func evaluated(policy *imagev1.ImagePolicy) error {
 	ready := apimeta.FindStatusCondition(policy.Status.Conditions, meta.ReadyCondition)
 	switch {
@@ -236,21 +233,21 @@ func evaluated(policy *imagev1.ImagePolicy) error {
 	case ready.Status != "True":
 		return waitFor("ImagePolicy %s is not ready: %s", policy.Name, fault.Line(ready.Message))
 	case policy.Status.LatestRef == nil:
-		return waitFor("ImagePolicy %s has picked nothing", policy.Name)
+		return waitFor("ImagePolicy %s has picked no image", policy.Name)
 	default:
 		return nil
 	}
 }
 
-// isCurrent tells whether a condition speaks of the current spec of a policy.
-// image-reflector-controller leaves status.observedGeneration behind where a policy
-// picks nothing. The condition has a generation of its own.
+// isCurrent reports whether a condition is about the current spec of a policy.
+// image-reflector-controller does not update status.observedGeneration if a policy picks no
+// tag. The condition has its own generation.
 func isCurrent(condition *metav1.Condition, policy *imagev1.ImagePolicy) bool {
 	return cmp.Or(condition.ObservedGeneration, policy.Status.ObservedGeneration) == policy.Generation
 }
 
-// unusable tells that image-reflector-controller has judged the policy of a
-// spec to be invalid, such as a range that is none; nil if it has not.
+// unusable returns an error if image-reflector-controller has found the policy of a spec
+// invalid, such as a malformed range.
 func unusable(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) error {
 	stalled := apimeta.FindStatusCondition(policy.Status.Conditions, meta.StalledCondition)
 	if obj.Spec.Policy == nil || stalled == nil || stalled.Status != "True" || !isCurrent(stalled, policy) {
@@ -259,8 +256,8 @@ func unusable(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) err
 	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.policy and spec.filterTags cannot be used: %s", fault.Line(stalled.Message))
 }
 
-// scanFailure tells why an ImageRepository cannot be scanned, nil if it can:
-// the reason why a policy has picked nothing stands there and not on the policy.
+// scanFailure returns the reason why an ImageRepository cannot be scanned; nil if it can be.
+// The policy without a pick does not repeat this reason.
 func scanFailure(repository *imagev1.ImageRepository) error {
 	message := scanMessage(repository)
 	if message == "" {
@@ -273,11 +270,11 @@ func scanFailure(repository *imagev1.ImageRepository) error {
 	return fault.Waitf(reason, "ImageRepository %s is not ready: %s", keyOf(repository), fault.Line(message))
 }
 
-// isLoginFailure matches how go-containerregistry, with which
-// image-reflector-controller scans, words the answers 401 and 403.
+// isLoginFailure matches the messages of go-containerregistry, which
+// image-reflector-controller scans with, for the answers 401 and 403.
 var isLoginFailure = regexp.MustCompile(`\b(UNAUTHORIZED|DENIED|401 Unauthorized|403 Forbidden)\b`)
 
-// scanMessage is what an ImageRepository says when it is not ready.
+// scanMessage is the message of an unready ImageRepository.
 func scanMessage(repository *imagev1.ImageRepository) string {
 	if ready := apimeta.FindStatusCondition(repository.Status.Conditions, meta.ReadyCondition); ready != nil && ready.Status == "False" {
 		return ready.Message
@@ -289,9 +286,8 @@ func waitFor(format string, args ...any) error {
 	return fault.Waitf(v1alpha1.ReasonDependencyNotReady, format, args...)
 }
 
-// parseRepository reads the name of a repository. Names that
-// image-reflector-controller accepts and that could mean another repository are
-// errors, see reference.Canonical.
+// parseRepository reads the name of a repository. Names that image-reflector-controller
+// accepts and that could mean another repository are errors, see reference.Canonical.
 func parseRepository(image string, insecure bool) (name.Repository, error) {
 	var options []name.Option
 	if insecure {
@@ -300,15 +296,15 @@ func parseRepository(image string, insecure bool) (name.Repository, error) {
 	return reference.Parse(image, options...)
 }
 
-// isNameOf tells whether an image in the status of a Flux object names a repository.
+// isNameOf reports whether an image in the status of a Flux object names a repository.
 func isNameOf(image string, repository name.Repository) bool {
 	canonical, err := reference.Canonical(image)
 	return err == nil && canonical == repository.Name()
 }
 
-// accessOf names what an ImageRepository opens its registry with: what
-// image-reflector-controller scans with, which reads Secrets in its namespace and
-// none beside a cloud.
+// accessOf returns the access of an ImageRepository, as image-reflector-controller scans
+// with it: it reads Secrets in the namespace of the ImageRepository, and no Secret if a
+// cloud provider is set.
 func accessOf(repository *imagev1.ImageRepository) access.References {
 	return access.References{
 		Namespace:          repository.Namespace,
@@ -321,8 +317,8 @@ func accessOf(repository *imagev1.ImageRepository) access.References {
 	}.PreferProvider()
 }
 
-// accessOfSpec names what an ArtifactRepository opens its registry with. Its
-// Secret wins over a cloud, as on an OCIRepository.
+// accessOfSpec returns the access of an ArtifactRepository. Its Secret takes precedence over
+// a cloud provider, as on an OCIRepository.
 func accessOfSpec(obj *v1alpha1.ArtifactRepository) access.References {
 	spec := obj.Spec
 	return access.References{
@@ -336,10 +332,10 @@ func accessOfSpec(obj *v1alpha1.ArtifactRepository) access.References {
 	}
 }
 
-// stay keeps the target at the tag that is published while the policy picks another one
-// that is equal in its order, such as v1.0.0 for 1.0.0. image-reflector-controller
-// picks any of these, at each scan another one. A tag of the same digest keeps the name
-// of what is published, too: nothing is to be deployed.
+// stay keeps the target at the published tag while the policy picks another tag of equal
+// order, such as v1.0.0 for 1.0.0. image-reflector-controller picks any of these, another
+// one at each scan. A tag of the same digest keeps the published name, too: there is no new
+// content to deploy.
 func (t *Target) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePolicy) {
 	published := publication.Latest(obj).Tag
 	if obj.Status.Artifact == nil || obj.Status.Record == nil || obj.Status.Record.Image != t.Repository.Name() ||
@@ -354,8 +350,7 @@ func (t *Target) stay(obj *v1alpha1.ArtifactRepository, policy *imagev1.ImagePol
 	t.Tag, t.Digest = published, v1.Hash{}
 }
 
-// IsStale tells whether a policy picked from another image than the one that its
-// repository scans now.
+// IsStale reports whether a policy picked from another image than its repository scans now.
 //
 // Errors: those of reference.Parse.
 func IsStale(policy *imagev1.ImagePolicy, repository *imagev1.ImageRepository) (bool, error) {
@@ -369,7 +364,7 @@ func IsStale(policy *imagev1.ImagePolicy, repository *imagev1.ImageRepository) (
 	return !isNameOf(policy.Status.LatestRef.Name, parsed) && isNameOf(repository.Status.CanonicalImageName, parsed), nil
 }
 
-// SecretNames are the Secrets that a spec names.
+// SecretNames are the names of the Secrets in a spec.
 func SecretNames(obj *v1alpha1.ArtifactRepository) (names []string) {
 	refs := []*meta.LocalObjectReference{obj.Spec.SecretRef, obj.Spec.CertSecretRef, obj.Spec.ProxySecretRef}
 	if verify := obj.Spec.Verify; verify != nil {

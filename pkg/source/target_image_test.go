@@ -34,8 +34,8 @@ import (
 	"github.com/image-source/image-source-controller/pkg/source"
 )
 
-// proposal is an ArtifactRepository that names its image itself, and what is
-// around it. A new one asks for ghcr.io/org/app:1.0.0.
+// proposal is an ArtifactRepository with an image, and its related objects. A new one
+// requests ghcr.io/org/app:1.0.0.
 type proposal struct {
 	spec   v1alpha1.ArtifactRepositorySpec
 	label  map[string]string
@@ -56,7 +56,7 @@ func (p *proposal) decide() result {
 	return decide(source.Rules{NamespaceOptIn: source.NamespaceOptInLabel}, p.around)
 }
 
-// byPolicy lets a policy of its own pick, which picked a tag.
+// byPolicy adds a policy to the spec, with a pick.
 func (p *proposal) byPolicy(tag string) {
 	p.spec.Tag = ""
 	p.spec.Policy = &imagev1.ImagePolicyChoice{SemVer: &imagev1.SemVerPolicy{Range: "1.x"}}
@@ -77,7 +77,7 @@ func (p *proposal) byPolicy(tag string) {
 	p.around.Repository, p.around.Policy = p.around.OwnRepository, p.around.OwnPolicy
 }
 
-func TestWhatIsPublishedOfAnImage(t *testing.T) {
+func TestPublishedTargetsOfAnImage(t *testing.T) {
 	cases := map[string]struct {
 		change func(*proposal)
 		want   func(Gomega, result)
@@ -183,7 +183,7 @@ func TestWhatIsPublishedOfAnImage(t *testing.T) {
 			change: func(p *proposal) { p.byPolicy(""); p.spec.Digest, p.around.OwnPolicy.Status.LatestRef = digestB, nil },
 			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
-				g.Expect(p.Note).To(Equal("pinned by spec.digest; ImagePolicy app has picked nothing"))
+				g.Expect(p.Note).To(Equal("pinned by spec.digest; ImagePolicy app has picked no image"))
 			},
 		},
 	}
@@ -203,7 +203,7 @@ func TestWhatIsPublishedOfAnImage(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotPublishedOfAnImage(t *testing.T) {
+func TestRefusedTargetsOfAnImage(t *testing.T) {
 	cases := map[string]struct {
 		change func(*proposal)
 		action action

@@ -41,8 +41,8 @@ const (
 	digestB = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
 
-// situation is an ArtifactRepository and what is around it. A new one asks for
-// nothing but what works: ghcr.io/org/app:1.0.0.
+// situation is an ArtifactRepository with its related objects. A new one works:
+// ghcr.io/org/app:1.0.0.
 type situation struct {
 	rules      source.Rules
 	obj        *v1alpha1.ArtifactRepository
@@ -77,7 +77,7 @@ func newSituation() *situation {
 	}
 }
 
-// action is what becomes of a source.
+// action is the effect on a source.
 type action int
 
 const (
@@ -87,7 +87,7 @@ const (
 	refuse
 )
 
-// result is what becomes of a source, and why.
+// result is the effect on a source, and its reason.
 type result struct {
 	source.Target
 
@@ -96,7 +96,7 @@ type result struct {
 	interval time.Duration
 }
 
-// decide asks the questions in the order in which a reconcile does.
+// decide takes the steps in the order of a reconcile.
 func decide(rules source.Rules, s source.Snapshot) result {
 	got := result{interval: s.Interval()}
 	permission := rules.Permission(s)
@@ -129,8 +129,7 @@ func (s *situation) snapshot() source.Snapshot {
 	}
 }
 
-// foreign moves the ImageRepository into another namespace that admits and
-// consents.
+// foreign moves the ImageRepository into another namespace, with access and consent.
 func (s *situation) foreign() {
 	s.policy.Spec.ImageRepositoryRef.Namespace = "platform"
 	s.repository.Namespace = "platform"
@@ -150,13 +149,13 @@ func external(change func(*sourcev1.ExternalArtifact)) *sourcev1.ExternalArtifac
 	return obj
 }
 
-// controlledBy returns a reference to an ArtifactRepository that controls.
+// controlledBy returns a controller reference to an ArtifactRepository.
 func controlledBy(name string, uid types.UID) []metav1.OwnerReference {
 	obj := &v1alpha1.ArtifactRepository{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid}}
 	return []metav1.OwnerReference{*metav1.NewControllerRef(obj, v1alpha1.GroupVersion.WithKind(v1alpha1.ArtifactRepositoryKind))}
 }
 
-func TestWhatIsPublished(t *testing.T) {
+func TestPublishedTargets(t *testing.T) {
 	cases := map[string]struct {
 		change func(*situation)
 		want   func(Gomega, result)
@@ -192,7 +191,7 @@ func TestWhatIsPublished(t *testing.T) {
 			},
 			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
-				g.Expect(p.Note).To(ContainSubstring("has picked nothing"))
+				g.Expect(p.Note).To(ContainSubstring("has picked no image"))
 			},
 		},
 		"an image that the policy spells in another way": {
@@ -293,7 +292,7 @@ func TestWhatIsPublished(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotPublished(t *testing.T) {
+func TestRefusedTargets(t *testing.T) {
 	cases := map[string]struct {
 		change func(*situation)
 		action action
@@ -445,7 +444,7 @@ func TestWhatIsNotPublished(t *testing.T) {
 		},
 		"a policy that is ready and picked nothing": {
 			change: func(s *situation) { s.policy.Status.LatestRef = nil },
-			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked nothing"},
+			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked no image"},
 		},
 		"a policy that is not ready because its images cannot be scanned": {
 			change: func(s *situation) {

@@ -14,9 +14,9 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package throttle holds back requests to registries: it keeps one that does not answer,
-// or asks to be left alone, from occupying the workers, and shares the workers out
-// between namespaces.
+// Package throttle limits requests to registries: it keeps a registry that does not answer,
+// or asks for a pause, from occupying the workers, and shares the workers between
+// namespaces.
 package throttle
 
 import (
@@ -32,91 +32,87 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Way is one way to a registry: its host, the CA and the proxy by which it is reached,
-// and whether plain HTTP and little time will do. A mistake of one tenant there closes
-// no way of another.
+// Way is one way to a registry: its host, the CA and the proxy, and whether plain HTTP and a
+// short timeout are allowed. A mistake of one tenant here closes no way of another.
 type Way struct {
 	// Host of the registry, with its port if one is named.
 	Host string
 	// Namespace of the settings below; empty if all are at their defaults.
 	Namespace string
-	// CertSecret and ProxySecret name the Secrets that bring a CA and a proxy.
+	// CertSecret and ProxySecret name the Secrets with a CA and a proxy.
 	CertSecret, ProxySecret string
 	// Insecure allows plain HTTP.
 	Insecure bool
-	// Hasty tells that the attempt waits for less than Patience: its failure says
-	// nothing about the registry to others.
+	// Hasty: the attempt waits for less than Patience. Its failure does not count for
+	// others.
 	Hasty bool
 }
 
-// Patience is how long an attempt must be willing to wait for its failure to say
-// something about the registry to others.
+// Patience is the shortest timeout of an attempt whose failure counts for others.
 const Patience = 10 * time.Second
 
-// Request is an attempt that wants to ask a registry.
+// Request is an attempt to ask a registry.
 type Request struct {
-	// Namespace that the attempt counts against, and Source in it that makes the attempt.
+	// Namespace and Source of the attempt; it counts against the Namespace.
 	Namespace, Source string
 	Way               Way
-	// Login identifies the credentials, for limits that the registry sets for them
-	// (HTTP Retry-After). It must be comparable.
+	// Login identifies the credentials, for limits of the registry (HTTP Retry-After). It
+	// must be comparable.
 	Login any
-	// Judges tells that the rules of the platform judge a published image. One such
-	// attempt of each namespace has a place of its own, and where more wait, the other
-	// attempts of the namespace give way: pulls that take an hour, or many slow judgements,
-	// must not keep an image published that the platform rejects.
+	// Judges: the rules of the platform judge a published image. Each namespace has one
+	// reserved place for such an attempt. If more judgements wait, other attempts of the
+	// namespace give way: long pulls or slow judgements must not keep an image published
+	// that the platform rejects.
 	Judges bool
-	// Insists tells that a person asked for the attempt. It is let in whatever is known
-	// of the way, within the share of the namespace.
+	// Insists: a user asked for the attempt. It may start regardless of the state of the
+	// way, within the share of the namespace.
 	Insists bool
 }
 
-// Busy is the error of an attempt that has to come again later, without anything to
-// tell: others find out whether the registry answers, or the way or the namespace has as
-// many attempts as it may.
+// Busy is the error of an attempt that has to come again later, without a message for the
+// user: other attempts are testing the registry, or the way or the namespace has used its
+// share.
 type Busy struct {
-	// Wait is when to come again.
+	// Wait is the time until then.
 	Wait time.Duration
 }
 
 // Error implements error.
-func (*Busy) Error() string { return "the registry is not asked now: others ask it" }
+func (*Busy) Error() string { return "the registry is not asked now: other attempts use it" }
 
 // probes is how many attempts at a time may find out whether a registry answers, while
-// that is not known.
+// probes is the number of concurrent attempts that may test a way in an unknown state.
 const probes = 2
 
-// Throttle knows which registries answer and who asks them. Until a way is known to
-// work, only a few attempts use it, and a way that works leaves some workers to the
-// others, because it may cease to at any time. So does a namespace, which may have any
-// number of ways, and more attempts than a way may. A third namespace begins, however
-// busy two others are.
+// Throttle knows the registries that answer and the attempts that use them. An untested way
+// gets only a few attempts. A tested way leaves some workers to the others, because it may
+// stop working at any time. So does a namespace, which may have any number of ways, and more
+// attempts than a way. A third namespace can always start, even if two others are busy.
 //
-// Its zero value sets no limits but those on ways that are not known to work. It is safe
-// for concurrent use.
+// Its zero value limits only untested ways. It is safe for concurrent use.
 type Throttle struct {
-	// capacity is how many attempts one way may have, share how many the sources of
-	// one namespace may have, and workers how many there may be in all; 0 is any number.
+	// capacity limits the attempts of one way, share those of the sources of one namespace,
+	// and workers all of them; 0 means no limit.
 	capacity, share, workers int
 
 	mu    sync.Mutex
 	known map[Way]*state
-	// busy is how many attempts a namespace has, if any, but for the one in judging.
+	// busy counts the attempts of a namespace, without the one in judging.
 	busy map[string]int
-	// judging has the judgements in the places that namespaces have for one.
+	// judging has the judgements in the reserved places of the namespaces.
 	judging map[string]*Turn
-	// turns are all that are under way.
+	// turns are the running attempts.
 	turns map[*Turn]struct{}
-	// waiting are the judgements that were turned away, by namespace and source, and served
-	// is when one of a namespace got its place last.
+	// waiting has the judgements that were turned away, by namespace and source, and served
+	// the time when a namespace last got its reserved place.
 	waiting map[string]map[string]waiter
 	served  map[string]time.Time
-	// quiet is until when a registry does not want to be asked with a login. Its limits
+	// quiet has the end of the pause that a registry asked for, for each login: its limits
 	// are those of a credential, not of a host.
 	quiet map[login]time.Time
 }
 
-// login is a registry and what opens it.
+// login is a registry with the credentials for it.
 type login struct {
 	host  string
 	login any
@@ -124,36 +120,36 @@ type login struct {
 
 type state struct {
 	busy int
-	// asking has, by namespace, the attempts that began since the way was last known to
-	// work: those that find out whether it does.
+	// asking counts, by namespace, the attempts since the way was last known to work: they
+	// test the way.
 	asking map[string]int
-	// round counts how often the way became known to work, which clears asking.
+	// round counts how often the way became known to work. Each time clears asking.
 	round int
-	// tried and works tell what the last attempt that ended found out.
+	// tried and works are the result of the last attempt.
 	tried, works bool
-	// turned counts the attempts that were told to come later since the way was last unused.
+	// turned counts the postponed attempts since the way was last unused.
 	turned int
 }
 
-// New shares workers out: a namespace leaves a quarter of them to the others. One of its
-// own is for judgements, and a way leaves an eighth to the other ways.
+// New divides the workers: a namespace leaves a quarter of them to the others and reserves
+// one of its own for judgements; a way leaves an eighth to the other ways.
 func New(workers int) *Throttle {
 	share := max(probes, workers-max(1, workers/4))
 	return &Throttle{workers: workers, share: share, capacity: max(probes, share-1-max(1, workers/8))}
 }
 
-// How long an attempt is postponed: the more there are, the longer, so that a long line
-// of them does not keep the workers busy with turning it away.
+// The time until a postponed attempt comes again grows with their number, so that a long
+// queue does not keep the workers busy.
 const (
 	postponement    = 250 * time.Millisecond
 	turn            = 2 * time.Millisecond
 	maxPostponement = 30 * time.Second
 )
 
-// maxWays bounds what is remembered. Over it, unused ways are forgotten.
+// maxWays bounds the known ways. Above it, unused ways are forgotten.
 const maxWays = 10_000
 
-// waiter is a judgement that was turned away: since when it waits, and when it came last.
+// waiter is a judgement that was turned away: the start of its wait, and its last attempt.
 type waiter struct{ since, came time.Time }
 
 // Turn is the use of a way by one attempt. It ends with Leave.
@@ -162,16 +158,16 @@ type Turn struct {
 	request  Request
 	began    time.Time
 	reserved bool
-	// asks tells that it is counted in asking, in a round of the way.
+	// asks: it is counted in asking, in a round of the way.
 	asks    bool
 	round   int
-	giveWay context.CancelCauseFunc // nil: it does not
+	giveWay context.CancelCauseFunc // nil: it never gives way
 }
 
-// undisturbed is how long an attempt lasts at least before it gives way to a judgement.
+// undisturbed is the shortest time before an attempt gives way to a judgement.
 const undisturbed = 5 * time.Second
 
-// errGaveWay is why the context of a turn ends that gives way.
+// errGaveWay is the cause of the end of a context that gives way.
 var errGaveWay = errors.New("it gives way to a judgement by the rules of the platform")
 
 // Yielding returns a context that ends when the attempt has to give way to a judgement.
@@ -183,8 +179,8 @@ func (u *Turn) Yielding(ctx context.Context) (_ context.Context, end func()) {
 	return ctx, func() { cancel(nil) }
 }
 
-// GaveWay returns the error of an attempt whose context Yielding has ended to let a
-// judgement go first; nil for all others.
+// GaveWay returns the error of an attempt that Yielding ended in favour of a judgement; else
+// nil.
 func GaveWay(ctx context.Context) *Busy {
 	if errors.Is(context.Cause(ctx), errGaveWay) {
 		return &Busy{Wait: postponement}
@@ -192,10 +188,10 @@ func GaveWay(ctx context.Context) *Busy {
 	return nil
 }
 
-// Enter asks to use a way.
+// Enter starts the use of a way.
 //
-// Errors: *Busy; FetchFailed (retry) where the registry did not answer of late and others
-// try it already (*Closed), or has said when it wants to be asked again (*Quiet).
+// Errors: *Busy; FetchFailed (retry) if the registry did not answer the last attempt and
+// others are testing it (*Closed), or if it asked for a pause (*Quiet).
 func (t *Throttle) Enter(r Request) (*Turn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -233,17 +229,19 @@ func (t *Throttle) Enter(r Request) (*Turn, error) {
 	return u, nil
 }
 
-// full tells whether a way or a namespace has as many attempts as it may.
+// full reports whether a way or a namespace has used its limit.
 func full(busy, most int) bool { return most > 0 && busy >= most }
 
-// left is how many workers are not taken.
+// left is the number of idle workers.
 func (t *Throttle) left() int { return t.workers - sum(t.busy) - len(t.judging) }
 
-// fewWorkers are too few to keep one for judgements and one for a namespace without attempts.
+// fewWorkers is too few to reserve one for judgements and one for a namespace without
+// attempts.
 const fewWorkers = 4
 
-// spent tells whether a namespace has as many attempts as it may, beside a judgement. One
-// that has any leaves a worker to judgements, and the last one to a namespace without one.
+// spent reports whether a namespace has used its share, beside a judgement. A namespace with
+// attempts leaves one worker to judgements, and the last one to a namespace without
+// attempts.
 func (t *Throttle) spent(namespace string) bool {
 	own, kept := t.busy[namespace], 2
 	if t.workers < fewWorkers {
@@ -252,9 +250,9 @@ func (t *Throttle) spent(namespace string) bool {
 	return t.share > 0 && own >= t.share-1 || t.workers > 0 && (own > 0 || t.judging[namespace] != nil) && t.left() <= kept
 }
 
-// mayJudge tells whether a namespace may take its place for a judgement. One with attempts
-// leaves the last worker to a namespace without one, and the last but one to the
-// namespace whose judgements have waited for longest.
+// mayJudge reports whether a namespace may take its reserved place. A namespace with
+// attempts leaves the last worker to a namespace without attempts, and the last but one to
+// the waiting namespace that got its reserved place the longest time ago.
 func (t *Throttle) mayJudge(namespace string) bool {
 	switch {
 	case t.judging[namespace] != nil:
@@ -272,7 +270,7 @@ func (t *Throttle) mayJudge(namespace string) bool {
 	return true
 }
 
-// wait notes that a judgement was turned away.
+// wait notes a judgement that was turned away.
 func (t *Throttle) wait(r Request) {
 	if t.waiting[r.Namespace] == nil {
 		t.waiting[r.Namespace] = map[string]waiter{}
@@ -285,8 +283,8 @@ func (t *Throttle) wait(r Request) {
 	t.waiting[r.Namespace][r.Source] = w
 }
 
-// waits tells whether a judgement of a namespace waits. It forgets those that have not come
-// again.
+// waits reports whether a judgement of a namespace waits. It forgets those that have not
+// come again.
 func (t *Throttle) waits(namespace string) bool {
 	for source, w := range t.waiting[namespace] {
 		if time.Since(w.came) > undisturbed {
@@ -300,7 +298,7 @@ func (t *Throttle) waits(namespace string) bool {
 	return true
 }
 
-// isNext tells whether no other judgement of the namespace has waited for longer.
+// isNext reports whether no other judgement of the namespace has waited longer.
 func (t *Throttle) isNext(r Request) bool {
 	t.waits(r.Namespace)
 	own, waited := t.waiting[r.Namespace][r.Source]
@@ -312,8 +310,8 @@ func (t *Throttle) isNext(r Request) bool {
 	return true
 }
 
-// makeRoom has attempts end that a judgement of a namespace waits for: those of its own,
-// and the judgements of others where these have all places.
+// makeRoom ends attempts in favour of a waiting judgement: those of its own namespace, and
+// the judgements of others if these have all places.
 func (t *Throttle) makeRoom(namespace string) {
 	now := time.Now()
 	for u := range t.turns {
@@ -323,14 +321,14 @@ func (t *Throttle) makeRoom(namespace string) {
 			u.giveWay(errGaveWay)
 		}
 	}
-	for other, at := range t.served { // it only orders those that wait
+	for other, at := range t.served { // only for the order of the waiting ones
 		if now.Sub(at) > time.Hour {
 			delete(t.served, other)
 		}
 	}
 }
 
-// turn notes that an attempt is told to come later, and returns when.
+// turn counts a postponed attempt and returns the time until it may come again.
 func (s *state) turn() time.Duration {
 	s.turned++
 	return min(postponement+time.Duration(s.turned)*turn, maxPostponement)
@@ -345,8 +343,8 @@ func (t *Throttle) prepare() {
 	}
 }
 
-// Occupy counts work that asks no registry against the share of a namespace. The caller
-// calls end after it; Busy says that the share is used up.
+// Occupy counts work without requests to a registry against the share of a namespace. The
+// caller calls end after it; Busy means: the share is used up.
 func (t *Throttle) Occupy(namespace string) (end func(), busy *Busy) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -369,7 +367,7 @@ func drop(busy map[string]int, namespace string) {
 	}
 }
 
-// state returns what is known of a way.
+// state returns the state of a way.
 func (t *Throttle) state(way Way) *state {
 	t.prepare()
 	s, ok := t.known[way]
@@ -381,8 +379,8 @@ func (t *Throttle) state(way Way) *state {
 	return s
 }
 
-// silence returns how long a registry does not want to be asked with a login. A wait
-// that is over is forgotten.
+// silence returns the rest of the pause that a registry asked for. It forgets a pause that
+// is over.
 func (t *Throttle) silence(r Request) time.Duration {
 	who := login{r.Way.Host, r.Login}
 	until, ok := t.quiet[who]
@@ -396,11 +394,11 @@ func (t *Throttle) silence(r Request) time.Duration {
 	return wait
 }
 
-// crowded tells whether enough attempts find out whether a way works, or others do: half
-// of what one way may have is in such ways. However many registries hang, workers are
-// left to those that answer. A namespace without such an attempt may begin one while few
-// namespaces have any: how many these have, which insisting makes more, does not matter.
-// A judgement in its reserved place waits for the way alone.
+// crowded reports whether enough attempts test a way already, or all untested ways have half
+// of the capacity of one way. So workers are left to the registries that answer, even if
+// many hang. A namespace without such an attempt may start one while few namespaces test
+// ways; the number of their attempts, which insisting raises, does not matter. A judgement
+// in its reserved place waits only for the way.
 func (t *Throttle) crowded(s *state, namespace string, reserved bool) bool {
 	asking := map[string]int{}
 	for _, known := range t.known {
@@ -424,8 +422,8 @@ func sum(counts map[string]int) (all int) {
 	return all
 }
 
-// Leave ends the turn. heard tells that an answer came, whatever it was; err is why the
-// attempt failed.
+// Leave ends the turn. heard means: an answer came, of any kind; err is the reason of a
+// failure.
 func (u *Turn) Leave(heard bool, err error) {
 	u.Learn(heard, err)
 	t := u.throttle
@@ -449,10 +447,10 @@ func (u *Turn) Leave(heard bool, err error) {
 	}
 }
 
-// Learn notes what was found out about the way so far. Any answer of a registry, a
-// refusal too, shows that the way works; an attempt that was given up shows nothing, and
-// neither does one that needed no answer where another has asked before. Work that others
-// wait for may outlive the turn, and still be noted.
+// Learn notes the result so far. Any answer of a registry, even a refusal, shows that the
+// way works. An attempt that was given up shows nothing, nor does one without a request
+// after the way was tested. Work for several callers may outlive the turn, and still be
+// noted.
 func (u *Turn) Learn(heard bool, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
@@ -475,14 +473,13 @@ func (u *Turn) Learn(heard bool, err error) {
 		s.round++
 	}
 	if wait > 0 {
-		t.tidy() // a source that is gone does not come back to have its wait forgotten
+		t.tidy() // a deleted source never calls silence to forget its pause
 		t.quiet[login{u.request.Way.Host, u.request.Login}] = time.Now().Add(wait)
 	}
 }
 
-// unanswered tells whether an attempt failed because the registry did not answer: to the
-// questions about the image, or to those about its signatures, where the failure as such
-// is that of a verification.
+// unanswered reports whether an attempt failed because the registry did not answer: about
+// the image, or about its signatures; the latter is a failure of a verification.
 func unanswered(err error) bool {
 	if denial, ok := errors.AsType[*trust.VerificationError](err); ok {
 		return denial.Unanswered != nil
@@ -494,7 +491,7 @@ func unanswered(err error) bool {
 	return failure != nil && failure.Reason == v1alpha1.ReasonFetchFailed && !failure.Answered
 }
 
-// tidy forgets unused ways and waits that are over, when there are too many.
+// tidy forgets unused ways and past pauses if there are too many.
 func (t *Throttle) tidy() {
 	if len(t.known)+len(t.quiet) < maxWays {
 		return
@@ -511,8 +508,8 @@ func (t *Throttle) tidy() {
 	}
 }
 
-// Closed is the error of an attempt that was not made because the registry did not answer
-// the last one, and others try it already.
+// Closed is the error of an attempt that was not made: the registry did not answer the last
+// attempt, and others are testing it.
 type Closed struct {
 	// Host of the registry.
 	Host string
@@ -523,12 +520,12 @@ func (c *Closed) Error() string {
 	return fmt.Sprintf("the registry %s did not answer the last attempt; others are trying it already", c.Host)
 }
 
-// closed says why an attempt was not made.
+// closed returns the error of an attempt on a closed way.
 func closed(way Way) error {
 	return &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Err: &Closed{Host: way.Host}}
 }
 
-// IsHeld tells whether an error says that the registry was not asked at all.
+// IsHeld reports whether an error means that the registry was not asked at all.
 func IsHeld(err error) bool {
 	_, busy := errors.AsType[*Busy](err)
 	_, isClosed := errors.AsType[*Closed](err)
@@ -536,12 +533,12 @@ func IsHeld(err error) bool {
 	return busy || isClosed || quiet
 }
 
-// Quiet is the error of an attempt that was not made because the registry has said when it
-// wants to be asked again (HTTP Retry-After).
+// Quiet is the error of an attempt that was not made: the registry asked for a pause (HTTP
+// Retry-After).
 type Quiet struct {
 	// Host of the registry.
 	Host string
-	// Wait is how long it is until then.
+	// Wait is the rest of the pause.
 	Wait time.Duration
 }
 
@@ -550,7 +547,7 @@ func (q *Quiet) Error() string {
 	return fmt.Sprintf("the registry %s answered that it wants to be asked later (Retry-After)", q.Host)
 }
 
-// putOff says why an attempt was not made.
+// putOff returns the error of an attempt during a pause.
 func putOff(way Way, wait time.Duration) error {
 	return &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, RetryAfter: wait, Err: &Quiet{Host: way.Host, Wait: wait}}
 }

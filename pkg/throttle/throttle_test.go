@@ -38,7 +38,7 @@ const (
 	isQuiet
 )
 
-// settings are those of a source that matter to its way to a registry.
+// settings are the settings of a source for its way to a registry.
 type settings struct {
 	Namespace, Login string
 	CertSecret       string
@@ -80,7 +80,7 @@ func expectAdmission(t *testing.T, l *Throttle, r Request, want admission) time.
 	return wait
 }
 
-// learn notes a finding about the way of a request that somebody uses.
+// learn notes a finding about a way in use.
 func (t *Throttle) learn(r Request, f finding) {
 	(&Turn{throttle: t, request: r}).Learn(f.heard, f.err)
 }

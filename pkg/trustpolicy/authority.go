@@ -38,8 +38,7 @@ import (
 
 type authorityKey struct{ policy, name string }
 
-// authority is one of a policy, or of a spec, as it was built from a state of its
-// Secrets.
+// authority is an authority of a policy or of a spec, built from a state of its Secrets.
 type authority struct {
 	generation int64
 	uid        types.UID
@@ -48,7 +47,7 @@ type authority struct {
 	err        error
 }
 
-// rule is what a policy demands of signatures.
+// rule returns the demands of a policy on signatures.
 func (r *Resolver) rule(ctx context.Context, policy *v1alpha1.TrustPolicy) trust.Rule {
 	rule := trust.Rule{
 		Name: trust.PolicyTitle(policy.Name), Policy: policy.Name, Strict: true, Warn: policy.Spec.Mode == v1alpha1.ModeWarn,
@@ -60,9 +59,8 @@ func (r *Resolver) rule(ctx context.Context, policy *v1alpha1.TrustPolicy) trust
 	return rule
 }
 
-// authority returns an authority of a policy as its Secrets are now, or why
-// there is none: its Secrets are missing, say nothing of use, or could not be
-// read.
+// authority returns an authority of a policy for the current state of its Secrets, or an
+// error: the Secrets are missing, have no usable key, or could not be read.
 func (r *Resolver) authority(ctx context.Context, policy *v1alpha1.TrustPolicy, a v1alpha1.TrustAuthority) (*trust.Authority, error) {
 	state, err := r.secretStates(ctx, a.Verify)
 	if err != nil {
@@ -115,8 +113,8 @@ func StateOf(secret metav1.Object) string {
 	return string(secret.GetUID()) + "/" + secret.GetResourceVersion()
 }
 
-// readSecret reads a Secret. One that does not exist may come to be at any time, which
-// nothing may announce: it is a retry.
+// readSecret reads a Secret. A missing one is a retry: it may be created without an event
+// for us.
 func (r *Resolver) readSecret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	secret, err := r.Reader.Secret(ctx, namespace, name)
 	switch {
@@ -129,8 +127,8 @@ func (r *Resolver) readSecret(ctx context.Context, namespace, name string) (*cor
 	}
 }
 
-// readDemand reads what a verification asks for, with the Secrets that it names.
-// The state identifies what was read of them.
+// readDemand reads the demand of a verification, with the Secrets that it names. The state
+// identifies their content.
 func (r *Resolver) readDemand(ctx context.Context, namespace string, verify sourcev1.OCIRepositoryVerification) (demand trust.Demand, state string, err error) {
 	demand.Provider = verify.Provider
 	for _, identity := range verify.MatchOIDCIdentity {
@@ -156,7 +154,7 @@ func (r *Resolver) readDemand(ctx context.Context, namespace string, verify sour
 	return demand, strings.Join(states, " "), errors.Join(failures...)
 }
 
-// build parses a demand. A panic says nothing about it.
+// build parses a demand. A panic decides nothing about it.
 func (r *Resolver) build(ctx context.Context, demand trust.Demand) (*trust.Authority, error) {
 	built, err := flight.Contain(ctx, func(context.Context) (*trust.Authority, error) { return trust.NewAuthority(demand, r.Options) })
 	if err != nil && r.Panicked != nil {
@@ -165,15 +163,15 @@ func (r *Resolver) build(ctx context.Context, demand trust.Demand) (*trust.Autho
 	return built, err
 }
 
-// maxOwn bounds the authorities of specs that are kept. Many objects share one. With
-// expressions as costly as they may be, each takes 5 MiB.
+// maxOwn bounds the cached authorities of specs. Many objects share one. With the most
+// costly expressions, each takes 5 MiB.
 const maxOwn = 32
 
-// ownKey is a spec.verify with a state of its Secrets, which are of one namespace.
+// ownKey is a spec.verify with a state of its Secrets, all of one namespace.
 type ownKey struct{ namespace, verify, secrets string }
 
-// own returns the authority of a spec.verify. It parses each state of the spec and
-// its Secrets once.
+// own returns the authority of a spec.verify. It parses each state of the spec and its
+// Secrets once.
 func (r *Resolver) own(ctx context.Context, namespace string, verify sourcev1.OCIRepositoryVerification) (*trust.Authority, error) {
 	demand, state, err := r.readDemand(ctx, namespace, verify)
 	if err != nil {
@@ -192,7 +190,7 @@ func (r *Resolver) own(ctx context.Context, namespace string, verify sourcev1.OC
 	return built, err
 }
 
-// owned returns the authorities of specs that are known.
+// owned returns the cached authorities of specs.
 func (r *Resolver) owned() *lru.Cache {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -27,26 +27,27 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Demands is what is asked of the images of one repository, for one source: of their
-// signatures by spec.verify and by TrustPolicies, of the rest by the latter. The zero
-// value demands nothing.
+// Demands are the demands on the images of one repository, for one source: on their
+// signatures by spec.verify and by TrustPolicies, on other properties by the latter. The
+// zero value demands nothing.
 type Demands struct {
 	// Rules on signatures.
 	Rules []trust.Rule
-	// Constraints are the demands on everything else.
+	// Constraints are the demands on format and size.
 	Constraints trust.Constraints
-	// Fingerprint of the keys, identities, roots, rules and constraints in effect; empty when
-	// nothing is demanded. That of the platform comes first, and that of spec.verify after
-	// ownMark. After rootMark each has that of the public root, where one of the rules
-	// judges by it and it is there.
+	// Fingerprint of the keys, identities, roots, rules and constraints in effect; empty
+	// without a demand. The part of the platform comes first, and the part of spec.verify
+	// after ownMark. In each part, rootMark precedes the fingerprint of the public root, if
+	// a rule uses it and it is known.
 	Fingerprint string
-	// Unread is why spec.verify was not read: only another spec heals it, or it has to wait.
+	// Unread is the error of a spec.verify that could not be read: it needs another spec, or
+	// has to wait.
 	Unread error
-	// ByPlatform tells that all are those of the platform.
+	// ByPlatform: all demands are those of the platform.
 	ByPlatform bool
 }
 
-// With adds what spec.verify demands to what the platform does.
+// With adds the demands of spec.verify to those of the platform.
 func (d Demands) With(own Demands) Demands {
 	d.Rules = append(own.Rules, d.Rules...)
 	if own.Fingerprint != "" {
@@ -64,12 +65,12 @@ func (d Demands) Verifier(repository trust.Repository) trust.Verifier {
 	case len(d.Rules) == 0:
 		return trust.NoDemands{}
 	default:
-		return trust.NewRules(repository, d.Rules...).Resolved() // nobody fetches what was not resolved
+		return trust.NewRules(repository, d.Rules...).Resolved() // only resolved images are fetched
 	}
 }
 
-// Refused tells why no image of the repository may be published, whatever it is
-// and whoever signed it; nil for most.
+// Refused returns the reason why no image of the repository may be published, whatever its
+// content and signers; nil for most.
 func (d Demands) Refused() error {
 	if err := d.Constraints.Refused(); err != nil {
 		return err
@@ -77,8 +78,7 @@ func (d Demands) Refused() error {
 	return d.Unread
 }
 
-// Warnings say what policies that only warn would refuse of an image that was
-// accepted.
+// Warnings list the violations of policies in the mode Warn by an accepted image.
 func (d Demands) Warnings(proof trust.Verified, content trust.Content) []string {
 	warnings := d.Constraints.Warnings()
 	for _, ruling := range proof.Rulings() {
@@ -94,8 +94,8 @@ func (d Demands) Warnings(proof trust.Verified, content trust.Content) []string 
 	return warnings[:min(len(warnings), maxTrustWarnings)]
 }
 
-// Observed is the fingerprint to record of demands that an image met. Where a
-// policy that only warns could not be heard, there is none yet: it is asked again.
+// Observed is the fingerprint to record for an accepted image. It is empty if a policy in
+// the mode Warn could not be evaluated: the next reconcile tries again.
 func (d Demands) Observed(proof trust.Verified) string {
 	for _, ruling := range proof.Rulings() {
 		if ruling.Verdict == trust.Unknown {
@@ -105,23 +105,22 @@ func (d Demands) Observed(proof trust.Verified) string {
 	return d.Fingerprint
 }
 
-// Same tells whether a fingerprint is of the same demands.
+// Same reports whether a fingerprint is of the same demands.
 func (d Demands) Same(fingerprint string) bool {
 	_, ownNow, _ := strings.Cut(d.Fingerprint, ownMark)
 	_, own, _ := strings.Cut(fingerprint, ownMark)
 	return d.SamePlatform(fingerprint) && sameMarked(ownNow, own)
 }
 
-// SamePlatform tells whether a fingerprint is of demands whose part of the platform is
-// the same.
+// SamePlatform reports whether the demands of the platform in a fingerprint are the same.
 func (d Demands) SamePlatform(fingerprint string) bool {
 	now, _, _ := strings.Cut(d.Fingerprint, ownMark)
 	recorded, _, _ := strings.Cut(fingerprint, ownMark)
 	return sameMarked(now, recorded)
 }
 
-// sameMarked compares fingerprints. While there is no public root, nobody knows
-// whether it is another one: that is no reason to judge again.
+// sameMarked compares fingerprints. Without the public root we cannot know whether it has
+// changed: that is no reason to judge again.
 func sameMarked(now, recorded string) bool {
 	if !strings.Contains(now, rootMark) {
 		recorded, _, _ = strings.Cut(recorded, rootMark)
@@ -129,8 +128,7 @@ func sameMarked(now, recorded string) bool {
 	return now == recorded
 }
 
-// rootMark begins what the public root adds to a fingerprint, and ownMark what
-// spec.verify does.
+// rootMark precedes the public root in a fingerprint, and ownMark precedes spec.verify.
 const (
 	rootMark = "@"
 	ownMark  = "+"
@@ -139,7 +137,7 @@ const (
 // maxTrustWarnings bounds status.trustWarnings, as its schema does.
 const maxTrustWarnings = 10
 
-// refusal is the Verifier of demands that cannot be met: it accepts nothing.
+// refusal is the Verifier of demands that cannot be met: it accepts no image.
 type refusal struct{ err error }
 
 // Verify implements trust.Verifier.
@@ -147,8 +145,8 @@ func (r refusal) Verify(context.Context, trust.Subject) (trust.Verified, error) 
 	return trust.Verified{}, r.err
 }
 
-// Platform reads the demands of the platform. It reads nothing of the source. Secrets that
-// cannot be read make a rule that cannot be met, not an error: a published image stays then.
+// Platform reads the demands of the platform. It reads no object of the source. Unreadable
+// Secrets make a rule that cannot be met, not an error: a published image stays then.
 func (r *Resolver) Platform(ctx context.Context, now *InForce, q trust.Question) Demands {
 	d := Demands{ByPlatform: true, Constraints: now.policies.Decide(q)}
 	for _, policy := range d.Constraints.Policies {
@@ -162,7 +160,8 @@ func (r *Resolver) Platform(ctx context.Context, now *InForce, q trust.Question)
 	return d
 }
 
-// Own reads the demands of spec.verify, nil for none. As with Platform, there is no error.
+// Own reads the demands of spec.verify, which may be nil. As with Platform, there is no
+// error.
 func (r *Resolver) Own(ctx context.Context, namespace string, verify *sourcev1.OCIRepositoryVerification) (d Demands) {
 	if verify == nil {
 		return d
@@ -176,7 +175,7 @@ func (r *Resolver) Own(ctx context.Context, namespace string, verify *sourcev1.O
 	return d
 }
 
-// fingerprintOf identifies rules, and constraints beside them.
+// fingerprintOf identifies rules and constraints.
 func fingerprintOf(rules []trust.Rule, constraints ...string) string {
 	all := trust.NewRules(nil, rules...)
 	fingerprint := strings.Join(append([]string{all.Fingerprint()}, constraints...), "-")
@@ -186,7 +185,7 @@ func fingerprintOf(rules []trust.Rule, constraints ...string) string {
 	return fingerprint
 }
 
-// RulingsOf returns the rulings behind an error, if it has any.
+// RulingsOf returns the rulings of an error, if any.
 func RulingsOf(err error) []trust.Ruling {
 	if denial, ok := errors.AsType[*trust.VerificationError](err); ok {
 		return denial.Rulings

@@ -22,7 +22,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// What the public root is says nothing while there is none.
+// A missing public root is no change.
 func TestDemandsAreTheSameWithAndWithoutARoot(t *testing.T) {
 	for name, c := range map[string]struct {
 		now, recorded string
@@ -46,7 +46,7 @@ func TestDemandsAreTheSameWithAndWithoutARoot(t *testing.T) {
 	}
 }
 
-// What the platform asks is told apart from what spec.verify asks.
+// A fingerprint separates the demands of the platform from those of spec.verify.
 func TestThePlatformsPartOfAFingerprint(t *testing.T) {
 	g := NewWithT(t)
 	now := Demands{Fingerprint: "rules@one"}.With(Demands{Fingerprint: "own@two"})

@@ -31,7 +31,7 @@ import (
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 )
 
-// secretsOnly reads one Secret, whatever its name, in one of its versions.
+// secretsOnly reads one Secret under any name, in one of its versions.
 type secretsOnly struct {
 	Reader
 
@@ -44,8 +44,8 @@ func (s *secretsOnly) Secret(_ context.Context, namespace, name string) (*corev1
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "1", ResourceVersion: s.version}, Data: s.data}, nil
 }
 
-// manyIdentities is a trust policy of Notation whose validation compares each of many
-// identities with each other one.
+// manyIdentities is a trust policy of Notation with quadratic validation of its many
+// identities.
 func manyIdentities() []byte {
 	var identities []string
 	for i := range 18_000 {
@@ -79,9 +79,9 @@ func TestASpecVerifyIsParsedOnceForEachStateOfItsSecret(t *testing.T) {
 	g.Expect(known.owned().Len()).To(Equal(4))
 }
 
-// Specs whose expressions are as costly as they may be fit into the memory of the
-// controller, however many there are.
-func TestWhatIsKeptOfSpecsFitsIntoMemory(t *testing.T) {
+// Specs with the most costly expressions fit into the memory of the controller, in any
+// number.
+func TestCachedAuthoritiesOfSpecsFitIntoMemory(t *testing.T) {
 	g := NewWithT(t)
 	used := func() int64 {
 		var stats runtime.MemStats

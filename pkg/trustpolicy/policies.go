@@ -38,21 +38,21 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-// Reader reads what demands are made of.
+// Reader reads TrustPolicies and Secrets.
 type Reader interface {
-	// TrustPolicies returns all TrustPolicies. The Resolver changes none.
+	// TrustPolicies returns all TrustPolicies. The Resolver does not modify them.
 	TrustPolicies(ctx context.Context) ([]v1alpha1.TrustPolicy, error)
-	// SecretState identifies the content of a Secret without reading it. It is empty
-	// where there is no such Secret.
+	// SecretState identifies the content of a Secret without reading it; empty if it does
+	// not exist.
 	SecretState(ctx context.Context, namespace, name string) (string, error)
-	// Secret reads a Secret as it is now; nil: there is no such Secret.
+	// Secret reads a Secret as it is now; nil if it does not exist.
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 }
 
-// Resolver knows the TrustPolicies of the cluster, and the authorities of these and of
-// spec.verify. Policies are parsed once for each state of the cluster, and an authority
-// once for each state of its Secrets: only public keys are kept, never a Secret. It is
-// safe for concurrent use.
+// Resolver has the TrustPolicies of the cluster, and the authorities of these and of
+// spec.verify. It parses policies once for each state of the cluster, and an authority once
+// for each state of its Secrets: it caches only public keys, never a Secret. It is safe for
+// concurrent use.
 type Resolver struct {
 	// Reader reads TrustPolicies and Secrets.
 	Reader Reader
@@ -60,17 +60,18 @@ type Resolver struct {
 	Namespace string
 	// Options of all authorities, those of spec.verify too.
 	Options trust.Options
-	// Panicked turns the panic of a parser into the error to tell; nil: it is told as it is.
+	// Panicked converts the panic of a parser to another error; nil: it is returned as it
+	// is.
 	Panicked func(context.Context, error) error
 
 	mu          sync.Mutex
 	state       string
 	last        *InForce
 	authorities map[authorityKey]authority
-	owners      *lru.Cache // of ownKey; its values are of the type authority
+	owners      *lru.Cache // from ownKey to authority
 }
 
-// InForce are the TrustPolicies of one moment. It is never changed.
+// InForce are the TrustPolicies of one moment. It is immutable.
 type InForce struct {
 	policies *trust.Policies
 	specs    map[string]*v1alpha1.TrustPolicy
@@ -111,8 +112,8 @@ func (r *Resolver) InForce(ctx context.Context) (*InForce, error) {
 	return now, nil
 }
 
-// Parse reads a TrustPolicy. One whose selector cannot be read governs every
-// namespace that it may have been meant for.
+// Parse parses a TrustPolicy. If its selector is invalid, it governs every namespace that
+// the selector may mean.
 func Parse(policy *v1alpha1.TrustPolicy) trust.Policy {
 	spec := policy.Spec
 	parsed := trust.Policy{
@@ -134,15 +135,15 @@ func Parse(policy *v1alpha1.TrustPolicy) trust.Policy {
 		parsed.Formats = append(parsed.Formats, string(format))
 	}
 	if spec.MaxArtifactBytes != nil {
-		// Less than a byte lets nothing pass, and never everything.
+		// Less than a byte admits no artifact, instead of every artifact.
 		parsed.MaxBytes = max(spec.MaxArtifactBytes.Value(), 1)
 	}
 	return parsed
 }
 
-// readable selects all namespaces that a selector may mean which cannot be read as a
-// whole. A requirement that cannot be read excludes none of them, unless its key can: what
-// must have one of some values must have a label of this key.
+// readable selects all namespaces that a partly invalid selector may mean. An invalid
+// requirement excludes no namespace, except that the operator In excludes those without a
+// label of its key.
 func readable(selector *metav1.LabelSelector) labels.Selector {
 	requirements := slices.Clone(selector.MatchExpressions)
 	for key, value := range selector.MatchLabels {
@@ -189,9 +190,8 @@ func nameOf(ref *meta.LocalObjectReference) string {
 	return ref.Name
 }
 
-// Check tells whether a policy can be applied as it is written: nil, or a fault
-// that names every authority that cannot, and why. Notes are what is odd about
-// the others.
+// Check returns an error unless a policy can be applied as it is: a fault that names every
+// unusable authority with the reason. Notes are remarks about the usable ones.
 func (r *Resolver) Check(ctx context.Context, policy *v1alpha1.TrustPolicy) (notes []string, err error) {
 	parsed := trust.NewPolicies(Parse(policy))
 	if why := parsed.Unreadable(policy.Name); why != "" {
@@ -218,8 +218,8 @@ func (r *Resolver) Check(ctx context.Context, policy *v1alpha1.TrustPolicy) (not
 	return notes, &fault.Error{Reason: worst.Reason, Class: worst.Class, Err: errors.New(strings.Join(said, "; "))}
 }
 
-// authorityFault tells what helps an authority: a Secret that leaves nothing to
-// verify with is watched, so that its next state announces itself.
+// authorityFault returns the fault of an authority. A Secret without a usable key is a wait:
+// its next change is watched.
 func authorityFault(err error) *fault.Error {
 	failure := *fault.Of(err, v1alpha1.ReasonVerificationError)
 	if trust.VerdictOf(err) == trust.Rejected {
@@ -228,12 +228,12 @@ func authorityFault(err error) *fault.Error {
 	return &failure
 }
 
-// weight orders classes by what has to be done first.
+// weight orders classes by urgency.
 func weight(class fault.Class) int {
 	return slices.Index([]fault.Class{fault.Wait, fault.Retry, fault.Stall}, class)
 }
 
-// Summary says what a policy does, for a person.
+// Summary describes the effect of a policy for the user.
 func Summary(policy *v1alpha1.TrustPolicy) string {
 	spec := policy.Spec
 	verb := "enforced"
@@ -251,7 +251,7 @@ func Summary(policy *v1alpha1.TrustPolicy) string {
 	return fmt.Sprintf("%s for %s: %s", verb, strings.Join(patterns(spec), ", "), demand)
 }
 
-// patterns are the first images that a policy lists.
+// patterns are the first images of a policy.
 func patterns(spec v1alpha1.TrustPolicySpec) (named []string) {
 	const most = 5
 	for _, image := range spec.Images[:min(len(spec.Images), most)] {

@@ -26,8 +26,8 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// A selector that cannot be read governs the namespaces that it may mean, and not the rest.
-func TestAnUnreadableSelectorGovernsWhatItMayMean(t *testing.T) {
+// An invalid selector governs the namespaces that it may mean, and no others.
+func TestAnInvalidSelectorGovernsThePossibleNamespaces(t *testing.T) {
 	in := func(key string, values ...string) metav1.LabelSelectorRequirement {
 		return metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: values}
 	}

@@ -86,7 +86,7 @@ func (n *tenant) pushAndScan(name, tag string, mods ...func(*imagev1.ImageReposi
 	return revision
 }
 
-func TestSuspendFreezesWhatIsPublished(t *testing.T) {
+func TestSuspendFreezesTheArtifact(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		suspend func(n *tenant, suspend bool)

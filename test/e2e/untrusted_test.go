@@ -131,7 +131,7 @@ func TestTamperedPolicyStatus(t *testing.T) {
 		},
 		"nothing at all": {
 			do:   func(s *imagev1.ImagePolicyStatus) { s.LatestRef = nil },
-			says: "has picked nothing",
+			says: "has picked no image",
 		},
 		"a pick of an earlier spec": {
 			do: func(s *imagev1.ImagePolicyStatus) {
