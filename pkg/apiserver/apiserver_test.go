@@ -69,7 +69,7 @@ func TestOnlyAnAnswerAboutANamedObjectIsBelieved(t *testing.T) {
 	}
 }
 
-// answering is a client that answers each read with one error, and counts the reads.
+// answering is a client with one error for each read, and counts the reads.
 type answering struct {
 	client.Reader
 	err   error

@@ -32,7 +32,7 @@ import (
 // Name of a step.
 type Name string
 
-// The steps in the order in which they are taken.
+// The steps in their order.
 const (
 	// Permission: the namespace and the owner of the access allow publication.
 	Permission Name = "Permission"

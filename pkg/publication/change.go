@@ -54,7 +54,7 @@ type Change struct {
 	product  *Product
 }
 
-// Acceptance records the demands that an artifact meets.
+// Acceptance records the demands on an accepted artifact.
 type Acceptance struct {
 	// By names the signers; empty without a demand for signatures.
 	By string
@@ -67,12 +67,12 @@ type Acceptance struct {
 // Product is a built file and its origin.
 type Product struct {
 	bridge.Outcome
-	// Settings that the content was read with.
+	// Settings of the content.
 	Settings format.Options
 	// Lender is the ImageRepository of another namespace, as namespace/name, with the
 	// access that fetched the content; empty if there is no such one.
 	Lender string
-	// Accepted are the demands that the image was verified by; nil if it only has a new
+	// Accepted are the demands in the verification of the image; nil if it only has a new
 	// name, or was accepted before.
 	Accepted *Acceptance
 }
@@ -83,10 +83,10 @@ func Keep() Change { return Change{} }
 // Confirm returns a change that notes today's demands for the published artifact.
 func Confirm(by Acceptance) Change { return Change{kind: KindConfirm, accepted: &by} }
 
-// Promote returns the change that publishes a product.
+// Promote returns the change for publishing a product.
 func Promote(p Product) Change { return Change{kind: KindPromote, product: &p} }
 
-// Restore returns the change that replaces the lost bytes of the published image by a
+// Restore returns the change for replacing the lost bytes of the published image by a
 // product.
 func Restore(p Product) Change { return Change{kind: KindRestore, product: &p} }
 
@@ -98,7 +98,7 @@ func Withdraw() Change { return Change{kind: KindWithdraw} }
 func Remove() Change { return Change{kind: KindRemove} }
 
 // Confirming returns a change that also confirms the published artifact: a judgement and a
-// publication may end in one decision. Nil confirms nothing.
+// publication may end in one decision. Nil makes no difference.
 func (c Change) Confirming(by *Acceptance) Change {
 	switch {
 	case by == nil || c.kind == KindWithdraw || c.kind == KindRemove:

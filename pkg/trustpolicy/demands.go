@@ -69,8 +69,8 @@ func (d Demands) Verifier(repository trust.Repository) trust.Verifier {
 	}
 }
 
-// Refused returns the reason why no image of the repository may be published, whatever its
-// content and signers; nil for most.
+// Refused returns the reason why no image of the repository may be published, of
+// any content and signers; nil for most.
 func (d Demands) Refused() error {
 	if err := d.Constraints.Refused(); err != nil {
 		return err
