@@ -53,7 +53,7 @@ func TestExternalArtifactOfAFirstFailure(t *testing.T) {
 		g.Expect(s.events(sourcev1.ExternalArtifactKind, "app")).To(haveEvent(v1alpha1.ReasonImageNotFound, "missing"))
 	})
 
-	t.Run("and opting out leaves nothing", func(*testing.T) {
+	t.Run("and opting out leaves no object", func(*testing.T) {
 		s.labels(nil)
 		s.waitFailed("app", v1alpha1.ReasonAccessDenied)
 		s.eventually(gone[sourcev1.ExternalArtifact](s, "app"))
@@ -136,7 +136,7 @@ func TestNoExternalArtifactWithoutPermission(t *testing.T) {
 		s.waitFailed("app", v1alpha1.ReasonAccessDenied)
 		gone[sourcev1.ExternalArtifact](s, "app")(NewWithT(t))
 	})
-	t.Run("where somebody else has the name of an image object", func(t *testing.T) {
+	t.Run("if another owner has the name of an image object", func(t *testing.T) {
 		s := startScene(t)
 		s.imageRepository("app")
 		s.artifactRepository("app", func(obj *v1alpha1.ArtifactRepository) {

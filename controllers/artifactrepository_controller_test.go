@@ -158,8 +158,8 @@ func TestNoWriteWithoutAChange(t *testing.T) {
 		bring   func(*scene)
 		request string
 	}{
-		"while it is published":            {bring: func(s *scene) { s.publishes("app", "1.0.0") }, request: http.MethodHead},
-		"while nothing was ever published": {bring: notFound, request: http.MethodGet},
+		"while it is published":        {bring: func(s *scene) { s.publishes("app", "1.0.0") }, request: http.MethodHead},
+		"before the first publication": {bring: notFound, request: http.MethodGet},
 		"while a new version fails": {
 			bring: func(s *scene) {
 				s.publishes("app", "1.0.0")
@@ -220,7 +220,7 @@ func TestWithdrawnAccessRemovesTheArtifact(t *testing.T) {
 	obj := s.waitFailed("app", v1alpha1.ReasonAccessDenied, v1alpha1.UseAsSource+"=enabled")
 	g.Expect(obj.Status.Artifact).To(BeNil())
 	g.Expect(obj.Status.Record).To(BeNil())
-	g.Expect(obj.Status.History).To(HaveLen(1), "what was is remembered")
+	g.Expect(obj.Status.History).To(HaveLen(1), "the history has the former publication")
 	g.Expect(obj).To(haveNoCondition(v1alpha1.ArtifactInStorageCondition))
 	g.Expect(obj).To(haveNoCondition(meta.ReconcilingCondition))
 	g.Expect(obj).To(haveNoCondition(meta.StalledCondition))
@@ -276,7 +276,7 @@ func TestTheStatusOfAPolicyIsChecked(t *testing.T) {
 		s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, c.words, "still published: 1.0.0@")
 		g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact))
 	}
-	g.Expect(s.registry.Requests()).To(BeEmpty(), "the registry hears nothing of it")
+	g.Expect(s.registry.Requests()).To(BeEmpty(), "the registry gets no request")
 	s.expectServed(before.Status.Artifact)
 
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
@@ -530,7 +530,7 @@ func TestTheArtifactOfAFormerOwnerIsWithdrawnAndAdopted(t *testing.T) {
 			})
 			return
 		case <-timeout:
-			t.Fatal("what the former owner published is still there")
+			t.Fatal("the artifact of the former owner is still there")
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (b lateBody) Read(p []byte) (int, error) {
 // server. The last write must not be taken for the state that consumers see.
 func TestACacheThatIsBehindLeavesNoExternalArtifactBehind(t *testing.T) {
 	for name, test := range map[string]func(*scene, *sync.RWMutex){
-		"what has recovered is seen to have": func(s *scene, news *sync.RWMutex) {
+		"a recovery is seen": func(s *scene, news *sync.RWMutex) {
 			s.publishes("app", "1.0.0")
 			news.Lock()
 			var broken sync.Once
@@ -83,7 +83,7 @@ func TestACacheThatIsBehindLeavesNoExternalArtifactBehind(t *testing.T) {
 			s.reconciled("app")
 			s.waitPublished("app", "1.0.0@")
 		},
-		"what is withdrawn goes": func(s *scene, news *sync.RWMutex) {
+		"a withdrawn artifact goes": func(s *scene, news *sync.RWMutex) {
 			s.publishes("other", "1.0.0") // the caches are filled
 			news.Lock()
 			s.publishes("app", "1.0.0")
@@ -163,7 +163,7 @@ func TestAFormerLeaderRollsNoConsumerBack(t *testing.T) {
 			s.start()
 			s.publishes("app", "1.0.0")
 			NewWithT(t).Expect(overtakes.Load()).To(BeNumerically("==", 1))
-			NewWithT(t).Expect(astray.Load()).To(BeZero(), "consumers were told what the record did not say any more")
+			NewWithT(t).Expect(astray.Load()).To(BeZero(), "consumers saw a superseded artifact")
 		})
 	}
 }

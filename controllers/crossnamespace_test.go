@@ -101,7 +101,7 @@ func refusals() map[string]struct {
 			words:  "its owner consents", allow: consent("true"),
 		},
 		"the owner refuses consent": {refuse: consent("false"), words: "its owner consents", allow: consent("true")},
-		"accessFrom admits nobody": {
+		"accessFrom admits no namespace": {
 			refuse: func(o owner) { o.change(func(obj *imagev1.ImageRepository) { obj.Spec.AccessFrom = nil }) },
 			words:  "accessFrom",
 			allow: func(o owner) {
@@ -110,7 +110,7 @@ func refusals() map[string]struct {
 				})
 			},
 		},
-		"accessFrom names labels that none can have": {
+		"accessFrom has invalid labels": {
 			refuse: func(o owner) { o.change(admitting("no label!")) },
 			words:  "accessFrom", allow: func(o owner) { o.change(admitting(o.scene.namespace)) },
 		},
@@ -350,5 +350,5 @@ func TestTheSamePrivateImageWithoutTheSecretIsRefused(t *testing.T) {
 	o.create(o.dockerConfig(client.ObjectKey{Namespace: o.scene.namespace, Name: "mine"}, "owner", "secret"))
 	edit(o.scene, "sneaky", func(obj *imagev1.ImageRepository) { obj.Spec.SecretRef = &meta.LocalObjectReference{Name: "mine"} })
 	o.waitPublished("sneaky", "1.0.0@")
-	g.Expect(o.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1), "and nothing is pulled again")
+	g.Expect(o.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1), "without another pull")
 }

@@ -55,7 +55,7 @@ func TestDriftOfTheExternalArtifactIsRepaired(t *testing.T) {
 		},
 		"a claim that the source is verified": func(s *scene) {
 			editStatus(s, "app", func(obj *sourcev1.ExternalArtifact) {
-				conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, "Succeeded", "verified by nobody")
+				conditions.MarkTrue(obj, v1alpha1.SourceVerifiedCondition, "Succeeded", "forged verification")
 			})
 		},
 		"labels of the watch selector": func(s *scene) {
@@ -98,8 +98,8 @@ func TestDriftOfTheExternalArtifactIsRepaired(t *testing.T) {
 				g.Expect(now).To(haveCondition(meta.ReadyCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
 				g.Expect(now).To(haveNoCondition(v1alpha1.SourceVerifiedCondition))
 			})
-			g.Expect(s.record("app").Status).To(Equal(record.Status), "the record learns nothing from its copy")
-			g.Expect(s.registry.Requests()).To(BeEmpty(), "what is recorded is not asked for again")
+			g.Expect(s.record("app").Status).To(Equal(record.Status), "the copy does not change the record")
+			g.Expect(s.registry.Requests()).To(BeEmpty(), "no request for the recorded image")
 		})
 	}
 }
@@ -134,7 +134,7 @@ func TestAForeignExternalArtifactIsNeverTouched(t *testing.T) {
 
 	g.Expect(obj.Status.Artifact).To(BeNil())
 	g.Expect(s.external("app")).To(Equal(before))
-	g.Expect(s.registry.Requests()).To(BeEmpty(), "nothing is pulled for what cannot be published")
+	g.Expect(s.registry.Requests()).To(BeEmpty(), "no pull without a possible publication")
 	s.eventually(func(g Gomega) {
 		g.Expect(s.events("ArtifactRepository", "app")).To(haveEvent(v1alpha1.ReasonNameConflict, ""))
 		g.Expect(s.events("ImagePolicy", "app")).To(haveEvent(v1alpha1.ReasonNameConflict, ""))

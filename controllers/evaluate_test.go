@@ -309,7 +309,7 @@ func TestDecisions(t *testing.T) {
 			g.Expect(d.change.Kind()).To(Equal(test.kind), "%v", d.trail)
 			g.Expect(d.silent).To(Equal(test.silent), "%v", d.trail)
 			g.Expect(d.doubted).To(Equal(test.doubted), "%v", d.trail)
-			g.Expect(snapshot.Object).To(Equal(before), "an evaluation writes nothing")
+			g.Expect(snapshot.Object).To(Equal(before), "an evaluation does not write")
 			if test.kind == publication.KindKeep && !test.fresh && !test.silent {
 				g.Expect(d.stored).To(BeTrue(), "the published bytes are there")
 			}

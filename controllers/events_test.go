@@ -54,7 +54,7 @@ func TestAReceiverThatHangsDoesNotHoldUpTheEnd(t *testing.T) {
 	told := &Events{Recorder: &kuberecorder.FakeRecorder{}, Alerts: alerts}
 	pod := &corev1.Pod{}
 	pod.Namespace, pod.Name = "apps", "app"
-	told.send(pod, nil, news{corev1.EventTypeNormal, "Any", "something happened"})
+	told.send(pod, nil, news{corev1.EventTypeNormal, "Any", "an event happened"})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- told.Start(ctx) }()

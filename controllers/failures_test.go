@@ -83,7 +83,7 @@ func (s *scene) answers() { s.registry.Answer(nil) }
 // failures has an entry for every possible reason.
 func failures() map[string]failure {
 	return map[string]failure{
-		"a namespace whose label has a typo": {
+		"a namespace with a typo in its label": {
 			fail:   func(s *scene) { s.labels(map[string]string{v1alpha1.UseAsSource: "on"}) },
 			reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"on"`},
 			heal: func(s *scene) { s.labels(map[string]string{v1alpha1.UseAsSource: "enabled"}) },
@@ -129,7 +129,7 @@ func failures() map[string]failure {
 			reason: v1alpha1.ReasonUnsupportedMediaType, class: fault.Stall, words: []string{"container image", "supported: Flux"},
 			heal: func(s *scene) { s.pushNew("1.0.1") },
 		},
-		"an artifact whose layer is no archive": {
+		"an artifact with an invalid archive as its layer": {
 			fail: func(s *scene) {
 				s.pushNonsense("app:1.0.1")
 				s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
@@ -137,7 +137,7 @@ func failures() map[string]failure {
 			reason: v1alpha1.ReasonInvalidArtifact, class: fault.Stall,
 			heal: func(s *scene) { s.pushNew("1.0.2") },
 		},
-		"a blob that is not what the manifest says": {
+		"a blob that contradicts its manifest": {
 			fail:   answering("/blobs/", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("altered")) }),
 			reason: v1alpha1.ReasonInvalidArtifact, class: fault.Retry,
 			heal: (*scene).answers,
@@ -179,7 +179,7 @@ func failures() map[string]failure {
 			reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"verify"},
 			heal: func(s *scene) { edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Verify = nil }) },
 		},
-		"a name that somebody else took": {
+		"a name of another owner": {
 			fail: func(s *scene) {
 				edit(s, "app", func(obj *sourcev1.ExternalArtifact) {
 					obj.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Other", Name: "app", UID: "1", Controller: new(true)}}
@@ -259,7 +259,7 @@ func TestAFailureBeforeTheFirstPublicationLeavesNoArtifact(t *testing.T) {
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
 	obj := s.waitFailed("app", v1alpha1.ReasonInvalidArtifact)
 	g.Expect(obj.Status.Artifact).To(BeNil())
-	g.Expect(obj.Status.LatestRef.Tag).To(Equal("1.0.0"), "what was resolved last is shown")
+	g.Expect(obj.Status.LatestRef.Tag).To(Equal("1.0.0"), "the last resolved image is shown")
 	g.Expect(obj).To(haveNoCondition(v1alpha1.ArtifactInStorageCondition))
 	g.Expect(s.external("app").Status.Artifact).To(BeNil())
 	g.Expect(s.stored()).To(BeEmpty())

@@ -143,7 +143,7 @@ func TestParsingASpecVerifyCountsAgainstTheNamespace(t *testing.T) {
 	free := occupyAll(places, obj.Namespace)
 	own, wait := ownDemands(obj)
 	g.Expect(wait).To(BeNumerically(">", 0))
-	g.Expect(own.Refused()).To(HaveOccurred(), "nothing is accepted meanwhile")
+	g.Expect(own.Refused()).To(HaveOccurred(), "no image is accepted meanwhile")
 	elsewhere := obj.DeepCopy()
 	elsewhere.Namespace = "another"
 	_, wait = ownDemands(elsewhere)

@@ -82,7 +82,7 @@ func TestATagCostsOneHeadEachInterval(t *testing.T) {
 		g.Expect(s.registry.Count(http.MethodHead, "/manifests/stable")).To(BeNumerically(">=", 4))
 	})
 	most := int(time.Since(start)/(900*time.Millisecond)) + 1
-	g.Expect(len(s.registry.Requests())).To(BeNumerically("<=", most), "nothing but a HEAD each interval: %v", s.registry.Requests())
+	g.Expect(len(s.registry.Requests())).To(BeNumerically("<=", most), "only a HEAD each interval: %v", s.registry.Requests())
 	g.Expect(s.registry.Count(http.MethodGet, "")).To(BeZero())
 }
 
@@ -113,7 +113,7 @@ func TestADigestIsFetchedOnce(t *testing.T) {
 	g.Expect(s.registry.Count(http.MethodGet, "/manifests/"+digest.String())).To(Equal(1))
 	g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(Equal(1))
 	g.Expect(s.registry.Count(http.MethodHead, "")).To(BeZero())
-	g.Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).NotTo(ContainSubstring("pinned"), "there is nothing that it is pinned against")
+	g.Expect(conditions.GetMessage(s.record("app"), meta.ReadyCondition)).NotTo(ContainSubstring("pinned"), "there is no policy to pin against")
 
 	s.registry.Forget()
 	s.push("app:1.0.0", version("2"))

@@ -91,14 +91,14 @@ func TestImageObjectsFollowTheSpec(t *testing.T) {
 		repository imagev1.ImageRepositorySpec
 		policy     imagev1.ImagePolicySpec
 	}{
-		"a range and nothing else": {
+		"only a range": {
 			spec: v1alpha1.ArtifactRepositorySpec{Image: "ghcr.io/org/app", Policy: semver("1.x")},
 			repository: imagev1.ImageRepositorySpec{
 				Image: "ghcr.io/org/app", Interval: metav1.Duration{Duration: 10 * time.Minute}, Provider: "generic", ExclusionList: exclusions,
 			},
 			policy: imagev1.ImagePolicySpec{Policy: *semver("1.x"), DigestReflectionPolicy: imagev1.ReflectNever},
 		},
-		"everything": {
+		"all fields": {
 			spec: v1alpha1.ArtifactRepositorySpec{
 				Image: "oci://localhost:5000/org/app", Interval: &metav1.Duration{Duration: time.Minute}, Timeout: &metav1.Duration{Duration: 20 * time.Second},
 				Provider: "azure", ServiceAccountName: "puller", Insecure: true, Suspend: true,
@@ -210,7 +210,7 @@ func TestEditsOfImageObjectsAreUndone(t *testing.T) {
 	remove[imagev1.ImagePolicy](s, "app")
 	s.kept("app")
 	s.waitFailed("app", v1alpha1.ReasonDependencyNotReady, "ImagePolicy app has not been evaluated")
-	g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact), "all the while nothing else was published")
+	g.Expect(s.external("app").Status.Artifact).To(Equal(before.Status.Artifact), "no other image was published meanwhile")
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
 	s.waitPublished("app", "1.0.0@")
 }
@@ -392,7 +392,7 @@ func TestAPolicyOfItsOwnWhereAllPoliciesAreSources(t *testing.T) {
 	before := versions()
 	s.registry.Forget()
 	s.eventually(func(g Gomega) { g.Expect(s.registry.Count(http.MethodHead, "/manifests/")).To(BeNumerically(">=", 4)) })
-	g.Expect(versions()).To(Equal(before), "over several intervals nothing was written")
+	g.Expect(versions()).To(Equal(before), "no write for several intervals")
 	var all v1alpha1.ArtifactRepositoryList
 	g.Expect(s.client.List(t.Context(), &all, client.InNamespace(s.namespace))).To(Succeed())
 	g.Expect(all.Items).To(HaveLen(1))

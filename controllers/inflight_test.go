@@ -54,7 +54,7 @@ func TestAnAttemptBeginsBeforeObjectsAreRead(t *testing.T) {
 	g.Expect(err).To(MatchError(away))
 	g.Expect(reads).To(Equal(1))
 	g.Expect(r.inflight.has(key)).To(BeFalse())
-	g.Expect(r.Writer.written.has(key, "7")).To(BeTrue(), "an error forgets nothing")
+	g.Expect(r.Writer.written.has(key, "7")).To(BeTrue(), "an error does not drop the state")
 }
 
 func TestTheContextsOfAnAttempt(t *testing.T) {
@@ -63,7 +63,7 @@ func TestTheContextsOfAnAttempt(t *testing.T) {
 		event               func(*inflight)
 		judging, attempting error
 	}{
-		"nothing happens":  {func(*inflight) {}, nil, nil},
+		"no event":         {func(*inflight) {}, nil, nil},
 		"interrupted":      {func(f *inflight) { f.interrupt(key) }, context.Canceled, context.Canceled},
 		"abandoned":        {func(f *inflight) { f.abandon(key) }, nil, context.Canceled},
 		"another is ended": {func(f *inflight) { f.interrupt(types.NamespacedName{Namespace: "apps", Name: "other"}) }, nil, nil},

@@ -183,7 +183,7 @@ func TestBuildsOfAChartThatThePolicyDoesNotSee(t *testing.T) {
 		})
 	}
 
-	t.Run("nothing is picked", func(t *testing.T) {
+	t.Run("without a pick", func(t *testing.T) {
 		s := startScene(t)
 		s.imageRepository("orders")
 		s.imagePolicy("orders", annotated, func(*imagev1.ImagePolicy) {})
@@ -222,7 +222,7 @@ func TestAPickThatIsEqualIsPublishedWhereTheOtherIsGone(t *testing.T) {
 				return true
 			})
 		},
-		"from what the policy admits": func(s *scene) {
+		"from the tags that the policy admits": func(s *scene) {
 			edit(s, "app", func(obj *imagev1.ImagePolicy) { obj.Spec.FilterTags = &imagev1.TagFilter{Pattern: `^v`} })
 		},
 	} {

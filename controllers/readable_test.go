@@ -98,13 +98,13 @@ func TestTheServerRefusesObjectsThatControllersCannotRead(t *testing.T) {
 	})
 	g.Expect(s.client.Delete(t.Context(), before)).To(Succeed())
 	withoutFinalizers := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"finalizers": null}}`))
-	g.Expect(s.client.Patch(t.Context(), before, withoutFinalizers)).To(Succeed(), "what was there before can go")
+	g.Expect(s.client.Patch(t.Context(), before, withoutFinalizers)).To(Succeed(), "existing objects can go")
 	g.Expect(s.client.List(t.Context(), &imagev1.ImageRepositoryList{}, client.InNamespace(s.namespace))).To(Succeed())
 
 	for sentence, text := range map[string]string{
-		"an interval that nothing can hold":          repository + "spec: {image: ghcr.io/org/app, interval: 2562048h}",
-		"a timeout that nothing can hold":            repository + scanned + ", timeout: 9999999999999999999s}",
-		"an interval of a policy nothing can hold":   policy + picked + ", digestReflectionPolicy: Always, interval: 9999999999h}",
+		"an interval that overflows":                 repository + "spec: {image: ghcr.io/org/app, interval: 2562048h}",
+		"a timeout that overflows":                   repository + scanned + ", timeout: 9999999999999999999s}",
+		"an interval of a policy that overflows":     policy + picked + ", digestReflectionPolicy: Always, interval: 9999999999h}",
 		"a time with small letters":                  repository + scanned + "}\n" + condition + "2024-01-01t00:00:00z'}]}",
 		"a time in a zone that there is not":         policy + picked + "}\n" + condition + "2024-01-01T00:00:00+99:99'}]}",
 		"a time with a letter in its seconds":        external + condition + "2024-01-01T00:00:00x5Z'}]}",

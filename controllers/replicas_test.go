@@ -95,7 +95,7 @@ func TestAWriterThatReadAnOldRecordStartsAgain(t *testing.T) {
 	close(release)
 
 	s.waitPublished("app", "1.0.1@")
-	g.Expect(s.history("app")).To(Equal([]string{"1.0.1", "other", "1.0.0"}), "what the other wrote is not lost")
+	g.Expect(s.history("app")).To(Equal([]string{"1.0.1", "other", "1.0.0"}), "the writes of the other one are not lost")
 }
 
 // history returns the published tags, newest first.

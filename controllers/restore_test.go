@@ -47,11 +47,11 @@ func TestRestoreFromABackup(t *testing.T) {
 		// abandoned is to take the annotation away before the controller starts.
 		abandoned bool
 	}{
-		"with status":                            {status: true},
-		"without status":                         {},
-		"with status, the controller runs":       {status: true, running: true},
-		"without status, the controller runs":    {running: true},
-		"of a source that nobody asks for again": {status: true, abandoned: true},
+		"with status":                         {status: true},
+		"without status":                      {},
+		"with status, the controller runs":    {status: true, running: true},
+		"without status, the controller runs": {running: true},
+		"of a source without its annotation":  {status: true, abandoned: true},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			s := startScene(t)

@@ -141,7 +141,7 @@ func TestAFollowerGetsAMissingFileFromAPeer(t *testing.T) {
 func TestAFollowerRebuildsAFileThatNoReplicaHas(t *testing.T) {
 	for kind, files := range sources() {
 		for name, meanwhile := range map[string]func(*scene){
-			"nothing else changed": func(*scene) {},
+			"no other change": func(*scene) {},
 			"the tag moved and the policy is not ready": func(s *scene) {
 				s.push("app:1.0.0", publish.Files{"app.yaml": "version: moved\n"})
 				editStatus(s, "app", func(obj *imagev1.ImagePolicy) { obj.Status.LatestRef = nil })
@@ -210,12 +210,12 @@ func TestAFollowerOfASourceThatNamesAnotherImageSince(t *testing.T) {
 		// why it cannot be made again; empty: it can.
 		why string
 	}{
-		"another repository, and everybody may pull":             {source: written, since: otherRepository},
-		"another repository, and the login of today opens both":  {source: written, since: otherRepository, denied: true, here: true},
-		"another repository, and the login of today is for none": {source: written, since: otherRepository, denied: true, why: "401 Unauthorized"},
-		"another host, and everybody may pull":                   {source: written, since: otherHost},
-		"another host, and the login is for both":                {source: written, since: otherHost, denied: true, here: true},
-		"another host, and the login is for that one":            {source: written, since: otherHost, denied: true, why: notNamed},
+		"another repository, and everybody may pull":               {source: written, since: otherRepository},
+		"another repository, and the login of today opens both":    {source: written, since: otherRepository, denied: true, here: true},
+		"another repository, and today's login is for no registry": {source: written, since: otherRepository, denied: true, why: "401 Unauthorized"},
+		"another host, and everybody may pull":                     {source: written, since: otherHost},
+		"another host, and the login is for both":                  {source: written, since: otherHost, denied: true, here: true},
+		"another host, and the login is for that one":              {source: written, since: otherHost, denied: true, why: notNamed},
 		"a policy for another host, and the login is for that one": {source: followed, denied: true, why: notNamed, since: func(s *scene, there string) {
 			s.imageRepository("other", func(obj *imagev1.ImageRepository) {
 				obj.Spec.Image, obj.Spec.SecretRef = there+"/team/app", &meta.LocalObjectReference{Name: "login"}
@@ -477,7 +477,7 @@ func TestAFormerFileIsRebuiltForItsConsumers(t *testing.T) {
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(code).To(Equal(http.StatusNotFound))
 			})
-			g.Expect(s.record("app").Status.Artifact).To(Equal(after), "who follows writes nothing")
+			g.Expect(s.record("app").Status.Artifact).To(Equal(after), "a follower does not write")
 		})
 	}
 }
@@ -586,7 +586,7 @@ func TestAFileOfACollectedImageComesFromAPeer(t *testing.T) {
 	s.running = s.launch(s.storage, launchOptions{peers: []string{keeper.server.Listener.Addr().String()}})
 	s.artifacts.open(s.running.handler)
 	s.eventually(func(g Gomega) {
-		g.Expect(fileExists(s.file(artifact))).To(BeTrue(), "nobody has to ask for it")
+		g.Expect(fileExists(s.file(artifact))).To(BeTrue(), "without a request")
 		g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app")).To(haveCondition(v1alpha1.ArtifactInStorageCondition, metav1.ConditionTrue, v1alpha1.ReasonSucceeded))
 	})
 	s.expectServed(artifact)
@@ -721,7 +721,7 @@ func TestAWithdrawnFileIsNotServedFromADiskThatHasIt(t *testing.T) {
 	s.labels(nil)
 	s.eventually(func(g Gomega) { g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).To(BeNil()) })
 
-	s.eventually(func(g Gomega) { g.Expect(f.has(artifact)).To(BeFalse(), "the retention is for what is replaced") })
+	s.eventually(func(g Gomega) { g.Expect(f.has(artifact)).To(BeFalse(), "the retention is for superseded files") })
 	s.store(f.store, "app", string(content))
 	g.Expect(f.has(artifact)).To(BeTrue(), "a disk that missed it")
 	s.eventually(func(g Gomega) {
@@ -849,7 +849,7 @@ func TestStrangersDoNotHaveAPublishedSourceLookedForAtWill(t *testing.T) {
 			strangers.Go(func() error {
 				code, _, err := f.asked(madeUp)
 				if err == nil && code == http.StatusOK {
-					err = errors.New("nobody has it")
+					err = errors.New("no replica has it")
 				}
 				return err
 			})

@@ -106,7 +106,7 @@ func TestAStoredFileThatIsHarmedIsMadeAgain(t *testing.T) {
 				s.eventually(func(g Gomega) { g.Expect(os.ReadFile(s.file(before.Status.Artifact))).To(Equal(good)) })
 				s.rounds(2, http.MethodHead)
 				after := s.waitPublished("app", "1.0.0@")
-				g.Expect(after.Status.Artifact).To(Equal(before.Status.Artifact), "nothing about it is news to consumers")
+				g.Expect(after.Status.Artifact).To(Equal(before.Status.Artifact), "consumers see no change")
 				g.Expect(s.record("app").Status.History).To(HaveLen(1))
 				s.expectServed(after.Status.Artifact)
 			})
@@ -135,7 +135,7 @@ func TestALostDiskIsSurvived(t *testing.T) {
 			meanwhile func(*scene)
 			ready     bool
 		}{
-			"nothing else changed": {meanwhile: func(*scene) {}, ready: true},
+			"no other change": {meanwhile: func(*scene) {}, ready: true},
 			"the tag moved and the policy is not ready": {meanwhile: func(s *scene) {
 				s.push("app:1.0.0", publish.Files{"app.yaml": "version: moved\n"})
 				editStatus(s, "app", func(obj *imagev1.ImagePolicy) { conditions.MarkFalse(obj, meta.ReadyCondition, "Failure", "no tags") })
@@ -154,7 +154,7 @@ func TestALostDiskIsSurvived(t *testing.T) {
 				s.pushNonsense("app:1.0.1")
 				s.picks("app", imagev1.ImageRef{Tag: "1.0.1"})
 			}},
-			"ignore was changed to what cannot be published": {meanwhile: func(s *scene) {
+			"ignore was changed to an invalid value": {meanwhile: func(s *scene) {
 				edit(s, "app", func(obj *v1alpha1.ArtifactRepository) { obj.Spec.Ignore = new("*") })
 			}},
 		} {
@@ -335,7 +335,7 @@ func TestStrangersCauseNoFetch(t *testing.T) {
 
 	err := missing("app", sha256)
 	g.Expect(err).To(HaveOccurred())
-	g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "what a record names is not gone")
+	g.Expect(errors.Is(err, store.ErrNotPublished)).To(BeFalse(), "a recorded file is not gone")
 	var enqueued event.GenericEvent
 	g.Expect(enqueue).To(Receive(&enqueued))
 	g.Expect(client.ObjectKeyFromObject(enqueued.Object)).To(Equal(client.ObjectKey{Namespace: s.namespace, Name: "app"}))
@@ -346,7 +346,7 @@ func TestStrangersCauseNoFetch(t *testing.T) {
 	})
 	enqueue <- enqueued
 	recorded("second")
-	g.Expect(missing("second", sha256)).To(HaveOccurred(), "a full channel holds up nobody")
+	g.Expect(missing("second", sha256)).To(HaveOccurred(), "a full channel delays no request")
 	g.Expect(enqueue).To(Receive())
 
 	g.Expect(missing("app", strings.Repeat("b", 64))).To(MatchError(store.ErrNotPublished))
@@ -364,7 +364,7 @@ func TestStrangersCauseNoFetch(t *testing.T) {
 		})
 	}
 	g.Expect(strangers.Wait()).To(Succeed())
-	g.Expect(live.gets.Load()).To(BeNumerically("<=", 3), "what is unknown is asked for once a second")
+	g.Expect(live.gets.Load()).To(BeNumerically("<=", 3), "an unknown file causes one lookup a second")
 	recorded("unknown")
 	s.eventually(func(g Gomega) {
 		err := missing("unknown", sha256)
@@ -382,7 +382,7 @@ func TestStrangersCauseNoFetch(t *testing.T) {
 	}
 	allowed := 20 + 20*time.Since(start).Seconds() + 1
 	g.Expect(float64(live.gets.Load())).To(BeNumerically("<=", allowed), "strangers cannot make the API server work")
-	g.Expect(busy+int(live.gets.Load())).To(Equal(200), "who is not answered is told to come back")
+	g.Expect(busy+int(live.gets.Load())).To(Equal(200), "the others get a Retry-After")
 }
 
 // alone is a store without peers.

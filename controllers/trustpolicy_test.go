@@ -288,8 +288,8 @@ func TestAnImageThatNoPolicyListsIsRefusedUnasked(t *testing.T) {
 	s.govern("policy", listing("ghcr.io/org/**"))
 	s.source("app", "1.0.0")
 	s.waitFailed("app", v1alpha1.ReasonVerificationError, "no TrustPolicy that enforces lists the image "+s.image("app"))
-	g.Expect(s.registry.Requests()).NotTo(ContainElement(HavePrefix("GET ")), "nothing is fetched")
-	g.Expect(s.registry.Requests()).NotTo(ContainElement(HavePrefix("HEAD ")), "nothing is asked")
+	g.Expect(s.registry.Requests()).NotTo(ContainElement(HavePrefix("GET ")), "no fetch")
+	g.Expect(s.registry.Requests()).NotTo(ContainElement(HavePrefix("HEAD ")), "no request")
 
 	s.govern("other", listing("quay.io/org/**"), allowing)
 	s.regovern("policy", allowing)
@@ -413,7 +413,7 @@ func TestFormatsAndSizesArePartOfAPolicy(t *testing.T) {
 			g.Expect(obj.Status.Artifact).To(BeNil())
 			g.Expect(s.stored()).To(BeEmpty(), "no bytes are published")
 			if !c.fetches {
-				g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(BeZero(), "what is too large is not pulled")
+				g.Expect(s.registry.Count(http.MethodGet, "/blobs/")).To(BeZero(), "an oversized artifact is not pulled")
 			}
 			s.regovern("policy", c.wide)
 			s.waitPublished("app", "1.0.0@")
@@ -543,7 +543,7 @@ func TestRejectedBytesDoNotComeBack(t *testing.T) {
 		// instead makes a good version known, before or after the other is rejected.
 		before, after func(s *scene, next *publish.Signer)
 	}{
-		"when something good follows": {
+		"when a good image follows": {
 			before: func(*scene, *publish.Signer) {},
 			after: func(s *scene, next *publish.Signer) {
 				s.withdrawn("app", "release")
@@ -552,7 +552,7 @@ func TestRejectedBytesDoNotComeBack(t *testing.T) {
 				s.reconciled("app")
 			},
 		},
-		"when something good takes its place at once": {
+		"when a good image takes its place at once": {
 			before: func(s *scene, next *publish.Signer) {
 				s.pushNew("1.0.1")
 				s.sign("app:1.0.1", next)
@@ -625,7 +625,7 @@ func TestRejectedBytesAreServedByNoReplicaThatMissedTheRejection(t *testing.T) {
 	defer keeper.Close()
 	fresh := s.follower(keeper.Listener.Addr().String())
 	fresh.expectCode(rejected, http.StatusNotFound)
-	g.Expect(fresh.has(rejected)).To(BeFalse(), "nobody is asked for it")
+	g.Expect(fresh.has(rejected)).To(BeFalse(), "no replica is asked for it")
 
 	s.platformKeys("release", signer, next)
 	s.picks("app", imagev1.ImageRef{Tag: "1.0.0"})
@@ -678,7 +678,7 @@ func TestAConflictOnImageObjectsDelaysNoWithdrawal(t *testing.T) {
 // A user who may annotate objects could make each guarded write a conflict.
 func TestPermanentEditsOfATenantDelayNoWithdrawal(t *testing.T) {
 	for name, next := range map[string]func(*scene, *publish.Signer){
-		"that leaves nothing": func(*scene, *publish.Signer) {},
+		"without another object": func(*scene, *publish.Signer) {},
 		"that makes room": func(s *scene, signer *publish.Signer) {
 			s.pushNew("1.0.1")
 			s.sign("app:1.0.1", signer)
@@ -806,7 +806,7 @@ func TestATenantCannotKeepARejectedArtifact(t *testing.T) {
 			})
 			s.waitFailed("app", v1alpha1.ReasonInvalidSpec, "still published")
 		}, []func(*scene){keys, content}},
-		"by a verify of his own whose Secret is missing": {func(s *scene) {
+		"by spec.verify with a missing Secret": {func(s *scene) {
 			edit(s, "app", signed)
 			s.waitFailed("app", v1alpha1.ReasonVerificationError, "does not exist", "still published")
 		}, []func(*scene){keys, content}},
@@ -880,7 +880,7 @@ func TestATrustPolicyOfNotationThatOnlyLogsIsNotEnough(t *testing.T) {
 // until the image was verified.
 func TestAnArtifactWithoutARecipeDoesNotStay(t *testing.T) {
 	for name, forget := range map[string]func(*v1alpha1.ArtifactRepository){
-		"there is none":        func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record = nil },
+		"there is no record":   func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record = nil },
 		"its digest is no one": func(obj *v1alpha1.ArtifactRepository) { obj.Status.Record.Digest = "sha256:0" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -903,7 +903,7 @@ func TestAnArtifactWithoutARecipeDoesNotStay(t *testing.T) {
 // A deleted object is no longer judged: a finalizer must not keep its artifact published.
 func TestAFinalizerKeepsNoArtifactPublished(t *testing.T) {
 	for name, finalizers := range map[string][]string{
-		"of somebody":                        {"example.com/hold"},
+		"of another controller":              {"example.com/hold"},
 		"of the garbage collector, and more": {metav1.FinalizerOrphanDependents, "example.com/hold"},
 	} {
 		t.Run(name, func(t *testing.T) {

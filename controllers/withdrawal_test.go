@@ -250,7 +250,7 @@ func TestHalfAWithdrawalIsNotTakenBackByRepair(t *testing.T) {
 
 			s.reconciled("app")
 			NewWithT(t).Consistently(func(g Gomega) {
-				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).NotTo(BeNil(), "nobody knows yet")
+				g.Expect(get[v1alpha1.ArtifactRepository](g, s, "app").Status.Artifact).NotTo(BeNil(), "the verdict is still unknown")
 				external := &sourcev1.ExternalArtifact{}
 				err := s.client.Get(t.Context(), client.ObjectKey{Namespace: s.namespace, Name: "app"}, external)
 				g.Expect(client.IgnoreNotFound(err)).To(Succeed())

@@ -123,7 +123,7 @@ func TestAFailureLeavesThePublishedArtifactAlone(t *testing.T) {
 	out, err := b.try(t.Context(), r)
 
 	expectFault(t, err, v1alpha1.ReasonInvalidArtifact, fault.Retry)
-	g.Expect(out.Image.Digest).NotTo(Equal(before.Image.Digest), "the outcome names what failed")
+	g.Expect(out.Image.Digest).NotTo(Equal(before.Image.Digest), "the outcome names the failed image")
 	g.Expect(b.stored()).To(Equal(stored))
 	g.Expect(b.leftovers()).To(BeEmpty())
 }

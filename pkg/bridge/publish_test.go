@@ -77,7 +77,7 @@ func TestRequestsOfAPublication(t *testing.T) {
 		g.Expect(out.Format).To(Equal(before.Format))
 	})
 
-	t.Run("a digest that is known costs nothing", func(t *testing.T) {
+	t.Run("a known digest costs no request", func(t *testing.T) {
 		g := NewWithT(t)
 		b.asked()
 		r := b.request("app", "team/app:1.0.0", nobody)
@@ -101,7 +101,7 @@ func TestRequestsOfAPublication(t *testing.T) {
 		g.Expect(out.Artifact.Digest).To(Equal(before.Artifact.Digest))
 	})
 
-	t.Run("another tag of the same digest changes nothing where the name is kept", func(t *testing.T) {
+	t.Run("another tag of the same digest is no change if the name is kept", func(t *testing.T) {
 		g := NewWithT(t)
 		b.asked()
 		r := b.request("app", "team/app:stable", nobody)
@@ -114,7 +114,7 @@ func TestRequestsOfAPublication(t *testing.T) {
 		g.Expect(out.Image.Tag).To(Equal("stable"))
 	})
 
-	t.Run("another tag of a reflected digest asks nothing at all", func(t *testing.T) {
+	t.Run("another tag of a reflected digest needs no request", func(t *testing.T) {
 		g := NewWithT(t)
 		b.asked()
 		r := b.request("app", "team/app:reflected", nobody)
@@ -152,7 +152,7 @@ func TestAnAnswerAboutATagServesAllSourcesForAWhile(t *testing.T) {
 
 	r.Fresh = true
 	g.Expect(b.publish(r).Unchanged).To(BeTrue())
-	g.Expect(b.asked()).To(Equal([]string{"HEAD /v2/team/app/manifests/1.0.0"}), "a person who asks gets a fresh answer")
+	g.Expect(b.asked()).To(Equal([]string{"HEAD /v2/team/app/manifests/1.0.0"}), "a request gets a fresh answer")
 }
 
 func TestAFetchStaysOnTheDigestThatWasResolved(t *testing.T) {

@@ -43,7 +43,7 @@ func TestReadReturnsTheFileOfBuild(t *testing.T) {
 			scratch := t.TempDir()
 			reading, err := readBy(t.Context(), r, scratch)
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(b.stored()).To(BeEmpty(), "reading stores nothing")
+			g.Expect(b.stored()).To(BeEmpty(), "reading does not store")
 			g.Expect(reading.candidate.Digest).To(Equal(manifest))
 			g.Expect(reading.candidate.Manifest().Digest).To(Equal(manifest))
 			g.Expect(filepath.Dir(reading.Content.Path)).To(Equal(scratch))
@@ -68,14 +68,14 @@ func TestAFailedReadReturnsTheKnownPart(t *testing.T) {
 	b := newBench(t)
 	manifest, _ := b.push("team/app:1.0.0", publish.Files{"app.yaml": "version: 1\n"})
 
-	t.Run("of an image that is not there, nothing", func(t *testing.T) {
+	t.Run("of a missing image, no part", func(t *testing.T) {
 		g := NewWithT(t)
 		reading, err := readBy(t.Context(), b.request("app", "team/app:2.0.0", nobody), t.TempDir())
 		expectFault(t, err, v1alpha1.ReasonImageNotFound, fault.Retry)
 		g.Expect(reading.candidate).To(BeNil())
 	})
 
-	t.Run("of an image that nobody vouches for, its manifest and no blob", func(t *testing.T) {
+	t.Run("of an image without a proof, its manifest and no blob", func(t *testing.T) {
 		g := NewWithT(t)
 		r := b.request("app", "team/app:1.0.0", nobody)
 		r.Verifier = refusing{}

@@ -128,7 +128,7 @@ func TestOtherCredentialsAreServedFromStoredBytesAfterTheirOwnManifest(t *testin
 	second := b.publish(r)
 
 	g.Expect(b.registry.Count(http.MethodGet, "/manifests/"+manifest.String())).To(BeNumerically(">=", 1), "bob's own credentials open the manifest")
-	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero(), "and nothing is pulled again")
+	g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero(), "without another pull")
 	g.Expect(second.Artifact.Digest).To(Equal(first.Artifact.Digest))
 	g.Expect(second.Artifact.Path).To(HavePrefix("externalartifact/apps/second/"))
 	g.Expect(b.file(second)).To(BeARegularFile())
@@ -243,7 +243,7 @@ func TestAWayOfOnesOwnToARegistryIsBelievedForItselfOnly(t *testing.T) {
 			r := b.request("third", "mirror/app:1.0.0", nobody)
 			r.Repository = b.openAt(b.registry.Host()+"/mirror/app", own)
 			b.publish(r)
-			g.Expect(b.registry.Count(http.MethodHead, "/blobs/")).To(Equal(1), "one who comes the same way asks, and does not pull")
+			g.Expect(b.registry.Count(http.MethodHead, "/blobs/")).To(Equal(1), "a source of the same registry checks access, and does not pull")
 			g.Expect(b.registry.Count(http.MethodGet, "/blobs/")).To(BeZero())
 		})
 	}

@@ -67,7 +67,7 @@ func TestMetadata(t *testing.T) {
 		return out, out.Artifact.Metadata
 	}
 
-	t.Run("holds the annotations of the manifest and what is ours", func(t *testing.T) {
+	t.Run("holds the annotations of the manifest and our own", func(t *testing.T) {
 		g := NewWithT(t)
 		out, metadata := published(t, map[string]string{"org.opencontainers.image.title": "app"})
 		g.Expect(metadata).To(HaveKeyWithValue("org.opencontainers.image.title", "app"))
@@ -108,7 +108,7 @@ func TestMetadata(t *testing.T) {
 		g.Expect(metadata).NotTo(HaveKey("a.example/499"))
 	})
 
-	t.Run("has what Flux shows, whatever else there is", func(t *testing.T) {
+	t.Run("has the annotations for Flux, among any others", func(t *testing.T) {
 		g := NewWithT(t)
 		annotations := map[string]string{"org.opencontainers.image.revision": "main@sha1:abc", "a": strings.Repeat("x", 20<<10)}
 		for i := range 70 {

@@ -40,7 +40,7 @@ func TestRefusalsAreRemembered(t *testing.T) {
 		want error
 	}{
 		"nothing":                             {func(*pipeline.Pipeline) {}, nil},
-		"after a success, nothing":            {func(p *pipeline.Pipeline) { p.Remember(app, image, "x", nil) }, nil},
+		"after a success, no refusal":         {func(p *pipeline.Pipeline) { p.Remember(app, image, "x", nil) }, nil},
 		"after a failure that time may heal":  {func(p *pipeline.Pipeline) { p.Remember(app, image, "x", retried) }, nil},
 		"after the source is gone":            {func(p *pipeline.Pipeline) { p.Forget(app) }, nil},
 		"after a refusal of another source":   {func(p *pipeline.Pipeline) { p.Remember(store.Key{Name: "other"}, image, "x", retried) }, stalled},

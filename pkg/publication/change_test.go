@@ -131,7 +131,7 @@ func TestChanges(t *testing.T) {
 		"confirmed without a demand": {
 			publication.Apply(promoted(made(1)), publication.Confirm(signed)), publication.Confirm(publication.Acceptance{}), "1.1.0  100 history 1.1.0",
 		},
-		"confirmed, nothing published": {v1alpha1.ArtifactRepositoryStatus{}, publication.Confirm(signed), "nothing"},
+		"confirmed, no artifact":       {v1alpha1.ArtifactRepositoryStatus{}, publication.Confirm(signed), "nothing"},
 		"withdrawn":                    {promoted(made(1)), publication.Withdraw(), "nothing withdrawn history 1.1.0"},
 		"withdrawn, not confirmed":     {promoted(made(1)), publication.Withdraw().Confirming(&signed), "nothing withdrawn history 1.1.0"},
 		"withdrawn again":              {publication.Apply(promoted(made(1)), publication.Withdraw()), publication.Withdraw(), "nothing withdrawn history 1.1.0"},

@@ -74,7 +74,7 @@ func TestAFormerFileHasItsOwnRecipe(t *testing.T) {
 		g.Expect(publication.Latest(former).Tag).To(Equal(fmt.Sprintf("1.0.%d", i)))
 		g.Expect(replaced).To(BeTemporally("==", start.Add(time.Duration(i+1)*time.Hour)))
 	}
-	g.Expect(obj).To(Equal(before), "a query changes nothing")
+	g.Expect(obj).To(Equal(before), "a query does not change the object")
 }
 
 func TestAFileWithoutARecipeIsNotMadeAgain(t *testing.T) {
@@ -82,8 +82,8 @@ func TestAFileWithoutARecipeIsNotMadeAgain(t *testing.T) {
 		"recorded by an earlier release": func(obj *v1alpha1.ArtifactRepository) {
 			obj.Status.History[1].FileDigest, obj.Status.History[1].Recipe = "", nil
 		},
-		"another file":         func(obj *v1alpha1.ArtifactRepository) { obj.Status.History[1].FileDigest = "sha256:" + hex(7) },
-		"nothing is published": func(obj *v1alpha1.ArtifactRepository) { obj.Status.Artifact = nil },
+		"another file":        func(obj *v1alpha1.ArtifactRepository) { obj.Status.History[1].FileDigest = "sha256:" + hex(7) },
+		"without an artifact": func(obj *v1alpha1.ArtifactRepository) { obj.Status.Artifact = nil },
 		"withdrawn before the next one": func(obj *v1alpha1.ArtifactRepository) {
 			withdrawn := source()
 			publish(withdrawn, 0, v1alpha1.Recipe{})
@@ -106,7 +106,7 @@ func TestAFileWithoutARecipeIsNotMadeAgain(t *testing.T) {
 	g, obj := NewWithT(t), source()
 	publish(obj, 0, v1alpha1.Recipe{})
 	former, _ := publication.Former(obj, hex(0))
-	g.Expect(former).To(BeNil(), "the record is the recipe of what is published")
+	g.Expect(former).To(BeNil(), "the record is the recipe of the published file")
 }
 
 // The API server accepts objects of up to 1.5 MiB; a cluster with thousands of sources

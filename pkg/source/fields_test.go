@@ -108,7 +108,7 @@ func TestOnlyFieldsThatAreReadAreNews(t *testing.T) {
 	t.Run("ImageRepository, for its opt-in", func(t *testing.T) {
 		expectNews(t, source.RepositoryWithoutStatus, withoutStatus(imageRepositoryFields))
 	})
-	t.Run("ArtifactRepository, whose status is ours", func(t *testing.T) {
+	t.Run("ArtifactRepository, with our status", func(t *testing.T) {
 		expectNews(t, source.ArtifactRepositoryWithoutStatus, withoutStatus(artifactRepositoryFields))
 	})
 }
@@ -161,13 +161,13 @@ func expectCopy[T metav1.Object](t *testing.T, keep func(T) T) {
 		t.Errorf("%T: a patch of it would not be guarded", obj)
 	}
 	if !equality.Semantic.DeepEqual(keep(kept), kept) {
-		t.Errorf("%T: of what is kept not all is kept", obj)
+		t.Errorf("%T: a kept field is incomplete", obj)
 	}
 	for i := range leaves(kept) {
 		change(kept, i)
 	}
 	if !equality.Semantic.DeepEqual(obj, filled[T]()) {
-		t.Errorf("%T: what is kept shares memory with it", obj)
+		t.Errorf("%T: the copy shares memory with it", obj)
 	}
 }
 

@@ -112,7 +112,7 @@ func TestOptInDecisions(t *testing.T) {
 			marks: source.Facts{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *source.RepositoryFacts) { m.Mark = marked("false") })},
 			want:  source.Off, why: "its owner consents", warning: "its owner consents",
 		},
-		"a typo in the consent keeps what there is": {
+		"a typo in the consent keeps the artifact": {
 			marks: source.Facts{Namespace: marked("enabled"), Policy: marked("true"), Repository: with(open, func(m *source.RepositoryFacts) { m.Mark = marked("ture") })},
 			want:  source.Undecided, why: `"ture"`, warning: `"true" or "false"`,
 		},
@@ -132,16 +132,16 @@ func TestOptInDecisions(t *testing.T) {
 		"an annotated policy is a source before its ImageRepository exists": {
 			marks: source.Facts{Namespace: marked("enabled"), Policy: marked("true"), Repository: source.RepositoryFacts{Missing: true}}, want: source.On,
 		},
-		"a policy whose ImageRepository is gone keeps what its annotation gave": {
+		"a policy with a missing ImageRepository keeps its source": {
 			marks: source.Facts{Namespace: marked("enabled"), Repository: source.RepositoryFacts{Missing: true}}, want: source.Undecided, why: "does not exist",
 		},
-		"a foreign ImageRepository that is gone keeps what there is": {
+		"a missing foreign ImageRepository keeps the artifact": {
 			marks: source.Facts{Namespace: marked("enabled"), Policy: marked("true"), Repository: source.RepositoryFacts{Missing: true, Foreign: true}}, want: source.Undecided, why: "does not exist",
 		},
 		"an annotated policy in a namespace that is off is told which label to set": {
 			marks: source.Facts{Policy: marked("true")}, want: source.Off, why: "has not opted in", warning: v1alpha1.UseAsSource + "=enabled",
 		},
-		"a policy that asks for nothing in a namespace that is off hears nothing": {
+		"a policy without an annotation in a namespace without the label gets no warning": {
 			marks: source.Facts{}, want: source.Off, why: "no label or annotation asks",
 		},
 		"a typo in the annotation is told the accepted values": {

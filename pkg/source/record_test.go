@@ -48,11 +48,11 @@ func TestALentAccessOpensNoOtherImage(t *testing.T) {
 		image, fetchedBy string
 		lent             bool
 	}{
-		"what was fetched by it":             {image: "registry.example/before", fetchedBy: foreign, lent: true},
+		"content fetched with it":            {image: "registry.example/before", fetchedBy: foreign, lent: true},
 		"the image that it is for":           {image: "registry.example/app", lent: true},
 		"another image of the same registry": {image: "registry.example/tenant"},
 		"an image of another registry":       {image: "tenant.example/app"},
-		"what was fetched by another one":    {image: "registry.example/tenant", fetchedBy: "other/app"},
+		"content fetched with another one":   {image: "registry.example/tenant", fetchedBy: "other/app"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -37,7 +37,7 @@ func TestRequests(t *testing.T) {
 		requested bool
 		token     string
 	}{
-		"nobody asks":                      {change: func(*situation) {}},
+		"without a request":                {change: func(*situation) {}},
 		"on the object":                    {change: func(s *situation) { ask(s.obj) }, requested: true, token: "now"},
 		"on the ExternalArtifact":          {change: func(s *situation) { ask(s.external) }, requested: true, token: "now"},
 		"on the ImagePolicy":               {change: func(s *situation) { ask(s.policy) }, requested: true},

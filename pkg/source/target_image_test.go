@@ -82,7 +82,7 @@ func TestPublishedTargetsOfAnImage(t *testing.T) {
 		change func(*proposal)
 		want   func(Gomega, result)
 	}{
-		"a tag, whatever it points at": {
+		"a tag, with any digest": {
 			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("ghcr.io/org/app"))
 				g.Expect(p.Tag).To(Equal("1.0.0"))
@@ -147,13 +147,13 @@ func TestPublishedTargetsOfAnImage(t *testing.T) {
 			change: func(p *proposal) { p.spec.Interval = &metav1.Duration{Duration: time.Hour} },
 			want:   func(g Gomega, p result) { g.Expect(p.interval).To(Equal(time.Hour)) },
 		},
-		"a tag beside image objects of somebody else, which it does not need": {
+		"a tag beside unneeded image objects of another owner": {
 			change: func(p *proposal) {
 				p.around.OwnPolicy = &imagev1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
 				p.around.OwnRepository = &imagev1.ImageRepository{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "app"}}
 			},
 		},
-		"what its own policy picked, with the access of the ImageRepository that is kept for it": {
+		"the pick of its own policy, with the access of its ImageRepository": {
 			change: func(p *proposal) {
 				p.byPolicy("1.2.0")
 				p.around.OwnRepository.Spec.SecretRef = &meta.LocalObjectReference{Name: "login"}
@@ -164,14 +164,14 @@ func TestPublishedTargetsOfAnImage(t *testing.T) {
 				g.Expect(p.Access.Namespace).To(Equal("apps"))
 			},
 		},
-		"what its own policy picked, though somebody let the policy refer to another namespace": {
+		"the pick of its own policy, although an edit made the policy refer to another namespace": {
 			change: func(p *proposal) {
 				p.byPolicy("1.2.0")
 				p.around.OwnPolicy.Spec.ImageRepositoryRef = meta.NamespacedObjectReference{Name: "app", Namespace: "elsewhere"}
 			},
 			want: func(g Gomega, p result) { g.Expect(p.Tag).To(Equal("1.2.0")) },
 		},
-		"the pin beside its own policy, and says what that would pick": {
+		"the pin beside its own policy, with the pick in the note": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.spec.Digest = digestB },
 			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
@@ -215,11 +215,11 @@ func TestRefusedTargetsOfAnImage(t *testing.T) {
 			change: func(p *proposal) { p.label = nil },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
 		},
-		"a typo in the label keeps what there is and publishes nothing new": {
+		"a typo in the label keeps the artifact and publishes no new one": {
 			change: func(p *proposal) { p.label[v1alpha1.UseAsSource] = "yes" },
 			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
 		},
-		"a typo in the label keeps what a policy of its own picked": {
+		"a typo in the label keeps the pick of its own policy": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.label[v1alpha1.UseAsSource] = "yes" },
 			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
 		},
@@ -227,11 +227,11 @@ func TestRefusedTargetsOfAnImage(t *testing.T) {
 			change: func(p *proposal) { p.spec.Image = "ghcr.io/" + strings.Repeat("a", 300) },
 			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.image", "ghcr.io/org/app"},
 		},
-		"a digest that is none": {
+		"an invalid digest": {
 			change: func(p *proposal) { p.spec.Tag, p.spec.Digest = "", "sha256:abc" },
 			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest", "64 hexadecimal digits"},
 		},
-		"an ImageRepository of somebody else where its own has to be": {
+		"an ImageRepository of another owner under its name": {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.around.OwnRepository.OwnerReferences = nil },
 			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ImageRepository app"},
 		},

@@ -176,7 +176,7 @@ func TestPublishedTargets(t *testing.T) {
 				g.Expect(p.Digest.String()).To(Equal(digestA))
 			},
 		},
-		"the pin, and says what the policy would pick": {
+		"the pin, with the pick of the policy in the note": {
 			change: func(s *situation) { s.obj.Spec.Digest, s.policy.Status.LatestRef.Digest = digestB, digestA },
 			want: func(g Gomega, p result) {
 				g.Expect(p.Digest.String()).To(Equal(digestB))
@@ -184,7 +184,7 @@ func TestPublishedTargets(t *testing.T) {
 				g.Expect(p.Note).To(And(ContainSubstring("pinned by spec.digest"), ContainSubstring("would pick 1.0.0")))
 			},
 		},
-		"the pin while the policy has picked nothing": {
+		"the pin before the policy has a pick": {
 			change: func(s *situation) {
 				s.obj.Spec.Digest = digestB
 				s.policy.Status = imagev1.ImagePolicyStatus{ObservedGeneration: -1}
@@ -218,7 +218,7 @@ func TestPublishedTargets(t *testing.T) {
 				g.Expect(p.Repository.Scheme()).To(Equal("http"))
 			},
 		},
-		"by the cloud that the ImageRepository names, whatever Secret stands beside it, as its scan": {
+		"by the cloud of the ImageRepository, even with a Secret, as its scan": {
 			change: func(s *situation) {
 				s.repository.Spec.Provider = "aws"
 				s.repository.Spec.SecretRef = &meta.LocalObjectReference{Name: "stale"}
@@ -242,14 +242,14 @@ func TestPublishedTargets(t *testing.T) {
 		"in any namespace when the platform asks for no label": {
 			change: func(s *situation) { s.rules.NamespaceOptIn, s.namespace.Labels = source.NamespaceOptInNone, nil },
 		},
-		"whatever the annotation of the policy says, because the object was written by hand": {
+		"regardless of the annotation of the policy, because the object was written by hand": {
 			change: func(s *situation) { s.policy.Annotations = map[string]string{v1alpha1.UseAsSource: "false"} },
 		},
 		"each interval of the object, if it has one": {
 			change: func(s *situation) { s.obj.Spec.Interval = &metav1.Duration{Duration: time.Hour} },
 			want:   func(g Gomega, p result) { g.Expect(p.interval).To(Equal(time.Hour)) },
 		},
-		"each ten minutes, if nothing says otherwise": {
+		"each ten minutes by default": {
 			change: func(s *situation) { s.repository.Spec.Interval = metav1.Duration{} },
 			want:   func(g Gomega, p result) { g.Expect(p.interval).To(Equal(10 * time.Minute)) },
 		},
@@ -272,7 +272,7 @@ func TestPublishedTargets(t *testing.T) {
 		},
 		"with formats that are written out":               {change: func(s *situation) { s.obj.Spec.Format = "Flux" }},
 		"a tag that only looks a little like a signature": {change: func(s *situation) { s.policy.Status.LatestRef.Tag = "sha256-abc" }},
-		"a policy whose conditions do not say of which generation they speak": {
+		"a policy with conditions without a generation": {
 			change: func(s *situation) { s.ready(func(c *metav1.Condition) { c.ObservedGeneration = 0 }) },
 		},
 	}
@@ -304,7 +304,7 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.namespace.Labels = nil },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
 		},
-		"a namespace without the label withdraws what is suspended too": {
+		"a namespace without the label withdraws a suspended source too": {
 			change: func(s *situation) { s.namespace.Labels, s.obj.Spec.Suspend = nil, true },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
 		},
@@ -316,11 +316,11 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.namespace = nil },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait,
 		},
-		"a typo in the label keeps what there is": {
+		"a typo in the label keeps the artifact": {
 			change: func(s *situation) { s.label("Enabled") },
 			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"Enabled"`, `"enabled" or "all"`},
 		},
-		"a typo in the label and no policy keeps what there is": {
+		"a typo in the label and no policy keeps the artifact": {
 			change: func(s *situation) { s.label("Enabled"); s.policy, s.repository = nil, nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
 		},
@@ -328,11 +328,11 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.foreign(); s.admitted = false },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"accessFrom"},
 		},
-		"a foreign ImageRepository whose owner does not consent": {
+		"a foreign ImageRepository without consent": {
 			change: func(s *situation) { s.foreign(); s.repository.Annotations = nil },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"owner consents", v1alpha1.UseAsSource + "=true"},
 		},
-		"a typo in the consent keeps what there is": {
+		"a typo in the consent keeps the artifact": {
 			change: func(s *situation) { s.foreign(); s.repository.Annotations[v1alpha1.UseAsSource] = "yes" },
 			action: refuse, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{`"yes"`},
 		},
@@ -340,11 +340,11 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.foreign(); s.rules.NoCrossNamespaceRefs = true },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{"--no-cross-namespace-refs"},
 		},
-		"a foreign ImageRepository that is gone keeps what there is": {
+		"a missing foreign ImageRepository keeps the artifact": {
 			change: func(s *situation) { s.foreign(); s.repository = nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"platform/images", "does not exist"},
 		},
-		"an ExternalArtifact of somebody else": {
+		"an ExternalArtifact of another owner": {
 			change: func(s *situation) { s.external = external(func(*sourcev1.ExternalArtifact) {}) },
 			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait, words: []string{"ExternalArtifact app"},
 		},
@@ -363,7 +363,7 @@ func TestRefusedTargets(t *testing.T) {
 			},
 			action: refuse, reason: v1alpha1.ReasonNameConflict, class: fault.Wait,
 		},
-		"an ExternalArtifact whose source is in another namespace": {
+		"an ExternalArtifact with a source in another namespace": {
 			change: func(s *situation) {
 				s.external = external(func(e *sourcev1.ExternalArtifact) {
 					e.Spec.SourceRef = &meta.NamespacedObjectKindReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ArtifactRepository", Name: "app", Namespace: "elsewhere"}
@@ -373,7 +373,7 @@ func TestRefusedTargets(t *testing.T) {
 		},
 		"spec.suspend":                       {change: func(s *situation) { s.obj.Spec.Suspend = true }, action: freeze},
 		"spec.suspend of the policy":         {change: func(s *situation) { s.policy.Spec.Suspend = true }, action: freeze},
-		"spec.suspend where nothing is left": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: freeze},
+		"spec.suspend without image objects": {change: func(s *situation) { s.obj.Spec.Suspend, s.policy, s.repository = true, nil, nil }, action: freeze},
 		"no policy": {
 			change: func(s *situation) { s.policy, s.repository = nil, nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ImagePolicy app does not exist"},
@@ -382,23 +382,23 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.repository = nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"apps/images", "does not exist"},
 		},
-		"an ImageRepository whose image is no name": {
+		"an ImageRepository with an invalid image": {
 			change: func(s *situation) { s.repository.Spec.Image = "ghcr.io/Org/App" },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/Org/App"},
 		},
-		"an ImageRepository whose image climbs to another one": {
+		"an ImageRepository with an image that climbs to another one": {
 			change: func(s *situation) {
 				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "ghcr.io/org/../evil/app", "ghcr.io/org/../evil/app"
 			},
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/../evil/app", "path of lower case letters"},
 		},
-		"an ImageRepository whose host ends in a dot": {
+		"an ImageRepository with a host that ends in a dot": {
 			change: func(s *situation) {
 				s.repository.Spec.Image, s.policy.Status.LatestRef.Name = "ghcr.io./org/app", "ghcr.io./org/app"
 			},
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io./org/app", "dot at its end"},
 		},
-		"a policy whose status names an image that climbs": {
+		"a policy with an image in its status that climbs": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Name = "ghcr.io/org/x/../app" },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"ghcr.io/org/x/../app"},
 		},
@@ -410,7 +410,7 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.policy.Generation = 3 },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
-		"a policy whose condition is of an older generation": {
+		"a policy with a condition of an older generation": {
 			change: func(s *situation) { s.ready(func(c *metav1.Condition) { c.ObservedGeneration = 1 }) },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
@@ -426,7 +426,7 @@ func TestRefusedTargets(t *testing.T) {
 			},
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"is not ready", "version list argument cannot be empty"},
 		},
-		"a policy that was changed, evaluated, and picks nothing": {
+		"a policy that was changed and evaluated, without a pick": {
 			change: func(s *situation) {
 				s.policy.Generation = 3
 				s.ready(func(c *metav1.Condition) {
@@ -442,7 +442,7 @@ func TestRefusedTargets(t *testing.T) {
 			},
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has not been evaluated since it was changed"},
 		},
-		"a policy that is ready and picked nothing": {
+		"a policy that is ready, without a pick": {
 			change: func(s *situation) { s.policy.Status.LatestRef = nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"has picked no image"},
 		},
@@ -460,11 +460,11 @@ func TestRefusedTargets(t *testing.T) {
 			},
 			action: refuse, reason: v1alpha1.ReasonAuthenticationFailed, class: fault.Wait, words: []string{"UNAUTHORIZED"},
 		},
-		"a policy whose status names another image": {
+		"a policy with another image in its status": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Name = "evil.example/org/app" },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"evil.example/org/app", "flux reconcile image policy app -n apps"},
 		},
-		"a policy whose status names what is no image": {
+		"a policy with an invalid image in its status": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Name = "ghcr.io/org/app@" + digestA },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
 		},
@@ -480,7 +480,7 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "1.0.0.att" },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"stores a signature"},
 		},
-		"a tag that is none": {
+		"an invalid tag": {
 			change: func(s *situation) { s.policy.Status.LatestRef.Tag = "../../secrets" },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait, words: []string{"../../secrets", "no valid tag"},
 		},
@@ -508,7 +508,7 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.obj.Spec.Digest = "1.0.0" },
 			action: refuse, reason: v1alpha1.ReasonInvalidSpec, class: fault.Stall, words: []string{"spec.digest"},
 		},
-		"a pin whose ImageRepository is gone": {
+		"a pin without its ImageRepository": {
 			change: func(s *situation) { s.obj.Spec.Digest, s.repository = digestA, nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
 		},

@@ -134,7 +134,7 @@ func TestThrottle(t *testing.T) {
 		expectAdmission(t, l, app, admitted)
 		expectAdmission(t, l, app, isClosed)
 		if _, got, _ := enter(l, app, true); got != admitted {
-			t.Error("a person who insists is not let in")
+			t.Error("an insisting attempt is not let in")
 		}
 		l.leave(app, finding{heard: true})
 		expectAdmission(t, l, app, admitted)
@@ -160,10 +160,10 @@ func TestThrottle(t *testing.T) {
 			busy += state.busy
 		}
 		if busy != 4 {
-			t.Errorf("%d attempts are in ways that nobody knows to work", busy)
+			t.Errorf("%d attempts are in untested ways", busy)
 		}
 	})
-	t.Run("a namespace whose registries hang keeps no other from finding out about another", func(t *testing.T) {
+	t.Run("a namespace with hanging registries keeps no other from testing another one", func(t *testing.T) {
 		l := New(10)
 		for _, host := range []string{"a", "b", "c", "d", "e"} {
 			for range probes {
@@ -192,7 +192,7 @@ func TestThrottle(t *testing.T) {
 		l.learn(neighbour, finding{heard: true})
 		expectAdmission(t, l, neighbour, admitted)
 	})
-	t.Run("however many registries of a namespace hang, another one may try one that nobody has asked", func(t *testing.T) {
+	t.Run("however many registries of a namespace hang, another namespace may test a new one", func(t *testing.T) {
 		for _, insist := range []bool{false, true} {
 			l := New(10)
 			for i := range 10 {
@@ -202,7 +202,7 @@ func TestThrottle(t *testing.T) {
 			expectAdmission(t, l, requestFor("fresh.example", settings{Namespace: "b"}), admitted)
 		}
 	})
-	t.Run("however many registries of two namespaces hang, a third one may try one that nobody has asked", func(t *testing.T) {
+	t.Run("however many registries of two namespaces hang, a third namespace may test a new one", func(t *testing.T) {
 		l := New(10)
 		admittedOfTwo := 0
 		for _, namespace := range []string{"a", "b"} {
@@ -231,7 +231,7 @@ func TestThrottle(t *testing.T) {
 			t.Error("work that asks no registry takes the last worker")
 		}
 		if end, busy := l.Occupy("c"); busy != nil {
-			t.Error("a namespace that has nothing may not begin")
+			t.Error("a namespace without attempts may not start")
 		} else {
 			end()
 		}
@@ -239,7 +239,7 @@ func TestThrottle(t *testing.T) {
 		l.learn(third, finding{heard: true})
 		expectAdmission(t, l, third, admitted)
 	})
-	t.Run("however many attempts a namespace has, the platform judges what it has published", func(t *testing.T) {
+	t.Run("however many attempts a namespace has, the platform judges its artifacts", func(t *testing.T) {
 		l := New(10)
 		for i := range 10 {
 			slow := requestFor(fmt.Sprintf("slow-%d.example", i), settings{Namespace: "a"})
@@ -273,7 +273,7 @@ func TestThrottle(t *testing.T) {
 			t.Errorf("told to wait %s and then %s", first, second)
 		}
 		if _, got, _ := enter(l, proxied, true); got != later {
-			t.Error("whoever insists gets more than the share of the namespace")
+			t.Error("an insisting attempt gets more than the share of the namespace")
 		}
 		expectAdmission(t, l, work(settings{Namespace: "b"}), admitted)
 		l.leave(insecure, finding{heard: true})
@@ -308,7 +308,7 @@ func TestThrottle(t *testing.T) {
 			expectAdmission(t, l, third, admitted)
 		}
 	})
-	t.Run("the namespace whose judgements have waited for longest has the next one", func(t *testing.T) {
+	t.Run("the namespace with the longest waiting judgement is next", func(t *testing.T) {
 		l := New(10)
 		judgement := func(namespace string) Request {
 			r := requestFor("one.example", settings{Namespace: namespace})
@@ -358,7 +358,7 @@ func TestThrottle(t *testing.T) {
 		}
 		expectAdmission(t, l, judgement("app"), admitted)
 	})
-	t.Run("what lasts gives way to a judgement of its namespace", func(t *testing.T) {
+	t.Run("a long attempt gives way to a judgement of its namespace", func(t *testing.T) {
 		l := New(10)
 		yielding := func(namespace string, judges bool) (*Turn, context.Context) {
 			r := requestFor("slow.example", settings{Namespace: namespace})
@@ -409,7 +409,7 @@ func TestThrottle(t *testing.T) {
 		expectAdmission(t, l, other, later)
 		expectAdmission(t, l, requestFor("two.example", settings{Namespace: "b"}), admitted)
 	})
-	t.Run("an attempt that was given up shows nothing", func(t *testing.T) {
+	t.Run("a canceled attempt is no result", func(t *testing.T) {
 		l := &Throttle{}
 		expectAdmission(t, l, app, admitted)
 		l.learn(app, finding{heard: true})
@@ -418,7 +418,7 @@ func TestThrottle(t *testing.T) {
 			expectAdmission(t, l, app, admitted)
 		}
 	})
-	t.Run("what signatures say is no matter of the registry, and that they cannot be read is", func(t *testing.T) {
+	t.Run("an invalid signature is no failure of the registry, an unreadable one is", func(t *testing.T) {
 		for _, c := range []struct {
 			denial *trust.VerificationError
 			want   admission
@@ -437,7 +437,7 @@ func TestThrottle(t *testing.T) {
 			expectAdmission(t, l, app, c.want)
 		}
 	})
-	t.Run("an attempt that needed no answer shows nothing where others have asked", func(t *testing.T) {
+	t.Run("an attempt without an answer is no result after others", func(t *testing.T) {
 		l := &Throttle{}
 		expectAdmission(t, l, app, admitted)
 		l.leave(app, finding{err: down})
@@ -477,7 +477,7 @@ func TestThrottle(t *testing.T) {
 		"plain HTTP":      requestFor("one.example", settings{Namespace: "a", Insecure: true}),
 		"too little time": hasty,
 	} {
-		t.Run("what one tenant gets wrong closes no way of another: "+what, func(t *testing.T) {
+		t.Run("a mistake of one tenant closes no way of another: "+what, func(t *testing.T) {
 			l := &Throttle{}
 			expectAdmission(t, l, broken, admitted)
 			l.leave(broken, finding{heard: true, err: down})

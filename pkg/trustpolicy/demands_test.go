@@ -28,15 +28,15 @@ func TestDemandsAreTheSameWithAndWithoutARoot(t *testing.T) {
 		now, recorded string
 		same          bool
 	}{
-		"the same root":                     {"rules@one", "rules@one", true},
-		"another root":                      {"rules@two", "rules@one", false},
-		"none yet":                          {"rules", "rules@one", true},
-		"none yet, and other rules":         {"other", "rules@one", false},
-		"one, where none was recorded":      {"rules@one", "rules", false},
-		"no root is asked for":              {"rules", "rules", true},
-		"nothing was accepted":              {"rules", "", false},
-		"nothing is asked for any more":     {"", "rules@one", false},
-		"nothing is asked for, and was not": {"", "", true},
+		"the same root":                  {"rules@one", "rules@one", true},
+		"another root":                   {"rules@two", "rules@one", false},
+		"no root yet":                    {"rules", "rules@one", true},
+		"no root yet, and other rules":   {"other", "rules@one", false},
+		"a root, without a recorded one": {"rules@one", "rules", false},
+		"no root is asked for":           {"rules", "rules", true},
+		"no acceptance":                  {"rules", "", false},
+		"no demand any more":             {"", "rules@one", false},
+		"no demand before and after":     {"", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := (Demands{Fingerprint: c.now}).Same(c.recorded); got != c.same {
