@@ -77,7 +77,7 @@ func (v *evaluation) keepBytes(whole context.Context) {
 			v.d.change = publication.Restore(product)
 		}
 	case !throttle.IsHeld(err):
-		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be made again",
+		ctrl.LoggerFrom(ctx).Info("the published bytes are missing and could not be rebuilt",
 			"revision", published.Artifact.Revision, "error", fault.Line(err.Error()))
 	}
 }

@@ -61,7 +61,7 @@ func deriveStorage(obj *v1alpha1.ArtifactRepository, stored bool) {
 		conditions.MarkTrue(obj, v1alpha1.ArtifactInStorageCondition, v1alpha1.ReasonSucceeded, "stored: %s", shorten(artifact.Revision))
 	default:
 		conditions.Set(obj, conditions.FalseCondition(v1alpha1.ArtifactInStorageCondition, v1alpha1.ReasonStorageOperationFailed,
-			"the bytes of %s are missing and could not be made again yet", shorten(artifact.Revision)))
+			"the bytes of %s are missing and could not be rebuilt yet", shorten(artifact.Revision)))
 	}
 }
 
@@ -89,7 +89,7 @@ func unenforced(obj *v1alpha1.ArtifactRepository) string {
 	if len(obj.Status.TrustWarnings) == 0 {
 		return ""
 	}
-	return "; if it were enforced, it would be refused by " + fault.Line(strings.Join(obj.Status.TrustWarnings, "; "))
+	return "; in the mode Enforce it would be refused by " + fault.Line(strings.Join(obj.Status.TrustWarnings, "; "))
 }
 
 // deriveFailure derives the conditions of a failure.
@@ -142,7 +142,7 @@ func publishedMessage(obj *v1alpha1.ArtifactRepository, d decision) string {
 	}
 	if obj.Status.Record.SettingsHash != "" {
 		notes = append(notes, fmt.Sprintf("the content settings (ignore, layerSelector, format, platform) take more than %d KiB, so only their hash is recorded:"+
-			" lost bytes cannot be made again after the settings change; shorten them", v1alpha1.MaxSettingsBytes>>10))
+			" lost bytes cannot be rebuilt after the settings change; shorten them", v1alpha1.MaxSettingsBytes>>10))
 	}
 	if ignore := obj.Spec.Ignore; ignore != nil {
 		if flaw := format.PatternFlaw("spec.ignore", *ignore); flaw != "" {

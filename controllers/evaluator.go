@@ -68,7 +68,7 @@ func (e *Evaluator) recordedSettings(obj *v1alpha1.ArtifactRepository) (format.O
 	settings := e.settings(obj)
 	if format.ContentHash(settings) != recipe.SettingsHash {
 		return settings, fault.Waitf(v1alpha1.ReasonStorageOperationFailed,
-			"the content settings of %s are recorded as a hash only, because they take more than %d KiB, and the spec has different ones now", recipe.Digest, v1alpha1.MaxSettingsBytes>>10)
+			"only the hash of the content settings of %s is recorded, because they take more than %d KiB, and the spec has different ones now", recipe.Digest, v1alpha1.MaxSettingsBytes>>10)
 	}
 	return settings, nil
 }

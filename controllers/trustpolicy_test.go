@@ -336,7 +336,7 @@ func TestAPolicyThatWarnsPublishesAndReportsViolations(t *testing.T) {
 	s.reconciled("app")
 	g.Expect(s.record("app")).To(haveCondition(v1alpha1.SourceVerifiedCondition, metav1.ConditionFalse, v1alpha1.ReasonVerificationError))
 	s.eventually(func(g Gomega) {
-		g.Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).To(haveEvent(v1alpha1.ReasonVerificationError, "if it were enforced"))
+		g.Expect(s.events(v1alpha1.ArtifactRepositoryKind, "app")).To(haveEvent(v1alpha1.ReasonVerificationError, "in the mode Enforce it would be refused"))
 	})
 	for _, event := range s.events(v1alpha1.ArtifactRepositoryKind, "app") {
 		g.Expect(event.Type == corev1.EventTypeWarning && event.Count > 1).To(BeFalse(), "%s was said %d times", event.Message, event.Count)
@@ -381,7 +381,7 @@ func TestWarningsGoWithTheirPolicy(t *testing.T) {
 		obj := get[v1alpha1.ArtifactRepository](g, s, "app")
 		g.Expect(obj.Status.TrustWarnings).To(BeEmpty())
 		g.Expect(obj).To(haveNoCondition(v1alpha1.SourceVerifiedCondition))
-		g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).NotTo(ContainSubstring("if it were enforced"))
+		g.Expect(conditions.GetMessage(obj, meta.ReadyCondition)).NotTo(ContainSubstring("in the mode Enforce it would be refused"))
 	})
 }
 
@@ -761,7 +761,7 @@ func TestARegistryThatHangsOverSignaturesIsTriedByFew(t *testing.T) {
 		for _, name := range names {
 			said = append(said, conditions.GetMessage(get[v1alpha1.ArtifactRepository](g, s, name), meta.ReadyCondition))
 		}
-		g.Expect(said).To(ContainElement(ContainSubstring("did not answer the last attempt; others are trying it already; still published: 1.0.0@")))
+		g.Expect(said).To(ContainElement(ContainSubstring("did not answer the last attempt; other attempts are testing it; still published: 1.0.0@")))
 	})
 	s.registry.Answer(nil)
 	for _, name := range names {

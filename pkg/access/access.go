@@ -83,7 +83,7 @@ func (r References) Check() error {
 		{r.CertSecretName, "Secret", "certSecretRef"}, {r.ProxySecretName, "Secret", "proxySecretRef"},
 	} {
 		if length := len(named.name); length > maxName {
-			return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s names a %s by %d characters, expected at most %d", named.by, named.kind, length, maxName)
+			return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s: the name of the %s has %d characters, expected at most %d", named.by, named.kind, length, maxName)
 		}
 	}
 	access := registry.Access{Lent: r.IsLent(), Insecure: r.Insecure}

@@ -45,7 +45,7 @@ func TestNamesThatNoObjectCanHaveAreRefusedBeforeTheyAreKept(t *testing.T) {
 			_, wanted := s.Wanted()
 			_, recorded := s.Recorded()
 			for _, err := range []error{wanted, recorded} {
-				g.Expect(err).To(MatchError(HavePrefix(field + " names a Secret by 1000000 characters, expected at most 253")))
+				g.Expect(err).To(MatchError(HavePrefix(field + ": the name of the Secret has 1000000 characters, expected at most 253")))
 				g.Expect(fault.Of(err, "").Reason).To(Equal(v1alpha1.ReasonInvalidSpec))
 			}
 		})

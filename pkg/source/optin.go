@@ -49,13 +49,13 @@ type Rules struct {
 type Choice int
 
 const (
-	// Off: not a source. Generated objects are removed, and the published artifact is
+	// Off is not a source. Generated objects are removed, and the published artifact is
 	// withdrawn.
 	Off Choice = iota - 1
-	// Undecided: a value is invalid or an object is missing. Existing objects stay, no new
-	// one is made.
+	// Undecided has an invalid value or a missing object. Existing objects stay, no new one is
+	// made.
 	Undecided
-	// On: a source.
+	// On is a source.
 	On
 )
 

@@ -120,7 +120,7 @@ func (s Snapshot) Wanted() (t Target, err error) {
 // Errors: InvalidSpec (stall).
 func Named(obj *v1alpha1.ArtifactRepository) (t Target, err error) {
 	if t.Repository, err = parseRepository(ImageName(obj), obj.Spec.Insecure); err != nil {
-		return t, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %s, which is no repository name such as ghcr.io/org/app: %w", fault.Quote(obj.Spec.Image), err)
+		return t, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.image is %s, expected a repository name such as ghcr.io/org/app: %w", fault.Quote(obj.Spec.Image), err)
 	}
 	t.Access = accessOfSpec(obj)
 	return t, t.Access.Check()

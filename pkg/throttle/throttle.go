@@ -517,7 +517,7 @@ type Closed struct {
 
 // Error implements error.
 func (c *Closed) Error() string {
-	return fmt.Sprintf("the registry %s did not answer the last attempt; others are trying it already", c.Host)
+	return fmt.Sprintf("the registry %s did not answer the last attempt; other attempts are testing it", c.Host)
 }
 
 // closed returns the error of an attempt on a closed way.
@@ -544,7 +544,7 @@ type Quiet struct {
 
 // Error implements error.
 func (q *Quiet) Error() string {
-	return fmt.Sprintf("the registry %s answered that it wants to be asked later (Retry-After)", q.Host)
+	return fmt.Sprintf("the registry %s asked for a pause (Retry-After)", q.Host)
 }
 
 // putOff returns the error of an attempt during a pause.

@@ -238,7 +238,7 @@ func Summary(policy *v1alpha1.TrustPolicy) string {
 	spec := policy.Spec
 	verb := "enforced"
 	if spec.Mode == v1alpha1.ModeWarn {
-		verb = "not enforced, but warned of,"
+		verb = "not enforced (mode Warn)"
 	}
 	names := make([]string, 0, len(spec.Authorities))
 	for _, a := range spec.Authorities {

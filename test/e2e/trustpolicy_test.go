@@ -166,7 +166,7 @@ func TestATrustPolicyGovernsAnAnnotatedSource(t *testing.T) {
 	// A policy that only warns says so.
 	n.regovern(func(spec *v1alpha1.TrustPolicySpec) { spec.Mode = v1alpha1.ModeWarn })
 	n.published("app", "1.0.0")
-	n.Expect(conditions.GetMessage(n.reconciled("app"), meta.ReadyCondition)).To(ContainSubstring("if it were enforced, it would be refused"))
+	n.Expect(conditions.GetMessage(n.reconciled("app"), meta.ReadyCondition)).To(ContainSubstring("in the mode Enforce it would be refused"))
 	metrics := n.read("http://" + env.controller.Metrics + "/metrics")
 	for _, want := range []string{
 		fmt.Sprintf(`image_source_trust_verdicts_total{mode="Enforce",policy=%q,verdict="accepted"}`, n.namespace),
