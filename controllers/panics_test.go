@@ -66,7 +66,7 @@ func TestAPanicAtAnArtifactSaysNothingAboutItsRegistry(t *testing.T) {
 	g, s := NewWithT(t), newStage(t)
 	s.Pipeline.Bridge = bridge.New(panickingStore{s.Store}, time.Now)
 	d := s.decide(t, s.snapshot(t), nil)
-	g.Expect(d.failure()).To(MatchError(ContainSubstring("a fault of this controller")))
+	g.Expect(d.failure()).To(MatchError(ContainSubstring("a bug in this controller")))
 	g.Expect(d.failure().Reason).To(Equal(v1alpha1.ReasonProgressingWithRetry))
 }
 
@@ -81,7 +81,7 @@ func TestBytesAreNotMadeAgainByDemandsThatNobodyRead(t *testing.T) {
 	verifies(snapshot.Object)
 	s.Trust.Reader = panickingReader{s.Trust.Reader}
 	d := s.decide(t, snapshot, nil)
-	g.Expect(d.failure()).To(MatchError(ContainSubstring("a fault of this controller")))
+	g.Expect(d.failure()).To(MatchError(ContainSubstring("a bug in this controller")))
 	after := publication.Apply(snapshot.Object.Status, d.change)
 	g.Expect(after.ObservedTrust).To(Equal(snapshot.Object.Status.ObservedTrust))
 	g.Expect(d.change.Kind()).To(Equal(publication.KindKeep))
@@ -117,5 +117,5 @@ func TestAPanicIsToldWhateverElseWaits(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "imagepolicies"}, "app", errBroken)
 	d := s.decide(t, snapshot, conflict)
 	g.Expect(d.silent).To(BeFalse())
-	g.Expect(d.failure()).To(MatchError(ContainSubstring("a fault of this controller")))
+	g.Expect(d.failure()).To(MatchError(ContainSubstring("a bug in this controller")))
 }
