@@ -71,30 +71,23 @@ func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
 		return Collected{}, diskFault("collect files that nothing names", err)
 	}
 	defer root.Close()
-	named, withdrawn, since := index(live)
 	s.holds.settle(live, s.now().Add(-max(s.ttl, minHold)))
+	records := map[Key]*Record{}
+	for i := range live {
+		records[live[i].Key] = &live[i]
+	}
 
 	var done Collected
-	errs := []error{s.sweepKeys(ctx, root, &done, func(key Key) retention {
-		created, isLive := since[key]
-		return retention{live: isLive, since: created, named: named, withdrawn: withdrawn, ttl: s.ttl, records: s.records, now: s.now()}
-	})}
-	errs = append(errs, s.sweepBlobs(ctx, root, &done))
-	return done, diskFault("collect files that nothing names", errors.Join(errs...))
-}
-
-func index(live []Record) (named, withdrawn map[string]bool, since map[Key]time.Time) {
-	named, withdrawn, since = map[string]bool{}, map[string]bool{}, map[Key]time.Time{}
-	for _, record := range live {
-		since[record.Key] = record.Since
-		for _, p := range record.Paths {
-			named[p] = true
+	keys, err := publishedKeys(root)
+	errs := []error{err}
+	for _, key := range keys {
+		if ctx.Err() != nil {
+			break
 		}
-		for _, sha256 := range record.Withdrawn {
-			withdrawn[record.Key.file(sha256)] = true
-		}
+		errs = append(errs, s.sweepKey(root, key, records[key], &done))
 	}
-	return named, withdrawn, since
+	errs = append(errs, s.sweepBlobs(ctx, root, &done), ctx.Err())
+	return done, diskFault("collect files that nothing names", errors.Join(errs...))
 }
 
 // PublishedAt returns when a key's file was published last on this disk, under whichever
@@ -125,7 +118,7 @@ func (s *Store) Remove(ctx context.Context, key Key) error {
 	defer root.Close()
 	s.holds.drop(key)
 	var done Collected
-	return diskFault("remove the files of "+key.String(), s.sweepKey(root, key, retention{}, &done))
+	return diskFault("remove the files of "+key.String(), s.sweepKey(root, key, nil, &done))
 }
 
 // Withdraw removes a key's file, held or not, and with no regard to retention:
@@ -151,18 +144,6 @@ func (s *Store) withdraw(key Key, sha256 string) error {
 	return errors.Join(s.unpublish(root, key, sha256, &done), s.removeEmpty(root, key))
 }
 
-// retention decides about the files of one key.
-type retention struct {
-	live bool
-	// since is when the object was created, see [Record].
-	since time.Time
-	// named and withdrawn are paths that records say must stay, and must go.
-	named, withdrawn map[string]bool
-	ttl              time.Duration
-	records          int
-	now              time.Time
-}
-
 // stored is one published file as the sweep sees it.
 type stored struct {
 	path      string
@@ -170,48 +151,39 @@ type stored struct {
 	published time.Time
 }
 
-// garbage returns what may go, as far as records and ages tell.
-func (r retention) garbage(files []stored) []stored {
+// garbage returns the files of a key that may go, as far as its record and their ages
+// tell: all of them if there is no record.
+func (s *Store) garbage(files []stored, record *Record) []stored {
+	if record == nil {
+		return files
+	}
 	slices.SortFunc(files, func(a, b stored) int { return a.published.Compare(b.published) })
-	left := len(files)
 	var unneeded, gone []stored
 	for _, f := range files {
 		switch {
-		case r.named[f.path]:
-		case !r.live || r.withdrawn[f.path] || f.published.Before(r.since) || r.now.Sub(f.published) > r.ttl:
+		case slices.Contains(record.Paths, f.path):
+		case slices.Contains(record.Withdrawn, f.sha256), f.published.Before(record.Since), s.now().Sub(f.published) > s.ttl:
 			gone = append(gone, f)
-			left--
 		default:
 			unneeded = append(unneeded, f)
 		}
 	}
-	surplus := min(max(left-r.records, 0), len(unneeded))
+	surplus := min(max(len(files)-len(gone)-s.records, 0), len(unneeded))
 	return append(gone, unneeded[:surplus]...)
 }
 
-func (s *Store) sweepKeys(ctx context.Context, root *os.Root, done *Collected, rules func(Key) retention) error {
-	keys, err := publishedKeys(root)
-	errs := []error{err}
-	for _, key := range keys {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		errs = append(errs, s.sweepKey(root, key, rules(key), done))
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Store) sweepKey(root *os.Root, key Key, rules retention, done *Collected) error {
+// sweepKey removes the files of a key that its record does not need; nil is no record.
+func (s *Store) sweepKey(root *os.Root, key Key, record *Record, done *Collected) error {
 	files, strangers, err := filesOf(root, key)
 	if err != nil {
 		return err
 	}
-	garbage := rules.garbage(files)
+	garbage := s.garbage(files, record)
 	var errs []error
 	for _, f := range garbage {
 		errs = append(errs, s.unpublish(root, key, f.sha256, done))
 	}
-	if !rules.live {
+	if record == nil {
 		for _, name := range strangers {
 			errs = append(errs, root.RemoveAll(name))
 		}
@@ -270,19 +242,16 @@ func (s *Store) sweepBlobs(ctx context.Context, root *os.Root, done *Collected) 
 	}
 	var errs []error
 	for _, entry := range entries {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
+		if ctx.Err() != nil {
+			break
 		}
-		if isSHA256(entry.Name()) {
-			errs = append(errs, s.sweepBlob(root, entry.Name(), done))
+		if sha256 := entry.Name(); isSHA256(sha256) {
+			unlock := s.lock(sha256)
+			errs = append(errs, s.dropUnused(root, sha256, done))
+			unlock()
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (s *Store) sweepBlob(root *os.Root, sha256 string, done *Collected) error {
-	defer s.lock(sha256)()
-	return s.dropUnused(root, sha256, done)
 }
 
 // dropUnused removes a blob that has no other name. The caller holds the lock

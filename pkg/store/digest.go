@@ -29,13 +29,11 @@ import (
 // are named, and the one of OCI layers.
 const algorithm = "sha256"
 
-// digits reads r to its end and returns its sha256 in hexadecimal digits.
-func digits(r io.Reader) (string, error) {
+// digits reads r to its end and returns its sha256 in hexadecimal digits, and its size.
+func digits(r io.Reader) (digits string, size int64, err error) {
 	sum := sha256.New()
-	if _, err := io.Copy(sum, r); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	size, err = io.Copy(sum, r)
+	return hex.EncodeToString(sum.Sum(nil)), size, err
 }
 
 // Limiter holds back the reading of n bytes; a *rate.Limiter of golang.org/x/time does.

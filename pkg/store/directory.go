@@ -24,6 +24,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/image-source/image-source-controller/pkg/flight"
 )
 
 const (
@@ -51,8 +53,7 @@ func splitHostPort(address string) (hostPort, error) {
 	return hostPort{host: host, port: uint16(number)}, err
 }
 
-// directory knows where the other replicas are. What it finds is for all who
-// ask: they share one lookup, which ends with none of them.
+// directory knows where the other replicas are. All callers share one lookup.
 type directory struct {
 	hosts    []hostPort
 	own      uint16 // the port of this replica's server
@@ -61,55 +62,45 @@ type directory struct {
 	mu    sync.Mutex
 	known []netip.AddrPort
 	until time.Time
-	// looking is closed when the lookup that is under way ends; nil without one.
-	looking chan struct{}
+
+	lookups flight.Group[struct{}, struct{}]
 }
 
 // addresses returns where the other replicas are. When that cannot be found out,
 // or not soon, the addresses that were found last are as good as any. Without
 // them, a lookup is waited for until ctx ends.
 func (d *directory) addresses(ctx context.Context) []netip.AddrPort {
-	known, looking := d.look(ctx)
-	if looking == nil {
+	known, current := d.last()
+	if current {
 		return known
 	}
+	looked := make(chan struct{})
+	go func(ctx context.Context) { // the lookup ends with none of its callers
+		defer close(looked)
+		_, _, _ = d.lookups.Do(ctx, struct{}{}, d.renew)
+	}(context.WithoutCancel(ctx))
 	if len(known) > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, lookupPatience)
 		defer cancel()
 	}
 	select {
-	case <-looking:
-		return d.last()
+	case <-looked:
+		known, _ = d.last()
 	case <-ctx.Done():
-		return known
 	}
+	return known
 }
 
-// look returns the addresses that were found last and, where they are not to be
-// believed any more, the end of the lookup for those that hold now.
-func (d *directory) look(ctx context.Context) (known []netip.AddrPort, looking <-chan struct{}) {
+// last returns the addresses that were found last, and whether they are still believed.
+func (d *directory) last() (known []netip.AddrPort, current bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	known = slices.Clone(d.known)
-	if d.looking == nil && time.Now().Before(d.until) {
-		return known, nil
-	}
-	if d.looking == nil {
-		d.looking = make(chan struct{})
-		go d.renew(context.WithoutCancel(ctx))
-	}
-	return known, d.looking
-}
-
-func (d *directory) last() []netip.AddrPort {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.known)
+	return slices.Clone(d.known), time.Now().Before(d.until)
 }
 
 // renew looks the hosts up. What was known stays when none of them is found.
-func (d *directory) renew(ctx context.Context) {
+func (d *directory) renew(ctx context.Context) (struct{}, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	found, ok := d.find(ctx)
@@ -119,8 +110,7 @@ func (d *directory) renew(ctx context.Context) {
 		d.known = found
 	}
 	d.until = time.Now().Add(peersFor)
-	close(d.looking)
-	d.looking = nil
+	return struct{}{}, nil
 }
 
 // find returns the addresses of all hosts but this replica's own, and whether

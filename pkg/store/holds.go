@@ -29,7 +29,13 @@ const minHold = 5 * time.Minute
 type holds struct {
 	mu    sync.Mutex
 	count uint64
-	byKey map[Key]map[string]hold // by digest
+	files map[held]hold
+}
+
+// held is a file of a key.
+type held struct {
+	Key
+	sha256 string
 }
 
 type hold struct {
@@ -41,30 +47,27 @@ type hold struct {
 func (h *holds) add(key Key, sha256 string, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.byKey[key] == nil {
-		h.byKey[key] = map[string]hold{}
-	}
 	h.count++
-	h.byKey[key][sha256] = hold{order: h.count, since: now}
+	h.files[held{key, sha256}] = hold{order: h.count, since: now}
 }
 
 func (h *holds) has(key Key, sha256 string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, ok := h.byKey[key][sha256]
+	_, ok := h.files[held{key, sha256}]
 	return ok
 }
 
 func (h *holds) drop(key Key) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.byKey, key)
+	maps.DeleteFunc(h.files, func(f held, _ hold) bool { return f.Key == key })
 }
 
 func (h *holds) release(key Key, sha256 string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.byKey[key], sha256)
+	delete(h.files, held{key, sha256})
 }
 
 // settle ends the holds that records have taken over, with those that were
@@ -72,19 +75,14 @@ func (h *holds) release(key Key, sha256 string) {
 func (h *holds) settle(live []Record, limit time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	recorded := map[Key]uint64{} // the order of the last publication that a record names
 	for _, record := range live {
 		for _, p := range record.Paths {
 			key, sha256, _ := parsePath(p)
-			recorded, held := h.byKey[key][sha256]
-			if held {
-				maps.DeleteFunc(h.byKey[key], func(_ string, other hold) bool { return other.order <= recorded.order })
-			}
+			recorded[key] = max(recorded[key], h.files[held{key, sha256}].order)
 		}
 	}
-	for key, files := range h.byKey {
-		maps.DeleteFunc(files, func(_ string, other hold) bool { return other.since.Before(limit) })
-		if len(files) == 0 {
-			delete(h.byKey, key)
-		}
-	}
+	maps.DeleteFunc(h.files, func(f held, one hold) bool {
+		return one.order <= recorded[f.Key] || one.since.Before(limit)
+	})
 }

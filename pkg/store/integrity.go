@@ -192,7 +192,7 @@ func (s *Store) readToEnd(ctx context.Context, f *os.File, sha256 string, pace L
 		return nil, err
 	}
 	source := &failing{r: f}
-	got, err := digits(paced(ctx, source, pace))
+	got, _, err := digits(paced(ctx, source, pace))
 	switch {
 	case err != nil && source.err == nil: // the caller or the pace ended it
 		return nil, err
@@ -216,35 +216,25 @@ func (s *Store) lose(sha256 string, file fs.FileInfo, damaged bool) (lost []Key,
 	keys, err := publishedKeys(root)
 	defer s.lock(sha256)()
 	errs := []error{err}
-	names := []string{blobPath(sha256)}
+	take := func(name string) (had bool) {
+		info, err := root.Lstat(name)
+		if had = err == nil && os.SameFile(info, file); had && damaged {
+			err = root.Remove(name)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		return had
+	}
+	take(blobPath(sha256))
 	for _, key := range keys {
-		info, err := root.Lstat(key.file(sha256))
-		if err == nil && os.SameFile(info, file) {
-			lost, names = append(lost, key), append(names, key.file(sha256))
+		if take(key.file(sha256)) {
+			lost = append(lost, key)
 		}
 	}
-	if !damaged {
-		return lost, err
-	}
-	for _, name := range names {
-		errs = append(errs, removeSame(root, name, file))
-	}
-	if err = errors.Join(errs...); err == nil {
+	err = errors.Join(errs...)
+	if damaged && err == nil {
 		s.found.note(sha256, file, unread) // nothing has that name any more
 	}
 	return lost, err
-}
-
-func removeSame(root *os.Root, name string, damaged fs.FileInfo) error {
-	info, err := root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !os.SameFile(info, damaged) {
-		return nil
-	}
-	return root.Remove(name)
 }

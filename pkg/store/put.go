@@ -106,37 +106,34 @@ func (s *Store) Link(ctx context.Context, key Key, sha256 string) (Stored, bool,
 	if err := validate(key, sha256); err != nil {
 		return Stored{}, false, err
 	}
-	stored, err := s.linkStored(ctx, key, sha256)
-	if errors.Is(err, errNotStored) {
-		return Stored{}, false, nil
-	}
+	root, err := s.open()
 	if err != nil {
 		return Stored{}, false, diskFault("share a stored file with "+key.String(), err)
 	}
-	return stored, true, nil
+	defer root.Close()
+	stored, err := s.linkStored(ctx, root, key, sha256)
+	if errors.Is(err, errNotStored) || errors.Is(err, fs.ErrNotExist) {
+		return Stored{}, false, nil
+	}
+	return stored, err == nil, diskFault("share a stored file with "+key.String(), err)
 }
 
 var errNotStored = errors.New("content is not stored")
 
-func (s *Store) linkStored(ctx context.Context, key Key, sha256 string) (Stored, error) {
-	root, err := s.open()
+func (s *Store) linkStored(ctx context.Context, root *os.Root, key Key, sha256 string) (Stored, error) {
+	if _, known, err := s.look(root, blobPath(sha256), sha256); err != nil || known == bad {
+		return Stored{}, cmp.Or(err, errNotStored)
+	}
+	blob, err := s.openGood(ctx, blobPath(sha256), sha256)
 	if err != nil {
 		return Stored{}, err
 	}
-	defer root.Close()
-	if _, known, err := s.look(root, blobPath(sha256), sha256); err == nil && known == unread {
-		if _, err := s.examine(ctx, blobPath(sha256), sha256, nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return Stored{}, err
-		}
+	defer blob.Close()
+	info, err := blob.Stat()
+	if err != nil {
+		return Stored{}, err
 	}
 	defer s.lock(sha256)()
-	info, known, err := s.look(root, blobPath(sha256), sha256)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && known == bad {
-		return Stored{}, errNotStored
-	}
-	if err != nil {
-		return Stored{}, err
-	}
 	if err := s.publish(ctx, root, key, sha256); err != nil {
 		return Stored{}, err
 	}
@@ -186,14 +183,10 @@ func (s *Store) keep(root *os.Root, name string, file File) error {
 	if err := s.flush(root, name); err != nil {
 		return err
 	}
-	err = root.Rename(name, blob)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := root.MkdirAll(blobsFolder, folderMode); err != nil {
-			return err
-		}
-		err = root.Rename(name, blob)
+	if err := root.MkdirAll(blobsFolder, folderMode); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := root.Rename(name, blob); err != nil {
 		return err
 	}
 	return s.vouch(root, file.SHA256)
@@ -328,16 +321,20 @@ func copyBlob(ctx context.Context, root *os.Root, sha256, name string) (got stri
 	if err != nil {
 		return "", err
 	}
-	got, err = digits(io.TeeReader(paced(ctx, blob, nil), file))
+	got, _, err = digits(io.TeeReader(paced(ctx, blob, nil), file))
 	return got, errors.Join(err, file.Close())
 }
 
 // relink replaces a name that exists and is not the blob's: a copy that was
 // restored from elsewhere, or bytes that were found to be damaged.
 func (s *Store) relink(ctx context.Context, root *os.Root, key Key, sha256 string) (changed []string, err error) {
-	blob, name := blobPath(sha256), key.file(sha256)
-	same, err := sameFile(root, blob, name)
-	if err != nil || same {
+	name := key.file(sha256)
+	blob, err := root.Lstat(blobPath(sha256))
+	if err != nil {
+		return nil, err
+	}
+	former, err := root.Lstat(name)
+	if err != nil || os.SameFile(blob, former) {
 		return nil, err
 	}
 	scratch, err := makeScratch(root)
@@ -349,22 +346,10 @@ func (s *Store) relink(ctx context.Context, root *os.Root, key Key, sha256 strin
 	if err := s.linkBlob(ctx, root, sha256, aside); err != nil {
 		return nil, err
 	}
-	if info, err := root.Lstat(name); err == nil && info.IsDir() {
+	if former.IsDir() {
 		if err := root.RemoveAll(name); err != nil {
 			return nil, err
 		}
 	}
 	return []string{key.folder()}, root.Rename(aside, name)
-}
-
-func sameFile(root *os.Root, a, b string) (bool, error) {
-	infoA, err := root.Lstat(a)
-	if err != nil {
-		return false, err
-	}
-	infoB, err := root.Lstat(b)
-	if err != nil {
-		return false, err
-	}
-	return os.SameFile(infoA, infoB), nil
 }

@@ -18,8 +18,6 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -30,10 +28,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
+	utilcache "k8s.io/apimachinery/pkg/util/cache"
 
 	"github.com/image-source/image-source-controller/pkg/flight"
 )
@@ -51,8 +49,10 @@ const (
 	// slower than that is no help.
 	peerBaseTime = 5 * time.Second
 	peerPace     = 1 << 20 // bytes in a second
-	// avoidFor is how long a peer is left alone that did not answer.
-	avoidFor = 10 * time.Second
+	// avoidFor is how long a peer is left alone that did not answer, and maxAvoided how
+	// many are.
+	avoidFor   = 10 * time.Second
+	maxAvoided = 1000
 )
 
 var (
@@ -89,14 +89,12 @@ type Replica struct {
 	client  *http.Client
 	fetches flight.Group[string, struct{}]
 	slots   chan struct{}
-
-	mu      sync.Mutex
-	avoided map[netip.AddrPort]time.Time
+	avoided *utilcache.LRUExpireCache // by address
 }
 
 // NewReplica returns a replica of the peers that the options name.
 func NewReplica(s *Store, o PeerOptions) (*Replica, error) {
-	r := &Replica{Store: s, options: o, slots: make(chan struct{}, maxFetches), avoided: map[netip.AddrPort]time.Time{}, client: &http.Client{
+	r := &Replica{Store: s, options: o, slots: make(chan struct{}, maxFetches), avoided: utilcache.NewLRUExpireCache(maxAvoided), client: &http.Client{
 		Transport: &http.Transport{
 			// Peers are beside us: no proxy is asked for them.
 			DialContext:           (&net.Dialer{Timeout: peerDialTimeout}).DialContext,
@@ -217,7 +215,7 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 			said = append(said, fmt.Errorf("%s: %w", peer, err))
 			if refused.avoid {
 				heard = false
-				r.avoid(peer)
+				r.avoided.Add(peer, nil, avoidFor)
 			}
 		default:
 			return diskFault("store the file of "+key.String(), err)
@@ -301,17 +299,16 @@ func spool(body io.Reader, wanted File) (file File, err error) {
 		return File{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	sum := sha256.New()
 	// A byte more than it may have makes another digest.
 	source := &failing{r: io.LimitReader(body, wanted.Size+1)}
-	size, err := io.Copy(io.MultiWriter(f, sum), source)
-	switch digits := hex.EncodeToString(sum.Sum(nil)); {
+	got, size, err := digits(io.TeeReader(source, f))
+	switch {
 	case source.err != nil:
 		return File{}, &refusal{err: source.err, avoid: true}
 	case err != nil:
 		return File{}, err
-	case digits != wanted.SHA256:
-		return File{}, &refusal{err: fmt.Errorf("sends %d bytes with the digest sha256:%s", size, digits), avoid: true}
+	case got != wanted.SHA256:
+		return File{}, &refusal{err: fmt.Errorf("sends %d bytes with the digest sha256:%s", size, got), avoid: true}
 	}
 	return File{Path: wanted.Path, SHA256: wanted.SHA256, Size: size}, nil
 }
@@ -325,20 +322,7 @@ func (r *Replica) peers(ctx context.Context) (_ []netip.AddrPort, all bool) {
 	return peers[:min(len(peers), maxPeers)], len(peers) == len(known)
 }
 
-func (r *Replica) avoid(peer netip.AddrPort) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	for other, until := range r.avoided {
-		if now.After(until) {
-			delete(r.avoided, other)
-		}
-	}
-	r.avoided[peer] = now.Add(avoidFor)
-}
-
 func (r *Replica) avoids(peer netip.AddrPort) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Now().Before(r.avoided[peer])
+	_, found := r.avoided.Get(peer)
+	return found
 }

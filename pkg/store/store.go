@@ -160,7 +160,7 @@ func newStore(o Options) (*Store, error) {
 		ttl:      o.RetentionTTL,
 		records:  o.RetentionRecords,
 		now:      o.Clock,
-		holds:    holds{byKey: map[Key]map[string]hold{}},
+		holds:    holds{files: map[held]hold{}},
 		found:    findings{bySHA256: map[string][]finding{}},
 		requests: scrubRequests{added: make(chan struct{}, 1)},
 	}, nil
