@@ -54,21 +54,12 @@ type authorities struct {
 // the long ones are handed out at a time, each until its body is closed: close it when
 // it is decoded.
 func (c *Client) Authorities() http.RoundTripper {
-	key := accessKey{plain: implied}
-	return authorities{lists: c.lists, link: c.link(key, Access{})}
+	return authorities{lists: c.lists, link: c.link(accessKey{plain: implied}, Access{})}
 }
 
 // RoundTrip implements http.RoundTripper.
 func (a authorities) RoundTrip(request *http.Request) (*http.Response, error) {
-	if err := a.link.judgeScheme(request); err != nil {
-		return nil, err
-	}
-	if request.Method != http.MethodGet && request.Method != http.MethodPost {
-		return nil, refusef("refused to send %s to a certificate authority", request.Method)
-	}
-	request = request.Clone(request.Context())
-	request.Header.Del("Authorization")
-	answer, err := a.link.send(request, "revocation")
+	answer, err := a.link.sendWithout(request, "revocation", "a certificate authority", http.MethodGet, http.MethodPost)
 	if err != nil {
 		return nil, err
 	}

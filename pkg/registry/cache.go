@@ -69,12 +69,7 @@ func (c *cache[K, V]) get(key K) (V, bool) {
 }
 
 func (c *cache[K, V]) put(key K, value V) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if item, ok := c.items[key]; ok {
-		c.drop(item)
-	}
-	c.add(key, value)
+	c.replaceUnless(key, value, func(V) bool { return false })
 }
 
 // getOrPut returns the value of key, and makes it when there is none.

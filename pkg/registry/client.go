@@ -209,12 +209,12 @@ type Client struct {
 	options     Options
 	environment func(*url.URL) (*url.URL, error)
 
-	links *cache[linkKey, *link]
+	links *cache[accessKey, *link]
 	// secure are the links, and the ways of accesses, by which a registry has given any
 	// answer by HTTPS. They are many more than the links that are open, so that nobody
 	// has one forgotten by opening others.
-	secure    *cache[linkKey, struct{}]
-	sessions  *cache[sessionKey, *session]
+	secure    *cache[accessKey, struct{}]
+	sessions  *cache[accessKey, *session]
 	tags      *cache[tagKey, tagAnswer]
 	manifests *cache[digestKey, *Manifest]
 	proofs    *cache[digestKey, time.Time] // of blobs
@@ -229,10 +229,16 @@ type Client struct {
 	flights  atomic.Uint64
 }
 
-// accessKey is what decides what can be seen: answers are shared inside one only.
+// accessKey is what decides what can be seen: answers are shared inside one only. One
+// without a repository is a way to a registry.
 type accessKey struct {
 	host, repository, fingerprint string
 	plain                         plainHTTP
+}
+
+func (k accessKey) ofRegistry() accessKey {
+	k.repository = ""
+	return k
 }
 
 // plainHTTP tells whether a registry may be asked by plain HTTP.
@@ -254,17 +260,16 @@ type digestKey struct {
 // NewClient returns a client, or an error that names the option which is
 // malformed or contradicts what is never allowed.
 func NewClient(options Options) (*Client, error) {
-	if err := options.validate(); err != nil {
+	if err := options.prepare(); err != nil {
 		return nil, err
 	}
-	options = options.withDefaults()
 	forget, clock := options.ForgetAfter, options.Clock
 	c := &Client{
 		options:     options,
 		lists:       make(chan struct{}, maxLists),
 		environment: httpproxy.FromEnvironment().ProxyFunc(),
-		secure:      newCache[linkKey](cacheOptions[struct{}]{entries: maxSecure, idle: forget, clock: clock}),
-		sessions:    newCache[sessionKey](cacheOptions[*session]{entries: maxSessions, idle: forget, clock: clock}),
+		secure:      newCache[accessKey](cacheOptions[struct{}]{entries: maxSecure, idle: forget, clock: clock}),
+		sessions:    newCache[accessKey](cacheOptions[*session]{entries: maxSessions, idle: forget, clock: clock}),
 		tags:        newCache[tagKey](cacheOptions[tagAnswer]{entries: maxTags, clock: clock}),
 		manifests: newCache[digestKey](cacheOptions[*Manifest]{
 			entries: maxManifests, clock: clock,
@@ -272,7 +277,7 @@ func NewClient(options Options) (*Client, error) {
 		}),
 		proofs: newCache[digestKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
 	}
-	c.links = newCache[linkKey](cacheOptions[*link]{entries: maxLinks, idle: forget, clock: clock, dropped: c.forget})
+	c.links = newCache[accessKey](cacheOptions[*link]{entries: maxLinks, idle: forget, clock: clock, dropped: c.forget})
 	return c, nil
 }
 
@@ -280,12 +285,13 @@ func NewClient(options Options) (*Client, error) {
 // go with it: there are many more of them, and each would keep what the link is made of.
 func (c *Client) forget(l *link) {
 	l.closeIdle()
-	if l.key.material != "" {
-		c.sessions.remove(sessionKey{host: l.key.host, fingerprint: l.key.material, plain: l.key.plain})
+	if l.key.fingerprint != "" {
+		c.sessions.remove(l.key)
 	}
 }
 
-func (o Options) validate() error {
+// prepare checks the options and sets the defaults of those that are not set.
+func (o *Options) prepare() error {
 	if !httpguts.ValidHeaderFieldValue(o.UserAgent) {
 		return errors.New("the user agent must be printable text on one line")
 	}
@@ -299,10 +305,29 @@ func (o Options) validate() error {
 			return err
 		}
 	}
-	for _, d := range []time.Duration{o.DialTimeout, o.HeaderTimeout, o.IdleTimeout, o.SharedTimeout, o.ProofAge, o.ForgetAfter} {
-		if d < 0 {
-			return fmt.Errorf("a timeout is %s; it must not be negative", d)
+	for _, d := range []struct {
+		value *time.Duration
+		unset time.Duration
+	}{
+		{&o.DialTimeout, 10 * time.Second},
+		{&o.HeaderTimeout, 30 * time.Second},
+		{&o.IdleTimeout, 30 * time.Second},
+		{&o.SharedTimeout, time.Minute},
+		{&o.ProofAge, 10 * time.Minute},
+		{&o.ForgetAfter, time.Hour},
+	} {
+		if *d.value < 0 {
+			return fmt.Errorf("a timeout is %s; it must not be negative", *d.value)
 		}
+		*d.value = cmp.Or(*d.value, d.unset)
+	}
+	o.UserAgent = cmp.Or(o.UserAgent, "image-source-controller")
+	o.Hints = o.Hints.withDefaults()
+	if o.Observe == nil {
+		o.Observe = func(Observation) {}
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	return nil
 }
@@ -341,35 +366,6 @@ func validateAllowed(prefix netip.Prefix) error {
 	return nil
 }
 
-func (o Options) withDefaults() Options {
-	for _, d := range []struct {
-		value *time.Duration
-		unset time.Duration
-	}{
-		{&o.DialTimeout, 10 * time.Second},
-		{&o.HeaderTimeout, 30 * time.Second},
-		{&o.IdleTimeout, 30 * time.Second},
-		{&o.SharedTimeout, time.Minute},
-		{&o.ProofAge, 10 * time.Minute},
-		{&o.ForgetAfter, time.Hour},
-	} {
-		if *d.value == 0 {
-			*d.value = d.unset
-		}
-	}
-	if o.UserAgent == "" {
-		o.UserAgent = "image-source-controller"
-	}
-	o.Hints = o.Hints.withDefaults()
-	if o.Observe == nil {
-		o.Observe = func(Observation) {}
-	}
-	if o.Clock == nil {
-		o.Clock = time.Now
-	}
-	return o
-}
-
 // Repository returns the way to one repository with one access. It is cheap
 // and makes no request; connections, logins and answers are shared with every
 // other caller of the same access key.
@@ -388,9 +384,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 		plain:       plainOf(repo.Registry, access),
 	}
 	link := c.link(key, access)
-	session := c.sessions.getOrPut(
-		sessionKey{host: key.host, fingerprint: key.fingerprint, plain: key.plain},
-		func() *session { return newSession(c, link) })
+	session := c.sessions.getOrPut(key.ofRegistry(), func() *session { return newSession(c, link) })
 	auth := access.Auth
 	if auth == nil {
 		auth = authn.Anonymous
@@ -402,17 +396,22 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 }
 
 func (c *Client) link(key accessKey, access Access) *link {
-	return c.links.getOrPut(linkKeyOf(key, access), func() *link { return newLink(c, key, access) })
+	key = key.ofRegistry()
+	if access.TLS == nil && access.Proxy == nil {
+		key.fingerprint = "" // all who reach the registry as everybody does have one link
+	}
+	return c.links.getOrPut(key, func() *link { return newLink(c, key, access) })
 }
 
 // wayOf identifies how an access reaches a registry, whatever the content of its
 // Secrets is now. It has no material where that has no name, or where there is none.
-func wayOf(key accessKey, access Access) linkKey {
-	k := linkKey{host: key.host, plain: key.plain}
+func wayOf(key accessKey, access Access) accessKey {
+	key = key.ofRegistry()
+	key.fingerprint = ""
 	if access.Way != "" && (access.TLS != nil || access.Proxy != nil) {
-		k.material = "named " + access.Way
+		key.fingerprint = "named " + access.Way
 	}
-	return k
+	return key
 }
 
 func plainOf(registry name.Registry, access Access) plainHTTP {
@@ -431,8 +430,7 @@ func plainOf(registry name.Registry, access Access) plainHTTP {
 // registryOf identifies who answers, see Repository.Registry.
 func registryOf(key accessKey, access Access) string {
 	if access.TLS != nil || access.Proxy != nil || key.plain == intended {
-		key.repository = ""
-		return key.String()
+		return key.ofRegistry().String()
 	}
 	return key.host
 }

@@ -18,7 +18,6 @@ package registry
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -174,21 +173,6 @@ func (t *trip) arrive(connection net.Conn) {
 	}
 }
 
-// refusedAddress is an address that is not connected to.
-type refusedAddress struct {
-	host    string
-	address netip.Addr
-	scope   scope
-}
-
-func (e *refusedAddress) Error() string {
-	if e.scope == forbidden {
-		return fmt.Sprintf("refused to connect to %q at %s: it is %s address, which is never allowed", e.host, e.address, e.scope)
-	}
-	return fmt.Sprintf("refused to connect to %q at %s: it is %s address, and the server that leads there is not at it; "+
-		"if that is intended, list its network in --registry-allowed-cidrs", e.host, e.address, e.scope)
-}
-
 // dial is the DialContext of a http.Transport.
 func (d *dialer) dial(ctx context.Context, network, target string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(target)
@@ -232,9 +216,7 @@ func (d *dialer) check(to hop, resolved string) error {
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	address, found, proxy := plain(end.Addr()), scopeOf(end.Addr()), d.proxies[to.target]
+	address, found, proxy := plain(end.Addr()), scopeOf(end.Addr()), d.isProxy(to.target)
 	own := to.host == d.host && (to.cause == nil || scopeOf(to.cause.at) == found)
 	back := to.cause != nil && to.cause.at == address
 	switch {
@@ -242,8 +224,11 @@ func (d *dialer) check(to hop, resolved string) error {
 		return nil
 	case found != forbidden && (proxy || own || back || within(d.allowed, address)):
 		return nil
+	case found == forbidden:
+		return refusef("refused to connect to %q at %s: it is %s address, which is never allowed", to.host, end.Addr(), found)
 	}
-	return &refusedAddress{host: to.host, address: end.Addr(), scope: found}
+	return refusef("refused to connect to %q at %s: it is %s address, and the server that leads there is not at it; "+
+		"if that is intended, list its network in --registry-allowed-cidrs", to.host, end.Addr(), found)
 }
 
 // through returns the Proxy of a http.Transport and remembers the proxies that

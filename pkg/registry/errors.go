@@ -208,7 +208,7 @@ func (r *Repository) failure(doing string, err error) error {
 		return err
 	}
 	e := &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: isAnswer(err)}
-	said := r.explain(err)
+	said := r.Explain(err)
 	var answer *answerError
 	var proxy *proxyAnswer
 	switch {
@@ -225,12 +225,9 @@ func (r *Repository) failure(doing string, err error) error {
 // isAnswer tells whether an error is what a registry, or its realm, answered, or
 // a request that its answer asked for and that was not sent.
 func isAnswer(err error) bool {
-	var (
-		answer  *answerError
-		address *refusedAddress
-		rule    *refused
-	)
-	return errors.As(err, &answer) || errors.As(err, &address) || errors.As(err, &rule)
+	_, answered := errors.AsType[*answerError](err)
+	_, unsent := errors.AsType[*refused](err)
+	return answered || unsent
 }
 
 // reason says what the status of an answer means: what a registry's storage or
@@ -273,8 +270,15 @@ func ended(err error) error {
 }
 
 // Explain says what went wrong with a request that RoundTripper was given and,
-// where that is known, what helps: on one line, without secrets or addresses.
-func (r *Repository) Explain(err error) string { return r.explain(err) }
+// where that is known, what helps: on one line, without secrets or addresses. A registry
+// that leads to a host or a realm chooses its name, which may hold a secret, too.
+func (r *Repository) Explain(err error) string {
+	known := r.secrets()
+	if answer, ok := errors.AsType[*answerError](err); ok {
+		known = append(known, answer.sent)
+	}
+	return r.conceal(r.tell(err, known), known)
+}
 
 // Clean makes the words of a registry in answer to a request that RoundTripper was
 // given fit for a message: on one line, and without secrets.
@@ -300,19 +304,8 @@ func (r *Repository) conceal(message string, known []string) string {
 // secrets are the parts of a request that an answer must not repeat.
 func (r *Repository) secrets() []string { return r.session.secrets(r.scope) }
 
-// explain says what is wrong and, where that is known, what helps. A registry that
-// leads to a host or a realm chooses its name, which may hold a secret, too.
-func (r *Repository) explain(err error) string {
-	known := r.secrets()
-	if answer, ok := errors.AsType[*answerError](err); ok {
-		known = append(known, answer.sent)
-	}
-	return r.conceal(r.tell(err, known), known)
-}
-
 func (r *Repository) tell(err error, known []string) string {
 	var (
-		address   *refusedAddress
 		rule      *refused
 		answer    *answerError
 		login     *loginError
@@ -332,8 +325,8 @@ func (r *Repository) tell(err error, known []string) string {
 	}
 	hints := r.client.options.Hints
 	switch {
-	case errors.As(err, &address), errors.As(err, &rule):
-		return clean(firstOf(address, rule).Error(), known...)
+	case errors.As(err, &rule):
+		return clean(rule.Error(), known...)
 	case errors.As(err, &answer):
 		return r.explainAnswer(answer, known)
 	case errors.As(err, &authority):
@@ -361,13 +354,6 @@ func (r *Repository) tell(err error, known []string) string {
 	default:
 		return clean(err.Error(), known...)
 	}
-}
-
-func firstOf(address *refusedAddress, rule *refused) error {
-	if address != nil {
-		return address
-	}
-	return rule
 }
 
 func isPlainHTTP(err error) bool {

@@ -252,12 +252,12 @@ func TestALinkThatNobodyUsesIsForgotten(t *testing.T) {
 	client, err := NewClient(Options{ForgetAfter: time.Minute, Clock: func() time.Time { return now }})
 	g.Expect(err).NotTo(HaveOccurred())
 	for _, host := range []string{"a.example.com", "b.example.com"} {
-		client.links.getOrPut(linkKey{host: host}, func() *link { return newLink(client, accessKey{host: host}, Access{}) })
+		client.links.getOrPut(accessKey{host: host}, func() *link { return newLink(client, accessKey{host: host}, Access{}) })
 		now = now.Add(40 * time.Second)
 	}
-	_, ok := client.links.get(linkKey{host: "a.example.com"})
+	_, ok := client.links.get(accessKey{host: "a.example.com"})
 	g.Expect(ok).To(BeFalse())
-	_, ok = client.links.get(linkKey{host: "b.example.com"})
+	_, ok = client.links.get(accessKey{host: "b.example.com"})
 	g.Expect(ok).To(BeTrue())
 }
 

@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,26 +48,11 @@ var errStalled = errors.New("the answer made no progress")
 // registry may use, such as to its private storage, another may not.
 type link struct {
 	client    *Client
-	key       linkKey
-	host      string // of the registry, with its port if one is named
-	plain     plainHTTP
+	key       accessKey // without a repository
 	transport *http.Transport
 	dialer    *dialer
 	// proxySecret is the password of the proxy, to keep it out of errors.
 	proxySecret string
-}
-
-type linkKey struct {
-	host, material string
-	plain          plainHTTP
-}
-
-func linkKeyOf(key accessKey, access Access) linkKey {
-	k := linkKey{host: key.host, plain: key.plain}
-	if access.TLS != nil || access.Proxy != nil {
-		k.material = key.fingerprint
-	}
-	return k
 }
 
 func newLink(c *Client, key accessKey, access Access) *link {
@@ -85,7 +71,7 @@ func newLink(c *Client, key accessKey, access Access) *link {
 	if access.TLS != nil {
 		trust = access.TLS.Clone()
 	}
-	return &link{client: c, key: linkKeyOf(key, access), host: key.host, plain: key.plain, proxySecret: proxySecret, dialer: d, transport: &http.Transport{
+	return &link{client: c, key: key, proxySecret: proxySecret, dialer: d, transport: &http.Transport{
 		Proxy:                  d.through(choose),
 		OnProxyConnectResponse: checkProxy,
 		DialContext:            d.dial,
@@ -135,6 +121,20 @@ func (l *link) RoundTrip(request *http.Request) (*http.Response, error) {
 	return l.send(request, operation(request))
 }
 
+// sendWithout sends a request of one of some methods without credentials. Errors call
+// the server that it is for by a name.
+func (l *link) sendWithout(request *http.Request, operation, server string, methods ...string) (*http.Response, error) {
+	if err := l.judgeScheme(request); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(methods, request.Method) {
+		return nil, refusef("refused to send %s to %s", request.Method, server)
+	}
+	request = request.Clone(request.Context())
+	request.Header.Del("Authorization")
+	return l.send(request, operation)
+}
+
 // send sends a request that was judged, observes it as the operation, and gives
 // up on bodies that stall.
 func (l *link) send(request *http.Request, operation string) (*http.Response, error) {
@@ -147,7 +147,7 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 	started := l.client.options.Clock()
 	observe := func(code int, bytes int64) {
 		l.client.options.Observe(Observation{
-			Host: l.host, Operation: operation, Code: code, Bytes: bytes,
+			Host: l.key.host, Operation: operation, Code: code, Bytes: bytes,
 			Duration: l.client.options.Clock().Sub(started),
 		})
 	}
@@ -162,7 +162,7 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 		observe(0, 0)
 		return nil, err
 	}
-	if request.URL.Scheme == "https" && request.URL.Host == l.host {
+	if request.URL.Scheme == "https" && request.URL.Host == l.key.host {
 		l.client.secure.put(l.key, struct{}{})
 	}
 	answer.Body = newBody(ctx, answer.Body, bodyOptions{
@@ -177,18 +177,17 @@ func (l *link) send(request *http.Request, operation string) (*http.Response, er
 // written to it, and is no part of the way; net/http then dials anew, and the dialer
 // refuses.
 func (l *link) follow(ctx context.Context, request *http.Request, way *trip) context.Context {
-	if proxy, err := l.transport.Proxy(request); proxy != nil || err != nil {
-		return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-			_ = info.Conn.SetDeadline(time.Time{}) // that of dial; a connection for which this fails is closed
-		}})
-	}
+	proxy, err := l.transport.Proxy(request)
 	to := hop{host: request.URL.Hostname(), target: hostPort(request.URL), cause: way.cause}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		if l.dialer.check(to, info.Conn.RemoteAddr().String()) != nil {
+		switch {
+		case proxy != nil || err != nil:
+			_ = info.Conn.SetDeadline(time.Time{}) // that of dial; a connection for which this fails is closed
+		case l.dialer.check(to, info.Conn.RemoteAddr().String()) != nil:
 			_ = info.Conn.Close() // what is written next fails, which is all that is wanted
-			return
+		default:
+			way.arrive(info.Conn)
 		}
-		way.arrive(info.Conn)
 	}})
 }
 
@@ -227,7 +226,7 @@ func (l *link) judgeScheme(request *http.Request) error {
 		}
 	}
 	switch {
-	case request.URL.Scheme == "https", request.URL.Scheme == "http" && l.plain != never:
+	case request.URL.Scheme == "https", request.URL.Scheme == "http" && l.key.plain != never:
 		return nil
 	default:
 		return refusef("refused to connect to %q by %s: only https is allowed", request.URL.Host, request.URL.Scheme)
@@ -238,9 +237,9 @@ func (l *link) judgeScheme(request *http.Request) error {
 // to the registry's host, to an https host of the same registrable domain, and
 // to the realms that the platform lists.
 func (l *link) mayLogin(u *url.URL) error {
-	asked, own := u.Hostname(), (&url.URL{Host: l.host}).Hostname()
+	asked, own := u.Hostname(), (&url.URL{Host: l.key.host}).Hostname()
 	switch {
-	case u.Scheme != "https" && l.plain == never, u.Scheme != "https" && asked != own:
+	case u.Scheme != "https" && l.key.plain == never, u.Scheme != "https" && asked != own:
 		return refusef("refused to send credentials to the login realm at %q without https", u.Host)
 	case asked == own, sameDomain(asked, own), l.client.listsRealm(u):
 		return nil
@@ -250,12 +249,9 @@ func (l *link) mayLogin(u *url.URL) error {
 }
 
 func (c *Client) listsRealm(u *url.URL) bool {
-	for _, realm := range c.options.AuthRealms {
-		if sameOrigin(u, &url.URL{Scheme: "https", Host: strings.ToLower(realm)}) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.options.AuthRealms, func(realm string) bool {
+		return sameOrigin(u, &url.URL{Scheme: "https", Host: strings.ToLower(realm)})
+	})
 }
 
 // sameOrigin follows RFC 6454 section 5.
@@ -296,12 +292,17 @@ func redirectedFrom(request *http.Request) *http.Request {
 	return request.Response.Request
 }
 
-// operation names what the request that began it all asks for.
-func operation(request *http.Request) string {
+// original returns the request that began it all.
+func original(request *http.Request) *http.Request {
 	for previous := redirectedFrom(request); previous != nil; previous = redirectedFrom(request) {
 		request = previous
 	}
-	path := strings.Split(request.URL.Path, "/")
+	return request
+}
+
+// operation names what the request that began it all asks for.
+func operation(request *http.Request) string {
+	path := strings.Split(original(request).URL.Path, "/")
 	if len(path) < 3 || path[1] != "v2" {
 		return "token"
 	}

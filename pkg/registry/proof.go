@@ -35,15 +35,9 @@ func (r *Repository) HasBlob(ctx context.Context, digest v1.Hash) error {
 		return err
 	}
 	key := digestKey{access: r.access, digest: digest}
-	if r.proven(key) {
-		return nil
-	}
-	_, err := share(ctx, &r.client.proving, key, bounded(r.client, func(ctx context.Context) (struct{}, error) {
-		if r.proven(key) {
-			return struct{}{}, nil
-		}
-		return struct{}{}, r.seek(ctx, key)
-	}))
+	_, err := shareUnlessKnown(ctx, r.client, &r.client.proving, key,
+		func() (struct{}, bool) { return struct{}{}, r.proven(key) },
+		func(ctx context.Context) (struct{}, error) { return struct{}{}, r.seek(ctx, key) })
 	return r.failure("look for "+digest.String()+" in "+r.name, err)
 }
 
@@ -68,7 +62,7 @@ func (r *Repository) seek(ctx context.Context, key digestKey) error {
 		answer, err = r.send(ctx, a)
 	}
 	if err != nil {
-		return r.failure("look for "+key.digest.String()+" in "+r.name, err)
+		return err
 	}
 	_ = answer.Body.Close() // only the header matters
 	if claim, err := v1.NewHash(answer.Header.Get(digestHeader)); err == nil && claim != key.digest {

@@ -97,9 +97,9 @@ func (r *Repository) get(ctx context.Context, key readKey) (reply, error) {
 		return reply{}, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is neither a tag nor a digest", fault.Quote(key.ref))
 	}
 	key.access = r.access
-	got, err := share(ctx, &r.client.reading, key, bounded(r.client, func(ctx context.Context) (reply, error) {
+	got, err := share(ctx, r.client, &r.client.reading, key, func(ctx context.Context) (reply, error) {
 		return r.read(ctx, key, key.doing(r))
-	}))
+	})
 	return got, r.failure(key.doing(r), err)
 }
 

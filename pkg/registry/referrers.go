@@ -230,7 +230,8 @@ func (l *Referrers) decode(decoder *json.Decoder) (is bool, err error) {
 			return is, err
 		}
 		if key != "manifests" {
-			if err := decoder.Decode(&ignored{}); err != nil {
+			var ignored json.RawMessage
+			if err := decoder.Decode(&ignored); err != nil {
 				return is, err
 			}
 			continue
@@ -272,12 +273,6 @@ func (l *Referrers) descriptors(decoder *json.Decoder) error {
 func (l *Referrers) exceeded(most int, what string) error {
 	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "%s is too long: it has more than the %d %s that are read", l.name, most, what)
 }
-
-// ignored is a JSON value that is not kept.
-type ignored struct{}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (*ignored) UnmarshalJSON([]byte) error { return nil }
 
 func expect(decoder *json.Decoder, want json.Delim) error {
 	switch t, err := decoder.Token(); {

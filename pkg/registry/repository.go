@@ -40,7 +40,7 @@ type Repository struct {
 	scope string
 	// registry is what Registry returns.
 	registry string
-	way      linkKey
+	way      accessKey
 }
 
 // Name returns the canonical name, see reference.Canonical. It is the name that the
@@ -106,7 +106,7 @@ func (r *Repository) answered(answer *http.Response) bool {
 // knows the present content of its Secrets only.
 func (r *Repository) endpoint(ctx context.Context) (endpoint, error) {
 	e, err := r.session.endpoint(ctx)
-	if r.way.material == "" {
+	if r.way.fingerprint == "" {
 		return e, err
 	}
 	secure := r.client.secure

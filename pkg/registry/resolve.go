@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,12 +123,12 @@ func (r *Repository) tagged(ctx context.Context, q Query) (*Manifest, error) {
 	if q.Fresh {
 		joined.fresh = r.client.flights.Add(1)
 	}
-	return share(ctx, &r.client.resolving, joined, bounded(r.client, func(ctx context.Context) (*Manifest, error) {
+	return share(ctx, r.client, &r.client.resolving, joined, func(ctx context.Context) (*Manifest, error) {
 		if digest, ok := r.remembered(key, q); ok { // another flight has just landed
 			return r.manifest(ctx, digest)
 		}
 		return r.lookup(ctx, key)
-	}))
+	})
 }
 
 // remembered returns the digest of a tag if the query may be answered with it.
@@ -145,9 +146,12 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 	var found *Manifest
 	var err error
 	if ok && !known.noHead.After(answer.asked) {
-		var useless bool
-		if found, useless, err = r.byHead(ctx, key.tag); useless {
+		digest, useless, failed := r.byHead(ctx, key.tag)
+		if useless {
 			answer.noHead = answer.asked.Add(r.client.options.ForgetAfter)
+		}
+		if err = failed; digest != (v1.Hash{}) {
+			found, err = r.manifest(ctx, digest)
 		}
 	}
 	if found == nil && err == nil {
@@ -161,24 +165,18 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 	return found, nil
 }
 
-// byHead resolves a tag by HEAD. It finds nothing, without an error, when the
-// registry does not name the needed right that way; useless tells that it says HEAD
-// is not supported.
-func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, useless bool, err error) {
+// byHead asks for the digest of a tag by HEAD. The zero hash, without an error, says
+// that GET has to find it out; useless tells that the registry does not support HEAD.
+func (r *Repository) byHead(ctx context.Context, tag string) (digest v1.Hash, useless bool, err error) {
 	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
 	if unanswered(err) {
-		return nil, unsupported(err), nil
+		return v1.Hash{}, unsupported(err), nil
 	}
 	if err != nil {
-		return nil, false, r.failure("resolve tag "+tag+" of "+r.name, err)
+		return v1.Hash{}, false, r.failure("resolve tag "+tag+" of "+r.name, err)
 	}
 	drain(head)
-	digest, err := v1.NewHash(head.Header.Get(digestHeader))
-	if err != nil || digest.Algorithm != "sha256" {
-		return nil, false, nil //nolint:nilerr // GET finds out what HEAD does not tell
-	}
-	found, err = r.manifest(ctx, digest)
-	return found, false, err
+	return promised(head.Header), false, nil
 }
 
 // Digest asks the registry which digest a tag has now, by HEAD, and by GET where HEAD
@@ -186,21 +184,13 @@ func (r *Repository) byHead(ctx context.Context, tag string) (found *Manifest, u
 //
 // Errors: those of Resolve.
 func (r *Repository) Digest(ctx context.Context, tag string) (v1.Hash, error) {
-	doing := "resolve tag " + tag + " of " + r.name
-	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
-	var refusal *answerError
-	switch {
-	case err == nil:
-		drain(head)
-		if digest := promised(head.Header); digest != (v1.Hash{}) {
-			return digest, nil
-		}
-	case !unanswered(err), errors.As(err, &refusal) && refusal.code == http.StatusForbidden:
-		return v1.Hash{}, r.failure(doing, err)
+	digest, _, err := r.byHead(ctx, tag)
+	if err != nil || digest != (v1.Hash{}) {
+		return digest, err
 	}
 	m, err := r.fetch(ctx, tag, v1.Hash{})
 	if err != nil {
-		return v1.Hash{}, r.failure(doing, err)
+		return v1.Hash{}, err
 	}
 	return m.Digest, nil
 }
@@ -208,48 +198,37 @@ func (r *Repository) Digest(ctx context.Context, tag string) (v1.Hash, error) {
 // unanswered tells whether an answer to HEAD may mean no more than that HEAD is
 // not supported or not permitted. GET decides then.
 func unanswered(err error) bool {
-	var answer *answerError
-	if !errors.As(err, &answer) {
-		return false
-	}
-	switch answer.code {
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return true
-	default:
-		return false
-	}
+	answer, ok := errors.AsType[*answerError](err)
+	return ok && slices.Contains([]int{
+		http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented,
+	}, answer.code)
 }
 
 // unsupported tells whether an answer is about the method, and not about what it
 // was asked for, which may be another one the next time.
 func unsupported(err error) bool {
-	var answer *answerError
-	return errors.As(err, &answer) && (answer.code == http.StatusMethodNotAllowed || answer.code == http.StatusNotImplemented)
+	answer, ok := errors.AsType[*answerError](err)
+	return ok && (answer.code == http.StatusMethodNotAllowed || answer.code == http.StatusNotImplemented)
 }
 
 // manifest returns a manifest by its digest.
 func (r *Repository) manifest(ctx context.Context, digest v1.Hash) (*Manifest, error) {
 	key := digestKey{access: r.access, digest: digest}
-	if m, ok := r.client.manifests.get(key); ok {
-		return m, nil
-	}
-	return share(ctx, &r.client.fetching, key, bounded(r.client, func(ctx context.Context) (*Manifest, error) {
-		if m, ok := r.client.manifests.get(key); ok {
-			return m, nil
-		}
-		return r.fetch(ctx, digest.String(), digest)
-	}))
+	return shareUnlessKnown(ctx, r.client, &r.client.fetching, key,
+		func() (*Manifest, bool) { return r.client.manifests.get(key) },
+		func(ctx context.Context) (*Manifest, error) { return r.fetch(ctx, digest.String(), digest) })
 }
 
 // fetch gets a manifest by tag or digest, checks and remembers it. want is the
 // digest that it must have; the zero hash when only the registry's word is known.
 func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Manifest, error) {
-	doing := "get manifest " + ref + " of " + r.name
+	key := readKey{kind: "manifests", ref: ref, accepts: acceptManifests, most: MaxManifest}
+	doing := key.doing(r)
 	if want == (v1.Hash{}) {
 		// The words of Resolve: whoever gives up first says the same.
 		doing = "resolve tag " + ref + " of " + r.name
 	}
-	got, err := r.read(ctx, readKey{kind: "manifests", ref: ref, accepts: acceptManifests, most: MaxManifest}, doing)
+	got, err := r.read(ctx, key, doing)
 	if err == nil && got.refusal != nil {
 		err = got.refusal
 	}

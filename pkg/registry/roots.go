@@ -30,22 +30,10 @@ func (c *Client) Roots() http.RoundTripper { return roots{client: c} }
 
 // RoundTrip implements http.RoundTripper.
 func (r roots) RoundTrip(request *http.Request) (*http.Response, error) {
-	named := request
-	for previous := redirectedFrom(named); previous != nil; previous = redirectedFrom(named) {
-		named = previous
-	}
-	key := accessKey{host: named.URL.Host}
-	if named.URL.Scheme == "http" {
+	named := original(request).URL
+	key := accessKey{host: named.Host}
+	if named.Scheme == "http" {
 		key.plain = implied
 	}
-	link := r.client.link(key, Access{})
-	if err := link.judgeScheme(request); err != nil {
-		return nil, err
-	}
-	if request.Method != http.MethodGet {
-		return nil, refusef("refused to send %s to a repository of roots of trust", request.Method)
-	}
-	request = request.Clone(request.Context())
-	request.Header.Del("Authorization")
-	return link.send(request, "root")
+	return r.client.link(key, Access{}).sendWithout(request, "root", "a repository of roots of trust", http.MethodGet)
 }

@@ -29,6 +29,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -65,14 +66,10 @@ type session struct {
 	pings  flight.Group[struct{}, endpoint]
 	logins flight.Group[string, token]
 
-	mu    sync.Mutex
-	found *endpoint
-	last  authn.AuthConfig // what logged in last, to keep it out of errors
-}
+	found atomic.Pointer[endpoint]
 
-type sessionKey struct {
-	host, fingerprint string
-	plain             plainHTTP
+	mu   sync.Mutex
+	last authn.AuthConfig // what logged in last, to keep it out of errors
 }
 
 // endpoint is what a ping found out.
@@ -104,43 +101,25 @@ func newSession(c *Client, l *link) *session {
 
 // endpoint returns how to reach the registry. It pings it once.
 func (s *session) endpoint(ctx context.Context) (endpoint, error) {
-	if e, ok := s.known(); ok {
-		return e, nil
-	}
-	return share(ctx, &s.pings, struct{}{}, bounded(s.client, func(ctx context.Context) (endpoint, error) {
-		if e, ok := s.known(); ok {
-			return e, nil
-		}
+	return shareUnlessKnown(ctx, s.client, &s.pings, struct{}{}, s.known, func(ctx context.Context) (endpoint, error) {
 		e, err := s.ping(ctx)
 		if err == nil {
-			s.learn(e)
+			s.found.Store(&e)
 		}
 		return e, err
-	}))
+	})
 }
 
 func (s *session) known() (endpoint, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.found == nil {
-		return endpoint{}, false
+	if e := s.found.Load(); e != nil {
+		return *e, true
 	}
-	return *s.found, true
-}
-
-func (s *session) learn(e endpoint) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.found = &e
+	return endpoint{}, false
 }
 
 // lost makes the next request ping again: the registry may have moved from
 // HTTP to HTTPS, or to another login realm.
-func (s *session) lost() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.found = nil
-}
+func (s *session) lost() { s.found.Store(nil) }
 
 // refused takes note of a 401 and tells whether another attempt may succeed.
 // It drops the token that was refused, unless another caller has already
@@ -152,7 +131,7 @@ func (s *session) refused(scope string, answer *http.Response) bool {
 	e, ok := s.known()
 	if asked := challengeOf(answer); ok && asked.scheme != "" && asked != e.login {
 		e.login = asked
-		s.learn(e)
+		s.found.Store(&e)
 		return true
 	}
 	return !ok || e.login.scheme == "bearer"
@@ -162,7 +141,7 @@ func (s *session) refused(scope string, answer *http.Response) bool {
 func (s *session) config(ctx context.Context, auth authn.Authenticator) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, auth)
 	if err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot get credentials for %q: %s", s.link.host, clean(err.Error()))
+		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot get credentials for %q: %s", s.link.key.host, clean(err.Error()))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +163,7 @@ func (s *session) secrets(scope string) []string {
 // asked by http: somebody on the way may have cut off the one to get the other.
 func (s *session) ping(ctx context.Context) (endpoint, error) {
 	e, err := s.pingBy(ctx, "https")
-	if err == nil || s.link.plain == never || !s.speaksNoTLS(err) {
+	if err == nil || s.link.key.plain == never || !s.speaksNoTLS(err) {
 		return e, err
 	}
 	if _, before := s.client.secure.get(s.link.key); before {
@@ -214,7 +193,7 @@ func (s *session) speaksNoTLS(err error) bool {
 }
 
 func (s *session) pingURL(scheme string) *url.URL {
-	return &url.URL{Scheme: scheme, Host: s.link.host, Path: "/v2/"}
+	return &url.URL{Scheme: scheme, Host: s.link.key.host, Path: "/v2/"}
 }
 
 func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
@@ -223,7 +202,7 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 		return endpoint{}, err
 	}
 	defer drain(answer)
-	if to := answer.Request.URL; to.Host == s.link.host {
+	if to := answer.Request.URL; to.Host == s.link.key.host {
 		scheme = to.Scheme // a redirect may have led from http to https
 	}
 	switch answer.StatusCode {
@@ -242,10 +221,12 @@ func (s *session) pingBy(ctx context.Context, scheme string) (endpoint, error) {
 // empty for an anonymous caller of a registry without tokens. A token that is
 // remembered costs nothing, not even the question to a live credential.
 func (s *session) authorization(ctx context.Context, e endpoint, who caller) (string, error) {
-	if e.login.scheme == "bearer" {
-		if t, ok := s.tokens.get(who.scope); ok && !t.expired(s.client.options.Clock()) {
-			return "Bearer " + t.value, nil
-		}
+	known := func() (token, bool) {
+		t, ok := s.tokens.get(who.scope)
+		return t, ok && s.client.options.Clock().Before(t.expires)
+	}
+	if t, ok := known(); ok && e.login.scheme == "bearer" {
+		return "Bearer " + t.value, nil
 	}
 	config, err := s.config(ctx, who.auth)
 	switch {
@@ -256,10 +237,7 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 	case e.login.scheme != "bearer":
 		return basic(config), nil
 	}
-	t, err := share(ctx, &s.logins, who.scope, bounded(s.client, func(ctx context.Context) (token, error) {
-		if t, ok := s.tokens.get(who.scope); ok && !t.expired(s.client.options.Clock()) {
-			return t, nil
-		}
+	t, err := shareUnlessKnown(ctx, s.client, &s.logins, who.scope, known, func(ctx context.Context) (token, error) {
 		t, err := s.login(ctx, e, who.scope, config)
 		if err != nil {
 			// The registry may have named the wrong realm, and may know better by now.
@@ -268,7 +246,7 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 		}
 		s.tokens.put(who.scope, t)
 		return t, nil
-	}))
+	})
 	if err != nil {
 		return "", err
 	}
@@ -294,8 +272,6 @@ func basic(config *authn.AuthConfig) string {
 	}
 }
 
-func (t token) expired(now time.Time) bool { return !now.Before(t.expires) }
-
 // loginError is a token that could not be had.
 type loginError struct {
 	realm string
@@ -311,7 +287,7 @@ func (e *loginError) Unwrap() error { return e.err }
 func (s *session) login(ctx context.Context, e endpoint, scope string, config *authn.AuthConfig) (token, error) {
 	realm, err := url.Parse(e.login.realm)
 	if err != nil || realm.Host == "" {
-		return token{}, &loginError{realm: s.link.host, err: refusef("the login realm that the registry names is not a URL")}
+		return token{}, &loginError{realm: s.link.key.host, err: refusef("the login realm that the registry names is not a URL")}
 	}
 	realm.User, realm.Fragment = nil, ""
 	if realm.Scheme != "https" && realm.Scheme != e.scheme {

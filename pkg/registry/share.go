@@ -32,11 +32,14 @@ func (e *cutShort) Unwrap() error { return e.err }
 
 // share returns the result of work that is shared with all callers of the same
 // key. Work that another caller started and had no time to finish is begun
-// again: the shortest timeout of many must not decide for all.
-func share[K comparable, V any](ctx context.Context, group *flight.Group[K, V], key K, work func(context.Context) (V, error)) (V, error) {
+// again: the shortest timeout of many must not decide for all. The work has a deadline
+// of its own (Options.SharedTimeout), whatever time its caller has.
+func share[K comparable, V any](ctx context.Context, c *Client, group *flight.Group[K, V], key K, work func(context.Context) (V, error)) (V, error) {
 	for {
 		value, shared, err := group.Do(ctx, key, func(ctx context.Context) (V, error) {
-			value, err := work(ctx)
+			bounded, cancel := context.WithTimeout(ctx, c.options.SharedTimeout)
+			defer cancel()
+			value, err := work(bounded)
 			if err != nil && ctx.Err() != nil {
 				err = &cutShort{err: err}
 			}
@@ -52,11 +55,18 @@ func share[K comparable, V any](ctx context.Context, group *flight.Group[K, V], 
 	}
 }
 
-// bounded gives work a deadline of its own, whatever time its caller has.
-func bounded[V any](c *Client, work func(context.Context) (V, error)) func(context.Context) (V, error) {
-	return func(ctx context.Context) (V, error) {
-		ctx, cancel := context.WithTimeout(ctx, c.options.SharedTimeout)
-		defer cancel()
-		return work(ctx)
+// shareUnlessKnown returns what is known, else the result of shared work. It looks again
+// before the work: another caller may just have learned it.
+func shareUnlessKnown[K comparable, V any](
+	ctx context.Context, c *Client, group *flight.Group[K, V], key K, known func() (V, bool), work func(context.Context) (V, error),
+) (V, error) {
+	if value, ok := known(); ok {
+		return value, nil
 	}
+	return share(ctx, c, group, key, func(ctx context.Context) (V, error) {
+		if value, ok := known(); ok {
+			return value, nil
+		}
+		return work(ctx)
+	})
 }

@@ -91,7 +91,7 @@ func (w writer) route(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := strings.EqualFold(request.URL.Host, session.link.host)
+	own := strings.EqualFold(request.URL.Host, session.link.key.host)
 	switch {
 	case own && request.URL.Scheme != e.scheme, request.URL.Scheme == "http" && e.scheme != "http":
 		return nil, refusef("refused to connect to %q by %s: the registry speaks %s", request.URL.Host, request.URL.Scheme, strings.ToUpper(e.scheme))
