@@ -23,7 +23,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -96,7 +96,11 @@ func newParts(mgr manager.Manager, o *Options, labelKeys []string) (*Parts, erro
 	if p.Pipeline, err = newPipeline(mgr, o, p); err != nil {
 		return nil, err
 	}
-	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{Folder: tufRoot(), Transport: p.Pipeline.Registry.Roots()})
+	publicRoot, err := trust.NewPublicRoot(trust.PublicRootOptions{
+		// TUF_ROOT is where cosign keeps the root as well, which The Update Framework updates.
+		Folder:    cmp.Or(os.Getenv("TUF_ROOT"), filepath.Join(os.TempDir(), "sigstore-root")),
+		Transport: p.Pipeline.Registry.Roots(),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -134,28 +138,10 @@ func newEvents(mgr manager.Manager, o *Options) (*controllers.Events, error) {
 	}
 	told := &controllers.Events{Recorder: flux.EventRecorder, Metrics: helper.NewMetrics(mgr, metrics.MustMakeRecorder())}
 	if o.Listen.Events != "" {
-		flux.EventRecorder = discard{}
+		flux.EventRecorder = &record.FakeRecorder{} // without a channel it records nothing
 		told.Alerts = flux
 	}
 	return told, nil
-}
-
-// discard is a recorder of Kubernetes events that records none.
-type discard struct{}
-
-// Event implements record.EventRecorder.
-func (discard) Event(runtime.Object, string, string, string) {}
-
-// Eventf implements record.EventRecorder.
-func (discard) Eventf(runtime.Object, string, string, string, ...any) {}
-
-// AnnotatedEventf implements record.EventRecorder.
-func (discard) AnnotatedEventf(runtime.Object, map[string]string, string, string, string, ...any) {}
-
-// tufRoot is the folder that keeps Sigstore's public root of trust, which The
-// Update Framework updates: TUF_ROOT as for cosign, else a temporary folder.
-func tufRoot() string {
-	return cmp.Or(os.Getenv("TUF_ROOT"), filepath.Join(os.TempDir(), "sigstore-root"))
 }
 
 // newPipeline returns the way from registries to the store of the parts.

@@ -91,30 +91,23 @@ const (
 // It waits for an answer and judges none: what is wrong with the rights, the
 // certificates or the kinds is for those to say who ask next.
 func AwaitAPIServer(ctx context.Context, config *restclient.Config, tell func(why error)) error {
-	client, err := discovery.NewDiscoveryClientForConfig(config)
+	server, err := newAPIServer(config)
 	if err != nil {
 		return err
 	}
 	log := ctrl.LoggerFrom(ctx)
-	var told, stranger time.Time
+	var told time.Time
 	refusals := 0
 	pauses := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 10 * time.Second}
 	return pauses.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
-		asked, cancel := context.WithTimeout(ctx, answerTimeout)
-		defer cancel()
-		err := readiness(asked, client)
+		err, final := server.ask(ctx)
+		if final != nil {
+			return false, final
+		}
 		if apierrors.IsForbidden(err) {
 			refusals++
 		} else {
 			refusals = 0
-		}
-		switch {
-		case !apierrors.IsUnauthorized(err):
-			stranger = time.Time{}
-		case stranger.IsZero():
-			stranger = time.Now()
-		case time.Since(stranger) >= maxStranger:
-			return false, fmt.Errorf("the API server %s does not know this process since %s: %w", config.Host, maxStranger, err)
 		}
 		if !isAway(err) || refusals == maxRefusals {
 			if !told.IsZero() {
@@ -141,43 +134,53 @@ func words(err error) string {
 	return said
 }
 
-// readiness asks the API server whether it is ready.
-func readiness(ctx context.Context, client *discovery.DiscoveryClient) error {
-	return client.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(ctx).Error()
+// apiServer is the API server, which is asked whether it is ready.
+type apiServer struct {
+	client *discovery.DiscoveryClient
+	host   string
+	// stranger is since when it answers that it does not know this process; zero if it does.
+	stranger time.Time
+}
+
+func newAPIServer(config *restclient.Config) (*apiServer, error) {
+	client, err := discovery.NewDiscoveryClientForConfig(config)
+	return &apiServer{client: client, host: config.Host}, err
+}
+
+// ask returns why the API server is not ready. It is final that the API server has not
+// known this process for maxStranger.
+func (a *apiServer) ask(ctx context.Context) (answer, final error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	answer = a.client.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Do(ctx).Error()
+	switch {
+	case !apierrors.IsUnauthorized(answer):
+		a.stranger = time.Time{}
+	case a.stranger.IsZero():
+		a.stranger = time.Now()
+	case time.Since(a.stranger) >= maxStranger:
+		final = fmt.Errorf("the API server %s does not know this process since %s: %w", a.host, maxStranger, answer)
+	}
+	return answer, final
 }
 
 // StayKnown asks the API server each minute, until ctx ends, whether it knows this
 // process. It returns an error when the answer was 401 for maxStranger: the caches of a
 // process that nobody knows see nothing new, and their retries do not end.
 func StayKnown(ctx context.Context, config *restclient.Config) error {
-	client, err := discovery.NewDiscoveryClientForConfig(config)
+	server, err := newAPIServer(config)
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(tellEvery)
-	defer tick.Stop()
-	var stranger time.Time
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
+	err = wait.PollUntilContextCancel(ctx, tellEvery, false, func(ctx context.Context) (bool, error) {
+		err, final := server.ask(ctx)
+		if final == nil && !server.stranger.IsZero() {
+			ctrl.LoggerFrom(ctx).Info("the API server does not know this process, which ends when that lasts",
+				"host", config.Host, "for", time.Since(server.stranger).Round(time.Second).String(), "most", maxStranger.String(), "error", words(err))
 		}
-		asked, cancel := context.WithTimeout(ctx, answerTimeout)
-		err := readiness(asked, client)
-		cancel()
-		switch {
-		case !apierrors.IsUnauthorized(err):
-			stranger = time.Time{}
-			continue
-		case stranger.IsZero():
-			stranger = time.Now()
-		case time.Since(stranger) >= maxStranger:
-			return fmt.Errorf("the API server %s does not know this process since %s: %w", config.Host, maxStranger, err)
-		}
-		ctrl.LoggerFrom(ctx).Info("the API server does not know this process, which ends when that lasts",
-			"host", config.Host, "for", time.Since(stranger).Round(time.Second).String(), "most", maxStranger.String(), "error", words(err))
-	}
+		return false, final
+	})
+	return unlessEnded(ctx, err)
 }
 
 // isAway tells whether an answer, or that there is none, means that the API

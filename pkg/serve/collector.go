@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -67,26 +68,12 @@ func (c *GarbageCollector) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	every(ctx, c.Every, func() {
+	wait.NonSlidingUntilWithContext(ctx, func(ctx context.Context) {
 		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
 			ctrl.LoggerFrom(ctx).Error(err, "storage was not tidied")
 		}
-	})
+	}, c.Every)
 	return records.RemoveEventHandler(registration)
-}
-
-// every does work now and after each period, until ctx ends.
-func every(ctx context.Context, period time.Duration, work func()) {
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for {
-		work()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 func (c *GarbageCollector) collect(ctx context.Context) error {

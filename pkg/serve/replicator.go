@@ -20,6 +20,7 @@ import (
 	"context"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -45,11 +46,11 @@ func (*Replicator) NeedLeaderElection() bool { return false }
 
 // Start copies until ctx ends.
 func (r *Replicator) Start(ctx context.Context) error {
-	every(ctx, r.Every, func() {
+	wait.NonSlidingUntilWithContext(ctx, func(ctx context.Context) {
 		if err := r.round(ctx); err != nil && ctx.Err() == nil {
 			ctrl.LoggerFrom(ctx).Error(err, "artifacts of other replicas were not copied")
 		}
-	})
+	}, r.Every)
 	return nil
 }
 

@@ -429,9 +429,11 @@ func (s *Supplier) remake(ctx context.Context, o order) error {
 // enqueue asks for an object to be reconciled. A full channel is no loss: each interval
 // looks at the object anyway.
 func (s *Supplier) enqueue(name types.NamespacedName) {
-	if s.first(enqueued(name)) {
-		s.send(name)
+	if _, ok := s.recent.Get(enqueued(name)); ok {
+		return
 	}
+	s.recent.Add(enqueued(name), nil, pause)
+	s.send(name)
 }
 
 func (s *Supplier) send(name types.NamespacedName) {
@@ -441,15 +443,6 @@ func (s *Supplier) send(name types.NamespacedName) {
 	case s.Enqueue <- event.GenericEvent{Object: obj}:
 	default:
 	}
-}
-
-// first tells whether nothing was done under a key in the last pause, and remembers it.
-func (s *Supplier) first(key any) bool {
-	if _, ok := s.recent.Get(key); ok {
-		return false
-	}
-	s.recent.Add(key, nil, pause)
-	return true
 }
 
 // uncached is a client that gets single objects past the caches.

@@ -29,25 +29,23 @@ import (
 // reads no bytes; Scrub does. Of the artifact it reads path, digest and size.
 //
 // An error says that the disk did not answer.
-func (s *Store) Check(ctx context.Context, key Key, artifact meta.Artifact) (Stored, bool, error) {
+func (s *Store) Check(ctx context.Context, key Key, artifact meta.Artifact) (_ Stored, _ bool, err error) {
+	defer func() { err = diskFault("check the file of "+key.String(), err) }()
 	sha256, ok := understand(key, artifact)
 	if !ok || ctx.Err() != nil {
 		return Stored{}, false, ctx.Err()
 	}
 	root, err := s.open()
 	if err != nil {
-		return Stored{}, false, diskFault("check the file of "+key.String(), err)
+		return Stored{}, false, err
 	}
 	defer root.Close()
 	info, state, err := s.look(root, artifact.Path, sha256)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && state == bad, err == nil && artifact.Size != nil && *artifact.Size != info.Size():
 		return Stored{}, false, nil
-	}
-	if err != nil {
-		return Stored{}, false, diskFault("check the file of "+key.String(), err)
-	}
-	if state == bad || artifact.Size != nil && *artifact.Size != info.Size() {
-		return Stored{}, false, nil
+	case err != nil:
+		return Stored{}, false, err
 	}
 	return s.describe(key, sha256, info.Size()), true, nil
 }

@@ -63,12 +63,13 @@ type Collected struct {
 // five minutes or the TTL, whichever is longer.
 //
 // One file that cannot be removed does not keep the others.
-func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
+func (s *Store) Collect(ctx context.Context, live []Record) (done Collected, err error) {
+	defer func() { err = diskFault("collect files that nothing names", err) }()
 	s.sweeps.Lock()
 	defer s.sweeps.Unlock()
 	root, err := s.open()
 	if err != nil {
-		return Collected{}, diskFault("collect files that nothing names", err)
+		return Collected{}, err
 	}
 	defer root.Close()
 	s.holds.settle(live, s.now().Add(-max(s.ttl, minHold)))
@@ -77,7 +78,6 @@ func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
 		records[live[i].Key] = &live[i]
 	}
 
-	var done Collected
 	keys, err := publishedKeys(root)
 	errs := []error{err}
 	for _, key := range keys {
@@ -87,7 +87,7 @@ func (s *Store) Collect(ctx context.Context, live []Record) (Collected, error) {
 		errs = append(errs, s.sweepKey(root, key, records[key], &done))
 	}
 	errs = append(errs, s.sweepBlobs(ctx, root, &done), ctx.Err())
-	return done, diskFault("collect files that nothing names", errors.Join(errs...))
+	return done, errors.Join(errs...)
 }
 
 // PublishedAt returns when a key's file was published last on this disk, under whichever
@@ -104,44 +104,34 @@ func (s *Store) PublishedAt(key Key, sha256 string) (time.Time, error) {
 }
 
 // Remove removes all of a key's files now, held or not.
-func (s *Store) Remove(ctx context.Context, key Key) error {
-	if !key.valid() {
-		return nil // never stored
+func (s *Store) Remove(ctx context.Context, key Key) (err error) {
+	if !key.valid() || ctx.Err() != nil { // of another name there never was any
+		return ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+	defer func() { err = diskFault("remove the files of "+key.String(), err) }()
 	root, err := s.open()
 	if err != nil {
-		return diskFault("remove the files of "+key.String(), err)
+		return err
 	}
 	defer root.Close()
 	s.holds.drop(key)
-	var done Collected
-	return diskFault("remove the files of "+key.String(), s.sweepKey(root, key, nil, &done))
+	return s.sweepKey(root, key, nil, &Collected{})
 }
 
 // Withdraw removes a key's file, held or not, and with no regard to retention:
 // what was rejected must not be had again. Its content stays while another key uses it.
-func (s *Store) Withdraw(ctx context.Context, key Key, sha256 string) error {
-	if !key.valid() || !isSHA256(sha256) {
-		return nil // never stored
+func (s *Store) Withdraw(ctx context.Context, key Key, sha256 string) (err error) {
+	if !key.valid() || !isSHA256(sha256) || ctx.Err() != nil { // of another name there never was any
+		return ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return diskFault("remove a file of "+key.String(), s.withdraw(key, sha256))
-}
-
-func (s *Store) withdraw(key Key, sha256 string) error {
+	defer func() { err = diskFault("remove a file of "+key.String(), err) }()
 	root, err := s.open()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	s.holds.release(key, sha256)
-	var done Collected
-	return errors.Join(s.unpublish(root, key, sha256, &done), s.removeEmpty(root, key))
+	return errors.Join(s.unpublish(root, key, sha256, &Collected{}), s.removeEmpty(root, key))
 }
 
 // stored is one published file as the sweep sees it.

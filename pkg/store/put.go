@@ -68,15 +68,11 @@ type Stored struct {
 // The file's length is compared with its Size. Its digest is taken as given, by
 // who computed it when the bytes were written: what differs is found by Scrub
 // later, and refused by consumers.
-func (s *Store) Put(ctx context.Context, key Key, file File) (Stored, error) {
+func (s *Store) Put(ctx context.Context, key Key, file File) (_ Stored, err error) {
 	if err := validate(key, file.SHA256); err != nil {
 		return Stored{}, err
 	}
-	stored, err := s.put(ctx, key, file)
-	return stored, ScratchFault("store the file of "+key.String(), err)
-}
-
-func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
+	defer func() { err = ScratchFault("store the file of "+key.String(), err) }()
 	root, err := s.open()
 	if err != nil {
 		return Stored{}, err
@@ -102,20 +98,21 @@ func (s *Store) put(ctx context.Context, key Key, file File) (Stored, error) {
 // Link publishes content that is stored already, under whichever key, as the
 // key's file. It returns false when the content is not stored here. Whether the
 // key may have that content is for the caller to know.
-func (s *Store) Link(ctx context.Context, key Key, sha256 string) (Stored, bool, error) {
+func (s *Store) Link(ctx context.Context, key Key, sha256 string) (_ Stored, _ bool, err error) {
 	if err := validate(key, sha256); err != nil {
 		return Stored{}, false, err
 	}
+	defer func() { err = diskFault("share a stored file with "+key.String(), err) }()
 	root, err := s.open()
 	if err != nil {
-		return Stored{}, false, diskFault("share a stored file with "+key.String(), err)
+		return Stored{}, false, err
 	}
 	defer root.Close()
 	stored, err := s.linkStored(ctx, root, key, sha256)
 	if errors.Is(err, errNotStored) || errors.Is(err, fs.ErrNotExist) {
 		return Stored{}, false, nil
 	}
-	return stored, err == nil, diskFault("share a stored file with "+key.String(), err)
+	return stored, err == nil, err
 }
 
 var errNotStored = errors.New("content is not stored")

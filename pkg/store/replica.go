@@ -169,8 +169,6 @@ func (r *Replica) Fetch(ctx context.Context, key Key, sha256 string) (bool, erro
 		return false, ctx.Err()
 	case errors.Is(err, errNoPeer):
 		return false, nil
-	case notFromPeers(err) == nil && !errors.Is(err, ErrUnheard):
-		return false, fmt.Errorf("%w: %w", ErrUnheard, err) // the time of another one who asked has ended
 	default:
 		return false, err
 	}
@@ -187,7 +185,7 @@ func (r *Replica) fetch(ctx context.Context, key Key, sha256 string, limit int64
 			defer func() { <-r.slots }()
 			return struct{}{}, r.ask(ctx, key, sha256, limit)
 		case <-ctx.Done():
-			return struct{}{}, ctx.Err()
+			return struct{}{}, ErrUnheard
 		}
 	})
 	return err
@@ -205,13 +203,13 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 			break
 		}
 		err := r.fetchFrom(asking, peer, File{Path: key.file(sha256), SHA256: sha256, Size: limit}, key)
-		var refused *refusal
+		refused, ok := errors.AsType[*refusal](err)
 		switch {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &refused):
+			return ErrUnheard
+		case ok:
 			said = append(said, fmt.Errorf("%s: %w", peer, err))
 			if refused.avoid {
 				heard = false
@@ -220,9 +218,6 @@ func (r *Replica) ask(ctx context.Context, key Key, sha256 string, limit int64) 
 		default:
 			return diskFault("store the file of "+key.String(), err)
 		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
 	}
 	if !heard || asking.Err() != nil {
 		return errors.Join(ErrUnheard, errors.Join(said...))
