@@ -52,9 +52,9 @@ func newManager(config *rest.Config, o *Options, selector labels.Selector) (mana
 			return nil, err
 		}
 	}
-	election := Name + "-leader-election"
+	lease, election := Name+"-leader-election", &o.Flux.LeaderElection
 	if o.Flux.Watch.LabelSelector != "" {
-		election = leaderelection.GenerateID(election, o.Flux.Watch.LabelSelector)
+		lease = leaderelection.GenerateID(lease, o.Flux.Watch.LabelSelector)
 	}
 	secrets, err := o.watchedSecrets()
 	if err != nil {
@@ -69,13 +69,13 @@ func newManager(config *rest.Config, o *Options, selector labels.Selector) (mana
 		Logger:                        ctrl.Log,
 		HealthProbeBindAddress:        "0", // see run
 		Metrics:                       metricsserver.Options{BindAddress: o.Listen.Metrics, ExtraHandlers: pprof.GetHandlers()},
-		LeaderElection:                o.Flux.LeaderElection.Enable,
-		LeaderElectionReleaseOnCancel: o.Flux.LeaderElection.ReleaseOnCancel,
+		LeaderElection:                election.Enable,
+		LeaderElectionReleaseOnCancel: election.ReleaseOnCancel,
 		LeaderElectionNamespace:       o.Namespace,
-		LeaseDuration:                 &o.Flux.LeaderElection.LeaseDuration,
-		RenewDeadline:                 &o.Flux.LeaderElection.RenewDeadline,
-		RetryPeriod:                   &o.Flux.LeaderElection.RetryPeriod,
-		LeaderElectionID:              election,
+		LeaseDuration:                 &election.LeaseDuration,
+		RenewDeadline:                 &election.RenewDeadline,
+		RetryPeriod:                   &election.RetryPeriod,
+		LeaderElectionID:              lease,
 		Cache:                         caches,
 		// Secrets are read when they are needed and never kept.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}}}},

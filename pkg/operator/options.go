@@ -107,6 +107,7 @@ type Flux struct {
 func (o *Options) BindFlags(fs *pflag.FlagSet) {
 	const tokenCacheSize = 100
 	o.Publish.Limits = format.DefaultLimits()
+	limits := &o.Publish.Limits
 	fs.StringVar(&o.Listen.Metrics, "metrics-addr", ":8080", "The address the metric endpoint binds to.")
 	fs.StringVar(&o.Listen.Health, "health-addr", ":9440", "The address the health endpoint binds to.")
 	fs.StringVar(&o.Listen.Events, "events-addr", "", "The address of the events receiver.")
@@ -121,11 +122,11 @@ func (o *Options) BindFlags(fs *pflag.FlagSet) {
 		"Hosts that may be sent registry credentials when a registry names one as its token service, beside its own registrable domain.")
 	fs.StringSliceVar(&o.Registry.AllowedCIDRs, "registry-allowed-cidrs", nil,
 		"Private networks that registries may redirect to.")
-	fs.Int64Var(&o.Publish.Limits.ArtifactBytes, "max-artifact-bytes", o.Publish.Limits.ArtifactBytes, "The largest artifact that is pulled, in bytes.")
-	fs.Int64Var(&o.Publish.Limits.UncompressedBytes, "max-uncompressed-bytes", o.Publish.Limits.UncompressedBytes, "The most bytes that an artifact may unpack to.")
-	fs.IntVar(&o.Publish.Limits.Entries, "max-entries", o.Publish.Limits.Entries, "The most files and folders that an artifact may hold.")
-	fs.IntVar(&o.Publish.Limits.Depth, "max-depth", o.Publish.Limits.Depth, "The most elements that a path in an artifact may have.")
-	fs.IntVar(&o.Publish.Limits.Layers, "max-layers", o.Publish.Limits.Layers, "The most layers that an artifact may have.")
+	fs.Int64Var(&limits.ArtifactBytes, "max-artifact-bytes", limits.ArtifactBytes, "The largest artifact that is pulled, in bytes.")
+	fs.Int64Var(&limits.UncompressedBytes, "max-uncompressed-bytes", limits.UncompressedBytes, "The most bytes that an artifact may unpack to.")
+	fs.IntVar(&limits.Entries, "max-entries", limits.Entries, "The most files and folders that an artifact may hold.")
+	fs.IntVar(&limits.Depth, "max-depth", limits.Depth, "The most elements that a path in an artifact may have.")
+	fs.IntVar(&limits.Layers, "max-layers", limits.Layers, "The most layers that an artifact may have.")
 	fs.StringSliceVar(&o.Storage.Peers, "storage-peers", nil,
 		"The host:port of the artifact servers of all replicas, separated by commas, such as that of a headless Service; a host stands for all addresses that it resolves to.")
 	fs.DurationVar(&o.Storage.ShutdownDelay, "shutdown-delay", 0,

@@ -75,7 +75,7 @@ func (a authorities) RoundTrip(request *http.Request) (*http.Response, error) {
 		case a.lists <- struct{}{}:
 			read.leave = sync.OnceFunc(func() { <-a.lists })
 		case <-request.Context().Done():
-			return nil, context.Cause(request.Context()) //nolint:contextcheck // that of the request
+			return nil, context.Cause(request.Context())
 		}
 	}
 	answer.Body = read

@@ -74,18 +74,15 @@ func parseChallenges(line string) []challenge {
 		}
 		var value string
 		value, line = cutValue(strings.TrimLeft(rest[1:], " \t"))
-		if len(found) > 0 {
-			found[len(found)-1].set(strings.ToLower(word), value)
+		if len(found) == 0 {
+			continue
 		}
-	}
-}
-
-func (c *challenge) set(name, value string) {
-	switch name {
-	case "realm":
-		c.realm = value
-	case "service":
-		c.service = value
+		switch last := &found[len(found)-1]; strings.ToLower(word) {
+		case "realm":
+			last.realm = value
+		case "service":
+			last.service = value
+		}
 	}
 }
 

@@ -39,7 +39,6 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
@@ -219,10 +218,10 @@ type Client struct {
 	manifests *cache[digestKey, *Manifest]
 	proofs    *cache[digestKey, time.Time] // of blobs
 
-	resolving flight.Group[tagFlight, *Manifest]
-	fetching  flight.Group[digestKey, *Manifest]
-	proving   flight.Group[digestKey, struct{}]
-	reading   flight.Group[readKey, reply]
+	resolving sharing[tagFlight, *Manifest]
+	fetching  sharing[digestKey, *Manifest]
+	proving   sharing[digestKey, struct{}]
+	reading   sharing[readKey, reply]
 	lists     chan struct{} // see authorities
 
 	unshared atomic.Uint64
@@ -276,6 +275,9 @@ func NewClient(options Options) (*Client, error) {
 			weight: maxManifestBytes, weigh: func(m *Manifest) int64 { return int64(len(m.Body) + len(m.MediaType)) },
 		}),
 		proofs: newCache[digestKey](cacheOptions[time.Time]{entries: maxProofs, idle: forget, clock: clock}),
+	}
+	for _, timeout := range []*time.Duration{&c.resolving.timeout, &c.fetching.timeout, &c.proving.timeout, &c.reading.timeout} {
+		*timeout = options.SharedTimeout
 	}
 	c.links = newCache[accessKey](cacheOptions[*link]{entries: maxLinks, idle: forget, clock: clock, dropped: c.forget})
 	return c, nil

@@ -45,35 +45,42 @@ func (s scope) String() string {
 // forbiddenNetworks are never connected to: link-local addresses, and the
 // addresses outside of them at which clouds serve instance metadata.
 func forbiddenNetworks() []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix("169.254.0.0/16"),
-		netip.MustParsePrefix("fe80::/10"),
-		netip.MustParsePrefix("fd00:ec2::/32"),      // AWS: metadata, identities of pods, DNS, time
-		netip.MustParsePrefix("fd00:42::42/128"),    // Scaleway
-		netip.MustParsePrefix("fd20:ce::254/128"),   // Google Cloud
-		netip.MustParsePrefix("168.63.129.16/32"),   // Azure
-		netip.MustParsePrefix("100.100.100.200/32"), // Alibaba Cloud
-		netip.MustParsePrefix("192.0.0.192/32"),     // Oracle Cloud
-	}
+	return networks(
+		"169.254.0.0/16",
+		"fe80::/10",
+		"fd00:ec2::/32",      // AWS: metadata, identities of pods, DNS, time
+		"fd00:42::42/128",    // Scaleway
+		"fd20:ce::254/128",   // Google Cloud
+		"168.63.129.16/32",   // Azure
+		"100.100.100.200/32", // Alibaba Cloud
+		"192.0.0.192/32",     // Oracle Cloud
+	)
 }
 
 // reservedNetworks are those of IPv4, and within 2000::/3 of IPv6, that do not
 // reach the Internet or reach an IPv4 address in a way that we do not follow
 // (IANA special-purpose address registries).
 func reservedNetworks() []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix("10.0.0.0/8"),     // RFC 1918
-		netip.MustParsePrefix("100.64.0.0/10"),  // RFC 6598, carrier-grade NAT
-		netip.MustParsePrefix("172.16.0.0/12"),  // RFC 1918
-		netip.MustParsePrefix("192.0.0.0/24"),   // RFC 6890, protocol assignments
-		netip.MustParsePrefix("192.88.99.0/24"), // RFC 7526, relays of 6to4
-		netip.MustParsePrefix("192.168.0.0/16"), // RFC 1918
-		netip.MustParsePrefix("198.18.0.0/15"),  // RFC 2544, benchmarks
-		netip.MustParsePrefix("224.0.0.0/3"),    // multicast, reserved, broadcast
-		netip.MustParsePrefix("2001::/23"),      // RFC 2928, protocol assignments, with Teredo
-		netip.MustParsePrefix("2002::/16"),      // RFC 3056, 6to4
-		netip.MustParsePrefix("3fff::/20"),      // RFC 9637, documentation
+	return networks(
+		"10.0.0.0/8",     // RFC 1918
+		"100.64.0.0/10",  // RFC 6598, carrier-grade NAT
+		"172.16.0.0/12",  // RFC 1918
+		"192.0.0.0/24",   // RFC 6890, protocol assignments
+		"192.88.99.0/24", // RFC 7526, relays of 6to4
+		"192.168.0.0/16", // RFC 1918
+		"198.18.0.0/15",  // RFC 2544, benchmarks
+		"224.0.0.0/3",    // multicast, reserved, broadcast
+		"2001::/23",      // RFC 2928, protocol assignments, with Teredo
+		"2002::/16",      // RFC 3056, 6to4
+		"3fff::/20",      // RFC 9637, documentation
+	)
+}
+
+func networks(cidrs ...string) (all []netip.Prefix) {
+	for _, cidr := range cidrs {
+		all = append(all, netip.MustParsePrefix(cidr))
 	}
+	return all
 }
 
 func scopeOf(address netip.Addr) scope {

@@ -309,17 +309,11 @@ func operation(request *http.Request) string {
 	if len(path) == 3 && path[2] == "" {
 		return "ping"
 	}
-	method := strings.ToLower(request.Method)
-	switch path[len(path)-2] {
-	case "manifests":
-		return method + "-manifest"
-	case "blobs":
-		return method + "-blob"
-	case "referrers":
-		return method + "-referrers"
-	default:
+	kind, ok := map[string]string{"manifests": "manifest", "blobs": "blob", "referrers": "referrers"}[path[len(path)-2]]
+	if !ok {
 		return "token"
 	}
+	return strings.ToLower(request.Method) + "-" + kind
 }
 
 // body is the body of an answer: it counts, and it cancels its request when a

@@ -35,8 +35,8 @@ func (r *Repository) HasBlob(ctx context.Context, digest v1.Hash) error {
 		return err
 	}
 	key := digestKey{access: r.access, digest: digest}
-	_, err := shareUnlessKnown(ctx, r.client, &r.client.proving, key,
-		func() (struct{}, bool) { return struct{}{}, r.proven(key) },
+	known := func() (struct{}, bool) { return struct{}{}, r.proven(key) }
+	_, err := r.client.proving.doUnless(ctx, known, key,
 		func(ctx context.Context) (struct{}, error) { return struct{}{}, r.seek(ctx, key) })
 	return r.failure("look for "+digest.String()+" in "+r.name, err)
 }

@@ -46,8 +46,9 @@ func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) 
 			"a descriptor asks for a blob of %d bytes with digest %s: the size must not be negative and the digest must be a sha256",
 			desc.Size, fault.Quote(desc.Digest.String()))
 	}
-	doing := "get blob " + desc.Digest.String() + " of " + r.name
-	answer, err := r.send(ctx, ask{method: http.MethodGet, kind: "blobs", ref: desc.Digest.String()})
+	blob := ask{kind: "blobs", ref: desc.Digest.String()}
+	doing := blob.doing(r)
+	answer, err := r.send(ctx, blob)
 	if err != nil {
 		return r.failure(doing, err)
 	}
@@ -72,13 +73,14 @@ func (r *Repository) Pull(ctx context.Context, desc v1.Descriptor, w io.Writer) 
 // pullCoded copies a blob that may be compressed on its way. It reads the answer once
 // to see which bytes have the digest, and asks again to copy them.
 func (r *Repository) pullCoded(ctx context.Context, desc v1.Descriptor, answer *http.Response, w io.Writer) error {
-	doing := "get blob " + desc.Digest.String() + " of " + r.name
+	blob := ask{kind: "blobs", ref: desc.Digest.String()}
+	doing := blob.doing(r)
 	asSent := r.copyBlob(doing, desc, answer.Body, io.Discard)
 	_ = answer.Body.Close() // what is left of it does not matter
 	if failed := fault.Of(asSent, ""); failed != nil && failed.Class == fault.Stall {
 		return asSent
 	}
-	again, err := r.send(ctx, ask{method: http.MethodGet, kind: "blobs", ref: desc.Digest.String()})
+	again, err := r.send(ctx, blob)
 	if err != nil {
 		return r.failure(doing, err)
 	}

@@ -33,9 +33,9 @@ import (
 
 // readKey is a question to which equal ones at the same time get one answer.
 type readKey struct {
-	access                    accessKey
-	kind, ref, query, accepts string
-	most                      int64
+	ask
+	access accessKey
+	most   int64
 }
 
 // reply is an answer that was read to its end.
@@ -61,7 +61,7 @@ var ErrNotFound = errors.New("not found")
 //
 // Errors: those of Resolve, with the cause ErrNotFound where the registry has none.
 func (r *Repository) ReadManifest(ctx context.Context, ref string) ([]byte, error) {
-	return r.whole(ctx, readKey{kind: "manifests", ref: ref, accepts: acceptManifests, most: MaxManifest})
+	return r.whole(ctx, readKey{ask: ask{kind: "manifests", ref: ref, accept: acceptManifests}, most: MaxManifest})
 }
 
 // ReadBlob returns a blob of at most a number of bytes. Equal requests at the same time
@@ -72,7 +72,7 @@ func (r *Repository) ReadBlob(ctx context.Context, digest v1.Hash, most int64) (
 	if err := checkDigest(digest); err != nil {
 		return nil, err
 	}
-	return r.whole(ctx, readKey{kind: "blobs", ref: digest.String(), most: most})
+	return r.whole(ctx, readKey{ask: ask{kind: "blobs", ref: digest.String()}, most: most})
 }
 
 // whole returns the body of an answer of 200. That there is no such digest is asked twice:
@@ -97,22 +97,22 @@ func (r *Repository) get(ctx context.Context, key readKey) (reply, error) {
 		return reply{}, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is neither a tag nor a digest", fault.Quote(key.ref))
 	}
 	key.access = r.access
-	got, err := share(ctx, r.client, &r.client.reading, key, func(ctx context.Context) (reply, error) {
+	got, err := r.client.reading.do(ctx, key, func(ctx context.Context) (reply, error) {
 		return r.read(ctx, key, key.doing(r))
 	})
 	return got, r.failure(key.doing(r), err)
 }
 
 // doing says what a request does.
-func (k readKey) doing(r *Repository) string {
+func (a ask) doing(r *Repository) string {
 	words := map[string]string{"manifests": "get manifest ", "blobs": "get blob ", "referrers": "list the referrers of "}
-	return words[k.kind] + k.ref + " of " + r.name
+	return words[a.kind] + a.ref + " of " + r.name
 }
 
 // read asks for an answer that says what there is. A 400, 404 or 405 of storage that the
 // registry redirects to says no such thing, and is an error.
 func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply, error) {
-	answer, err := r.exchange(ctx, ask{method: http.MethodGet, kind: key.kind, ref: key.ref, query: key.query, accept: key.accepts})
+	answer, err := r.exchange(ctx, key.ask)
 	if err != nil {
 		return reply{}, err
 	}
@@ -133,23 +133,24 @@ func (r *Repository) read(ctx context.Context, key readKey, doing string) (reply
 		return reply{refusal: refusal}, nil
 	}
 	got := reply{header: answer.Header}
+	isList := key.kind == "referrers"
 	err = limit.ErrTooLong
-	if answer.ContentLength <= key.most || key.kind == "referrers" {
+	if answer.ContentLength <= key.most || isList {
 		got.body, err = limit.ReadAll(answer.Body, key.most)
 	}
 	want, _ := v1.NewHash(key.ref) // a tag has no digest
-	if key.kind == "referrers" {   // the digest is that of the subject
+	if isList {                    // the digest is that of the subject
 		want = v1.Hash{}
 	}
 	if err == nil {
 		got.body = uncoded(got.body, cmp.Or(want, promised(answer.Header)), key.most)
 	}
 	switch {
-	case errors.Is(err, limit.ErrTooLong) && key.kind == "referrers":
+	case errors.Is(err, limit.ErrTooLong) && isList:
 		got.cut, err = tooLarge(doing, key.most), nil
 	case errors.Is(err, limit.ErrTooLong):
 		err = tooLarge(doing, key.most)
-	case err == nil && key.kind != "referrers":
+	case err == nil && !isList:
 		got.digest, err = r.vouched(doing, got, want)
 	}
 	return got, err

@@ -88,7 +88,7 @@ func (l Referrers) Has(digest v1.Hash) bool {
 // LimitExceeded (stall) for one that is too long.
 func (r *Repository) Referrers(ctx context.Context, subject v1.Hash) (Referrers, error) {
 	listed := Referrers{name: "the list of referrers of " + subject.String()}
-	key := readKey{kind: "referrers", ref: subject.String(), accepts: string(types.OCIImageIndex), most: MaxManifest}
+	key := readKey{ask: ask{kind: "referrers", ref: subject.String(), accept: string(types.OCIImageIndex)}, most: MaxManifest}
 	for page := range maxPages {
 		got, err := r.get(ctx, key)
 		// A registry that has sent one page keeps the list, so it has the others.
@@ -131,7 +131,7 @@ func (r *Repository) Referrers(ctx context.Context, subject v1.Hash) (Referrers,
 func (r *Repository) TaggedReferrers(ctx context.Context, subject v1.Hash) (Referrers, error) {
 	tag := FallbackTag(subject)
 	listed := Referrers{name: "the list of referrers under the tag " + tag}
-	key := readKey{kind: "manifests", ref: tag, accepts: string(types.OCIImageIndex), most: MaxManifest}
+	key := readKey{ask: ask{kind: "manifests", ref: tag, accept: string(types.OCIImageIndex)}, most: MaxManifest}
 	got, err := r.get(ctx, key)
 	switch {
 	case err != nil:

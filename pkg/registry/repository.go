@@ -60,7 +60,7 @@ func (r *Repository) Registry() string { return r.registry }
 
 // ask is a request to the repository.
 type ask struct {
-	method string
+	method string // empty: GET
 	kind   string // manifests, blobs or referrers
 	ref    string // a tag or a digest, checked by whoever makes the ask
 	query  string // without its question mark

@@ -123,7 +123,7 @@ func (r *Repository) tagged(ctx context.Context, q Query) (*Manifest, error) {
 	if q.Fresh {
 		joined.fresh = r.client.flights.Add(1)
 	}
-	return share(ctx, r.client, &r.client.resolving, joined, func(ctx context.Context) (*Manifest, error) {
+	return r.client.resolving.do(ctx, joined, func(ctx context.Context) (*Manifest, error) {
 		if digest, ok := r.remembered(key, q); ok { // another flight has just landed
 			return r.manifest(ctx, digest)
 		}
@@ -214,15 +214,15 @@ func unsupported(err error) bool {
 // manifest returns a manifest by its digest.
 func (r *Repository) manifest(ctx context.Context, digest v1.Hash) (*Manifest, error) {
 	key := digestKey{access: r.access, digest: digest}
-	return shareUnlessKnown(ctx, r.client, &r.client.fetching, key,
-		func() (*Manifest, bool) { return r.client.manifests.get(key) },
+	known := func() (*Manifest, bool) { return r.client.manifests.get(key) }
+	return r.client.fetching.doUnless(ctx, known, key,
 		func(ctx context.Context) (*Manifest, error) { return r.fetch(ctx, digest.String(), digest) })
 }
 
 // fetch gets a manifest by tag or digest, checks and remembers it. want is the
 // digest that it must have; the zero hash when only the registry's word is known.
 func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Manifest, error) {
-	key := readKey{kind: "manifests", ref: ref, accepts: acceptManifests, most: MaxManifest}
+	key := readKey{ask: ask{kind: "manifests", ref: ref, accept: acceptManifests}, most: MaxManifest}
 	doing := key.doing(r)
 	if want == (v1.Hash{}) {
 		// The words of Resolve: whoever gives up first says the same.

@@ -38,7 +38,6 @@ import (
 
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/flight"
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
@@ -63,8 +62,8 @@ type session struct {
 	// uploads are the addresses that answered where an upload goes on, by the server there.
 	uploads *cache[string, netip.Addr]
 
-	pings  flight.Group[struct{}, endpoint]
-	logins flight.Group[string, token]
+	pings  sharing[struct{}, endpoint]
+	logins sharing[string, token]
 
 	found atomic.Pointer[endpoint]
 
@@ -92,16 +91,18 @@ type token struct {
 }
 
 func newSession(c *Client, l *link) *session {
-	return &session{client: c, link: l, tokens: newCache[string](cacheOptions[token]{
+	s := &session{client: c, link: l, tokens: newCache[string](cacheOptions[token]{
 		entries: maxTokens, idle: c.options.ForgetAfter, clock: c.options.Clock,
 	}), uploads: newCache[string](cacheOptions[netip.Addr]{
 		entries: maxUploads, idle: c.options.ForgetAfter, clock: c.options.Clock,
 	})}
+	s.pings.timeout, s.logins.timeout = c.options.SharedTimeout, c.options.SharedTimeout
+	return s
 }
 
 // endpoint returns how to reach the registry. It pings it once.
 func (s *session) endpoint(ctx context.Context) (endpoint, error) {
-	return shareUnlessKnown(ctx, s.client, &s.pings, struct{}{}, s.known, func(ctx context.Context) (endpoint, error) {
+	return s.pings.doUnless(ctx, s.known, struct{}{}, func(ctx context.Context) (endpoint, error) {
 		e, err := s.ping(ctx)
 		if err == nil {
 			s.found.Store(&e)
@@ -237,7 +238,7 @@ func (s *session) authorization(ctx context.Context, e endpoint, who caller) (st
 	case e.login.scheme != "bearer":
 		return basic(config), nil
 	}
-	t, err := shareUnlessKnown(ctx, s.client, &s.logins, who.scope, known, func(ctx context.Context) (token, error) {
+	t, err := s.logins.doUnless(ctx, known, who.scope, func(ctx context.Context) (token, error) {
 		t, err := s.login(ctx, e, who.scope, config)
 		if err != nil {
 			// The registry may have named the wrong realm, and may know better by now.

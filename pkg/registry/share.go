@@ -19,6 +19,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/image-source/image-source-controller/pkg/flight"
 )
@@ -30,14 +31,20 @@ type cutShort struct{ err error }
 func (e *cutShort) Error() string { return e.err.Error() }
 func (e *cutShort) Unwrap() error { return e.err }
 
-// share returns the result of work that is shared with all callers of the same
+// sharing is work that all callers of the same key share.
+type sharing[K comparable, V any] struct {
+	flight.Group[K, V]
+	// timeout bounds the work, whatever time its callers have.
+	timeout time.Duration
+}
+
+// do returns the result of work that is shared with all callers of the same
 // key. Work that another caller started and had no time to finish is begun
-// again: the shortest timeout of many must not decide for all. The work has a deadline
-// of its own (Options.SharedTimeout), whatever time its caller has.
-func share[K comparable, V any](ctx context.Context, c *Client, group *flight.Group[K, V], key K, work func(context.Context) (V, error)) (V, error) {
+// again: the shortest timeout of many must not decide for all.
+func (s *sharing[K, V]) do(ctx context.Context, key K, work func(context.Context) (V, error)) (V, error) {
 	for {
-		value, shared, err := group.Do(ctx, key, func(ctx context.Context) (V, error) {
-			bounded, cancel := context.WithTimeout(ctx, c.options.SharedTimeout)
+		value, shared, err := s.Do(ctx, key, func(ctx context.Context) (V, error) {
+			bounded, cancel := context.WithTimeout(ctx, s.timeout)
 			defer cancel()
 			value, err := work(bounded)
 			if err != nil && ctx.Err() != nil {
@@ -55,15 +62,13 @@ func share[K comparable, V any](ctx context.Context, c *Client, group *flight.Gr
 	}
 }
 
-// shareUnlessKnown returns what is known, else the result of shared work. It looks again
-// before the work: another caller may just have learned it.
-func shareUnlessKnown[K comparable, V any](
-	ctx context.Context, c *Client, group *flight.Group[K, V], key K, known func() (V, bool), work func(context.Context) (V, error),
-) (V, error) {
+// doUnless returns what is known, else the result of shared work. It looks again before
+// the work: another caller may just have learned it.
+func (s *sharing[K, V]) doUnless(ctx context.Context, known func() (V, bool), key K, work func(context.Context) (V, error)) (V, error) {
 	if value, ok := known(); ok {
 		return value, nil
 	}
-	return share(ctx, c, group, key, func(ctx context.Context) (V, error) {
+	return s.do(ctx, key, func(ctx context.Context) (V, error) {
 		if value, ok := known(); ok {
 			return value, nil
 		}
