@@ -203,7 +203,7 @@ func (t *Throttle) Enter(r Request) (*Turn, error) {
 	case wait > 0 && !r.Insists:
 		return nil, putOff(r.Way, wait)
 	case doubtful && s.tried && !r.Insists:
-		return nil, closed(r.Way)
+		return nil, fault.Retryf(v1alpha1.ReasonFetchFailed, "%w", &Closed{Host: r.Way.Host})
 	case doubtful && !r.Insists, !reserved && (t.spent(r.Namespace) || !r.Insists && full(s.busy, t.capacity)), r.Judges && !t.isNext(r):
 		if r.Judges {
 			t.wait(r)
@@ -518,11 +518,6 @@ type Closed struct {
 // Error implements error.
 func (c *Closed) Error() string {
 	return fmt.Sprintf("the registry %s did not answer the last attempt; other attempts are testing it", c.Host)
-}
-
-// closed returns the error of an attempt on a closed way.
-func closed(way Way) error {
-	return &fault.Error{Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Err: &Closed{Host: way.Host}}
 }
 
 // IsHeld reports whether an error means that the registry was not asked at all.
