@@ -99,12 +99,6 @@ func (a Access) Check() error {
 		"remove that, or name credentials of this namespace, by serviceAccountName or secretRef", strings.Join(chosen, ", "))
 }
 
-// unusable is a credential that must not be sent.
-type unusable struct{ err error }
-
-// Authorization implements authn.Authenticator.
-func (u unusable) Authorization() (*authn.AuthConfig, error) { return nil, u.err }
-
 // Observation is one HTTP request that was sent, or that could not be.
 type Observation struct {
 	// Host is that of the registry, also when the request went to the host of
@@ -373,7 +367,8 @@ func validateAllowed(prefix netip.Prefix) error {
 // other caller of the same access key.
 //
 // The registry is asked for the canonical name, see reference.Canonical. A
-// repository that has no canonical name answers everything with InvalidSpec (stall).
+// repository that has no canonical name, and an access that Check refuses, answer
+// everything with InvalidSpec (stall).
 func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	canonical, err := reference.Parse(repo.Name())
 	if err != nil {
@@ -391,10 +386,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 	if auth == nil {
 		auth = authn.Anonymous
 	}
-	if invalid := access.Check(); invalid != nil {
-		auth = unusable{invalid}
-	}
-	return &Repository{client: c, name: canonical.Name(), invalid: err, access: key, session: session, auth: auth, scope: rightTo(key.repository, "pull"), registry: registryOf(key, access), way: wayOf(key, access)}
+	return &Repository{client: c, name: canonical.Name(), invalid: cmp.Or(err, access.Check()), access: key, session: session, auth: auth, scope: rightTo(key.repository, "pull"), registry: registryOf(key, access), way: wayOf(key, access)}
 }
 
 func (c *Client) link(key accessKey, access Access) *link {

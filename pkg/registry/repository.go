@@ -31,7 +31,7 @@ import (
 type Repository struct {
 	client *Client
 	name   string
-	// invalid is the error of a name that is not one; nil for all others.
+	// invalid is the error of a name that is not one, or of an access that must not be used.
 	invalid error
 	access  accessKey
 	session *session
