@@ -54,7 +54,7 @@ func (r *Repository) Writable() *Repository {
 func (r *Repository) RoundTripper() http.RoundTripper { return writer{r} }
 
 // writer is the connection of clients that write.
-type writer struct{ repository *Repository }
+type writer struct{ *Repository }
 
 // RoundTrip implements http.RoundTripper.
 func (w writer) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -83,9 +83,9 @@ func (s *short) Read(p []byte) (int, error) {
 
 // route sends a request where it may go.
 func (w writer) route(request *http.Request) (*http.Response, error) {
-	session := w.repository.session
-	if w.repository.invalid != nil {
-		return nil, w.repository.invalid
+	session := w.session
+	if w.invalid != nil {
+		return nil, w.invalid
 	}
 	e, err := session.endpoint(request.Context())
 	if err != nil {
@@ -111,16 +111,16 @@ func (w writer) route(request *http.Request) (*http.Response, error) {
 func (w writer) noteUpload(answer *http.Response) {
 	to, err := answer.Location()
 	if t := tripOf(answer.Request.Context()); err == nil && t != nil {
-		w.repository.session.uploads.put(hostPort(to), t.at)
+		w.session.uploads.put(hostPort(to), t.at)
 	}
 }
 
 // attempt sends a request to the registry. An expired token is refreshed once if
 // the body can be sent again.
 func (w writer) attempt(request *http.Request, e endpoint) (*http.Response, error) {
-	scope := w.scope(request)
+	scope := w.scopeOf(request)
 	answer, err := w.send(request, e, scope)
-	if err != nil || answer.StatusCode != http.StatusUnauthorized || !w.repository.session.refused(scope, answer) { //nolint:contextcheck // the trip is in the answer
+	if err != nil || answer.StatusCode != http.StatusUnauthorized || !w.session.refused(scope, answer) { //nolint:contextcheck // the trip is in the answer
 		return answer, err
 	}
 	again := request.Clone(request.Context())
@@ -133,26 +133,26 @@ func (w writer) attempt(request *http.Request, e endpoint) (*http.Response, erro
 		return answer, nil
 	}
 	drain(answer)
-	if e, err = w.repository.session.endpoint(request.Context()); err != nil {
+	if e, err = w.session.endpoint(request.Context()); err != nil {
 		return nil, err
 	}
 	return w.send(again, e, scope)
 }
 
 func (w writer) send(request *http.Request, e endpoint, scope string) (*http.Response, error) {
-	authorization, err := w.repository.session.authorization(request.Context(), e, caller{auth: w.repository.auth, scope: scope})
+	authorization, err := w.session.authorization(request.Context(), e, caller{auth: w.auth, scope: scope})
 	if err != nil {
 		return nil, err
 	}
-	return (&authorized{link: w.repository.session.link, origin: request.URL, header: authorization}).RoundTrip(request)
+	return (&authorized{link: w.session.link, origin: request.URL, header: authorization}).RoundTrip(request)
 }
 
-// scope adds the right to read where a blob is mounted from.
-func (w writer) scope(request *http.Request) string {
+// scopeOf adds the right to read where a blob is mounted from.
+func (w writer) scopeOf(request *http.Request) string {
 	if from := request.URL.Query().Get("from"); from != "" && request.Method == http.MethodPost {
-		return w.repository.scope + " " + rightTo(from, "pull")
+		return w.scope + " " + rightTo(from, "pull")
 	}
-	return w.repository.scope
+	return w.scope
 }
 
 // patience is how long Put waits before it tries again.
