@@ -126,14 +126,6 @@ func connect(ctx context.Context, o fluxclient.Options, serving *serve.Endpoint)
 	}
 }
 
-// unlessEnded is no error when the process was told to end.
-func unlessEnded(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
-	return nil
-}
-
 // manage runs the manager. The one that leads ends when it cannot renew its lease,
 // and so has the process to. Where that is because the API server is away, nothing
 // else could be done until it is back, and a new process could not even serve: this

@@ -183,6 +183,14 @@ func StayKnown(ctx context.Context, config *restclient.Config) error {
 	return unlessEnded(ctx, err)
 }
 
+// unlessEnded is no error when the process was told to end.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
 // isAway tells whether an answer, or that there is none, means that the API
 // server cannot do its work yet. While it cannot read ServiceAccounts and roles, it
 // knows nobody and allows nothing.

@@ -44,10 +44,7 @@ func shaped() []string {
 
 // shapeExceptions are the values above the limits.
 func shapeExceptions() map[string]int {
-	return map[string]int{
-		"parameters of pkg/operator.discard.AnnotatedEventf": 6,
-		"parameters of pkg/operator.discard.Eventf":          5,
-	}
+	return map[string]int{}
 }
 
 // TestCodeKeepsItsShape holds types and functions to a size that fits on a screen.
