@@ -146,12 +146,14 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 	var found *Manifest
 	var err error
 	if ok && !known.noHead.After(answer.asked) {
-		digest, useless, failed := r.byHead(ctx, key.tag)
-		if useless {
-			answer.noHead = answer.asked.Add(r.client.options.ForgetAfter)
-		}
-		if err = failed; digest != (v1.Hash{}) {
+		digest, failed := r.byHead(ctx, key.tag)
+		switch {
+		case digest != (v1.Hash{}):
 			found, err = r.manifest(ctx, digest)
+		case unsupported(failed):
+			answer.noHead = answer.asked.Add(r.client.options.ForgetAfter)
+		case !unanswered(failed):
+			err = failed
 		}
 	}
 	if found == nil && err == nil {
@@ -166,17 +168,14 @@ func (r *Repository) lookup(ctx context.Context, key tagKey) (*Manifest, error) 
 }
 
 // byHead asks for the digest of a tag by HEAD. The zero hash, without an error, says
-// that GET has to find it out; useless tells that the registry does not support HEAD.
-func (r *Repository) byHead(ctx context.Context, tag string) (digest v1.Hash, useless bool, err error) {
+// that GET has to find it out.
+func (r *Repository) byHead(ctx context.Context, tag string) (v1.Hash, error) {
 	head, err := r.send(ctx, ask{method: http.MethodHead, kind: "manifests", ref: tag, accept: acceptManifests})
-	if unanswered(err) {
-		return v1.Hash{}, unsupported(err), nil
-	}
 	if err != nil {
-		return v1.Hash{}, false, r.failure("resolve tag "+tag+" of "+r.name, err)
+		return v1.Hash{}, err
 	}
 	drain(head)
-	return promised(head.Header), false, nil
+	return promised(head.Header), nil
 }
 
 // Digest asks the registry which digest a tag has now, by HEAD, and by GET where HEAD
@@ -184,9 +183,13 @@ func (r *Repository) byHead(ctx context.Context, tag string) (digest v1.Hash, us
 //
 // Errors: those of Resolve.
 func (r *Repository) Digest(ctx context.Context, tag string) (v1.Hash, error) {
-	digest, _, err := r.byHead(ctx, tag)
-	if err != nil || digest != (v1.Hash{}) {
-		return digest, err
+	digest, err := r.byHead(ctx, tag)
+	refusal, _ := errors.AsType[*answerError](err)
+	switch {
+	case digest != (v1.Hash{}):
+		return digest, nil
+	case err != nil && !unanswered(err), refusal != nil && refusal.code == http.StatusForbidden:
+		return v1.Hash{}, r.failure("resolve tag "+tag+" of "+r.name, err)
 	}
 	m, err := r.fetch(ctx, tag, v1.Hash{})
 	if err != nil {
