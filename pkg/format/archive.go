@@ -54,7 +54,7 @@ const (
 // rearchive reads the layer again and writes what is kept of its tree in our
 // own archive format: folders and files sorted by path, no owner, no time, one
 // gzip member.
-func rearchive(ctx context.Context, in Input, l *layer, t *tree) (*Content, error) {
+func rearchive(ctx context.Context, in input, l *layer, t *tree) (*Content, error) {
 	a, err := newAssembly(in)
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ import (
 // Whatever it takes in counts towards the limits of one artifact, however many
 // layers it comes from.
 type assembly struct {
-	in      Input
+	in      input
 	tree    *tree
 	scratch *os.Root
 	spool   *os.File
@@ -52,8 +52,21 @@ type assembly struct {
 	asIs *Content
 }
 
+// assemble makes content of the tree that fill makes.
+func (in input) assemble(ctx context.Context, fill func(a *assembly) error) (*Content, error) {
+	a, err := newAssembly(in)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	if err := fill(a); err != nil {
+		return nil, err
+	}
+	return a.finish(ctx)
+}
+
 // newAssembly begins a tree. The caller closes it.
-func newAssembly(in Input) (*assembly, error) {
+func newAssembly(in input) (*assembly, error) {
 	scratch, err := os.OpenRoot(in.Scratch)
 	if err != nil {
 		return nil, disk("open the scratch folder", err)
@@ -64,7 +77,7 @@ func newAssembly(in Input) (*assembly, error) {
 	}
 	return &assembly{
 		in:      in,
-		tree:    newTree(in.Options.Limits),
+		tree:    newTree(in.Limits),
 		scratch: scratch,
 		spool:   spool,
 		out:     bufio.NewWriterSize(&sink{spool}, bufferBytes),
@@ -83,7 +96,7 @@ func (a *assembly) close() {
 // addFile adds a file under a name that nothing has checked yet, such as the
 // title of a layer.
 func (a *assembly) addFile(name string, content io.Reader) error {
-	if err := checkName(name, a.in.Options.Limits); err != nil {
+	if err := checkName(name, a.in.Limits); err != nil {
 		return err
 	}
 	e := entry{path: path.Clean(name)}
@@ -119,13 +132,13 @@ func (a *assembly) add(e entry, content io.Reader) error {
 // content before.
 func (a *assembly) store(n *node, content io.Reader) error {
 	// One byte more than is allowed tells that there is more.
-	left := a.in.Options.Limits.UncompressedBytes - a.size
+	left := a.in.Limits.UncompressedBytes - a.size
 	size, err := io.CopyBuffer(onlyWriter{a.out}, io.LimitReader(content, left+1), a.buf)
 	if err != nil {
 		return err
 	}
 	if size > left {
-		return exceeded("--max-uncompressed-bytes", "the files of the artifact have more than %d bytes together", a.in.Options.Limits.UncompressedBytes)
+		return exceeded("--max-uncompressed-bytes", "the files of the artifact have more than %d bytes together", a.in.Limits.UncompressedBytes)
 	}
 	n.offset, n.size = a.size, size
 	a.size += size
@@ -146,7 +159,7 @@ func (a *assembly) walk(ctx context.Context, l *layer, visit func(e entry, conte
 // finish writes the tree, less what the ignore option matches, as the file to
 // publish.
 func (a *assembly) finish(ctx context.Context) (*Content, error) {
-	rules, err := newIgnoreRules(asAsked, a.in.Options.Ignore)
+	rules, err := newIgnoreRules(asAsked, a.in.Ignore)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +167,7 @@ func (a *assembly) finish(ctx context.Context) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.in.Options.Report.omitDropped(a.tree)
+	a.in.Report.omitDropped(a.tree)
 	if files == 0 {
 		return nil, noFiles(dropped, a.links)
 	}
@@ -174,7 +187,7 @@ func (a *assembly) write(ctx context.Context) (*Content, error) {
 	if err := a.out.Flush(); err != nil {
 		return nil, err
 	}
-	content, err := writeArchive(archiveOf{scratch: a.scratch, limit: a.in.Options.Limits.ArtifactBytes}, a.tree.kept(), spooled(ctx, a.spool))
+	content, err := writeArchive(archiveOf{scratch: a.scratch, limit: a.in.Limits.ArtifactBytes}, a.tree.kept(), spooled(ctx, a.spool))
 	if err != nil {
 		return nil, err
 	}

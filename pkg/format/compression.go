@@ -84,12 +84,8 @@ func compressionBy(head []byte) compression {
 
 // sniff returns how a file is compressed by its first bytes.
 func sniff(file *os.File) (compression, error) {
-	head := make([]byte, len(zstdMagic))
-	n, err := file.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, disk("read the layer", err)
-	}
-	return compressionBy(head[:n]), nil
+	head, err := bytesAt(file, 0, len(zstdMagic))
+	return compressionBy(head), err
 }
 
 // String names the compression in a message.

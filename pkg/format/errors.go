@@ -36,9 +36,18 @@ func unsupported(format string, args ...any) error {
 	return fault.Stallf(v1alpha1.ReasonUnsupportedMediaType, format, args...)
 }
 
+func invalidSpec(format string, args ...any) error {
+	return fault.Stallf(v1alpha1.ReasonInvalidSpec, format, args...)
+}
+
+// tooLarge is the error of a limit that nobody sets.
+func tooLarge(format string, args ...any) error {
+	return fault.Stallf(v1alpha1.ReasonLimitExceeded, format, args...)
+}
+
 // exceeded is the error of a limit that a flag sets.
 func exceeded(flag, format string, args ...any) error {
-	return fault.Stallf(v1alpha1.ReasonLimitExceeded, "%s; the platform sets the limit with %s", fmt.Sprintf(format, args...), flag)
+	return tooLarge("%s; the platform sets the limit with %s", fmt.Sprintf(format, args...), flag)
 }
 
 // disk is the error of a local file that could not be read or written.

@@ -23,7 +23,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -34,68 +33,37 @@ const (
 	contentAnnotation = "io.deis.oras.content.digest"
 )
 
-// files reads what oras push wrote: layers that are files or folders, each
-// with its path as title.
-type files struct{}
-
-// Name returns the value of spec.format.
-func (files) Name() string { return v1alpha1.FormatFiles }
-
-// Read publishes the tree that oras pull would make. A file that is an archive
-// by its media type is unpacked at the root instead, which is what Argo CD and
-// an OCIRepository do with it.
-func (f files) Read(ctx context.Context, in Input) (*Content, error) {
-	parts, err := partsOf(in)
+// readFiles reads what oras push wrote: layers that are files or folders, each
+// with its path as title. It publishes the tree that oras pull would make. A file
+// that is an archive by its media type is unpacked at the root instead, which is
+// what Argo CD and an OCIRepository do with it.
+func readFiles(ctx context.Context, in input) (*Content, error) {
+	// An empty layer says that there is no content, and is none.
+	layers := pick(in.Manifest.Layers, func(l v1.Descriptor) bool { return l.MediaType != types.OCIEmptyJSON })
+	parts, err := partsOf(layers, in.Limits)
 	if err != nil {
 		return nil, err
 	}
-	content, err := publishParts(ctx, in, parts)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = f.Name()
-	return content, nil
-}
-
-func publishParts(ctx context.Context, in Input, parts []part) (*Content, error) {
-	if len(parts) > 1 {
-		layers := make([]v1.Descriptor, len(parts))
-		for i, p := range parts {
-			layers[i] = p.desc
-		}
-		if err := in.fetch(ctx, layers); err != nil {
+	if len(parts) == 1 {
+		archived, err := parts[0].isArchive(ctx, in)
+		if err != nil {
 			return nil, err
 		}
-		return assemble(ctx, in, parts)
-	}
-	archived, err := parts[0].isArchive(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	if archived {
-		return publishTarball(ctx, in, parts[0].tarball, asAsked)
-	}
-	content, err := assemble(ctx, in, parts)
-	if err != nil {
-		return nil, err
-	}
-	content.LayerDigest = parts[0].desc.Digest
-	return content, nil
-}
-
-// assemble makes one tree of several files and folders.
-func assemble(ctx context.Context, in Input, parts []part) (*Content, error) {
-	a, err := newAssembly(in)
-	if err != nil {
-		return nil, err
-	}
-	defer a.close()
-	for _, p := range parts {
-		if err := p.addTo(ctx, a); err != nil {
-			return nil, err
+		if archived {
+			return publishTarball(ctx, in, parts[0].tarball, asAsked)
 		}
 	}
-	return a.finish(ctx)
+	if err := in.fetch(ctx, layers); err != nil {
+		return nil, err
+	}
+	return in.assemble(ctx, func(a *assembly) error {
+		for _, p := range parts {
+			if err := p.addTo(ctx, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // part is a layer with a title.
@@ -108,16 +76,12 @@ type part struct {
 	folder bool
 }
 
-// partsOf returns the layers that are files and folders. An empty layer says
-// that there is no content, and is none.
-func partsOf(in Input) ([]part, error) {
+// partsOf returns the layers as files and folders.
+func partsOf(layers []v1.Descriptor, limits Limits) ([]part, error) {
 	var all []part
 	archives := 0
-	for _, l := range in.Manifest.Layers {
-		if l.MediaType == types.OCIEmptyJSON {
-			continue
-		}
-		p, err := newPart(l, in.Options.Limits)
+	for _, l := range layers {
+		p, err := newPart(l, limits)
 		if err != nil {
 			return nil, err
 		}
@@ -181,7 +145,7 @@ func (p part) addTo(ctx context.Context, a *assembly) error {
 
 // isArchive tells whether the layer is to be unpacked. ORAS calls every file a
 // tar unless it is told better, so only its bytes tell.
-func (p part) isArchive(ctx context.Context, in Input) (bool, error) {
+func (p part) isArchive(ctx context.Context, in input) (bool, error) {
 	switch {
 	case p.folder || isCompressedTar(p.desc.MediaType):
 		return true, nil
@@ -193,5 +157,7 @@ func (p part) isArchive(ctx context.Context, in Input) (bool, error) {
 		return false, err
 	}
 	defer file.Close()
-	return hasMagic(file, tarMagic, tarMagicOffset)
+	// The magic of USTAR, PAX and GNU archives.
+	magic, err := bytesAt(file, 257, len("ustar"))
+	return string(magic) == "ustar", err
 }

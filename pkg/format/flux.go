@@ -22,7 +22,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -35,27 +34,17 @@ const (
 	fluxStatic = "application/vnd.cncf.flux.content.v1"
 )
 
-// flux reads what flux push artifact wrote: one gzip tar of a source tree.
-type flux struct{}
-
-// Name returns the value of spec.format.
-func (flux) Name() string { return v1alpha1.FormatFlux }
-
-// Read publishes the content layer, less what an OCIRepository would leave out
-// too: what the .sourceignore files in the tree and the ignore option match,
-// or without either what Flux leaves out by default.
-func (f flux) Read(ctx context.Context, in Input) (*Content, error) {
+// readFlux reads what flux push artifact wrote: one gzip tar of a source tree. It
+// publishes the content layer, less what an OCIRepository would leave out too:
+// what the .sourceignore files in the tree and the ignore option match, or
+// without either what Flux leaves out by default.
+func readFlux(ctx context.Context, in input) (*Content, error) {
 	in = in.contentOnly()
 	desc, err := fluxLayer(in.Manifest.Layers)
 	if err != nil {
 		return nil, err
 	}
-	content, err := publishLayer(ctx, in, desc, likeFlux)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = f.Name()
-	return content, nil
+	return publishTarball(ctx, in, tarball{desc: desc}, likeFlux)
 }
 
 // fluxLayer returns the one layer that a Flux artifact has.

@@ -30,14 +30,14 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// Format reads the manifests of one kind of artifact.
-type Format interface {
+// Format is how the manifests of one kind of artifact are read.
+type Format struct {
 	// Name is the value of spec.format that pins it.
-	Name() string
-	// Read makes the file to publish from the blobs of a manifest of this
+	Name string
+	// read makes the file to publish from the blobs of a manifest of this
 	// format. What is wrong with the artifact is a stall with a reason, what is
 	// wrong with the local disk a retry.
-	Read(ctx context.Context, in Input) (*Content, error)
+	read func(ctx context.Context, in input) (*Content, error)
 }
 
 // Blobs hands out what was pulled.
@@ -52,11 +52,12 @@ type Blobs interface {
 	Manifest(ctx context.Context, desc v1.Descriptor) (types.MediaType, []byte, error)
 }
 
-// Input is what a format reads, and where it may write.
-type Input struct {
+// input is what a format reads, and where it may write.
+type input struct {
+	Options
+
 	Manifest *Manifest
 	Blobs    Blobs
-	Options  Options
 	// Scratch is a folder that the caller owns and removes.
 	Scratch string
 }
@@ -73,9 +74,6 @@ type Content struct {
 	Size int64
 	// Verbatim is true when the file is a layer's own bytes.
 	Verbatim bool
-	// LayerDigest is the layer that the content came from; zero when it came
-	// from several.
-	LayerDigest v1.Hash
 	// SkippedLinks is how many symbolic links were left out.
 	SkippedLinks int
 	// IgnoreFlaw is what [PatternFlaw] says of the artifact's .sourceignore files; empty
@@ -96,7 +94,7 @@ type row struct {
 	what string
 	// matches decides by the manifest alone.
 	matches func(*Manifest) bool
-	// reads is nil for what is recognised and refused.
+	// reads is empty for what is recognised and refused.
 	reads Format
 	// refusal says why it is refused and what to do instead.
 	refusal string
@@ -113,12 +111,15 @@ type row struct {
 // matches decides, so the order matters: what carries a config type of its own
 // comes first, what merely looks like an image or a bag of files last.
 func table() []row {
+	flux := Format{v1alpha1.FormatFlux, readFlux}
+	tekton := Format{v1alpha1.FormatTekton, readTekton}
+	image := Format{v1alpha1.FormatImage, readImage}
 	return []row{
 		{what: "a signature, attestation or SBOM", matches: isReferrer,
 			refusal: "it describes another image; let the ImageRepository's exclusionList leave out such tags"},
-		{what: "a Flux artifact", matches: hasType(fluxConfig), reads: flux{}},
-		{what: "a Helm chart", matches: hasType(helmConfig), reads: helm{}},
-		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig, kyvernoBundle), reads: kyverno{}},
+		{what: "a Flux artifact", matches: hasType(fluxConfig), reads: flux},
+		{what: "a Helm chart", matches: hasType(helmConfig), reads: Format{v1alpha1.FormatHelm, readHelm}},
+		{what: "a Kyverno policy artifact", matches: hasType(kyvernoConfig, kyvernoBundle), reads: Format{v1alpha1.FormatKyverno, readKyverno}},
 		{what: "a Timoni artifact", matches: isTimoniFiles,
 			refusal: "only Timoni unpacks it; push the same files as a Flux artifact"},
 		{what: "a Timoni module", matches: hasType(timoniConfig),
@@ -133,20 +134,20 @@ func table() []row {
 			refusal: "Rego policies are no Kubernetes objects"},
 		{what: "a KCL package", matches: hasAnnotation(kclPackage),
 			refusal: "KCL must be rendered first; push the rendered YAML as a Flux artifact"},
-		{what: "a Tekton bundle", matches: allContent(isAnnotated(tektonPrefix)), reads: tekton{}},
-		{what: "a Tekton bundle", matches: anyLayer(isAnnotated(tektonPrefix)), reads: tekton{}, inPart: true},
+		{what: "a Tekton bundle", matches: allContent(isAnnotated(tektonPrefix)), reads: tekton},
+		{what: "a Tekton bundle", matches: anyLayer(isAnnotated(tektonPrefix)), reads: tekton, inPart: true},
 		// Crossplane marks one layer of several:
 		// https://github.com/crossplane/crossplane/blob/v2.0.2/contributing/specifications/xpkg.md
 		{what: "a Crossplane package", matches: anyLayer(isAnnotated(crossplaneMark)), refusal: crossplaneRefusal},
-		{what: "an imgpkg bundle", matches: isImageLabelled(imgpkgLabel), reads: imgpkg{}},
+		{what: "an imgpkg bundle", matches: isImageLabelled(imgpkgLabel), reads: Format{v1alpha1.FormatImgpkg, readImgpkg}},
 		{what: "a Crossplane package", matches: isImageLabelled(crossplaneMark + ":"), refusal: crossplaneRefusal},
-		{what: "an OLM bundle", matches: isImageLabelled(olmPrefix), reads: image{}, onlyPinned: true,
+		{what: "an OLM bundle", matches: isImageLabelled(olmPrefix), reads: image, onlyPinned: true,
 			refusal: "its files are published where spec.format is Image; then set spec.path of the Kustomization to ./manifests"},
-		{what: "a container image", matches: isImage, needsConfig: true, reads: image{}, onlyPinned: true,
+		{what: "a container image", matches: isImage, needsConfig: true, reads: image, onlyPinned: true,
 			refusal: "its files are published where spec.format is Image; use one without a base image, or push the manifests with flux push artifact"},
-		{what: "an ORAS artifact", matches: isFiles, reads: files{}},
+		{what: "an ORAS artifact", matches: isFiles, reads: Format{v1alpha1.FormatFiles, readFiles}},
 		// Its layer tells, as it is enough for an OCIRepository.
-		{what: "a Flux artifact", matches: allContent(isFluxContent), reads: flux{}},
+		{what: "a Flux artifact", matches: allContent(isFluxContent), reads: flux},
 	}
 }
 
@@ -156,30 +157,35 @@ func table() []row {
 // An index has no format: Convert reads one of its manifests.
 func Detect(m *Manifest, o Options) (Format, error) {
 	if err := checkOptions(o); err != nil {
-		return nil, err
+		return Format{}, err
 	}
 	if m.Index != nil {
-		return nil, unsupported("unsupported artifact %s: it is an index, of which one manifest has to be chosen; supported: %s", o.Image, supported())
+		return Format{}, unsupported("unsupported artifact %s: it is an index, of which one manifest has to be chosen; supported: %s", o.Image, supported())
 	}
 	if limit := o.Limits.withDefaults().Layers; len(m.Layers) > limit {
-		return nil, exceeded("--max-layers", "the manifest has %d layers, more than the %d that are read", len(m.Layers), limit)
+		return Format{}, exceeded("--max-layers", "the manifest has %d layers, more than the %d that are read", len(m.Layers), limit)
 	}
 	pinned := o.settings().Format
 	r := find(m, pinned)
-	if s, ok := o.selector(); ok && (pinned == "" || r.isRead() && r.reads.Name() == pinned) {
-		return selected{s, r.readAs()}, nil
+	if s, ok := o.selector(); ok && (pinned == "" || r.isRead() && r.reads.Name == pinned) {
+		return Format{r.readAs(), selected(s).read}, nil
 	}
 	switch {
 	case r == nil && pinned != "":
-		return nil, unsupported("spec.format is %s, but the artifact is of no format that is known: %s", pinned, unknown(m, o))
+		return Format{}, unsupported("spec.format is %s, but the artifact is of no format that is known: %s", pinned, unknown(m, o))
 	case r == nil:
-		return nil, unsupported("%s", unknown(m, o))
-	case r.reads == nil, r.onlyPinned && pinned == "":
-		return nil, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
-	case pinned != "" && r.reads.Name() != pinned:
-		return nil, unsupported("spec.format is %s, but %s is %s; set spec.format to %s", pinned, o.Image, r.what, r.pin())
+		return Format{}, unsupported("%s", unknown(m, o))
+	case !r.isRead(), r.onlyPinned && pinned == "":
+		return Format{}, r.refuse(o)
+	case pinned != "" && r.reads.Name != pinned:
+		return Format{}, unsupported("spec.format is %s, but %s is %s; set spec.format to %s", pinned, o.Image, r.what, r.pin())
 	}
 	return r.reads, nil
+}
+
+// refuse says why an artifact is refused that is recognised.
+func (r *row) refuse(o Options) error {
+	return unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
 }
 
 // Convert detects the format of the manifest, of an index that of the manifest
@@ -189,8 +195,8 @@ func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch s
 	if err := checkOptions(o); err != nil {
 		return nil, err
 	}
-	in := Input{Manifest: m, Blobs: blobs, Options: o, Scratch: scratch}
-	in.Options.Limits = o.Limits.withDefaults()
+	in := input{Options: o, Manifest: m, Blobs: blobs, Scratch: scratch}
+	in.Limits = o.Limits.withDefaults()
 	annotations := m.Annotations
 	if m.Index != nil {
 		chosen, err := choose(ctx, in)
@@ -200,30 +206,29 @@ func Convert(ctx context.Context, m *Manifest, blobs Blobs, o Options, scratch s
 		in.Manifest, annotations = chosen.Manifest, chosen.annotations
 	}
 	if in.needsLabels() {
-		labelled, err := readLabels(ctx, in)
-		if err != nil {
+		var err error
+		if in.Manifest, err = readLabels(ctx, in); err != nil {
 			return nil, err
 		}
-		in.Manifest = labelled
 	}
 	o.Report.recognise(in.Manifest, o)
 	f, err := Detect(in.Manifest, in.Options)
 	if err != nil {
 		return nil, err
 	}
-	content, err := f.Read(ctx, in)
+	content, err := f.read(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	content.Annotations = annotations
+	content.Format, content.Annotations = f.Name, annotations
 	return content, nil
 }
 
 // needsLabels tells whether the labels of the image's config are missing to
 // tell what is to be read.
-func (in Input) needsLabels() bool {
-	pinned := in.Options.settings().Format
-	if _, ok := in.Options.selector(); ok && pinned == "" {
+func (in input) needsLabels() bool {
+	pinned := in.settings().Format
+	if _, ok := in.selector(); ok && pinned == "" {
 		return false
 	}
 	r := find(in.Manifest, pinned)
@@ -231,8 +236,8 @@ func (in Input) needsLabels() bool {
 }
 
 // open opens a blob whose size the limits allow.
-func (in Input) open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
-	if limit := in.Options.Limits.ArtifactBytes; desc.Size > limit {
+func (in input) open(ctx context.Context, desc v1.Descriptor) (*os.File, error) {
+	if limit := in.Limits.ArtifactBytes; desc.Size > limit {
 		return nil, exceeded("--max-artifact-bytes", "the layer %s has %d bytes, more than the %d that are read", desc.Digest, desc.Size, limit)
 	}
 	f, err := in.Blobs.Open(ctx, desc)
@@ -245,7 +250,7 @@ func (in Input) open(ctx context.Context, desc v1.Descriptor) (*os.File, error) 
 // fetch has several blobs pulled before one of them is read, which costs far more.
 // An artifact whose last blob is missing, or has another size than its manifest
 // says, would be read up to that blob in each attempt.
-func (in Input) fetch(ctx context.Context, layers []v1.Descriptor) error {
+func (in input) fetch(ctx context.Context, layers []v1.Descriptor) error {
 	for i, desc := range layers {
 		file, err := in.open(ctx, desc)
 		if err != nil {
@@ -265,74 +270,58 @@ func find(m *Manifest, pinned string) *row {
 		return nil
 	}
 	for _, r := range table() {
-		if r.inPart && pinned != "" && pinned != r.reads.Name() {
+		if r.inPart && pinned != "" && pinned != r.reads.Name {
 			continue
 		}
-		if r.matches(m) || pinned == v1alpha1.FormatFiles && r.reads == Format(files{}) && anyLayer(isTitled)(m) {
+		if r.matches(m) || pinned == v1alpha1.FormatFiles && r.reads.Name == pinned && anyLayer(isTitled)(m) {
 			return &r
 		}
 	}
 	return nil
 }
 
-func (r *row) isRead() bool { return r != nil && r.reads != nil }
+func (r *row) isRead() bool { return r != nil && r.reads.Name != "" }
 
 // readAs is the format of a layer that is selected: FormatLayer where there is no
 // format to read, or where it promises objects of its own, which nobody looks for
 // in a layer alone.
 func (r *row) readAs() string {
-	if !r.isRead() {
+	if !r.isRead() || r.reads.Name == v1alpha1.FormatTekton || r.reads.Name == v1alpha1.FormatKyverno {
 		return v1alpha1.FormatLayer
 	}
-	switch r.reads.(type) {
-	case tekton, kyverno:
-		return v1alpha1.FormatLayer
-	}
-	return r.reads.Name()
+	return r.reads.Name
 }
 
 // pin is what spec.format may be to read it.
 func (r *row) pin() string {
 	if r.onlyPinned {
-		return r.reads.Name()
+		return r.reads.Name
 	}
-	return v1alpha1.FormatAuto + " or " + r.reads.Name()
+	return v1alpha1.FormatAuto + " or " + r.reads.Name
 }
 
 // formats returns the formats that can be read, in the order of the table.
-func formats() []Format {
-	var fs []Format
+func formats() []string {
+	var names []string
 	for _, r := range table() {
-		if r.reads != nil && !slices.Contains(fs, r.reads) {
-			fs = append(fs, r.reads)
+		if r.isRead() && !slices.Contains(names, r.reads.Name) {
+			names = append(names, r.reads.Name)
 		}
 	}
-	return fs
+	return names
 }
 
-func supported() string {
-	var names []string
-	for _, f := range formats() {
-		names = append(names, f.Name())
-	}
-	return strings.Join(names, ", ")
-}
+func supported() string { return strings.Join(formats(), ", ") }
 
 // checkOptions refuses what cannot be honoured: a setting is never ignored.
 func checkOptions(o Options) error {
-	s := o.settings()
 	if selector, ok := o.selector(); ok {
 		if err := checkSelector(selector); err != nil {
 			return err
 		}
 	}
-	if s.Format == "" {
-		return nil
+	if pinned := o.settings().Format; pinned != "" && !slices.Contains(formats(), pinned) {
+		return invalidSpec("spec.format %s is not supported yet; supported: %s, %s", fault.Quote(pinned), v1alpha1.FormatAuto, supported())
 	}
-	for _, f := range formats() {
-		if f.Name() == s.Format {
-			return nil
-		}
-	}
-	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.format %s is not supported yet; supported: %s, %s", fault.Quote(s.Format), v1alpha1.FormatAuto, supported())
+	return nil
 }

@@ -30,7 +30,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"sigs.k8s.io/yaml"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -51,37 +50,21 @@ const (
 	chartYAML = "Chart.yaml"
 )
 
-// helm reads what helm push wrote: a chart, as helm package archived it.
-type helm struct{}
-
-// Name returns the value of spec.format.
-func (helm) Name() string { return v1alpha1.FormatHelm }
-
-// Read publishes the bytes of the chart as they are: helm-controller checks
-// their digest and loads them itself. What its loader would refuse is refused
-// here.
-func (h helm) Read(ctx context.Context, in Input) (*Content, error) {
+// readHelm reads what helm push wrote: a chart, as helm package archived it. It
+// publishes the bytes of the chart as they are: helm-controller checks their
+// digest and loads them itself. What its loader would refuse is refused here.
+func readHelm(ctx context.Context, in input) (*Content, error) {
 	desc, err := chartLayer(in.Manifest.Layers)
 	if err != nil {
 		return nil, err
 	}
-	content, err := publishChart(ctx, in, desc)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = h.Name()
-	return content, nil
+	return publishChart(ctx, in, desc)
 }
 
 // chartLayer returns the one layer that is the chart. It may be any of them:
 // Helm sorts them by digest. As in Helm's own client the others do not matter.
 func chartLayer(layers []v1.Descriptor) (v1.Descriptor, error) {
-	var charts []v1.Descriptor
-	for _, l := range layers {
-		if isChart(l.MediaType) {
-			charts = append(charts, l)
-		}
-	}
+	charts := pick(layers, func(l v1.Descriptor) bool { return l.MediaType == helmChart || l.MediaType == helmLegacyChart })
 	switch len(charts) {
 	case 0:
 		return v1.Descriptor{}, invalid("the Helm chart has no layer of type %q, only [%s]; push it with helm push", helmChart, layerTypes(layers))
@@ -92,12 +75,8 @@ func chartLayer(layers []v1.Descriptor) (v1.Descriptor, error) {
 	}
 }
 
-func isChart(mediaType types.MediaType) bool {
-	return mediaType == helmChart || mediaType == helmLegacyChart
-}
-
 // publishChart checks a chart and publishes its own bytes.
-func publishChart(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
+func publishChart(ctx context.Context, in input, desc v1.Descriptor) (*Content, error) {
 	l, err := tarball{desc: desc}.open(ctx, in)
 	if err != nil {
 		return nil, err
@@ -161,7 +140,7 @@ func (c *chart) take(e entry, content io.Reader) error {
 	}
 	inside, err := insideChart(e.name)
 	c.layout = cmp.Or(c.layout, err)
-	read := &countingReader{in: content, limit: maxChartFileBytes}
+	read := &io.LimitedReader{R: content, N: maxChartFileBytes + 1}
 	switch {
 	case inside != chartYAML:
 		_, err = io.Copy(io.Discard, read)
@@ -173,12 +152,12 @@ func (c *chart) take(e entry, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if read.count > maxChartFileBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's file %s has more than %d bytes, the most that Helm loads; leave it out with .helmignore", fault.Quote(e.name), maxChartFileBytes)
+	if read.N == 0 {
+		return tooLarge("the chart's file %s has more than %d bytes, the most that Helm loads; leave it out with .helmignore", fault.Quote(e.name), maxChartFileBytes)
 	}
 	// Helm refuses a chart that is exactly this large, too.
-	if c.bytes += read.count; c.bytes >= maxChartBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the files of the chart have %d bytes or more together, and Helm loads less than that; leave files out with .helmignore", maxChartBytes)
+	if c.bytes += maxChartFileBytes + 1 - read.N; c.bytes >= maxChartBytes {
+		return tooLarge("the files of the chart have %d bytes or more together, and Helm loads less than that; leave files out with .helmignore", maxChartBytes)
 	}
 	return nil
 }
@@ -197,23 +176,6 @@ func (c *chart) index(e entry) error {
 		c.pathBytes += int64(len(folder))
 	}
 	return c.limits.checkIndex(c.files+len(c.folders), c.pathBytes)
-}
-
-// countingReader counts what is read, and ends one byte behind the limit.
-type countingReader struct {
-	in           io.Reader
-	count, limit int64
-}
-
-// Read reads from in.
-func (r *countingReader) Read(p []byte) (int, error) {
-	left := r.limit + 1 - r.count
-	if left <= 0 {
-		return 0, io.EOF
-	}
-	n, err := r.in.Read(p[:min(int64(len(p)), left)])
-	r.count += int64(n)
-	return n, err
 }
 
 // insideChart returns the path of a file without the first element, whatever
@@ -239,7 +201,7 @@ func onDrive(name string) bool {
 // charts that Helm does not take for valid.
 func readChartVersion(body []byte) (string, error) {
 	if len(body) > maxChartYAMLBytes {
-		return "", fault.Stallf(v1alpha1.ReasonLimitExceeded, "the chart's %s has %d bytes, more than the %d that are read", chartYAML, len(body), maxChartYAMLBytes)
+		return "", tooLarge("the chart's %s has %d bytes, more than the %d that are read", chartYAML, len(body), maxChartYAMLBytes)
 	}
 	err := checkYAML(body)
 	if err == nil {

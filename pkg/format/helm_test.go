@@ -187,7 +187,7 @@ func TestTheProvenanceMayComeBeforeTheChart(t *testing.T) {
 		for _, o := range []format.Options{{}, {LayerSelector: &sourcev1.OCILayerSelector{Operation: "copy"}}} {
 			content, err := format.Convert(t.Context(), m, blobs, o, t.TempDir())
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(content.LayerDigest).To(Equal(m.Layers[1].Digest))
+			g.Expect(content.Digest).To(Equal(m.Layers[1].Digest))
 			expectChart(t, content.Path, "1.2.3")
 		}
 		return

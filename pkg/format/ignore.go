@@ -32,7 +32,6 @@ import (
 	"github.com/fluxcd/pkg/sourceignore"
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -82,7 +81,7 @@ func newIgnoreRules(f filter, option *string) (*ignoreRules, error) {
 	}
 	text, flaw := ignoreText([]byte(*option))
 	if flaw != "" {
-		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.ignore %s", flaw)
+		return nil, invalidSpec("spec.ignore %s", flaw)
 	}
 	rules.option = string(text)
 	return rules, nil
@@ -115,7 +114,7 @@ func ignoreText(body []byte) (text []byte, flaw string) {
 
 func (r *ignoreRules) grow(n int) error {
 	if r.bytes += n; r.bytes > maxIgnoreBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the %s files, with the paths of their folders, and spec.ignore have more than %d bytes together, the most that are read", sourceignore.IgnoreFile, maxIgnoreBytes)
+		return tooLarge("the %s files, with the paths of their folders, and spec.ignore have more than %d bytes together, the most that are read", sourceignore.IgnoreFile, maxIgnoreBytes)
 	}
 	return nil
 }
@@ -151,7 +150,7 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 // how many files and folders do not.
 func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, err error) {
 	if effort := r.effort(); effort.on(t) > maxIgnoreWork {
-		return 0, 0, fault.Stallf(v1alpha1.ReasonLimitExceeded, "%d ignore patterns on %d files and folders would take too long; use fewer or shorter patterns, and fewer with wildcards", effort.patterns, len(t.nodes))
+		return 0, 0, tooLarge("%d ignore patterns on %d files and folders would take too long; use fewer or shorter patterns, and fewer with wildcards", effort.patterns, len(t.nodes))
 	}
 	matcher := r.matcher(r.patterns())
 	files, dropped = t.drop(func(n *node) bool {

@@ -21,51 +21,32 @@ import (
 	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 )
 
-// image reads the file system of a container image.
-type image struct{}
-
-// Name returns the value of spec.format.
-func (image) Name() string { return v1alpha1.FormatImage }
-
-// Read publishes the file system that the layers make, one on the other. An
-// image that is one clean layer is published as that layer.
-func (i image) Read(ctx context.Context, in Input) (*Content, error) {
+// readImage reads the file system of a container image: that which the layers
+// make, one on the other. An image that is one clean layer is published as that
+// layer.
+func readImage(ctx context.Context, in input) (*Content, error) {
 	in = in.contentOnly()
 	if err := in.fetch(ctx, in.Manifest.Layers); err != nil {
 		return nil, err
 	}
-	a, err := newAssembly(in)
-	if err != nil {
-		return nil, err
-	}
-	defer a.close()
-	o := newOverlay(in.Options.Limits)
-	o.report = in.Options.Report
-	for number, desc := range in.Manifest.Layers {
-		if err := i.apply(ctx, a, o, desc); err != nil {
-			return nil, inLayer(number, in.Manifest.Layers, err)
+	return in.assemble(ctx, func(a *assembly) error {
+		o := newOverlay(in.Limits)
+		o.report = in.Report
+		for number, desc := range in.Manifest.Layers {
+			if err := a.apply(ctx, o, desc); err != nil {
+				return inLayer(number, in.Manifest.Layers, err)
+			}
 		}
-	}
-	if a.tree, a.links, err = o.flatten(); err != nil {
-		return nil, err
-	}
-	content, err := a.finish(ctx)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = i.Name()
-	if len(in.Manifest.Layers) == 1 {
-		content.LayerDigest = in.Manifest.Layers[0].Digest
-	}
-	return content, nil
+		var err error
+		a.tree, a.links, err = o.flatten()
+		return err
+	})
 }
 
 // apply puts a layer on those that were applied before.
-func (image) apply(ctx context.Context, a *assembly, o *overlay, desc v1.Descriptor) error {
+func (a *assembly) apply(ctx context.Context, o *overlay, desc v1.Descriptor) error {
 	l, err := tarball{desc: desc}.open(ctx, a.in)
 	if err != nil {
 		return err

@@ -21,7 +21,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -33,53 +32,35 @@ const (
 	imgpkgKind    = "ImagesLock"
 )
 
-// imgpkg reads what imgpkg push -b wrote: an image of one layer with a lock
-// file of the images that its configuration uses.
-type imgpkg struct{}
-
-// Name returns the value of spec.format.
-func (imgpkg) Name() string { return v1alpha1.FormatImgpkg }
-
-// Read publishes the files of the bundle without .imgpkg: the lock file has a
-// kind and no name, so that it would break a generated kustomization. Images
-// are not looked up and templates not rendered.
-func (f imgpkg) Read(ctx context.Context, in Input) (*Content, error) {
-	in = in.contentOnly()
-	layers := in.Manifest.Layers
+// readImgpkg reads what imgpkg push -b wrote: an image of one layer with a lock
+// file of the images that its configuration uses. It publishes the files of the
+// bundle without .imgpkg: the lock file has a kind and no name, so that it would
+// break a generated kustomization. Images are not looked up and templates not
+// rendered.
+func readImgpkg(ctx context.Context, in input) (*Content, error) {
+	layers := in.contentOnly().Manifest.Layers
 	if len(layers) != 1 {
 		return nil, invalid("the imgpkg bundle has %d layers; imgpkg writes and reads exactly one: push it again with imgpkg push -b", len(layers))
 	}
-	a, err := newAssembly(in)
-	if err != nil {
-		return nil, err
-	}
-	defer a.close()
-	l, err := tarball{desc: layers[0]}.open(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	defer l.file.Close()
-	if err := f.unpack(ctx, a, l); err != nil {
-		return nil, err
-	}
-	content, err := a.finish(ctx)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = f.Name()
-	content.LayerDigest = layers[0].Digest
-	return content, nil
+	return in.assemble(ctx, func(a *assembly) error {
+		l, err := tarball{desc: layers[0]}.open(ctx, in)
+		if err != nil {
+			return err
+		}
+		defer l.file.Close()
+		return a.unpackBundle(ctx, l)
+	})
 }
 
-// unpack collects the files of the bundle and checks its lock file.
-func (imgpkg) unpack(ctx context.Context, a *assembly, l *layer) error {
+// unpackBundle collects the files of the bundle and checks its lock file.
+func (a *assembly) unpackBundle(ctx context.Context, l *layer) error {
 	locked := false
 	err := a.walk(ctx, l, func(e entry, content io.Reader) error {
 		if e.path != imgpkgFolder && !strings.HasPrefix(e.path, imgpkgFolder+"/") {
 			return a.add(e, content)
 		}
 		if !e.folder {
-			a.in.Options.Report.omit(e.path, LockFile)
+			a.in.Report.omit(e.path, LockFile)
 		}
 		if e.path == imgpkgLock && !e.folder {
 			locked = true

@@ -45,12 +45,7 @@ const (
 
 // child is a manifest of an index that may be the one to publish.
 type child struct {
-	*Manifest
-	// digest that the index lists it by.
-	digest v1.Hash
-	// platform as its descriptor says it, else as that of the index that it is
-	// in; nil when neither does.
-	platform *v1.Platform
+	Chosen
 	// annotations of the manifest, and those of the indexes that it is in.
 	annotations map[string]string
 	row         *row
@@ -59,7 +54,7 @@ type child struct {
 // specific tells whether the child has a format of its own, be it one that is
 // refused: that it is not one of many images or bags of files.
 func (c child) specific() bool {
-	return c.row != nil && !c.row.needsConfig && c.row.reads != Format(files{})
+	return c.row != nil && !c.row.needsConfig && c.row.reads.Name != v1alpha1.FormatFiles
 }
 
 // couldBe tells whether the child has a format. Of an image, only its config
@@ -71,7 +66,7 @@ func (c child) couldBe(name string) bool {
 	case c.row.needsConfig:
 		return name == v1alpha1.FormatImage || name == v1alpha1.FormatImgpkg
 	default:
-		return c.row.isRead() && c.row.reads.Name() == name
+		return c.row.reads.Name == name
 	}
 }
 
@@ -81,10 +76,10 @@ func (c child) String() string {
 	if c.row != nil {
 		what = c.row.what
 	}
-	if c.platform == nil {
+	if c.Platform == nil {
 		return what + " for no platform, which means " + DefaultPlatform
 	}
-	return what + " for " + fault.Quote(c.platform.String())
+	return what + " for " + fault.Quote(c.Platform.String())
 }
 
 // choose returns the manifest of an index to publish: the only one that is
@@ -93,25 +88,25 @@ func (c child) String() string {
 // platform is asked for, only manifests for it count. Signatures, attestations and
 // what is no manifest do not count, and of a pinned format only manifests that may
 // have it.
-func choose(ctx context.Context, in Input) (child, error) {
+func choose(ctx context.Context, in input) (child, error) {
 	o := in.Options
 	// Whoever names the kind of an index means all of it.
-	if r := find(&Manifest{ArtifactType: in.Manifest.ArtifactType}, ""); r != nil && r.reads == nil {
-		return child{}, unsupported("unsupported artifact %s: it is %s: %s; supported: %s", o.Image, r.what, r.refusal, supported())
+	if r := find(&Manifest{ArtifactType: in.Manifest.ArtifactType}, ""); r != nil && !r.isRead() {
+		return child{}, r.refuse(o)
 	}
 	platform, err := v1.ParsePlatform(cmp.Or(o.Platform, DefaultPlatform))
 	if err != nil || platform.OS == "" || platform.Architecture == "" {
-		return child{}, fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.platform is %s; expected os/architecture", fault.Quote(o.Platform))
+		return child{}, invalidSpec("spec.platform is %s; expected os/architecture", fault.Quote(o.Platform))
 	}
 	l := lister{in: in, seen: map[listing]bool{}}
-	if err := l.list(ctx, child{Manifest: in.Manifest, annotations: in.Manifest.Annotations}); err != nil {
+	if err := l.list(ctx, child{Chosen: Chosen{Manifest: in.Manifest}, annotations: in.Manifest.Annotations}); err != nil {
 		return child{}, err
 	}
 	candidates, err := candidatesOf(l.children, o)
 	if err != nil {
 		return child{}, err
 	}
-	fit := slices.DeleteFunc(slices.Clone(candidates), func(c child) bool { return !c.isFor(*platform) })
+	fit := pick(candidates, func(c child) bool { return c.isFor(*platform) })
 	from := candidates
 	if o.Platform != "" {
 		from = fit
@@ -131,8 +126,8 @@ func choose(ctx context.Context, in Input) (child, error) {
 // go-containerregistry, which OCIRepository reads indexes with.
 func (c child) isFor(want v1.Platform) bool {
 	have := v1.Platform{OS: "linux", Architecture: "amd64"}
-	if c.platform != nil {
-		have = *c.platform
+	if c.Platform != nil {
+		have = *c.Platform
 	}
 	isOfVariant := want.Variant == "" || normal(have).Variant == normal(want).Variant
 	have, want = normal(have), normal(want)
@@ -155,9 +150,11 @@ func normal(p v1.Platform) v1.Platform {
 // registries as a whole, such as older ones for Windows.
 func (c child) take(r *Report) (child, error) {
 	if c.flaw != nil {
-		return child{}, fmt.Errorf("the manifest %s of the index: %w", c.digest, c.flaw)
+		return child{}, fmt.Errorf("the manifest %s of the index: %w", c.Digest, c.flaw)
 	}
-	r.choose(c)
+	if r != nil {
+		r.Chosen = &c.Chosen
+	}
 	return c, nil
 }
 
@@ -170,12 +167,7 @@ func candidatesOf(children []child, o Options) ([]child, error) {
 	if pinned == "" {
 		return children, nil
 	}
-	var could []child
-	for _, c := range children {
-		if c.couldBe(pinned) {
-			could = append(could, c)
-		}
-	}
+	could := pick(children, func(c child) bool { return c.couldBe(pinned) })
 	if len(could) == 0 {
 		return nil, unsupported("spec.format is %s, but no manifest of the index %s has this format: %s", pinned, o.Image, describe(children))
 	}
@@ -185,9 +177,8 @@ func candidatesOf(children []child, o Options) ([]child, error) {
 // theOnly returns the only child of a specific format, or else the only child. One
 // that is listed for several platforms is one.
 func theOnly(children []child) (child, bool) {
-	specific := slices.DeleteFunc(slices.Clone(children), func(c child) bool { return !c.specific() })
-	for _, all := range [][]child{specific, children} {
-		if len(all) > 0 && !slices.ContainsFunc(all, func(c child) bool { return c.digest != all[0].digest }) {
+	for _, all := range [][]child{pick(children, child.specific), children} {
+		if len(all) > 0 && !slices.ContainsFunc(all, func(c child) bool { return c.Digest != all[0].Digest }) {
 			return all[0], true
 		}
 	}
@@ -204,7 +195,7 @@ func describe(children []child) string {
 
 // lister reads the manifests of an index and of those in it.
 type lister struct {
-	in       Input
+	in       input
 	children []child
 	// seen are the digests that were read, so that nothing counts twice.
 	seen map[listing]bool
@@ -231,22 +222,22 @@ func (l *lister) list(ctx context.Context, index child) error {
 		if describesAnother(desc) || !desc.MediaType.IsImage() && !desc.MediaType.IsIndex() {
 			continue
 		}
-		desc.Platform = cmp.Or(desc.Platform, index.platform)
+		desc.Platform = cmp.Or(desc.Platform, index.Platform)
 		if l.isKnown(desc) {
 			continue
 		}
 		if l.read++; l.read > maxChildren {
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the index lists more than the %d manifests that are read to choose one; publish one by its digest", maxChildren)
+			return tooLarge("the index lists more than the %d manifests that are read to choose one; publish one by its digest", maxChildren)
 		}
 		if desc.Size > MaxManifestBytes-l.bytes {
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifests of the index have more than %d bytes together, the most that are read to choose one; publish one by its digest", MaxManifestBytes)
+			return tooLarge("the manifests of the index have more than %d bytes together, the most that are read to choose one; publish one by its digest", MaxManifestBytes)
 		}
 		l.bytes += desc.Size
 		m, err := l.in.child(ctx, desc)
 		if err != nil {
 			return err
 		}
-		c := child{Manifest: m, digest: desc.Digest, platform: desc.Platform, annotations: inherit(m.Annotations, index.annotations)}
+		c := child{Chosen: Chosen{Manifest: m, Digest: desc.Digest, Platform: desc.Platform}, annotations: inherit(m.Annotations, index.annotations)}
 		if err := l.add(ctx, c); err != nil {
 			return err
 		}
@@ -271,7 +262,7 @@ func (l *lister) add(ctx context.Context, c child) error {
 	case c.Index != nil:
 		return l.list(ctx, c)
 	case !isReferrer(c.Manifest):
-		c.row = find(c.Manifest, l.in.Options.settings().Format)
+		c.row = find(c.Manifest, l.in.settings().Format)
 		l.children = append(l.children, c)
 	}
 	return nil
@@ -294,7 +285,7 @@ func inherit(own, index map[string]string) map[string]string {
 }
 
 // child reads a manifest that an index lists, which may have a flaw.
-func (in Input) child(ctx context.Context, desc v1.Descriptor) (*Manifest, error) {
+func (in input) child(ctx context.Context, desc v1.Descriptor) (*Manifest, error) {
 	mediaType, body, err := in.Blobs.Manifest(ctx, desc)
 	if err != nil {
 		return nil, fmt.Errorf("failed to read the manifest %s of the index: %w", desc.Digest, err)

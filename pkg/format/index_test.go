@@ -165,7 +165,7 @@ func TestTheManifestOfAnIndexThatIsPublished(t *testing.T) {
 			g.Expect(err).NotTo(HaveOccurred())
 			digest, err := layers[0].Digest()
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(content.LayerDigest).To(Equal(digest))
+			g.Expect(content.Digest).To(Equal(digest))
 		})
 	}
 }

@@ -26,7 +26,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"sigs.k8s.io/kustomize/api/konfig"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -41,41 +40,40 @@ const (
 	kyvernoContent = "application/vnd.cncf.kyverno.bundle.content.v1.tar+gzip"
 )
 
-// kyverno reads what kyverno oci push wrote: layers that are one policy each
-// or, from Kyverno 1.20 on, a bundle: one gzip tar of a tree
-// (https://github.com/kyverno/kyverno/blob/main/docs/dev/oci/bundle-spec.md).
-type kyverno struct{}
-
-// Name returns the value of spec.format.
-func (kyverno) Name() string { return v1alpha1.FormatKyverno }
-
-// Read publishes the tree of a bundle, or each policy as a file.
-func (k kyverno) Read(ctx context.Context, in Input) (*Content, error) {
-	in = in.contentOnly()
-	read := k.readPolicies
-	if hasType(kyvernoBundle)(in.Manifest) {
-		read = k.readBundle
-	}
-	content, err := read(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = k.Name()
-	return content, nil
+// kyvernoObjects are those that kyverno oci push takes, before and from 1.20 on.
+func kyvernoObjects() objects {
+	return objects{artifact: "the Kyverno artifact", groups: []string{"kyverno.io", "policies.kyverno.io"}, tool: "kyverno oci push"}
 }
 
-// readBundle publishes the tree of a bundle, all of whose objects are policies.
-func (k kyverno) readBundle(ctx context.Context, in Input) (*Content, error) {
+// readKyverno reads what kyverno oci push wrote: layers that are one policy each
+// or, from Kyverno 1.20 on, a bundle: one gzip tar of a tree
+// (https://github.com/kyverno/kyverno/blob/main/docs/dev/oci/bundle-spec.md). It
+// publishes the tree of a bundle, or each policy as a file. Layers of other types
+// than that of a policy are left out, as kyverno oci pull does.
+func readKyverno(ctx context.Context, in input) (*Content, error) {
+	in = in.contentOnly()
+	if hasType(kyvernoBundle)(in.Manifest) {
+		return readKyvernoBundle(ctx, in)
+	}
+	layers := pick(in.Manifest.Layers, func(l v1.Descriptor) bool { return l.MediaType == kyvernoPolicy })
+	if len(layers) == 0 {
+		return nil, invalid("the Kyverno artifact has no policy: no layer has the type %s", kyvernoPolicy)
+	}
+	return publishObjects(ctx, in, layers, kyvernoObjects(), readPolicy)
+}
+
+// readKyvernoBundle publishes the tree of a bundle, all of whose objects are policies.
+func readKyvernoBundle(ctx context.Context, in input) (*Content, error) {
 	if layers := in.Manifest.Layers; len(layers) != 1 || layers[0].MediaType != kyvernoContent {
 		return nil, invalid("the Kyverno bundle has the layers [%s]; expected one of the type %s: push it again with kyverno oci push", layerTypes(layers), kyvernoContent)
 	}
-	return publishTarball(ctx, in, tarball{desc: in.Manifest.Layers[0], check: k.checkTree}, asAsked)
+	return publishTarball(ctx, in, tarball{desc: in.Manifest.Layers[0], check: checkPolicies}, asAsked)
 }
 
-// checkTree refuses a tree of which kustomize would make anything but policies:
+// checkPolicies refuses a tree of which kustomize would make anything but policies:
 // other objects, and files that it takes for instructions.
-func (k kyverno) checkTree(ctx context.Context, l *layer, t *tree) error {
-	all := k.objects()
+func checkPolicies(ctx context.Context, l *layer, t *tree) error {
+	all := kyvernoObjects()
 	return l.walk(ctx, func(e entry, content io.Reader) error {
 		if n := t.get(e.path); e.folder || n == nil || n.dropped {
 			return nil
@@ -100,62 +98,15 @@ func (k kyverno) checkTree(ctx context.Context, l *layer, t *tree) error {
 	})
 }
 
-// objects are those that kyverno oci push takes, before and from 1.20 on.
-func (kyverno) objects() objects {
-	return objects{artifact: "the Kyverno artifact", groups: []string{"kyverno.io", "policies.kyverno.io"}}
-}
-
-// readPolicies publishes each policy as the file <kind>-<name>.yaml. Layers of
-// other types are left out, as kyverno oci pull does.
-func (k kyverno) readPolicies(ctx context.Context, in Input) (*Content, error) {
-	var layers []v1.Descriptor
-	for _, l := range in.Manifest.Layers {
-		if l.MediaType == kyvernoPolicy {
-			layers = append(layers, l)
-		}
-	}
-	if len(layers) == 0 {
-		return nil, invalid("the Kyverno artifact has no policy: no layer has the type %s", kyvernoPolicy)
-	}
-	if err := in.fetch(ctx, layers); err != nil {
-		return nil, err
-	}
-	c, err := newCollection(in, k.objects())
+// readPolicy returns the policy that a layer is, and what its annotations say of it.
+// Kyverno leaves out what a policy does not say about itself.
+func readPolicy(ctx context.Context, a *assembly, desc v1.Descriptor) (body []byte, said object, err error) {
+	said = object{apiVersion: desc.Annotations[kyvernoAPIVersion], kind: desc.Annotations[kyvernoKind], name: desc.Annotations[kyvernoName]}
+	file, err := a.in.open(ctx, desc)
 	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	for i, l := range layers {
-		if err := k.add(ctx, c, l); err != nil {
-			return nil, inLayer(i, layers, err)
-		}
-	}
-	return c.finish(ctx, layers)
-}
-
-func (kyverno) add(ctx context.Context, c *collection, desc v1.Descriptor) error {
-	file, err := c.in.open(ctx, desc)
-	if err != nil {
-		return err
+		return nil, said, err
 	}
 	defer file.Close()
-	body, err := readObject(&source{ctx, file})
-	if err != nil {
-		return err
-	}
-	o, err := c.only(body)
-	if err != nil {
-		return err
-	}
-	// Kyverno leaves out what a policy does not say about itself.
-	said := o
-	for key, field := range map[string]*string{kyvernoKind: &said.kind, kyvernoName: &said.name, kyvernoAPIVersion: &said.apiVersion} {
-		if value := desc.Annotations[key]; value != "" {
-			*field = value
-		}
-	}
-	if !o.isCalled(said) {
-		return invalid("the Kyverno artifact has a layer whose annotations say %s, but it holds %s; push it again with kyverno oci push", said, o)
-	}
-	return c.put(o, body)
+	body, err = readObject(&source{ctx, file})
+	return body, said, err
 }

@@ -125,7 +125,6 @@ func TestTheTreeOfAKyvernoBundleIsPublished(t *testing.T) {
 			content, err := format.Convert(t.Context(), bundleManifest(layer), b, tc.options, t.TempDir())
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(content.Format).To(Equal(v1alpha1.FormatKyverno))
-			g.Expect(content.LayerDigest).To(Equal(layer.Digest))
 			g.Expect(content.Verbatim).To(Equal(tc.verbatim))
 			g.Expect(unpack(t, content.Path)).To(Equal(tc.want))
 		})

@@ -32,7 +32,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -160,7 +159,7 @@ func (l *layer) next(archive *tar.Reader, in *headerReader) (*tar.Header, error)
 	}
 	most, over := int64(maxHeaderBytes), invalid("the layer has an entry with more than %d bytes of extended headers: %w", maxHeaderBytes, tar.ErrFieldTooLong)
 	if left := maxHeadersBytes - l.before.headers - l.headers; left < most {
-		most, over = left, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the entries of the artifact have more than %d bytes of extended headers together, the most that are read; archive it without extended attributes", maxHeadersBytes)
+		most, over = left, tooLarge("the entries of the artifact have more than %d bytes of extended headers together, the most that are read; archive it without extended attributes", maxHeadersBytes)
 	}
 	most += freeHeaderBytes
 	in.left, in.over = most, over
@@ -326,7 +325,7 @@ func checkName(name string, limits Limits) error {
 	case name == "":
 		return invalid("the artifact has an entry without a name")
 	case len(name) > limits.NameBytes:
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, fault.Quote(name))
+		return tooLarge("the artifact has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, fault.Quote(name))
 	case !utf8.ValidString(name):
 		return invalid("the artifact has a path that is not UTF-8: %s", fault.Quote(name))
 	case strings.ContainsFunc(name, unicode.IsControl):
@@ -345,7 +344,7 @@ func checkName(name string, limits Limits) error {
 		case element == "..":
 			return invalid("the artifact has a path that leads out of its folder: %s", fault.Quote(name))
 		case len(element) > maxElementBytes:
-			return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the artifact has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, fault.Quote(element))
+			return tooLarge("the artifact has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, fault.Quote(element))
 		case element != "" && element != ".":
 			depth++
 		}

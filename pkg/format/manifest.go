@@ -25,7 +25,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
@@ -77,7 +76,7 @@ func Parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 // parse reads a manifest that may have a flaw.
 func parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 	if len(body) > MaxManifestBytes {
-		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the manifest has %d bytes, more than the %d that are read", len(body), MaxManifestBytes)
+		return nil, tooLarge("the manifest has %d bytes, more than the %d that are read", len(body), MaxManifestBytes)
 	}
 	outline, err := limit.Manifest().Scan("the manifest", body)
 	if err != nil {

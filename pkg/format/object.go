@@ -18,6 +18,7 @@ package format
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,7 +32,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
@@ -70,6 +70,8 @@ type object struct {
 type objects struct {
 	// artifact names it in messages.
 	artifact string
+	// tool pushes such an artifact.
+	tool string
 	// groups of the API that the objects may be of.
 	groups []string
 	bytes  int
@@ -317,10 +319,6 @@ func expanded(n *yaml.Node, known map[*yaml.Node]int) int {
 	return size
 }
 
-func tooLarge(format string, args ...any) error {
-	return fault.Stallf(v1alpha1.ReasonLimitExceeded, format, args...)
-}
-
 func countAny(body []byte, marks string) int {
 	n := 0
 	for _, mark := range []byte(marks) {
@@ -419,39 +417,47 @@ func (o object) fileName() (string, error) {
 	return kind + "-" + o.name + ".yaml", nil
 }
 
-// collection is the objects of an artifact, each a file of its own.
-type collection struct {
-	*assembly
-	objects
-
-	known map[string]bool
+// publishObjects publishes the objects of an artifact, each as a file
+// <kind>-<name>.yaml of its own. A layer is read into an object and what its
+// annotations say of that, where empty is nothing.
+func publishObjects(ctx context.Context, in input, layers []v1.Descriptor, accepted objects,
+	read func(ctx context.Context, a *assembly, desc v1.Descriptor) (body []byte, said object, err error),
+) (*Content, error) {
+	if err := in.fetch(ctx, layers); err != nil {
+		return nil, err
+	}
+	return in.assemble(ctx, func(a *assembly) error {
+		for i, desc := range layers {
+			body, said, err := read(ctx, a, desc)
+			if err == nil {
+				err = a.addObject(&accepted, body, said)
+			}
+			if err != nil {
+				return inLayer(i, layers, err)
+			}
+		}
+		return nil
+	})
 }
 
-func newCollection(in Input, accepted objects) (*collection, error) {
-	a, err := newAssembly(in)
-	return &collection{a, accepted, map[string]bool{}}, err
-}
-
-// put adds an object as it was written.
-func (c *collection) put(o object, body []byte) error {
+// addObject adds an object as it was written.
+func (a *assembly) addObject(accepted *objects, body []byte, said object) error {
+	o, err := accepted.only(body)
+	if err != nil {
+		return err
+	}
+	said = object{apiVersion: cmp.Or(said.apiVersion, o.apiVersion), kind: cmp.Or(said.kind, o.kind), name: cmp.Or(said.name, o.name)}
+	if !o.isCalled(said) {
+		return invalid("%s has a layer whose annotations say %s, but it holds %s; push it again with %s", accepted.artifact, said, o, accepted.tool)
+	}
 	name, err := o.fileName()
 	if err != nil {
 		return err
 	}
-	if c.known[name] {
+	if a.tree.get(name) != nil {
 		return invalid("the artifact has two objects of one kind and name, be it in two versions or namespaces: %s", o)
 	}
-	c.known[name] = true
-	return c.addFile(name, bytes.NewReader(body))
-}
-
-// finish writes the objects as the file to publish.
-func (c *collection) finish(ctx context.Context, layers []v1.Descriptor) (*Content, error) {
-	content, err := c.assembly.finish(ctx)
-	if err == nil && len(layers) == 1 {
-		content.LayerDigest = layers[0].Digest
-	}
-	return content, err
+	return a.addFile(name, bytes.NewReader(body))
 }
 
 // readObject reads an object to its end, which must come soon.

@@ -37,7 +37,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
@@ -145,7 +144,7 @@ func (p *packing) collect(ignore string) error {
 	flux := rules.matcher(rules.patterns())
 	text, flaw := ignoreText([]byte(ignore))
 	if flaw != "" {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "the text of patterns to ignore %s", flaw)
+		return invalidSpec("the text of patterns to ignore %s", flaw)
 	}
 	more := sourceignore.NewMatcher(sourceignore.ReadPatterns(bytes.NewReader(text), nil))
 	return p.walk(func(name string, d fs.DirEntry) error {

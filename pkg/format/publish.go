@@ -39,7 +39,7 @@ type tarball struct {
 }
 
 // open opens the layer.
-func (t tarball) open(ctx context.Context, in Input) (*layer, error) {
+func (t tarball) open(ctx context.Context, in input) (*layer, error) {
 	file, err := in.open(ctx, t.desc)
 	if err != nil {
 		return nil, err
@@ -48,12 +48,7 @@ func (t tarball) open(ctx context.Context, in Input) (*layer, error) {
 	if t.as != nil {
 		as = *t.as
 	}
-	return &layer{file: file, compression: as, limits: in.Options.Limits, under: t.under, sum: t.sum, report: in.Options.Report}, nil
-}
-
-// publishLayer publishes a layer about which nothing was promised.
-func publishLayer(ctx context.Context, in Input, desc v1.Descriptor, f filter) (*Content, error) {
-	return publishTarball(ctx, in, tarball{desc: desc}, f)
+	return &layer{file: file, compression: as, limits: in.Limits, under: t.under, sum: t.sum, report: in.Report}, nil
 }
 
 // publishTarball makes content of a gzip tar layer, less what the filter leaves
@@ -64,14 +59,14 @@ func publishLayer(ctx context.Context, in Input, desc v1.Descriptor, f filter) (
 // The layer is read once to check all of it and to learn its paths and ignore
 // files, which may come last, and once more for the files that are kept, and for
 // the look into them, where there are such.
-func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Content, error) {
+func publishTarball(ctx context.Context, in input, from tarball, f filter) (*Content, error) {
 	desc := from.desc
 	l, err := from.open(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	defer l.file.Close()
-	rules, err := newIgnoreRules(f, in.Options.Ignore)
+	rules, err := newIgnoreRules(f, in.Ignore)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +78,7 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 	if err != nil {
 		return nil, err
 	}
-	in.Options.Report.omitDropped(t)
+	in.Report.omitDropped(t)
 	if files == 0 {
 		return nil, noFiles(dropped, l.links)
 	}
@@ -99,7 +94,6 @@ func publishTarball(ctx context.Context, in Input, from tarball, f filter) (*Con
 			return nil, err
 		}
 	}
-	content.LayerDigest = desc.Digest
 	content.SkippedLinks = l.links
 	content.IgnoreFlaw = rules.flaw
 	return content, nil
@@ -115,7 +109,7 @@ func asIs(l *layer, desc v1.Descriptor) *Content {
 }
 
 // copyLayer publishes the bytes of a layer as they are, whatever they are.
-func copyLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
+func copyLayer(ctx context.Context, in input, desc v1.Descriptor) (*Content, error) {
 	file, err := in.open(ctx, desc)
 	if err != nil {
 		return nil, err
@@ -126,7 +120,7 @@ func copyLayer(ctx context.Context, in Input, desc v1.Descriptor) (*Content, err
 
 // verbatim is the content that is the blob in file.
 func verbatim(ctx context.Context, file *os.File, desc v1.Descriptor) (*Content, error) {
-	content := &Content{Path: file.Name(), Digest: desc.Digest, Size: desc.Size, Verbatim: true, LayerDigest: desc.Digest}
+	content := &Content{Path: file.Name(), Digest: desc.Digest, Size: desc.Size, Verbatim: true}
 	if desc.Digest.Algorithm == "sha256" {
 		return content, nil
 	}
@@ -161,17 +155,12 @@ func noFiles(dropped, links int) error {
 	}
 }
 
-const (
-	// tarMagic is in every header of USTAR, PAX and GNU archives.
-	tarMagic       = "ustar"
-	tarMagicOffset = 257
-)
-
-// hasMagic tells whether a file has these bytes at this offset.
-func hasMagic(file io.ReaderAt, magic string, offset int64) (bool, error) {
-	buf := make([]byte, len(magic))
-	if _, err := file.ReadAt(buf, offset); err != nil && !errors.Is(err, io.EOF) {
-		return false, disk("read the layer", err)
+// bytesAt returns as many bytes of a file at an offset, or those that there are.
+func bytesAt(file io.ReaderAt, offset int64, count int) ([]byte, error) {
+	buf := make([]byte, count)
+	n, err := file.ReadAt(buf, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, disk("read the layer", err)
 	}
-	return string(buf) == magic, nil
+	return buf[:n], nil
 }

@@ -21,7 +21,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -106,14 +105,24 @@ func allContent(matches func(v1.Descriptor) bool) func(*Manifest) bool {
 	}
 }
 
+// pick returns the elements that match.
+func pick[T any](from []T, matches func(T) bool) (picked []T) {
+	for _, one := range from {
+		if matches(one) {
+			picked = append(picked, one)
+		}
+	}
+	return picked
+}
+
 // content returns the layers but for signatures, attestations and SBOMs, which some
 // vendors ship as a layer beside their subject.
 func (m *Manifest) content() []v1.Descriptor {
-	return slices.DeleteFunc(slices.Clone(m.Layers), func(l v1.Descriptor) bool { return isReferrerType(string(l.MediaType)) })
+	return pick(m.Layers, func(l v1.Descriptor) bool { return !isReferrerType(string(l.MediaType)) })
 }
 
 // contentOnly returns the input with the layers that are content.
-func (in Input) contentOnly() Input {
+func (in input) contentOnly() input {
 	content := *in.Manifest
 	content.Layers = in.Manifest.content()
 	in.Manifest = &content
@@ -207,10 +216,10 @@ func isFileType(mediaType types.MediaType) bool {
 }
 
 // readLabels returns the manifest with the labels of its image's config.
-func readLabels(ctx context.Context, in Input) (*Manifest, error) {
+func readLabels(ctx context.Context, in input) (*Manifest, error) {
 	desc := in.Manifest.Config
 	if desc.Size > maxConfigBytes {
-		return nil, fault.Stallf(v1alpha1.ReasonLimitExceeded, "the config of the image has %d bytes, more than the %d that are read", desc.Size, maxConfigBytes)
+		return nil, tooLarge("the config of the image has %d bytes, more than the %d that are read", desc.Size, maxConfigBytes)
 	}
 	f, err := in.open(ctx, desc)
 	if err != nil {
@@ -259,14 +268,14 @@ func layerTypes(layers []v1.Descriptor) string {
 		mediaType types.MediaType
 		titled    bool
 	}
-	count, first := map[group]int{}, map[group]int{}
-	for i, l := range layers {
+	count := map[group]int{}
+	var groups []group
+	for _, l := range layers {
 		g := group{l.MediaType, isTitled(l)}
 		if count[g]++; count[g] == 1 {
-			first[g] = i
+			groups = append(groups, g)
 		}
 	}
-	groups := slices.SortedFunc(maps.Keys(count), func(a, b group) int { return first[a] - first[b] })
 	var parts []string
 	for i, g := range groups {
 		if i == maxListedTypes {

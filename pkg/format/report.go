@@ -50,7 +50,8 @@ type Chosen struct {
 	*Manifest
 	// Digest that the index lists it by.
 	Digest v1.Hash
-	// Platform that the index says it is for; nil when it says none.
+	// Platform that its descriptor in the index says it is for, else that of the
+	// index which it is in; nil when neither says one.
 	Platform *v1.Platform
 }
 
@@ -97,13 +98,6 @@ func (r *Report) omitDropped(t *tree) {
 		if n.dropped && !n.folder {
 			r.omit(n.path, Ignored)
 		}
-	}
-}
-
-// choose notes which manifest of an index is read.
-func (r *Report) choose(c child) {
-	if r != nil {
-		r.Chosen = &Chosen{Manifest: c.Manifest, Digest: c.digest, Platform: c.platform}
 	}
 }
 

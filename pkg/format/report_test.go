@@ -119,5 +119,5 @@ func TestAReportNamesTheManifestOfAnIndexThatIsRead(t *testing.T) {
 	g.Expect(report.Chosen.Digest).To(Equal(want))
 	g.Expect(report.Chosen.Platform.String()).To(Equal("linux/arm64"))
 	g.Expect(report.Chosen.Layers).To(HaveLen(1))
-	g.Expect(report.Chosen.Layers[0].Digest).To(Equal(content.LayerDigest))
+	g.Expect(report.Chosen.Layers[0].Digest).To(Equal(content.Digest))
 }

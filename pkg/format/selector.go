@@ -24,17 +24,12 @@ import (
 
 	sourcev1 "github.com/fluxcd/source-controller/api/v1"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // selected reads the one layer that spec.layerSelector names, whatever the
 // artifact is, with the meaning that an OCIRepository gives it.
-type selected struct {
-	selector sourcev1.OCILayerSelector
-	// artifact is the name of the format that the artifact has.
-	artifact string
-}
+type selected sourcev1.OCILayerSelector
 
 // selector returns what spec.layerSelector asks for; ok is false when it asks
 // for nothing.
@@ -45,27 +40,15 @@ func (o Options) selector() (s sourcev1.OCILayerSelector, ok bool) {
 	return *o.LayerSelector, true
 }
 
-// Name returns the name of the format that the artifact has.
-func (s selected) Name() string { return s.artifact }
-
-// Read extracts the layer into a tree, filtered as Flux filters, or copies its
+// read extracts the layer into a tree, filtered as Flux filters, or copies its
 // bytes. A chart is checked as one: its consumer is known.
-func (s selected) Read(ctx context.Context, in Input) (*Content, error) {
+func (s selected) read(ctx context.Context, in input) (*Content, error) {
 	desc, err := s.layer(in.Manifest)
 	if err != nil {
 		return nil, err
 	}
-	content, err := s.publish(ctx, in, desc)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = s.Name()
-	return content, nil
-}
-
-func (s selected) publish(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
 	switch {
-	case s.selector.Operation != sourcev1.OCILayerCopy:
+	case s.Operation != sourcev1.OCILayerCopy:
 		return s.extract(ctx, in, desc)
 	case desc.MediaType == helmChart:
 		return publishChart(ctx, in, desc)
@@ -76,13 +59,13 @@ func (s selected) publish(ctx context.Context, in Input, desc v1.Descriptor) (*C
 
 // extract unpacks a layer by its first bytes: people who select a media type of
 // their own say by it what a layer is for, not how it is compressed.
-func (s selected) extract(ctx context.Context, in Input, desc v1.Descriptor) (*Content, error) {
+func (s selected) extract(ctx context.Context, in input, desc v1.Descriptor) (*Content, error) {
 	file, err := in.open(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	l := &layer{file: file, limits: in.Options.Limits}
+	l := &layer{file: file, limits: in.Limits}
 	if l.compression, err = sniff(file); err != nil {
 		return nil, err
 	}
@@ -103,11 +86,11 @@ func (s selected) extract(ctx context.Context, in Input, desc v1.Descriptor) (*C
 // first layer of a chart says nothing, since Helm sorts them by digest: there
 // it is the chart.
 func (s selected) layer(m *Manifest) (v1.Descriptor, error) {
-	if s.selector.MediaType == "" && hasType(helmConfig)(m) {
+	if s.MediaType == "" && hasType(helmConfig)(m) {
 		return chartLayer(m.Layers)
 	}
 	for _, l := range m.Layers {
-		if s.selector.MediaType == "" || l.MediaType == types.MediaType(s.selector.MediaType) {
+		if s.MediaType == "" || l.MediaType == types.MediaType(s.MediaType) {
 			return l, nil
 		}
 	}
@@ -115,7 +98,7 @@ func (s selected) layer(m *Manifest) (v1.Descriptor, error) {
 		return v1.Descriptor{}, invalid("the artifact has no layers, so spec.layerSelector has none to select")
 	}
 	return v1.Descriptor{}, invalid("the artifact has no layer of the type %s that spec.layerSelector selects, only [%s]; set mediaType to one of these",
-		fault.Quote(s.selector.MediaType), layerTypes(m.Layers))
+		fault.Quote(s.MediaType), layerTypes(m.Layers))
 }
 
 // checkSelector refuses an operation that is none.
@@ -124,5 +107,5 @@ func checkSelector(s sourcev1.OCILayerSelector) error {
 	case "", sourcev1.OCILayerExtract, sourcev1.OCILayerCopy:
 		return nil
 	}
-	return fault.Stallf(v1alpha1.ReasonInvalidSpec, "spec.layerSelector.operation is %s; expected %s or %s", fault.Quote(s.Operation), sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
+	return invalidSpec("spec.layerSelector.operation is %s; expected %s or %s", fault.Quote(s.Operation), sourcev1.OCILayerExtract, sourcev1.OCILayerCopy)
 }

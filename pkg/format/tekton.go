@@ -24,7 +24,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -36,59 +35,21 @@ const (
 	maxTektonLayers = 20
 )
 
-// tekton reads Tekton bundles: images whose layers are one object each, by the
+// readTekton reads Tekton bundles: images whose layers are one object each, by the
 // contract of https://tekton.dev/docs/pipelines/tekton-bundle-contracts/. What
 // Tekton does not check of it is checked too.
-type tekton struct{}
-
-// Name returns the value of spec.format.
-func (tekton) Name() string { return v1alpha1.FormatTekton }
-
-// Read publishes each object as the file <kind>-<name>.yaml.
-func (t tekton) Read(ctx context.Context, in Input) (*Content, error) {
+func readTekton(ctx context.Context, in input) (*Content, error) {
 	layers := in.Manifest.Layers
 	if len(layers) > maxTektonLayers {
 		return nil, invalid("the Tekton bundle has %d layers; Tekton takes at most %d: split the bundle", len(layers), maxTektonLayers)
 	}
-	if err := in.fetch(ctx, layers); err != nil {
-		return nil, err
-	}
-	c, err := newCollection(in, objects{artifact: "the Tekton bundle", groups: []string{"tekton.dev"}})
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	for i, desc := range layers {
-		if err := t.add(ctx, c, desc); err != nil {
-			return nil, inLayer(i, layers, err)
+	accepted := objects{artifact: "the Tekton bundle", groups: []string{"tekton.dev"}, tool: "tkn bundle push"}
+	return publishObjects(ctx, in, layers, accepted, func(ctx context.Context, a *assembly, desc v1.Descriptor) (body []byte, said object, err error) {
+		if said, err = annotatedObject(desc); err == nil {
+			body, err = tektonBody(ctx, a, desc)
 		}
-	}
-	content, err := c.finish(ctx, layers)
-	if err != nil {
-		return nil, err
-	}
-	content.Format = t.Name()
-	return content, nil
-}
-
-// add adds the object that a layer is.
-func (tekton) add(ctx context.Context, c *collection, desc v1.Descriptor) error {
-	said, err := annotatedObject(desc)
-	if err != nil {
-		return err
-	}
-	body, err := tektonBody(ctx, c, desc)
-	if err != nil {
-		return err
-	}
-	o, err := c.only(body)
-	if err != nil {
-		return err
-	}
-	if !o.isCalled(said) {
-		return invalid("the Tekton bundle has a layer whose annotations say %s, but it holds %s; push it again with tkn bundle push", said, o)
-	}
-	return c.put(o, body)
+		return body, said, err
+	})
 }
 
 // annotatedObject returns the object that a layer is by its annotations.
@@ -118,13 +79,13 @@ func zstdBundle() error {
 
 // tektonBody returns the object of a layer: the one file of a tar, or the layer
 // itself. Like Tekton it lets the bytes decide, of which the type says nothing.
-func tektonBody(ctx context.Context, c *collection, desc v1.Descriptor) ([]byte, error) {
-	file, err := c.in.open(ctx, desc)
+func tektonBody(ctx context.Context, a *assembly, desc v1.Descriptor) ([]byte, error) {
+	file, err := a.in.open(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	l := &layer{file: file, limits: c.in.Options.Limits}
+	l := &layer{file: file, limits: a.in.Limits}
 	if l.compression, err = sniff(file); err != nil {
 		return nil, err
 	}
@@ -136,7 +97,7 @@ func tektonBody(ctx context.Context, c *collection, desc v1.Descriptor) ([]byte,
 		return nil, err
 	}
 	if isTar {
-		return onlyFile(ctx, c, l)
+		return onlyFile(ctx, a, l)
 	}
 	stream, err := l.unpack(ctx)
 	if err != nil {
@@ -147,10 +108,10 @@ func tektonBody(ctx context.Context, c *collection, desc v1.Descriptor) ([]byte,
 }
 
 // onlyFile returns the content of the one file that a tar is.
-func onlyFile(ctx context.Context, c *collection, l *layer) ([]byte, error) {
+func onlyFile(ctx context.Context, a *assembly, l *layer) ([]byte, error) {
 	var body []byte
 	files, folders := 0, 0
-	err := c.walk(ctx, l, func(e entry, content io.Reader) error {
+	err := a.walk(ctx, l, func(e entry, content io.Reader) error {
 		if e.folder {
 			folders++
 			return nil

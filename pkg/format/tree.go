@@ -22,7 +22,6 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
@@ -124,7 +123,7 @@ func (l Limits) checkIndex(nodes int, pathBytes int64) error {
 		return exceeded("--max-entries", "the artifact makes more than %d files and folders", l.Entries)
 	}
 	if pathBytes > l.IndexBytes {
-		return fault.Stallf(v1alpha1.ReasonLimitExceeded, "the paths of the artifact's files and folders have more than %d bytes together, the most that are read", l.IndexBytes)
+		return tooLarge("the paths of the artifact's files and folders have more than %d bytes together, the most that are read", l.IndexBytes)
 	}
 	return nil
 }
