@@ -116,7 +116,7 @@ func (v *evaluation) build(ctx context.Context, repository *pipeline.Repository,
 	}
 	v.d.stored = true
 	made := trust.Content{Format: out.Format, Bytes: out.Bytes}
-	v.d.addRulings(proof.Rulings(), v.candidate.Constraints.Judge(made), v.candidate.Constraints.Rulings())
+	v.d.addRulings(proof.Rulings(), v.candidate.Constraints.Judge(made), v.candidate.Constraints.Refusals)
 	return explain.Build, v.promote(ctx, publication.Product{
 		Outcome: out, Settings: r.Content, Lender: v.d.target.Lender, Accepted: acceptance(v.candidate, proof, made),
 	})

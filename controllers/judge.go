@@ -113,7 +113,7 @@ func (v *evaluation) rejudge(ctx context.Context, demands trustpolicy.Demands) *
 		v.d.addRulings(trustpolicy.RulingsOf(err))
 		return &judgement{err: err}
 	}
-	v.d.addRulings(proof.Rulings(), demands.Constraints.Judge(content), demands.Constraints.Rulings())
+	v.d.addRulings(proof.Rulings(), demands.Constraints.Judge(content), demands.Constraints.Refusals)
 	return &judgement{accepted: acceptance(demands, proof, content)}
 }
 

@@ -56,6 +56,9 @@ func Line(text string) string { return line(text, maxLine) }
 // within a message: as Line does, with at most 256 bytes.
 func Words(text string) string { return line(text, maxWords) }
 
+// WordsOf returns the Words of an error of another's making.
+func WordsOf(err error) string { return Words(err.Error()) }
+
 // Plain returns what a person sees of a text, on one line: white space becomes
 // one space; sequences that a terminal obeys, control characters, what has no
 // width or turns the order of text around, what is no character, and the queries
@@ -66,7 +69,7 @@ func Plain(text string) string { return line(text, maxText) }
 // Quote makes a value that somebody else chose fit to be repeated within a
 // message: at most 256 bytes of it in quotes, with the escapes of Go in place of
 // what is not Plain, so that a value is seen to be odd.
-func Quote(value string) string { return Plain(strconv.Quote(cut(value, maxWords))) }
+func Quote[S ~string](value S) string { return Plain(strconv.Quote(cut(string(value), maxWords))) }
 
 func line(text string, limit int) string {
 	text = escapes.ReplaceAllString(cut(text, maxText), "")

@@ -132,7 +132,7 @@ func expectFit(t *testing.T, text string) {
 		most int
 	}{
 		"Plain": {fault.Plain, 16 << 10}, "Line": {fault.Line, 1024}, "Words": {fault.Words, 256},
-		"Quote": {fault.Quote, 2 + 4*256},
+		"Quote": {fault.Quote[string], 2 + 4*256},
 	} {
 		said := c.say(text)
 		switch again := fault.Plain(said); {

@@ -25,7 +25,6 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/notaryproject/notation-core-go/signature"
 	"github.com/notaryproject/notation-core-go/signature/jws"
 	"github.com/veraison/go-cose"
 
@@ -237,11 +236,7 @@ func boundEnvelope(n *notationSignature) error {
 			return err
 		}
 	}
-	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
-	if err != nil {
-		return err
-	}
-	content, err := envelope.Content()
+	content, err := n.content()
 	if err != nil {
 		return err
 	}

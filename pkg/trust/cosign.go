@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -41,105 +42,100 @@ import (
 
 // newCosign checks a demand for signatures of cosign's.
 func newCosign(d Demand, o Options) (*Authority, error) {
-	var material root.TrustedMaterial
 	prints := []string{ProviderCosign}
 	for _, format := range d.Formats {
 		prints = append(prints, string(format))
 	}
+	opts := cosign.CheckOpts{IgnoreTlog: true, Offline: true}
 	if d.TrustedRoot != nil {
-		var err error
-		if material, err = parseRoot(d.TrustedRoot); err != nil {
+		material, err := parseRoot(d.TrustedRoot)
+		if err != nil {
 			return nil, err
 		}
-		if _, err = timesOf(material); err != nil {
+		if opts, err = checksBy(material); err != nil {
 			return nil, denyf(Rejected, "%s: %s", d.TrustedRoot, err)
 		}
 		prints = append(prints, "root", bytesPrint(d.TrustedRoot.Data[trustedRootEntry]))
 	}
 	if d.Secret != nil {
-		return newKeyed(d, material, prints)
+		return newKeyed(d, opts, prints)
 	}
-	return newKeyless(d, keyless{private: material, public: o.PublicRoot, formats: d.Formats}, prints)
+	return newKeyless(d, opts, o.PublicRoot, prints)
 }
 
-// keyed demands a signature by one of some keys.
-type keyed struct {
-	keys    []key
-	log     root.TrustedMaterial // nil when no log is asked for
-	formats []Format
+// checksBy returns how signatures are checked by a root. It refuses one by which
+// nobody can tell that a certificate which lives for minutes was valid when it signed.
+func checksBy(material root.TrustedMaterial) (cosign.CheckOpts, error) {
+	logged := len(material.RekorLogs()) > 0
+	if !logged && len(material.TimestampingAuthorities()) == 0 {
+		return cosign.CheckOpts{}, errors.New("the trusted root lists neither a transparency log nor a timestamp authority, so nobody can tell when a signature was made")
+	}
+	return cosign.CheckOpts{TrustedMaterial: material, Offline: true, IgnoreTlog: !logged, UseSignedTimestamps: !logged}, nil
 }
 
-func newKeyed(d Demand, log root.TrustedMaterial, prints []string) (*Authority, error) {
+// newKeyed demands a signature by one of some keys.
+func newKeyed(d Demand, opts cosign.CheckOpts, prints []string) (*Authority, error) {
 	keys, notes := parseKeys(d.Secret)
 	if len(keys) == 0 {
-		why := "it has no entry that ends in .pub"
-		if len(notes) > 0 {
-			why = list(notes)
-		}
-		return nil, denyf(Rejected, "%s has no usable public key: %s", d.Secret, why)
+		return nil, denyf(Rejected, "%s has no usable public key: %s", d.Secret, cmp.Or(list(notes), "it has no entry that ends in .pub"))
 	}
 	if len(d.Identities) > 0 {
 		notes = append(notes, "matchOIDCIdentity is not used, because secretRef names keys")
 	}
+	j := cosignJudge{formats: d.Formats}
 	var alternatives []string
 	for _, k := range keys {
 		alternatives = append(alternatives, k.fingerprint)
-	}
-	return &Authority{method: keyed{keys: keys, log: log, formats: d.Formats}, prints: append(append(prints, "keys"), sorted(alternatives)...), notes: notes}, nil
-}
-
-func (m keyed) begin(_ context.Context, subject Subject, _ bool) (judge, error) {
-	j := &cosignJudge{digest: subject.Digest, formats: m.formats}
-	for _, k := range m.keys {
 		j.names = append(j.names, k.name())
 		for _, verifier := range k.verifiers {
-			opts := cosign.CheckOpts{SigVerifier: verifier, IgnoreTlog: true, Offline: true}
-			if m.log != nil {
-				t, err := timesOf(m.log)
-				if err != nil {
-					return nil, err
-				}
-				opts = cosign.CheckOpts{
-					SigVerifier: verifier, TrustedMaterial: m.log, Offline: true,
-					IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
-				}
-			}
-			j.ways = append(j.ways, way{opts: opts, key: &k})
+			opts.SigVerifier = verifier
+			j.ways = append(j.ways, way{opts: opts, signer: Signer{Key: k.fingerprint, Entry: k.entry}, name: k.name()})
 		}
 	}
-	return j, nil
-}
-
-// keyless demands a signature by one of some identities.
-type keyless struct {
-	private    root.TrustedMaterial // nil: the public one
-	public     *PublicRoot
-	identities []identity
-	formats    []Format
+	return &Authority{begin: j.begin, prints: append(append(prints, "keys"), sorted(alternatives)...), notes: notes}, nil
 }
 
 // identity is a pair of expressions that match all of a value.
 type identity struct{ issuer, subject *regexp.Regexp }
 
-func newKeyless(d Demand, m keyless, prints []string) (*Authority, error) {
+// newKeyless demands a signature by one of some identities. Without a root in opts, the
+// public one vouches for them.
+func newKeyless(d Demand, opts cosign.CheckOpts, public *PublicRoot, prints []string) (*Authority, error) {
 	if len(d.Identities) > maxIdentities {
 		return nil, invalidf("matchOIDCIdentity has %d entries, expected at most %d", len(d.Identities), maxIdentities)
 	}
 	if len(d.Identities) == 0 {
 		return nil, invalidf("a demand without secretRef is for keyless signatures, and needs at least one entry in matchOIDCIdentity: anybody can sign without a key")
 	}
+	j := cosignJudge{formats: d.Formats}
 	var alternatives []string
 	for _, i := range d.Identities {
 		parsed, err := parseIdentity(i)
 		if err != nil {
 			return nil, err
 		}
-		m.identities = append(m.identities, parsed)
+		j.identities = append(j.identities, parsed)
 		alternatives = append(alternatives, digestOf([]string{i.Issuer, i.Subject}))
 	}
-	authority := &Authority{method: m, prints: append(append(prints, "identities"), sorted(alternatives)...)}
-	if m.private == nil {
-		authority.public = m.public
+	authority := &Authority{prints: append(append(prints, "identities"), sorted(alternatives)...)}
+	if opts.TrustedMaterial != nil {
+		// A private root that lists certificate logs wants them as the public one does.
+		opts.IgnoreSCT = len(opts.TrustedMaterial.CTLogs()) == 0
+		j.keyless = opts
+		authority.begin = j.begin
+		return authority, nil
+	}
+	authority.public = public
+	authority.begin = func(ctx context.Context, subject Subject, strict bool) (judge, error) {
+		material, err := public.material(ctx)
+		if err != nil {
+			return nil, err
+		}
+		now := j
+		if now.keyless, err = checksBy(material); err != nil {
+			return nil, err
+		}
+		return now.begin(ctx, subject, strict)
 	}
 	return authority, nil
 }
@@ -176,44 +172,17 @@ func anchored(expression string) (*regexp.Regexp, error) {
 	}
 	whole, err := regexp.Compile("^(?:" + expression + ")$")
 	if err != nil {
-		return nil, fmt.Errorf("is not a regular expression: %s", fault.Words(err.Error()))
+		return nil, fmt.Errorf("is not a regular expression: %s", fault.WordsOf(err))
 	}
 	return whole, nil
-}
-
-func (i identity) matches(who Identity) bool {
-	return i.issuer.MatchString(who.Issuer) && i.subject.MatchString(who.Subject)
-}
-
-// lists tells whether an identity is one of those that may sign.
-func (j *cosignJudge) lists(who Identity) bool {
-	return slices.ContainsFunc(j.identities, func(i identity) bool { return i.matches(who) })
-}
-
-func (m keyless) begin(ctx context.Context, subject Subject, _ bool) (judge, error) {
-	material := m.private
-	if material == nil {
-		var err error
-		if material, err = m.public.material(ctx); err != nil {
-			return nil, err
-		}
-	}
-	t, err := timesOf(material)
-	if err != nil {
-		return nil, err
-	}
-	return &cosignJudge{digest: subject.Digest, formats: m.formats, material: material, identities: m.identities, keyless: cosign.CheckOpts{
-		TrustedMaterial: material, Offline: true,
-		IgnoreTlog: !t.log, UseSignedTimestamps: !t.log,
-		// A private root that lists certificate logs wants them as the public one does.
-		IgnoreSCT: m.private != nil && len(material.CTLogs()) == 0,
-	}}, nil
 }
 
 // way is one set of options under which a signature may be good.
 type way struct {
 	opts cosign.CheckOpts
-	key  *key // nil for an identity
+	// signer is who signed if it is.
+	signer Signer
+	name   string // of the key, for words
 }
 
 // cosignJudge judges signatures of cosign's.
@@ -222,20 +191,25 @@ type cosignJudge struct {
 	digest v1.Hash
 	// ways are those of keys.
 	ways []way
-	// keyless are the options for a signature by one of the identities, without one.
-	keyless    cosign.CheckOpts
-	material   root.TrustedMaterial // nil for keys
+	// identities of which one has to sign; none for keys.
 	identities []identity
+	// keyless are the options for a signature by one of the identities, without one.
+	keyless cosign.CheckOpts
 
 	names   []string // of the keys, for words
 	formats []Format // that count; empty: all
+}
+
+func (j cosignJudge) begin(_ context.Context, subject Subject, _ bool) (judge, error) {
+	j.digest = subject.Digest
+	return &j, nil
 }
 
 // waysFor returns the ways in which a signature may be good. A certificate must be
 // for a listed identity, and cosign is asked for exactly that one: cosign would
 // compile the expressions again for each signature.
 func (j *cosignJudge) waysFor(c cosignSignature) (ways []way) {
-	if j.material == nil {
+	if len(j.identities) == 0 {
 		return j.ways
 	}
 	if c.certificate() == nil {
@@ -243,19 +217,20 @@ func (j *cosignJudge) waysFor(c cosignSignature) (ways []way) {
 	}
 	issuer, subjects := identityOf(c.certificate())
 	for _, subject := range subjects {
-		if j.lists(Identity{Issuer: issuer, Subject: subject}) {
-			only := cosign.Identity{Issuer: issuer, Subject: subject}
-			// cosign takes an empty value for any.
-			if issuer == "" {
-				only.IssuerRegExp = "^$"
-			}
-			if subject == "" {
-				only.SubjectRegExp = "^$"
-			}
-			opts := j.keyless
-			opts.Identities = []cosign.Identity{only}
-			ways = append(ways, way{opts: opts})
+		if !slices.ContainsFunc(j.identities, func(i identity) bool { return i.issuer.MatchString(issuer) && i.subject.MatchString(subject) }) {
+			continue
 		}
+		only := cosign.Identity{Issuer: issuer, Subject: subject}
+		// cosign takes an empty value for any.
+		if issuer == "" {
+			only.IssuerRegExp = "^$"
+		}
+		if subject == "" {
+			only.SubjectRegExp = "^$"
+		}
+		opts := j.keyless
+		opts.Identities = []cosign.Identity{only}
+		ways = append(ways, way{opts: opts, signer: Signer{Issuer: issuer, Subject: subject}})
 	}
 	return ways
 }
@@ -274,14 +249,15 @@ func (j *cosignJudge) judge(ctx context.Context, s anySignature) (*Evidence, *fo
 		}
 		evidence, err := guarded(func() (*Evidence, error) { return c.verify(ctx, w.opts, j.digest) })
 		if err == nil {
-			evidence.Signer = j.signer(w, c)
+			evidence.Signer = w.signer
+			evidence.Signer.Format = c.format()
 			return evidence, nil, nil
 		}
 		last = err
 	}
 	what, err := guarded(func() (*found, error) { return j.diagnose(c, last), nil })
 	if err != nil {
-		what = foundf(Malformed, "a %s that cannot be read: %s", c.format(), fault.Words(err.Error()))
+		what = foundf(Malformed, "a %s that cannot be read: %s", c.format(), fault.WordsOf(err))
 	}
 	return nil, what, nil
 }
@@ -300,20 +276,6 @@ func guarded[T any](parse func() (T, error)) (result T, err error) {
 	return parse()
 }
 
-// signer names who made a signature that was verified.
-func (j *cosignJudge) signer(w way, c cosignSignature) Signer {
-	if w.key != nil {
-		return Signer{Key: w.key.fingerprint, Entry: w.key.entry, Format: c.format()}
-	}
-	issuer, subjects := identityOf(c.certificate())
-	for _, subject := range subjects {
-		if j.lists(Identity{Issuer: issuer, Subject: subject}) {
-			return Signer{Issuer: issuer, Subject: subject, Format: c.format()}
-		}
-	}
-	return Signer{Issuer: issuer, Subject: strings.Join(subjects, ", "), Format: c.format()}
-}
-
 // identityOf reads a certificate of Fulcio's.
 func identityOf(cert *x509.Certificate) (issuer string, subjects []string) {
 	subjects = cryptoutils.GetSubjectAlternateNames(cert)
@@ -324,54 +286,48 @@ func identityOf(cert *x509.Certificate) (issuer string, subjects []string) {
 	return extensions.Issuer, subjects
 }
 
+// holderOf names the identity in a certificate of Fulcio's for a person.
+func holderOf(cert *x509.Certificate) string {
+	issuer, subjects := identityOf(cert)
+	return fmt.Sprintf("%s of issuer %s", fault.Quote(strings.Join(subjects, ", ")), fault.Quote(issuer))
+}
+
 // diagnose says what is wrong with a signature that was refused: only what is
 // proven, and else what the last check said.
 func (j *cosignJudge) diagnose(c cosignSignature, refusal error) *found {
-	if j.material == nil {
-		return j.diagnoseKeyed(c, refusal)
+	if kind, _ := c.statement(); kind == messageKind {
+		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
 	}
-	return j.diagnoseKeyless(c, refusal)
-}
-
-func (j *cosignJudge) diagnoseKeyed(c cosignSignature, refusal error) *found {
-	by := ""
+	if len(j.identities) > 0 {
+		return j.diagnoseKeyless(c, refusal)
+	}
 	for _, w := range j.ways {
 		if c.signedBy(w.opts.SigVerifier) {
-			by = w.key.name()
+			return j.content(c, "key "+w.name, refusal)
 		}
 	}
-	switch kind, _ := c.statement(); {
-	case kind == messageKind:
-		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
-	case by == "" && c.certificate() != nil:
-		issuer, subjects := identityOf(c.certificate())
-		return foundf(OtherKey, "a %s by a certificate for %s of issuer %s, not by %s",
-			c.format(), fault.Quote(strings.Join(subjects, ", ")), fault.Quote(issuer), strings.Join(j.names, " or "))
-	case by == "":
-		return foundf(OtherKey, "a %s by another key than %s", c.format(), strings.Join(j.names, " or "))
+	keys := strings.Join(j.names, " or ")
+	if c.certificate() != nil {
+		return foundf(OtherKey, "a %s by a certificate for %s, not by %s", c.format(), holderOf(c.certificate()), keys)
 	}
-	return j.content(c, "key "+by, refusal)
+	return foundf(OtherKey, "a %s by another key than %s", c.format(), keys)
 }
 
 func (j *cosignJudge) diagnoseKeyless(c cosignSignature, refusal error) *found {
 	cert := c.certificate()
-	if kind, _ := c.statement(); kind == messageKind {
-		return foundf(OtherPredicate, "a %s of a message, not of an image", c.format())
-	}
 	if cert == nil {
 		return foundf(OtherKey, "a %s by a key, not by an identity", c.format())
 	}
 	// Anybody can push a certificate. Nothing is verified with it until somebody
 	// vouches for it.
-	if !vouched(cert, j.material) {
+	if !vouched(cert, j.keyless.TrustedMaterial) {
 		return foundf(Untrusted, "a %s by a certificate that the trusted root does not vouch for", c.format())
 	}
 	if !signedByCertificate(c, cert) {
 		return foundf(Malformed, "a %s that its own certificate does not verify", c.format())
 	}
-	issuer, subjects := identityOf(cert)
-	by := fmt.Sprintf("%s of issuer %s", fault.Quote(strings.Join(subjects, ", ")), fault.Quote(issuer))
-	if !slices.ContainsFunc(subjects, func(subject string) bool { return j.lists(Identity{Issuer: issuer, Subject: subject}) }) {
+	by := holderOf(cert)
+	if len(j.waysFor(c)) == 0 {
 		return foundf(OtherIdentity, "a %s by another identity: %s", c.format(), by)
 	}
 	for _, at := range c.times() {

@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -75,7 +76,9 @@ type Options struct {
 // Authority is a demand that was checked, ready to judge signatures. It is safe
 // for concurrent use.
 type Authority struct {
-	method method
+	// begin prepares to judge the signatures of one subject; strict is that of the rule.
+	// Its error is the verdict, whatever signatures there are, and no judge accepts any.
+	begin  func(ctx context.Context, subject Subject, strict bool) (judge, error)
 	public *PublicRoot // nil when it does not judge by it
 	prints []string
 	notes  []string

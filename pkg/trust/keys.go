@@ -21,9 +21,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -71,9 +69,10 @@ func (s *Secret) entry(name string) string {
 // stores some 100,000 empty ones, and each that is not used is named.
 const maxEntries = 100
 
-// entries returns the names of the first entries with one of the suffixes, in order,
-// and a note where there are more.
-func (s *Secret) entries(suffixes ...string) (names, notes []string) {
+// read has the first entries with one of the suffixes parsed, in order. Those that cannot
+// be used, and those that are left, are named in notes and do not hide the others.
+func (s *Secret) read(parse func(entry string) error, suffixes ...string) (notes []string) {
+	var names []string
 	for name := range s.Data {
 		if s.Files != nil && name != trustPolicyEntry || slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(name, suffix) }) {
 			names = append(names, name)
@@ -81,10 +80,27 @@ func (s *Secret) entries(suffixes ...string) (names, notes []string) {
 	}
 	slices.Sort(names)
 	if more := len(names) - maxEntries; more > 0 {
-		names = slices.Clone(names[:maxEntries])
+		names = names[:maxEntries]
 		notes = append(notes, fmt.Sprintf("%d entries of %s are not used: at most %d are read", more, s, maxEntries))
 	}
-	return names, notes
+	for _, entry := range names {
+		if err := parse(entry); err != nil {
+			notes = append(notes, fmt.Sprintf("%s is not used: %s", s.entry(entry), err))
+		}
+	}
+	return notes
+}
+
+// decode decodes an entry that must be there, and that is to be what it is called.
+func (s *Secret) decode(entry, what string, decode func(text []byte) error) error {
+	text, ok := s.Data[entry]
+	if !ok {
+		return denyf(Rejected, "%s has no entry %s", s, entry)
+	}
+	if err := decode(text); err != nil {
+		return denyf(Rejected, "%s is not %s: %s", s.entry(entry), what, fault.WordsOf(err))
+	}
+	return nil
 }
 
 // key is a public key that may have signed.
@@ -106,21 +122,18 @@ func (k key) name() string {
 // have to be verified with all of them.
 const maxKeys = 32
 
-// parseKeys reads every entry of a Secret that ends in .pub. Those that cannot
-// be used are named in notes, and do not hide the others.
+// parseKeys reads every entry of a Secret that ends in .pub.
 func parseKeys(secret *Secret) (keys []key, notes []string) {
-	entries, notes := secret.entries(".pub")
-	for _, entry := range entries {
+	notes = secret.read(func(entry string) error {
 		parsed, err := parseEntry(entry, secret.Data[entry])
 		if err == nil && len(keys)+len(parsed) > maxKeys {
 			err = fmt.Errorf("at most %d keys of a Secret are read", maxKeys)
 		}
-		if err != nil {
-			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
-			continue
+		if err == nil {
+			keys = append(keys, parsed...)
 		}
-		keys = append(keys, parsed...)
-	}
+		return err
+	}, ".pub")
 	return keys, notes
 }
 
@@ -166,12 +179,11 @@ func newKey(entry string, public crypto.PublicKey) (key, error) {
 	if err != nil {
 		return key{}, errNoPEM
 	}
-	sum := sha256.Sum256(encoded)
 	verifiers, err := verifiersOf(public)
 	if err != nil {
-		return key{}, fmt.Errorf("keys of its kind are not supported: %s", fault.Words(err.Error()))
+		return key{}, fmt.Errorf("keys of its kind are not supported: %s", fault.WordsOf(err))
 	}
-	return key{entry: entry, fingerprint: hex.EncodeToString(sum[:]), verifiers: verifiers}, nil
+	return key{entry: entry, fingerprint: bytesPrint(encoded), verifiers: verifiers}, nil
 }
 
 // verifiersOf returns what cosign has signed with over the years: with sha256

@@ -20,14 +20,11 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/notaryproject/notation-core-go/signature"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	ctypes "github.com/sigstore/cosign/v3/pkg/types"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -86,7 +83,7 @@ func (i *inspector) reads() kind { return forBoth }
 func (i *inspector) judge(_ context.Context, s anySignature) (*Evidence, *found, error) {
 	sighting, err := guarded(s.describe)
 	if err != nil {
-		return nil, foundf(Malformed, "a signature that cannot be read: %s", fault.Words(err.Error())), nil
+		return nil, foundf(Malformed, "a signature that cannot be read: %s", fault.WordsOf(err)), nil
 	}
 	sighting.Times = slices.DeleteFunc(sighting.Times, func(at time.Time) bool {
 		_, err := at.MarshalText()
@@ -132,11 +129,7 @@ func (b *sigstoreBundle) keyHint() string {
 
 func (n *notationSignature) describe() (Sighting, error) {
 	s := Sighting{Format: n.format()}
-	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
-	if err != nil {
-		return s, err
-	}
-	content, err := envelope.Content()
+	content, err := n.content()
 	if err != nil {
 		return s, err
 	}
@@ -146,12 +139,10 @@ func (n *notationSignature) describe() (Sighting, error) {
 	if at := content.SignerInfo.SignedAttributes.SigningTime; !at.IsZero() {
 		s.Times = []time.Time{at}
 	}
-	var payload struct {
-		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
-	}
-	if err := json.Unmarshal(content.Payload.Content, &payload); err != nil {
+	signed, err := signedDigest(content.Payload.Content)
+	if err != nil {
 		return s, err
 	}
-	s.Digests = []string{payload.TargetArtifact.Digest.String()}
+	s.Digests = []string{signed.String()}
 	return s, nil
 }

@@ -18,6 +18,7 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -42,6 +43,7 @@ import (
 	"github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -72,6 +74,24 @@ func (n *notationSignature) format() Format {
 		return NotationCOSE
 	}
 	return NotationJWS
+}
+
+// content returns what an envelope holds, of which nothing is proven.
+func (n *notationSignature) content() (*signature.EnvelopeContent, error) {
+	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
+	if err != nil {
+		return nil, err
+	}
+	return envelope.Content()
+}
+
+// signedDigest returns the digest of the image that a payload is about.
+func signedDigest(payload []byte) (digest.Digest, error) {
+	var signed struct {
+		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
+	}
+	err := json.Unmarshal(payload, &signed)
+	return signed.TargetArtifact.Digest, err
 }
 
 // payloadType returns the type of what an envelope holds, if the envelope
@@ -139,17 +159,14 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 		if len(trusted.stamping) > 0 {
 			why += " and does not begin with " + stampPrefix + ", as those of timestamp authorities do"
 		}
-		if len(notes) > 0 {
-			why = list(notes)
-		}
-		return nil, denyf(Rejected, "%s has no usable certificate: %s", d.Secret, why)
+		return nil, denyf(Rejected, "%s has no usable certificate: %s", d.Secret, cmp.Or(list(notes), why))
 	}
 	if len(d.Identities) > 0 || d.TrustedRoot != nil {
 		notes = append(notes, "matchOIDCIdentity and trustedRootSecretRef are not used: they are for cosign")
 	}
 	effective, err := json.Marshal(policy)
 	if err != nil {
-		return nil, invalidf("the trust policy cannot be written: %s", fault.Words(err.Error()))
+		return nil, invalidf("the trust policy cannot be written: %s", fault.WordsOf(err))
 	}
 	prints := append([]string{ProviderNotation, bytesPrint(effective)}, printsOf(trusted.signing)...)
 	if apart {
@@ -158,7 +175,8 @@ func newNotation(d Demand, o Options) (*Authority, error) {
 			notes = append(notes, "the trust policy names a store of timestamp authorities, and no entry begins with "+stampPrefix+", so that no timestamp counts")
 		}
 	}
-	return &Authority{method: &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}, prints: prints, notes: notes}, nil
+	method := &notationMethod{policy: policy, certificates: trusted, revocation: o.Revocation}
+	return &Authority{begin: method.begin, prints: prints, notes: notes}, nil
 }
 
 // The cost of a trust policy is bounded before it is validated: validation compares
@@ -186,32 +204,28 @@ func boundPolicy(text []byte) error {
 
 // parsePolicy reads a trust policy (Notary Project, trust-store-trust-policy.md).
 func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
-	text, ok := secret.Data[trustPolicyEntry]
-	if !ok {
-		return nil, denyf(Rejected, "%s has no entry %s", secret, trustPolicyEntry)
-	}
 	policy := &trustpolicy.Document{}
-	err := boundPolicy(text)
-	if err == nil {
-		err = json.Unmarshal(text, policy)
-	}
-	if err != nil {
-		return nil, denyf(Rejected, "%s is not a trust policy: %s", secret.entry(trustPolicyEntry), fault.Words(err.Error()))
-	}
-	// What a statement that skips everything says of trust is of no use, and not
-	// worth a failure.
-	for i, statement := range policy.TrustPolicies {
-		if statement.SignatureVerification.VerificationLevel == trustpolicy.LevelSkip.Name {
-			policy.TrustPolicies[i].TrustStores, policy.TrustPolicies[i].TrustedIdentities = nil, nil
+	if err := secret.decode(trustPolicyEntry, "a trust policy", func(text []byte) error {
+		if err := boundPolicy(text); err != nil {
+			return err
 		}
+		return json.Unmarshal(text, policy)
+	}); err != nil {
+		return nil, err
 	}
-	for _, statement := range policy.TrustPolicies {
+	for i := range policy.TrustPolicies {
+		statement := &policy.TrustPolicies[i]
+		// What a statement that skips everything says of trust is of no use, and not
+		// worth a failure.
+		if statement.SignatureVerification.VerificationLevel == trustpolicy.LevelSkip.Name {
+			statement.TrustStores, statement.TrustedIdentities = nil, nil
+		}
 		if count := len(statement.TrustedIdentities); count > maxTrustedIdentities {
 			return nil, denyf(Rejected, "%s has %d trustedIdentities in one statement, expected at most %d", secret.entry(trustPolicyEntry), count, maxTrustedIdentities)
 		}
 	}
 	if err := policy.Validate(); err != nil {
-		return nil, denyf(Rejected, "%s is not a valid trust policy: %s", secret.entry(trustPolicyEntry), fault.Words(err.Error()))
+		return nil, denyf(Rejected, "%s is not a valid trust policy: %s", secret.entry(trustPolicyEntry), fault.WordsOf(err))
 	}
 	return policy, nil
 }
@@ -226,26 +240,25 @@ func printsOf(certificates []*x509.Certificate) (prints []string) {
 // parseCertificates reads every entry of a Secret that ends in .crt or .pem. Apart
 // tells that those of timestamp authorities are not for signers.
 func parseCertificates(secret *Secret, apart bool) (trusted certificates, notes []string) {
-	entries, notes := secret.entries(".crt", ".pem")
 	size := 0
-	for _, entry := range entries {
-		var parsed []*x509.Certificate
-		err := fmt.Errorf("at most %d bytes of certificates are read of a Secret", maxTrustedBytes)
-		if size += len(secret.Data[entry]); size <= maxTrustedBytes {
-			parsed, err = parseChain(secret.Data[entry])
+	notes = secret.read(func(entry string) error {
+		if size += len(secret.Data[entry]); size > maxTrustedBytes {
+			return fmt.Errorf("at most %d bytes of certificates are read of a Secret", maxTrustedBytes)
 		}
-		if err == nil && len(trusted.signing)+len(trusted.stamping)+len(parsed) > maxTrusted {
-			err = fmt.Errorf("at most %d certificates of a Secret are read", maxTrusted)
+		parsed, err := parseChain(secret.Data[entry])
+		if err != nil {
+			return err
 		}
-		switch {
-		case err != nil:
-			notes = append(notes, fmt.Sprintf("%s is not used: %s", secret.entry(entry), err))
-		case apart && strings.HasPrefix(entry, stampPrefix):
+		if len(trusted.signing)+len(trusted.stamping)+len(parsed) > maxTrusted {
+			return fmt.Errorf("at most %d certificates of a Secret are read", maxTrusted)
+		}
+		if apart && strings.HasPrefix(entry, stampPrefix) {
 			trusted.stamping = append(trusted.stamping, parsed...)
-		default:
+		} else {
 			trusted.signing = append(trusted.signing, parsed...)
 		}
-	}
+		return nil
+	}, ".crt", ".pem")
 	return trusted, notes
 }
 
@@ -282,7 +295,7 @@ func (m *notationMethod) begin(_ context.Context, subject Subject, strict bool) 
 	}
 	level, err := statement.SignatureVerification.GetVerificationLevel()
 	if err != nil {
-		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", fault.Quote(statement.Name), fault.Words(err.Error()))
+		return nil, denyf(Rejected, "the trust policy %s is not valid: %s", fault.Quote(statement.Name), fault.WordsOf(err))
 	}
 	j := &notationJudge{method: m, reference: asked, statement: statement, level: level}
 	switch {
@@ -345,7 +358,7 @@ func (j *notationJudge) judge(ctx context.Context, s anySignature) (*Evidence, *
 	}
 	what, unclear := j.diagnose(n, outcome, err)
 	if unclear && status.unknown {
-		return nil, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), fault.Words(err.Error()))
+		return nil, nil, fmt.Errorf("whether the certificate of a %s was revoked is unknown: %s", n.format(), fault.WordsOf(err))
 	}
 	return nil, what, nil
 }
@@ -389,7 +402,7 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 		if kind, err := guarded(n.payloadType); err == nil && kind != payloadType {
 			return foundf(OtherPredicate, "a %s that does not say the image is signed, but is of type %s", format, fault.Quote(kind)), false
 		}
-		return foundf(Malformed, "a %s that cannot be read: %s", format, fault.Words(refusal.Error())), false
+		return foundf(Malformed, "a %s that cannot be read: %s", format, fault.WordsOf(refusal)), false
 	}
 	signer := "nobody"
 	if chain := outcome.EnvelopeContent.SignerInfo.CertificateChain; len(chain) > 0 {
@@ -401,24 +414,21 @@ func (j *notationJudge) diagnose(n *notationSignature, outcome *notation.Verific
 		}
 		switch check.Type {
 		case trustpolicy.TypeIntegrity:
-			return foundf(Malformed, "a %s that does not hold: %s", format, fault.Words(check.Error.Error())), false
+			return foundf(Malformed, "a %s that does not hold: %s", format, fault.WordsOf(check.Error)), false
 		case trustpolicy.TypeAuthenticity:
 			return foundf(OtherIdentity, "a %s by %s, whom the trust policy %s does not trust", format, signer, fault.Quote(j.statement.Name)), false
 		case trustpolicy.TypeExpiry, trustpolicy.TypeAuthenticTimestamp:
-			return foundf(Expired, "a %s by %s that is not valid any more: %s", format, signer, fault.Words(check.Error.Error())), check.Type == trustpolicy.TypeAuthenticTimestamp
+			return foundf(Expired, "a %s by %s that is not valid any more: %s", format, signer, fault.WordsOf(check.Error)), check.Type == trustpolicy.TypeAuthenticTimestamp
 		case trustpolicy.TypeRevocation:
-			return foundf(Revoked, "a %s by %s: %s", format, signer, fault.Words(check.Error.Error())), true
+			return foundf(Revoked, "a %s by %s: %s", format, signer, fault.WordsOf(check.Error)), true
 		default:
-			return foundf(Unproven, "a %s by %s: %s", format, signer, fault.Words(check.Error.Error())), false
+			return foundf(Unproven, "a %s by %s: %s", format, signer, fault.WordsOf(check.Error)), false
 		}
 	}
-	var payload struct {
-		TargetArtifact ocispec.Descriptor `json:"targetArtifact"`
+	if signed, err := signedDigest(outcome.EnvelopeContent.Payload.Content); err == nil && signed != n.target.Digest {
+		return foundf(OtherDigest, "a %s by %s of another image: %s", format, signer, fault.Quote(signed)), false
 	}
-	if json.Unmarshal(outcome.EnvelopeContent.Payload.Content, &payload) == nil && payload.TargetArtifact.Digest != n.target.Digest {
-		return foundf(OtherDigest, "a %s by %s of another image: %s", format, signer, fault.Quote(string(payload.TargetArtifact.Digest))), false
-	}
-	return foundf(Unproven, "a %s by %s that does not hold: %s", format, signer, fault.Words(refusal.Error())), false
+	return foundf(Unproven, "a %s by %s that does not hold: %s", format, signer, fault.WordsOf(refusal)), false
 }
 
 // statusCheck asks certificate authorities whether they revoked a certificate,

@@ -38,25 +38,8 @@ func ParsePattern(text string) (Pattern, error) {
 	if err != nil {
 		return Pattern{}, fmt.Errorf("the pattern %s is not a pattern for names of repositories: %w", fault.Quote(text), err)
 	}
-	var expression strings.Builder
-	for rest := canonical; rest != ""; {
-		literal, stars := rest, ""
-		if i := strings.Index(rest, "*"); i >= 0 {
-			literal, stars = rest[:i], "*"
-			if strings.HasPrefix(rest[i:], "**") {
-				stars = "**"
-			}
-		}
-		expression.WriteString(regexp.QuoteMeta(literal))
-		switch stars {
-		case "*":
-			expression.WriteString(`[^/]*`)
-		case "**":
-			expression.WriteString(`.*`)
-		}
-		rest = rest[len(literal)+len(stars):]
-	}
-	compiled, err := regexp.Compile(`(?s)^` + expression.String() + `$`)
+	expression := strings.NewReplacer(`\*\*`, `.*`, `\*`, `[^/]*`).Replace(regexp.QuoteMeta(canonical))
+	compiled, err := regexp.Compile(`(?s)^` + expression + `$`)
 	if err != nil {
 		return Pattern{}, fmt.Errorf("the pattern %s cannot be read", fault.Quote(text))
 	}

@@ -34,28 +34,28 @@ import (
 // Policy is one TrustPolicy as far as it matters here.
 type Policy struct {
 	// Name of the policy.
-	Name string
+	Name string `json:"policy"`
 	// Namespaces selects whom it governs; nil is nobody.
-	Namespaces labels.Selector
+	Namespaces labels.Selector `json:"-"`
 	// Images are the patterns of what it lists, see Pattern. One that cannot be
 	// read makes the policy Unreadable.
-	Images []string
+	Images []string `json:"-"`
 	// Unreadable says why the policy cannot be read; empty when it can. It then
 	// lets no image pass in the namespaces that it governs, and says nothing about
 	// what is published already.
-	Unreadable string
+	Unreadable string `json:"-"`
 	// AllowNoMatch lets images pass that no policy of a governed namespace lists,
 	// if every governing policy says so.
-	AllowNoMatch bool
+	AllowNoMatch bool `json:"-"`
 	// Warn says what the policy would refuse, and refuses nothing.
-	Warn bool
+	Warn bool `json:"warn"`
 	// Authorities are alternatives, by name; without any no signature is demanded.
-	Authorities []string
+	Authorities []string `json:"authorities"`
 	// Formats that are allowed; empty: all.
-	Formats []string
+	Formats []string `json:"formats"`
 	// MaxBytes is the size of the largest artifact that is allowed, see Content;
 	// 0: as large as anything.
-	MaxBytes int64
+	MaxBytes int64 `json:"maxBytes"`
 }
 
 // Question is what policies are asked about.
@@ -130,36 +130,10 @@ type Constraints struct {
 	// Governed tells whether any policy governs the namespace.
 	Governed bool
 	// Policies are those that list the image; all of them have to be met.
-	Policies []Constraint
-	// Refusals say why the image is refused whatever its signatures are.
-	Refusals []Refusal
-}
-
-// Constraint is the demand of one policy on an image that it lists.
-type Constraint struct {
-	// Policy is the name of the policy.
-	Policy string `json:"policy"`
-	// Warn tells that the policy only warns.
-	Warn bool `json:"warn"`
-	// Authorities are alternatives; without any no signature is demanded.
-	Authorities []string `json:"authorities"`
-	// Formats that are allowed; empty: all.
-	Formats []string `json:"formats"`
-	// MaxBytes is the size of the largest artifact; 0: any.
-	MaxBytes int64 `json:"maxBytes"`
-}
-
-// Refusal is why policies refuse an image.
-type Refusal struct {
-	// Policy that refuses; empty when it is for want of one.
-	Policy string `json:"policy"`
-	// Warn tells that it only would.
-	Warn bool `json:"warn"`
-	// Unknown tells that the policy cannot be read, so that nobody knows what it
-	// would say.
-	Unknown bool `json:"unknown"`
-	// Words for a person.
-	Words string `json:"words"`
+	Policies []Policy
+	// Refusals say why the image is refused whatever its signatures are. One of a policy
+	// that cannot be read is Unknown: nobody knows what it would say.
+	Refusals []Ruling
 }
 
 // Decide returns what the policies demand.
@@ -178,11 +152,11 @@ func (p *Policies) Decide(q Question) Constraints {
 	for _, policy := range governing {
 		switch {
 		case policy.Unreadable != "":
-			constraints.Refusals = append(constraints.Refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Unknown: true, Words: policy.Unreadable})
+			refusal := policy.ruling(policy.Unreadable)
+			refusal.Verdict = Unknown
+			constraints.Refusals = append(constraints.Refusals, refusal)
 		case policy.lists(q.Repository):
-			constraints.Policies = append(constraints.Policies, Constraint{
-				Policy: policy.Name, Warn: policy.Warn, Authorities: policy.Authorities, Formats: policy.Formats, MaxBytes: policy.MaxBytes,
-			})
+			constraints.Policies = append(constraints.Policies, policy.Policy)
 		}
 	}
 	constraints.Refusals = append(constraints.Refusals, unlisted(q, governing, constraints)...)
@@ -191,30 +165,30 @@ func (p *Policies) Decide(q Question) Constraints {
 
 // unnamed refuses a name that could mean another repository than the one that
 // patterns match. Records of earlier versions may have one.
-func unnamed(q Question, governing []parsedPolicy) (refusals []Refusal) {
+func unnamed(q Question, governing []parsedPolicy) (refusals []Ruling) {
 	for _, policy := range governing {
-		refusals = append(refusals, Refusal{Policy: policy.Name, Warn: policy.Warn, Words: fmt.Sprintf(
-			"%s is not the canonical name of a repository, and patterns match canonical names only", fault.Quote(q.Repository))})
+		refusals = append(refusals, policy.ruling(fmt.Sprintf(
+			"%s is not the canonical name of a repository, and patterns match canonical names only", fault.Quote(q.Repository))))
 	}
 	return refusals
 }
 
 // unlisted refuses what no policy lists: so that another spelling of a host, a
 // mirror or a port is no way around the policies.
-func unlisted(q Question, governing []parsedPolicy, constraints Constraints) []Refusal {
+func unlisted(q Question, governing []parsedPolicy, constraints Constraints) []Ruling {
 	enforcing := slices.DeleteFunc(slices.Clone(governing), func(p parsedPolicy) bool { return p.Warn })
-	listed := slices.ContainsFunc(constraints.Policies, func(c Constraint) bool { return !c.Warn }) ||
+	listed := slices.ContainsFunc(constraints.Policies, func(p Policy) bool { return !p.Warn }) ||
 		slices.ContainsFunc(enforcing, unreadable) // it may be the one that lists it
 	switch refusing := refusers(enforcing); {
 	case len(enforcing) == 0 && q.Required:
-		return []Refusal{{Words: fmt.Sprintf("no TrustPolicy governs the namespace %s, and --require-trust-policy demands one", fault.Quote(q.Namespace))}}
+		return []Ruling{{Verdict: Rejected, Words: fmt.Sprintf("no TrustPolicy governs the namespace %s, and --require-trust-policy demands one", fault.Quote(q.Namespace))}}
 	case len(refusing) > 0 && !listed:
-		return []Refusal{{Policy: refusing[0], Words: fmt.Sprintf("no TrustPolicy that enforces lists the image %s; the namespace %s is governed by %s",
-			q.Repository, fault.Quote(q.Namespace), strings.Join(refusing, ", "))}}
+		return []Ruling{Policy{Name: refusing[0]}.ruling(fmt.Sprintf("no TrustPolicy that enforces lists the image %s; the namespace %s is governed by %s",
+			q.Repository, fault.Quote(q.Namespace), strings.Join(refusing, ", ")))}
 	}
 	if refusing := refusers(governing); len(refusing) > 0 && len(constraints.Policies) == 0 && !slices.ContainsFunc(governing, unreadable) {
-		return []Refusal{{Policy: refusing[0], Warn: true, Words: fmt.Sprintf("no TrustPolicy lists the image %s; if it enforced, %s would refuse it",
-			q.Repository, strings.Join(refusing, ", "))}}
+		return []Ruling{Policy{Name: refusing[0], Warn: true}.ruling(fmt.Sprintf("no TrustPolicy lists the image %s; if it enforced, %s would refuse it",
+			q.Repository, strings.Join(refusing, ", ")))}
 	}
 	return nil
 }
@@ -252,52 +226,30 @@ func (c Constraints) Refused() error {
 	for _, refusal := range c.Refusals {
 		switch {
 		case refusal.Warn:
-		case !refusal.Unknown:
-			return denyByConstraints(Rejected, c.Rulings(), refusal.title()+refusal.Words)
+		case refusal.Verdict == Rejected:
+			return denyByConstraints(refusal, c.Refusals)
 		case unknown == nil:
-			unknown = denyByConstraints(Unknown, c.Rulings(), refusal.title()+refusal.Words)
+			unknown = denyByConstraints(refusal, c.Refusals)
 		}
 	}
 	return unknown
 }
 
-// denyByConstraints returns a *VerificationError that only another policy, or another label of the
-// namespace, takes back. Both are announced.
-func denyByConstraints(verdict Verdict, rulings []Ruling, words string) error {
-	failure := &VerificationError{Verdict: verdict, Rulings: rulings, words: words}
+// denyByConstraints returns a *VerificationError for one of some rulings. Only another policy, or
+// another label of the namespace, takes it back. Both are announced.
+func denyByConstraints(by Ruling, all []Ruling) error {
+	failure := &VerificationError{Verdict: by.Verdict, Rulings: all, words: by.String()}
 	return fault.Waitf(v1alpha1.ReasonVerificationError, "%w", failure)
-}
-
-// Rulings are the refusals as verdicts.
-func (c Constraints) Rulings() (rulings []Ruling) {
-	for _, refusal := range c.Refusals {
-		ruling := Ruling{Policy: refusal.Policy, Warn: refusal.Warn, Verdict: Rejected, Words: refusal.Words}
-		if refusal.Policy != "" {
-			ruling.Rule = PolicyTitle(refusal.Policy)
-		}
-		if refusal.Unknown {
-			ruling.Verdict = Unknown
-		}
-		rulings = append(rulings, ruling)
-	}
-	return rulings
 }
 
 // Warnings say what policies that only warn would refuse.
 func (c Constraints) Warnings() (words []string) {
 	for _, refusal := range c.Refusals {
 		if refusal.Warn {
-			words = append(words, refusal.title()+refusal.Words)
+			words = append(words, refusal.String())
 		}
 	}
 	return words
-}
-
-func (r Refusal) title() string {
-	if r.Policy == "" {
-		return ""
-	}
-	return PolicyTitle(r.Policy) + ": "
 }
 
 // PolicyTitle names a policy for a person; Rule.Name of its rule.
@@ -313,23 +265,18 @@ type Content struct {
 
 // Judge returns what each policy that lists the image says of its format and size.
 func (c Constraints) Judge(of Content) (rulings []Ruling) {
-	for _, constraint := range c.Policies {
-		ruling := Ruling{Rule: PolicyTitle(constraint.Policy), Policy: constraint.Policy, Warn: constraint.Warn, Verdict: Accepted}
-		if ruling.Words = constraint.refuses(of); ruling.Words != "" {
-			ruling.Verdict = Rejected
-		}
-		rulings = append(rulings, ruling)
+	for _, policy := range c.Policies {
+		rulings = append(rulings, policy.ruling(policy.refuses(of)))
 	}
 	return rulings
 }
 
-// AdmitBytes judges the size of what was fetched so far, before more is: a
+// AdmitBytes judges the size of what was fetched so far, before more is: an
 // error as of Admit, or nil.
 func (c Constraints) AdmitBytes(bytes int64) error {
-	for _, constraint := range c.Policies {
-		if words := constraint.tooLarge(bytes); words != "" && !constraint.Warn {
-			ruling := Ruling{Rule: PolicyTitle(constraint.Policy), Policy: constraint.Policy, Verdict: Rejected, Words: words}
-			return denyByConstraints(Rejected, []Ruling{ruling}, ruling.String())
+	for _, policy := range c.Policies {
+		if ruling := policy.ruling(policy.tooLarge(bytes)); ruling.Verdict == Rejected && !ruling.Warn {
+			return denyByConstraints(ruling, []Ruling{ruling})
 		}
 	}
 	return nil
@@ -345,22 +292,31 @@ func (c Constraints) Admit(of Content) (warnings []string, err error) {
 		case ruling.Warn:
 			warnings = append(warnings, ruling.String())
 		case err == nil:
-			err = denyByConstraints(Rejected, rulings, ruling.String())
+			err = denyByConstraints(ruling, rulings)
 		}
 	}
 	return warnings, err
 }
 
-func (c Constraint) refuses(of Content) string {
-	if len(c.Formats) > 0 && !slices.Contains(c.Formats, of.Format) {
-		return fmt.Sprintf("the format %s is not allowed; it allows %s", fault.Quote(of.Format), strings.Join(c.Formats, ", "))
+// ruling is what a policy says of an image: it accepts without words.
+func (p Policy) ruling(words string) Ruling {
+	ruling := Ruling{Rule: PolicyTitle(p.Name), Policy: p.Name, Warn: p.Warn, Verdict: Accepted, Words: words}
+	if words != "" {
+		ruling.Verdict = Rejected
 	}
-	return c.tooLarge(of.Bytes)
+	return ruling
 }
 
-func (c Constraint) tooLarge(bytes int64) string {
-	if c.MaxBytes > 0 && bytes > c.MaxBytes {
-		return fmt.Sprintf("the artifact has %d bytes or more; it allows at most %d", bytes, c.MaxBytes)
+func (p Policy) refuses(of Content) string {
+	if len(p.Formats) > 0 && !slices.Contains(p.Formats, of.Format) {
+		return fmt.Sprintf("the format %s is not allowed; it allows %s", fault.Quote(of.Format), strings.Join(p.Formats, ", "))
+	}
+	return p.tooLarge(of.Bytes)
+}
+
+func (p Policy) tooLarge(bytes int64) string {
+	if p.MaxBytes > 0 && bytes > p.MaxBytes {
+		return fmt.Sprintf("the artifact has %d bytes or more; it allows at most %d", bytes, p.MaxBytes)
 	}
 	return ""
 }

@@ -101,7 +101,7 @@ func TestPolicies(t *testing.T) {
 			g.Expect(constraints.Governed).To(Equal(c.governed))
 			var demands []string
 			for _, constraint := range constraints.Policies {
-				demands = append(demands, constraint.Policy)
+				demands = append(demands, constraint.Name)
 			}
 			g.Expect(demands).To(Equal(c.demands))
 			if c.refused == "" {
@@ -112,7 +112,7 @@ func TestPolicies(t *testing.T) {
 					verdict = trust.Unknown
 				}
 				expectRefused(g, constraints.Refused(), verdict, c.refused)
-				g.Expect(constraints.Rulings()).To(ContainElement(And(HaveField("Verdict", verdict), HaveField("Warn", false))))
+				g.Expect(constraints.Refusals).To(ContainElement(And(HaveField("Verdict", verdict), HaveField("Warn", false))))
 			}
 			if c.warns == "" {
 				g.Expect(constraints.Warnings()).To(BeEmpty())

@@ -229,31 +229,13 @@ func boundRoot(text []byte) error {
 }
 
 // parseRoot reads the trusted root of a private Sigstore.
-func parseRoot(secret *Secret) (root.TrustedMaterial, error) {
-	text, ok := secret.Data[trustedRootEntry]
-	if !ok {
-		return nil, denyf(Rejected, "%s has no entry %s", secret, trustedRootEntry)
-	}
+func parseRoot(secret *Secret) (*root.TrustedRoot, error) {
 	var material *root.TrustedRoot
-	err := boundRoot(text)
-	if err == nil {
-		material, err = root.NewTrustedRootFromJSON(text)
-	}
-	if err != nil {
-		return nil, denyf(Rejected, "%s is not a trusted root of Sigstore: %s", secret.entry(trustedRootEntry), fault.Words(err.Error()))
-	}
-	return material, nil
-}
-
-// times says how a root lets us know when a signature was made.
-type times struct{ log, stamps bool }
-
-// timesOf refuses a root by which nobody can tell that a certificate which
-// lives for minutes was valid when it signed.
-func timesOf(material root.TrustedMaterial) (times, error) {
-	t := times{log: len(material.RekorLogs()) > 0, stamps: len(material.TimestampingAuthorities()) > 0}
-	if !t.log && !t.stamps {
-		return t, fmt.Errorf("the trusted root lists neither a transparency log nor a timestamp authority, so nobody can tell when a signature was made")
-	}
-	return t, nil
+	err := secret.decode(trustedRootEntry, "a trusted root of Sigstore", func(text []byte) (err error) {
+		if err = boundRoot(text); err == nil {
+			material, err = root.NewTrustedRootFromJSON(text)
+		}
+		return err
+	})
+	return material, err
 }

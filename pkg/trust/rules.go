@@ -112,13 +112,6 @@ func (r *Rules) PublicRoot() (fingerprint string) {
 	return fingerprint
 }
 
-// method is what an authority judges by.
-type method interface {
-	// begin prepares to judge the signatures of one subject; strict is that of the rule.
-	// Its error is the verdict, whatever signatures there are, and no judge accepts any.
-	begin(ctx context.Context, subject Subject, strict bool) (judge, error)
-}
-
 // judge looks at one signature after the other.
 type judge interface {
 	// reads tells which kinds of signatures it is shown.
@@ -184,7 +177,7 @@ func begin(ctx context.Context, of Alternative, rule Rule, subject Subject) *aut
 		return a
 	}
 	a.notes = of.Authority.notes
-	a.judge, a.err = guarded(func() (judge, error) { return of.Authority.method.begin(ctx, subject, rule.Strict) })
+	a.judge, a.err = guarded(func() (judge, error) { return of.Authority.begin(ctx, subject, rule.Strict) })
 	if a.judge == nil {
 		a.verdict = VerdictOf(a.err)
 	}
@@ -193,12 +186,7 @@ func begin(ctx context.Context, of Alternative, rule Rule, subject Subject) *aut
 
 // met tells whether an authority has accepted the subject.
 func (e *ruleEvaluation) met() bool {
-	for _, a := range e.authorities {
-		if a.verdict == Accepted {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(e.authorities, func(a *authorityEvaluation) bool { return a.verdict == Accepted })
 }
 
 // done tells whether no signature is of use any more.
@@ -286,7 +274,7 @@ func plainly(err error) string {
 	if failure, ok := errors.AsType[*VerificationError](err); ok {
 		return failure.words
 	}
-	return fault.Words(err.Error())
+	return fault.WordsOf(err)
 }
 
 // ruling closes an evaluation.
@@ -364,6 +352,8 @@ func (r Ruling) title() string {
 // String says it in one line: who accepted whose signature, or why not.
 func (r Ruling) String() string {
 	switch {
+	case r.Rule == "":
+		return r.Words
 	case r.Verdict != Accepted:
 		return r.Rule + ": " + r.Words
 	case len(r.Evidence) == 0:

@@ -176,7 +176,13 @@ func (s *search) report(of kind, format string, args ...any) {
 	s.each(of, func(a *authorityEvaluation) { a.found = append(a.found, what) })
 }
 
-func (s *search) show(ctx context.Context, of kind, one anySignature) {
+// show parses a signature of a format and shows it.
+func (s *search) show(ctx context.Context, of kind, in Format, parse func() (anySignature, error)) {
+	one, err := guarded(parse)
+	if err != nil {
+		s.report(of, "a %s that cannot be read: %s", in, fault.WordsOf(err))
+		return
+	}
 	s.each(of, func(a *authorityEvaluation) { a.evaluate(ctx, one) })
 }
 
@@ -185,11 +191,12 @@ func (s *search) show(ctx context.Context, of kind, one anySignature) {
 func (s *search) referrers(ctx context.Context, listed []registry.Referrer, where Format) {
 	slices.SortStableFunc(listed, func(a, b registry.Referrer) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, descriptor := range listed {
-		if s.seen[keyOf(descriptor)] {
+		key := keyOf(descriptor)
+		if s.seen[key] {
 			continue
 		}
+		s.seen[key] = true
 		if descriptor.Malformed != "" {
-			s.seen[keyOf(descriptor)] = true
 			s.report(forBoth, "%s", descriptor.Malformed)
 			continue
 		}
@@ -198,7 +205,6 @@ func (s *search) referrers(ctx context.Context, listed []registry.Referrer, wher
 			s.pass(descriptor)
 			continue
 		}
-		s.seen[keyOf(descriptor)] = true
 		if err := ctx.Err(); err != nil {
 			s.note(of, fmt.Errorf("there was no time to read all signatures: %w", err))
 			return
@@ -220,7 +226,6 @@ func (s *search) pass(d registry.Referrer) {
 	} else {
 		s.mismatch(kindOf(d))
 	}
-	s.seen[keyOf(d)] = true
 }
 
 // mismatch says that a signature is of another kind than is wanted.
@@ -309,7 +314,7 @@ func (s *search) open(ctx context.Context, descriptor registry.Referrer, of kind
 	}
 	m := manifest{}
 	if err := m.decode(body); err != nil {
-		s.report(of, "a referrer that is not a manifest: %s", fault.Words(err.Error()))
+		s.report(of, "a referrer that is not a manifest: %s", fault.WordsOf(err))
 		return nil
 	}
 	isBundle := len(m.Layers) == 1 && strings.HasPrefix(string(m.Layers[0].MediaType), bundleType)
@@ -355,14 +360,11 @@ func (s *search) openBundle(ctx context.Context, layer v1.Descriptor, where Form
 	if !ok {
 		return err
 	}
-	work := s.work[forCosign]
-	parsed, err := guarded(func() (*sigstoreBundle, error) { return parseBundle(body, where, &work) })
-	s.work[forCosign] = work
-	if err != nil {
-		s.report(forCosign, "a %s that cannot be read: %s", where, fault.Words(err.Error()))
-		return nil
-	}
-	s.show(ctx, forCosign, parsed)
+	s.show(ctx, forCosign, where, func() (anySignature, error) {
+		work := 0
+		defer func() { s.work[forCosign] += work }()
+		return parseBundle(body, where, &work)
+	})
 	return nil
 }
 
@@ -381,11 +383,7 @@ func (s *search) openNotation(ctx context.Context, m manifest) error {
 		return err
 	}
 	found := &notationSignature{envelope: body, mediaType: string(m.Layers[0].MediaType), target: target}
-	if _, err := guarded(func() (struct{}, error) { return struct{}{}, boundEnvelope(found) }); err != nil {
-		s.report(forNotation, "a %s that cannot be read: %s", found.format(), fault.Words(err.Error()))
-		return nil
-	}
-	s.show(ctx, forNotation, found)
+	s.show(ctx, forNotation, found.format(), func() (anySignature, error) { return found, boundEnvelope(found) })
 	return nil
 }
 
@@ -456,11 +454,6 @@ func (s *search) openLegacy(ctx context.Context, layer v1.Descriptor) error {
 		return err
 	}
 	s.work[forCosign] += workOf(body) + keyWork
-	parsed, err := guarded(func() (*legacySignature, error) { return parseLegacy(body, layer.Annotations) })
-	if err != nil {
-		s.report(forCosign, "a %s that cannot be read: %s", Legacy, fault.Words(err.Error()))
-		return nil
-	}
-	s.show(ctx, forCosign, parsed)
+	s.show(ctx, forCosign, Legacy, func() (anySignature, error) { return parseLegacy(body, layer.Annotations) })
 	return nil
 }

@@ -151,7 +151,7 @@ func (r *Resolver) Platform(ctx context.Context, now *InForce, q trust.Question)
 	d := Demands{ByPlatform: true, Constraints: now.policies.Decide(q)}
 	for _, policy := range d.Constraints.Policies {
 		if len(policy.Authorities) > 0 {
-			d.Rules = append(d.Rules, r.rule(ctx, now.specs[policy.Policy]))
+			d.Rules = append(d.Rules, r.rule(ctx, now.specs[policy.Name]))
 		}
 	}
 	if len(d.Rules) > 0 || d.Constraints.Asked() {
