@@ -27,9 +27,6 @@ import (
 	"github.com/fluxcd/pkg/auth"
 	authutils "github.com/fluxcd/pkg/auth/utils"
 	"github.com/fluxcd/pkg/cache"
-
-	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
 // askTimeout bounds a question to a cloud provider that comes without a context.
@@ -60,12 +57,10 @@ func (r *Resolver) cloud(ctx context.Context, request request) (login, error) {
 func providerOf(cloud string, repository name.Repository) (auth.ArtifactRegistryCredentialsProvider, error) {
 	provider, err := authutils.ProviderByName[auth.ArtifactRegistryCredentialsProvider](cloud)
 	if err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-			"provider is %q, expected generic, aws, azure or gcp", cloud)
+		return nil, failed("provider is %q, expected generic, aws, azure or gcp", cloud)
 	}
 	if _, err := provider.ParseArtifactRepository(repository.Name()); err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-			"provider %s gives no credentials for the registry %q; set provider: generic, or name a registry of that cloud: %w",
+		return nil, failed("provider %s gives no credentials for the registry %q; set provider: generic, or name a registry of that cloud: %w",
 			cloud, repository.RegistryStr(), err)
 	}
 	return provider, nil
@@ -146,5 +141,5 @@ func (l *live) failed(err error) error {
 	if l.account.Name != "" {
 		who = fmt.Sprintf("ServiceAccount %q", l.account.NamespacedName)
 	}
-	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "provider %s gave no credentials to %s: %w", l.provider.GetName(), who, err)
+	return failed("provider %s gave no credentials to %s: %w", l.provider.GetName(), who, err)
 }

@@ -24,8 +24,6 @@ import (
 
 	"github.com/fluxcd/pkg/auth"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/fault"
 	"github.com/image-source/image-source-controller/pkg/registry"
 )
 
@@ -60,7 +58,7 @@ func local(ctx context.Context, repository name.Repository, provider string) (*a
 	if isGeneric(provider) {
 		found, err := authn.Resolve(ctx, authn.DefaultKeychain, repository)
 		if err != nil {
-			return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "the Docker config gives no credentials for %q: %w", repository.RegistryStr(), err)
+			return nil, failed("the Docker config gives no credentials for %q: %w", repository.RegistryStr(), err)
 		}
 		return reveal(ctx, found, repository)
 	}
@@ -70,7 +68,7 @@ func local(ctx context.Context, repository name.Repository, provider string) (*a
 	}
 	found, err := auth.GetArtifactRegistryCredentials(ctx, cloud, repository.Name())
 	if err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "provider %s gave no credentials for %q: %w", provider, repository.RegistryStr(), err)
+		return nil, failed("provider %s gave no credentials for %q: %w", provider, repository.RegistryStr(), err)
 	}
 	return reveal(ctx, found, repository)
 }
@@ -78,7 +76,7 @@ func local(ctx context.Context, repository name.Repository, provider string) (*a
 func reveal(ctx context.Context, found authn.Authenticator, repository name.Repository) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, found)
 	if err != nil {
-		return nil, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot get credentials for %q: %w", repository.RegistryStr(), err)
+		return nil, failed("cannot get credentials for %q: %w", repository.RegistryStr(), err)
 	}
 	return config, nil
 }

@@ -32,21 +32,16 @@ import (
 // reference is one object and who names it.
 type reference struct {
 	types.NamespacedName
-	kind kind
-	by   field
+	kind string
+	// by is where it is named, in words for a person.
+	by string
 }
 
-// kind of an object.
-type kind string
-
-// field is where an object is named, in words for a person.
-type field string
-
-func secretOf(r References, name string, by field) reference {
+func secretOf(r References, name, by string) reference {
 	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, kind: "Secret", by: by}
 }
 
-func serviceAccountOf(r References, name string, by field) reference {
+func serviceAccountOf(r References, name, by string) reference {
 	return reference{NamespacedName: types.NamespacedName{Namespace: r.Namespace, Name: name}, kind: "ServiceAccount", by: by}
 }
 
@@ -83,8 +78,13 @@ func (r *Resolver) read(ctx context.Context, from reference, into client.Object)
 	}
 }
 
+// failed returns the error for want of credentials.
+func failed(format string, args ...any) error {
+	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, format, args...)
+}
+
 // refuse returns the error for an object that is of no use.
 func (r reference) refuse(format string, args ...any) error {
-	return fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot use %s %q (%s): %w",
+	return failed("cannot use %s %q (%s): %w",
 		r.kind, r.NamespacedName, r.by, fmt.Errorf(format, args...))
 }

@@ -28,8 +28,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn/kubernetes"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/image-source/image-source-controller/api/v1alpha1"
-	"github.com/image-source/image-source-controller/pkg/fault"
 	names "github.com/image-source/image-source-controller/pkg/reference"
 )
 
@@ -53,13 +51,13 @@ const maxLogin = 16 << 10
 // entry that fits, the caller is anonymous.
 func (r *Resolver) static(ctx context.Context, request request) (login, error) {
 	entries, err := r.entries(ctx, request.References)
-	if err != nil || len(entries.written) == 0 {
+	if err != nil || len(entries) == 0 {
 		return login{}, err
 	}
 	keychain, err := entries.keychain(ctx)
 	if err != nil {
 		// What it would say may quote the entries, which were checked before.
-		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed, "cannot choose a login for %q among the image pull secrets", request.repository.Name())
+		return login{}, failed("cannot choose a login for %q among the image pull secrets", request.repository.Name())
 	}
 	auth, err := authn.Resolve(ctx, keychain, request.repository)
 	if err != nil {
@@ -71,15 +69,14 @@ func (r *Resolver) static(ctx context.Context, request request) (login, error) {
 	}
 	parts := []string{config.Username, config.Password, config.Auth, config.IdentityToken, config.RegistryToken}
 	if size := len(strings.Join(parts, "")); size > maxLogin {
-		return login{}, fault.Retryf(v1alpha1.ReasonAuthenticationFailed,
-			"the login for %q among the image pull secrets has %d bytes, expected at most %d", request.repository.RegistryStr(), size, maxLogin)
+		return login{}, failed("the login for %q among the image pull secrets has %d bytes, expected at most %d", request.repository.RegistryStr(), size, maxLogin)
 	}
 	return login{auth: auth, identity: append([]string{"static"}, parts...)}, nil
 }
 
 // entries reads the Secret that is named and then those of the ServiceAccount.
-func (r *Resolver) entries(ctx context.Context, references References) (*entries, error) {
-	all := &entries{written: map[string]json.RawMessage{}, places: map[string]bool{}}
+func (r *Resolver) entries(ctx context.Context, references References) (entries, error) {
+	all := entries{}
 	if references.SecretName != "" {
 		from := secretOf(references, references.SecretName, "secretRef")
 		secret, err := r.secret(ctx, from)
@@ -102,7 +99,7 @@ func (r *Resolver) entries(ctx context.Context, references References) (*entries
 
 // addAttached adds what the image pull secrets of the ServiceAccount say. It
 // serves others too, so a Secret of another type is passed over, as the kubelet does.
-func (r *Resolver) addAttached(ctx context.Context, all *entries, references References) error {
+func (r *Resolver) addAttached(ctx context.Context, all entries, references References) error {
 	account := serviceAccountOf(references, references.ServiceAccountName, "serviceAccountName")
 	found, err := r.serviceAccount(ctx, account)
 	if err != nil {
@@ -112,7 +109,7 @@ func (r *Resolver) addAttached(ctx context.Context, all *entries, references Ref
 		return account.refuse("it has %d imagePullSecrets, expected at most %d; name the one that is needed in secretRef", count, maxPullSecrets)
 	}
 	for _, attached := range found.ImagePullSecrets {
-		from := secretOf(references, attached.Name, field("imagePullSecrets of ServiceAccount "+account.Name))
+		from := secretOf(references, attached.Name, "imagePullSecrets of ServiceAccount "+account.Name)
 		secret, err := r.secret(ctx, from)
 		if err != nil {
 			return err
@@ -132,17 +129,13 @@ func isPullSecret(secret *corev1.Secret) bool {
 }
 
 // entries are the logins of several pull secrets, one for each place.
-type entries struct {
-	// written has them by place.
-	written map[string]json.RawMessage
-	places  map[string]bool
-}
+type entries map[string]json.RawMessage
 
 // add adds the entries of a pull secret for places that have none yet. Of
 // several spellings of one place in one Secret (ghcr.io, https://ghcr.io/v2/)
 // the first in the order of the alphabet stays, so that the choice between them
 // is always the same.
-func (e *entries) add(secret *corev1.Secret, from reference) error {
+func (e entries) add(secret *corev1.Secret, from reference) error {
 	key, expected := corev1.DockerConfigJsonKey, `a JSON object with the field "auths"`
 	var document struct{ Auths map[string]json.RawMessage }
 	var target any = &document
@@ -157,7 +150,7 @@ func (e *entries) add(secret *corev1.Secret, from reference) error {
 	if json.Unmarshal(secret.Data[key], target) != nil {
 		return from.refuse("%s is no valid JSON or has another form, expected %s; create it with kubectl create secret docker-registry", key, expected)
 	}
-	if count := len(e.written) + len(document.Auths); count > maxEntries {
+	if count := len(e) + len(document.Auths); count > maxEntries {
 		return from.refuse("there are %d entries with those that were read before, expected at most %d", count, maxEntries)
 	}
 	for _, registry := range slices.Sorted(maps.Keys(document.Auths)) {
@@ -169,9 +162,8 @@ func (e *entries) add(secret *corev1.Secret, from reference) error {
 		if json.Unmarshal(document.Auths[registry], &config) != nil {
 			return from.refuse("%s has a malformed entry, expected username and password, or auth with both in base64; create it with kubectl create secret docker-registry", key)
 		}
-		if !e.places[place] {
-			e.places[place] = true
-			e.written[place] = document.Auths[registry]
+		if _, known := e[place]; !known {
+			e[place] = document.Auths[registry]
 		}
 	}
 	return nil
@@ -180,8 +172,8 @@ func (e *entries) add(secret *corev1.Secret, from reference) error {
 // keychain returns what finds the entry for an image: the one that Flux's
 // controllers ask. It is given one Secret of the older format, which has
 // entries and nothing else.
-func (e *entries) keychain(ctx context.Context) (authn.Keychain, error) {
-	written, err := json.Marshal(e.written)
+func (e entries) keychain(ctx context.Context) (authn.Keychain, error) {
+	written, err := json.Marshal(e)
 	if err != nil {
 		return nil, err
 	}

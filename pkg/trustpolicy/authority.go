@@ -24,7 +24,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/lru"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -36,15 +35,21 @@ import (
 	"github.com/image-source/image-source-controller/pkg/trust"
 )
 
-type authorityKey struct{ policy, name string }
+// maxPlatform bounds the authorities of policies that are kept, and maxOwn those of specs,
+// of which many objects share one. With expressions as costly as they may be, each takes
+// 5 MiB.
+const (
+	maxPlatform = 1024
+	maxOwn      = 32
+)
 
-// authority is an authority of a policy or of a spec, built from a state of its Secrets.
+// authorityKey is a verification with a state of its Secrets, which are of one namespace.
+type authorityKey struct{ namespace, verify, secrets string }
+
+// authority is built from a verification and a state of its Secrets.
 type authority struct {
-	generation int64
-	uid        types.UID
-	secrets    string
-	built      *trust.Authority
-	err        error
+	built *trust.Authority
+	err   error
 }
 
 // rule returns the demands of a policy on signatures.
@@ -53,7 +58,7 @@ func (r *Resolver) rule(ctx context.Context, policy *v1alpha1.TrustPolicy) trust
 		Name: trust.PolicyTitle(policy.Name), Policy: policy.Name, Strict: true, Warn: policy.Spec.Mode == v1alpha1.ModeWarn,
 	}
 	for _, a := range policy.Spec.Authorities {
-		built, err := r.authority(ctx, policy, a)
+		built, err := r.authority(ctx, a.Verify)
 		rule.AnyOf = append(rule.AnyOf, trust.Alternative{Name: a.Name, Authority: built, Err: err})
 	}
 	return rule
@@ -61,32 +66,59 @@ func (r *Resolver) rule(ctx context.Context, policy *v1alpha1.TrustPolicy) trust
 
 // authority returns an authority of a policy for the current state of its Secrets, or an
 // error: the Secrets are missing, have no usable key, or could not be read.
-func (r *Resolver) authority(ctx context.Context, policy *v1alpha1.TrustPolicy, a v1alpha1.TrustAuthority) (*trust.Authority, error) {
-	state, err := r.secretStates(ctx, a.Verify)
+func (r *Resolver) authority(ctx context.Context, verify sourcev1.OCIRepositoryVerification) (*trust.Authority, error) {
+	state, err := r.secretStates(ctx, verify)
 	if err != nil {
 		return nil, err
 	}
-	key := authorityKey{policy: policy.Name, name: a.Name}
-	r.mu.Lock()
-	known, ok := r.authorities[key]
-	r.mu.Unlock()
-	if ok && known.uid == policy.UID && known.generation == policy.Generation && known.secrets == state {
-		return known.built, known.err
-	}
-	now := authority{uid: policy.UID, generation: policy.Generation}
-	demand, read, err := r.readDemand(ctx, r.Namespace, a.Verify)
+	return r.known(ctx, r.cache(&r.platform, maxPlatform), r.Namespace, verify, state, func() (trust.Demand, error) {
+		demand, _, err := r.readDemand(ctx, r.Namespace, verify)
+		return demand, err
+	})
+}
+
+// own returns the authority of a spec.verify, whose Secrets have to be read to know their
+// state.
+func (r *Resolver) own(ctx context.Context, namespace string, verify sourcev1.OCIRepositoryVerification) (*trust.Authority, error) {
+	demand, state, err := r.readDemand(ctx, namespace, verify)
 	if err != nil {
 		return nil, err
 	}
-	now.secrets = read
-	now.built, now.err = r.build(ctx, demand)
+	return r.known(ctx, r.cache(&r.owners, maxOwn), namespace, verify, state, func() (trust.Demand, error) { return demand, nil })
+}
+
+func (r *Resolver) cache(kept **lru.Cache, most int) *lru.Cache {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.authorities == nil {
-		r.authorities = map[authorityKey]authority{}
+	if *kept == nil {
+		*kept = lru.New(most)
 	}
-	r.authorities[key] = now
-	return now.built, now.err
+	return *kept
+}
+
+// known returns the authority of a verification with a state of its Secrets. It parses
+// each state once.
+func (r *Resolver) known(ctx context.Context, kept *lru.Cache, namespace string, verify sourcev1.OCIRepositoryVerification, state string,
+	read func() (trust.Demand, error),
+) (*trust.Authority, error) {
+	text, err := json.Marshal(verify)
+	if err != nil {
+		return nil, err
+	}
+	key := authorityKey{namespace: namespace, verify: string(text), secrets: state}
+	if known, ok := kept.Get(key); ok {
+		return known.(authority).built, known.(authority).err
+	}
+	demand, err := read()
+	if err != nil {
+		return nil, err
+	}
+	built, err := flight.Contain(ctx, func(context.Context) (*trust.Authority, error) { return trust.NewAuthority(demand, r.Options) })
+	if err != nil && r.Panicked != nil { // a panic says nothing about the demand
+		err = r.Panicked(ctx, err)
+	}
+	kept.Add(key, authority{built: built, err: err})
+	return built, err
 }
 
 // secretStates identifies the Secrets that an authority names.
@@ -152,50 +184,4 @@ func (r *Resolver) readDemand(ctx context.Context, namespace string, verify sour
 		states = append(states, StateOf(secret))
 	}
 	return demand, strings.Join(states, " "), errors.Join(failures...)
-}
-
-// build parses a demand. A panic decides nothing about it.
-func (r *Resolver) build(ctx context.Context, demand trust.Demand) (*trust.Authority, error) {
-	built, err := flight.Contain(ctx, func(context.Context) (*trust.Authority, error) { return trust.NewAuthority(demand, r.Options) })
-	if err != nil && r.Panicked != nil {
-		err = r.Panicked(ctx, err)
-	}
-	return built, err
-}
-
-// maxOwn bounds the cached authorities of specs. Many objects share one. With the most
-// costly expressions, each takes 5 MiB.
-const maxOwn = 32
-
-// ownKey is a spec.verify with a state of its Secrets, all of one namespace.
-type ownKey struct{ namespace, verify, secrets string }
-
-// own returns the authority of a spec.verify. It parses each state of the spec and its
-// Secrets once.
-func (r *Resolver) own(ctx context.Context, namespace string, verify sourcev1.OCIRepositoryVerification) (*trust.Authority, error) {
-	demand, state, err := r.readDemand(ctx, namespace, verify)
-	if err != nil {
-		return nil, err
-	}
-	text, err := json.Marshal(verify)
-	if err != nil {
-		return nil, err
-	}
-	key := ownKey{namespace: namespace, verify: string(text), secrets: state}
-	if known, ok := r.owned().Get(key); ok {
-		return known.(authority).built, known.(authority).err
-	}
-	built, err := r.build(ctx, demand)
-	r.owned().Add(key, authority{built: built, err: err})
-	return built, err
-}
-
-// owned returns the cached authorities of specs.
-func (r *Resolver) owned() *lru.Cache {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.owners == nil {
-		r.owners = lru.New(maxOwn)
-	}
-	return r.owners
 }

@@ -67,16 +67,16 @@ func TestASpecVerifyIsParsedOnceForEachStateOfItsSecret(t *testing.T) {
 	}
 	g.Expect(own()).To(MatchError(ContainSubstring("65536")))
 	g.Expect(own()).To(MatchError(ContainSubstring("65536")))
-	g.Expect(known.owned().Len()).To(Equal(1))
+	g.Expect(known.owners.Len()).To(Equal(1))
 	secret.version = "2"
 	g.Expect(own()).To(HaveOccurred())
-	g.Expect(known.owned().Len()).To(Equal(2))
+	g.Expect(known.owners.Len()).To(Equal(2))
 	verify.Provider = "cosign"
 	g.Expect(own()).To(MatchError(ContainSubstring("no usable public key")))
-	g.Expect(known.owned().Len()).To(Equal(3))
+	g.Expect(known.owners.Len()).To(Equal(3))
 	namespace = "another"
 	g.Expect(own()).To(HaveOccurred())
-	g.Expect(known.owned().Len()).To(Equal(4))
+	g.Expect(known.owners.Len()).To(Equal(4))
 }
 
 // Specs with the most costly expressions fit into the memory of the controller, in any

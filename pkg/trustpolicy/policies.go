@@ -64,11 +64,12 @@ type Resolver struct {
 	// is.
 	Panicked func(context.Context, error) error
 
-	mu          sync.Mutex
-	state       string
-	last        *InForce
-	authorities map[authorityKey]authority
-	owners      *lru.Cache // from ownKey to authority
+	mu    sync.Mutex
+	state string
+	last  *InForce
+	// The caches of the authorities of policies and of specs, from authorityKey to authority.
+	// There are two, so that specs cannot displace the authorities of policies.
+	platform, owners *lru.Cache
 }
 
 // InForce are the TrustPolicies of one moment. It is immutable.
@@ -103,11 +104,6 @@ func (r *Resolver) InForce(ctx context.Context) (*InForce, error) {
 		parsed = append(parsed, Parse(policy))
 	}
 	now.policies = trust.NewPolicies(parsed...)
-	for key := range r.authorities {
-		if now.specs[key.policy] == nil {
-			delete(r.authorities, key)
-		}
-	}
 	r.state, r.last = state, now
 	return now, nil
 }
@@ -200,7 +196,7 @@ func (r *Resolver) Check(ctx context.Context, policy *v1alpha1.TrustPolicy) (not
 	var worst *fault.Error
 	var said []string
 	for _, a := range policy.Spec.Authorities {
-		built, err := r.authority(ctx, policy, a)
+		built, err := r.authority(ctx, a.Verify)
 		if err == nil {
 			for _, note := range built.Notes() {
 				notes = append(notes, fmt.Sprintf("authority %s: %s", a.Name, note))
