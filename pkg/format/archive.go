@@ -22,6 +22,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"hash"
 	"io"
 	"os"
@@ -90,13 +91,13 @@ type archiveOf struct {
 	watch io.Writer
 }
 
-// contents opens the content of a file, which has exactly its node's size.
+// contents opens the content of a file, which has its node's size.
 type contents func(n *node) (io.ReadCloser, error)
 
 // spooled returns the contents of files that lie in a spool.
 func spooled(ctx context.Context, spool io.ReaderAt) contents {
 	return func(n *node) (io.ReadCloser, error) {
-		return io.NopCloser(&source{ctx, io.NewSectionReader(spool, n.offset, n.size)}), nil
+		return io.NopCloser(scratchFile(ctx, io.NewSectionReader(spool, n.offset, n.size))), nil
 	}
 }
 
@@ -106,7 +107,7 @@ func writeArchive(to archiveOf, nodes []*node, open contents) (*Content, error) 
 		return nil, err
 	}
 	defer file.Close()
-	out := &meter{out: &sink{file}, hash: sha256.New(), limit: to.limit}
+	out := &meter{out: &sink{file}, hash: sha256.New(), limit: to.limit, flag: "--max-artifact-bytes", words: "the archive to publish has more than %d bytes"}
 	buffered := bufio.NewWriterSize(out, bufferBytes)
 	compressed, err := gzip.NewWriterLevel(buffered, compressionLevel)
 	if err != nil {
@@ -127,8 +128,7 @@ func writeArchive(to archiveOf, nodes []*node, open contents) (*Content, error) 
 			return nil, writing(err)
 		}
 	}
-	digest := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(out.hash.Sum(nil))}
-	return &Content{Digest: digest, Size: out.written}, nil
+	return &Content{Digest: out.digest(), Size: out.written}, nil
 }
 
 func writeNodes(archive *tar.Writer, nodes []*node, open contents) error {
@@ -144,9 +144,12 @@ func writeNodes(archive *tar.Writer, nodes []*node, open contents) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.CopyBuffer(onlyWriter{archive}, content, buf)
+		copied, err := io.CopyBuffer(onlyWriter{archive}, content, buf)
 		content.Close() //nolint:gosec // it was only read
-		if err != nil {
+		switch {
+		case errors.Is(err, tar.ErrWriteTooLong), err == nil && copied < n.size:
+			return reading(n.path, errChanged)
+		case err != nil:
 			return writing(err)
 		}
 	}
@@ -179,12 +182,18 @@ type meter struct {
 	out            io.Writer
 	hash           hash.Hash
 	written, limit int64
+	// flag sets the limit, and words say that it is exceeded.
+	flag, words string
+}
+
+func (m *meter) digest() v1.Hash {
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(m.hash.Sum(nil))}
 }
 
 // Write writes to out.
 func (m *meter) Write(p []byte) (int, error) {
 	if m.written += int64(len(p)); m.written > m.limit {
-		return 0, exceeded("--max-artifact-bytes", "the archive to publish has more than %d bytes", m.limit)
+		return 0, exceeded(m.flag, m.words, m.limit)
 	}
 	m.hash.Write(p)
 	return m.out.Write(p)

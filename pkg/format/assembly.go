@@ -113,7 +113,7 @@ func (a *assembly) addBlob(ctx context.Context, name string, desc v1.Descriptor)
 		return err
 	}
 	defer file.Close()
-	return a.addFile(name, &source{ctx, file})
+	return a.addFile(name, scratchFile(ctx, file))
 }
 
 // add adds a file or a folder whose name passed checkName. Two of one name are
@@ -147,11 +147,7 @@ func (a *assembly) store(n *node, content io.Reader) error {
 
 // walk reads a tar layer within what earlier ones left of the limits.
 func (a *assembly) walk(ctx context.Context, l *layer, visit func(e entry, content io.Reader) error) error {
-	l.before = a.amount
-	err := l.walk(ctx, visit)
-	a.entries += l.entries
-	a.read += l.read
-	a.headers += l.headers
+	err := l.walk(ctx, &a.amount, visit)
 	a.links += l.links
 	return err
 }

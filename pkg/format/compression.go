@@ -119,7 +119,7 @@ func (c compression) unpack(ctx context.Context, file *os.File) (*unpacked, erro
 		return nil, disk("read the layer", err)
 	}
 	u := &unpacked{}
-	src := bufio.NewReaderSize(&intake{&source{ctx, file}, u}, bufferBytes)
+	src := bufio.NewReaderSize(&intake{scratchFile(ctx, file), u}, bufferBytes)
 	head, err := src.Peek(len(zstdMagic))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err

@@ -101,7 +101,7 @@ func partsOf(layers []v1.Descriptor, limits Limits) ([]part, error) {
 
 func newPart(desc v1.Descriptor, limits Limits) (part, error) {
 	if !isTitled(desc) {
-		return part{}, invalid("the artifact has a layer of type %s without a title among files that have one, so that oras pull would leave it out; push it with a name", fault.Quote(string(desc.MediaType)))
+		return part{}, invalid("the artifact has a layer of type %s without a title among files that have one, so that oras pull would leave it out; push it with a name", fault.Quote(desc.MediaType))
 	}
 	p := part{tarball: tarball{desc: desc}, title: desc.Annotations[titleAnnotation], folder: desc.Annotations[unpackAnnotation] == "true"}
 	if err := checkName(p.title, limits); err != nil || !p.folder {

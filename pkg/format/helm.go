@@ -100,7 +100,7 @@ func publishChart(ctx context.Context, in input, desc v1.Descriptor) (*Content, 
 // holding it, and returns its version.
 func checkChart(ctx context.Context, l *layer) (version string, err error) {
 	c := chart{limits: l.limits, folders: map[string]bool{}}
-	if err := l.walk(ctx, c.take); err != nil {
+	if err := l.walk(ctx, &amount{}, c.take); err != nil {
 		return "", err
 	}
 	if c.layout != nil {
@@ -216,7 +216,7 @@ func readChartVersion(body []byte) (string, error) {
 		Type    string `json:"type"`
 	}
 	if err := yaml.Unmarshal(body, &metadata); err != nil {
-		return "", invalid("the chart's %s cannot be decoded: %s", chartYAML, fault.Words(err.Error()))
+		return "", invalid("the chart's %s cannot be decoded: %s", chartYAML, fault.WordsOf(err))
 	}
 	if name := metadata.Name; name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
 		return "", invalid("the chart's %s has no name that Helm takes: %s", chartYAML, fault.Quote(name))

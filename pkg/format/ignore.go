@@ -301,12 +301,3 @@ func hasUnseen(line string) bool {
 	last, _ := utf8.DecodeLastRuneInString(strings.TrimRight(line, " "))
 	return !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" && (strings.ContainsFunc(line, isUnseen) || last != ' ' && unicode.IsSpace(last))
 }
-
-// checkPatterns refuses a .sourceignore file with a line that is no pattern, or does not
-// match as it seems to.
-func checkPatterns(name string, body []byte) error {
-	if flaw := PatternFlaw(fault.Quote(name), string(body)); flaw != "" {
-		return invalid("%s", flaw)
-	}
-	return nil
-}

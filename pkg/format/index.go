@@ -98,7 +98,7 @@ func choose(ctx context.Context, in input) (child, error) {
 	if err != nil || platform.OS == "" || platform.Architecture == "" {
 		return child{}, invalidSpec("spec.platform is %s; expected os/architecture", fault.Quote(o.Platform))
 	}
-	l := lister{in: in, seen: map[listing]bool{}}
+	l := lister{in: in, seen: map[string]bool{}}
 	if err := l.list(ctx, child{Chosen: Chosen{Manifest: in.Manifest}, annotations: in.Manifest.Annotations}); err != nil {
 		return child{}, err
 	}
@@ -198,17 +198,11 @@ type lister struct {
 	in       input
 	children []child
 	// seen are the digests that were read, so that nothing counts twice.
-	seen map[listing]bool
+	seen map[string]bool
 	// depth of the index that is read, read the number of manifests that were.
 	depth, read int
 	// bytes of these manifests, which are held until one is chosen.
 	bytes int64
-}
-
-// listing is a manifest of an index, and the platform that it is listed for.
-type listing struct {
-	digest   v1.Hash
-	platform string
 }
 
 // list reads the manifests of an index.
@@ -238,8 +232,14 @@ func (l *lister) list(ctx context.Context, index child) error {
 			return err
 		}
 		c := child{Chosen: Chosen{Manifest: m, Digest: desc.Digest, Platform: desc.Platform}, annotations: inherit(m.Annotations, index.annotations)}
-		if err := l.add(ctx, c); err != nil {
-			return err
+		switch {
+		case m.Index != nil:
+			if err := l.list(ctx, c); err != nil {
+				return err
+			}
+		case !isReferrer(m):
+			c.row = find(m, l.in.settings().Format)
+			l.children = append(l.children, c)
 		}
 	}
 	return nil
@@ -247,25 +247,13 @@ func (l *lister) list(ctx context.Context, index child) error {
 
 // isKnown tells whether a manifest was listed for its platform before.
 func (l *lister) isKnown(desc v1.Descriptor) bool {
-	this := listing{digest: desc.Digest}
+	this := desc.Digest.String()
 	if desc.Platform != nil {
-		this.platform = normal(*desc.Platform).String()
+		this += " " + normal(*desc.Platform).String()
 	}
 	known := l.seen[this]
 	l.seen[this] = true
 	return known
-}
-
-// add takes in a manifest that an index lists.
-func (l *lister) add(ctx context.Context, c child) error {
-	switch {
-	case c.Index != nil:
-		return l.list(ctx, c)
-	case !isReferrer(c.Manifest):
-		c.row = find(c.Manifest, l.in.settings().Format)
-		l.children = append(l.children, c)
-	}
-	return nil
 }
 
 // inherit returns the annotations of a manifest, and those of its index that the
@@ -295,7 +283,7 @@ func (in input) child(ctx context.Context, desc v1.Descriptor) (*Manifest, error
 		return nil, fmt.Errorf("the manifest %s of the index: %w", desc.Digest, err)
 	}
 	if m.MediaType != desc.MediaType {
-		return nil, invalid("the index calls the manifest %s %s, but it is %s", desc.Digest, fault.Quote(string(desc.MediaType)), fault.Quote(string(m.MediaType)))
+		return nil, invalid("the index calls the manifest %s %s, but it is %s", desc.Digest, fault.Quote(desc.MediaType), fault.Quote(m.MediaType))
 	}
 	return m, nil
 }

@@ -74,7 +74,7 @@ func readKyvernoBundle(ctx context.Context, in input) (*Content, error) {
 // other objects, and files that it takes for instructions.
 func checkPolicies(ctx context.Context, l *layer, t *tree) error {
 	all := kyvernoObjects()
-	return l.walk(ctx, func(e entry, content io.Reader) error {
+	return l.walk(ctx, &amount{}, func(e entry, content io.Reader) error {
 		if n := t.get(e.path); e.folder || n == nil || n.dropped {
 			return nil
 		}
@@ -107,6 +107,6 @@ func readPolicy(ctx context.Context, a *assembly, desc v1.Descriptor) (body []by
 		return nil, said, err
 	}
 	defer file.Close()
-	body, err = readObject(&source{ctx, file})
+	body, err = readObject(scratchFile(ctx, file))
 	return body, said, err
 }

@@ -92,11 +92,9 @@ type layer struct {
 	ofChart bool
 	// report is told about the links that are skipped; nil: nobody is.
 	report *Report
-	// before is what was read of other layers of the artifact, which counts
-	// towards the limits.
-	before amount
-	// amount that was read of this layer.
-	amount
+	// spent is what was read of the artifact, layers before this one included: the
+	// limits are for all.
+	spent *amount
 	// links is how many symbolic links were skipped.
 	links int
 	// normal is true while nothing was seen that forbids to serve the layer as
@@ -113,10 +111,10 @@ type amount struct {
 }
 
 // walk reads the layer from its first to its last byte and hands over its
-// files and folders. An error of visit ends it.
-func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader) error) error {
-	l.amount, l.links, l.normal = amount{}, 0, true
-	stream, err := l.unpack(ctx)
+// files and folders. An error of visit ends it. What it reads is added to spent.
+func (l *layer) walk(ctx context.Context, spent *amount, visit func(e entry, content io.Reader) error) error {
+	l.spent, l.links, l.normal = spent, 0, true
+	stream, err := l.unpack(ctx, spent.read)
 	if err != nil {
 		return err
 	}
@@ -145,7 +143,7 @@ func (l *layer) walk(ctx context.Context, visit func(e entry, content io.Reader)
 	if err := check(); err != nil {
 		return err
 	}
-	l.read = stream.read - l.before.read
+	spent.read = stream.read
 	l.normal = l.normal && stream.isOneMember()
 	return nil
 }
@@ -158,14 +156,14 @@ func (l *layer) next(archive *tar.Reader, in *headerReader) (*tar.Header, error)
 		return nil, err
 	}
 	most, over := int64(maxHeaderBytes), invalid("the layer has an entry with more than %d bytes of extended headers: %w", maxHeaderBytes, tar.ErrFieldTooLong)
-	if left := maxHeadersBytes - l.before.headers - l.headers; left < most {
+	if left := maxHeadersBytes - l.spent.headers; left < most {
 		most, over = left, tooLarge("the entries of the artifact have more than %d bytes of extended headers together, the most that are read; archive it without extended attributes", maxHeadersBytes)
 	}
 	most += freeHeaderBytes
 	in.left, in.over = most, over
 	header, err := archive.Next()
 	in.over = nil
-	l.headers += max(0, most-in.left-freeHeaderBytes)
+	l.spent.headers += max(0, most-in.left-freeHeaderBytes)
 	return header, err
 }
 
@@ -190,19 +188,20 @@ func (r *headerReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unpack opens the layer's bytes. The caller closes them.
-func (l *layer) unpack(ctx context.Context) (*unpacked, error) {
+// unpack opens the layer's bytes, of which others were read before. The caller
+// closes them.
+func (l *layer) unpack(ctx context.Context, before int64) (*unpacked, error) {
 	stream, err := l.compression.unpack(ctx, l.file)
 	if err != nil {
 		return nil, err
 	}
-	stream.read, stream.limit = l.before.read, l.limits.UncompressedBytes
+	stream.read, stream.limit = before, l.limits.UncompressedBytes
 	return stream, nil
 }
 
 // isTar tells whether the layer begins like a tar.
 func (l *layer) isTar(ctx context.Context) (bool, error) {
-	stream, err := l.unpack(ctx)
+	stream, err := l.unpack(ctx, 0)
 	if err != nil {
 		return false, err
 	}
@@ -239,7 +238,7 @@ func (l *layer) summed(stream io.Reader) (io.Reader, func() error, error) {
 
 // take checks one header and hands over what it stands for, if anything.
 func (l *layer) take(header *tar.Header, content io.Reader, visit func(entry, io.Reader) error) error {
-	if l.entries++; l.before.entries+l.entries > l.limits.Entries {
+	if l.spent.entries++; l.spent.entries > l.limits.Entries {
 		return exceeded("--max-entries", "the artifact has more than %d entries", l.limits.Entries)
 	}
 	if header.Typeflag == tar.TypeXGlobalHeader || header.Typeflag == gnuLabel && header.Size == 0 && !l.ofChart {
@@ -321,31 +320,18 @@ func isNormal(header *tar.Header) bool {
 // another place than they say. The header's name is what is left after the PAX
 // and GNU extensions were merged.
 func checkName(name string, limits Limits) error {
-	switch {
-	case name == "":
-		return invalid("the artifact has an entry without a name")
-	case len(name) > limits.NameBytes:
+	if len(name) > limits.NameBytes {
 		return tooLarge("the artifact has a path of %d bytes, more than the %d that are read: %s", len(name), limits.NameBytes, fault.Quote(name))
-	case !utf8.ValidString(name):
-		return invalid("the artifact has a path that is not UTF-8: %s", fault.Quote(name))
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return invalid("the artifact has a path with control characters: %s", fault.Quote(name))
-	case strings.Contains(name, `\`):
-		return invalid("the artifact has a path with a backslash: %s", fault.Quote(name))
-	case strings.HasPrefix(name, "/"):
-		return invalid("the artifact has an absolute path: %s", fault.Quote(name))
-	case strings.Contains(name, "../"):
-		// kustomize-controller refuses this even where it ends a name: foo../x.
-		return invalid(`the artifact has a path that contains "../": %s`, fault.Quote(name))
+	}
+	if flaw := nameFlaw(name); flaw != "" {
+		return invalid("the artifact has %s: %s", flaw, fault.Quote(name))
 	}
 	depth := 0
 	for element := range strings.SplitSeq(name, "/") {
-		switch {
-		case element == "..":
-			return invalid("the artifact has a path that leads out of its folder: %s", fault.Quote(name))
-		case len(element) > maxElementBytes:
+		if len(element) > maxElementBytes {
 			return tooLarge("the artifact has a name of %d bytes, more than the %d that file systems take: %s", len(element), maxElementBytes, fault.Quote(element))
-		case element != "" && element != ".":
+		}
+		if element != "" && element != "." {
 			depth++
 		}
 	}
@@ -353,6 +339,28 @@ func checkName(name string, limits Limits) error {
 		return exceeded("--max-depth", "the artifact has a path of %d folders, more than the %d that are read: %s", depth, limits.Depth, fault.Quote(name))
 	}
 	return nil
+}
+
+// nameFlaw says what is wrong with a name, empty for most.
+func nameFlaw(name string) string {
+	switch {
+	case name == "":
+		return "an entry without a name"
+	case !utf8.ValidString(name):
+		return "a path that is not UTF-8"
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return "a path with control characters"
+	case strings.Contains(name, `\`):
+		return "a path with a backslash"
+	case strings.HasPrefix(name, "/"):
+		return "an absolute path"
+	case strings.Contains(name, "../"):
+		// kustomize-controller refuses this even where it ends a name: foo../x.
+		return `a path that contains "../"`
+	case name == "..", strings.HasSuffix(name, "/.."):
+		return "a path that leads out of its folder"
+	}
+	return ""
 }
 
 // checkType accepts files, folders and symbolic links, each only where all
@@ -424,7 +432,7 @@ func broken(what string, err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return invalid("%s: it ends too early", what)
 	default:
-		return invalid("%s: %s", what, fault.Words(err.Error()))
+		return invalid("%s: %s", what, fault.WordsOf(err))
 	}
 }
 
@@ -432,6 +440,12 @@ func broken(what string, err error) error {
 type source struct {
 	ctx  context.Context //nolint:containedctx // a reader has no other way to end with its attempt
 	file io.Reader
+	name string // in a message
+}
+
+// scratchFile is the source of a file that is ours.
+func scratchFile(ctx context.Context, file io.Reader) *source {
+	return &source{ctx, file, "a scratch file"}
 }
 
 // Read reads from the file.
@@ -441,7 +455,7 @@ func (s *source) Read(p []byte) (int, error) {
 	}
 	n, err := s.file.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = disk("read a scratch file", err)
+		err = disk("read "+s.name, err)
 	}
 	return n, err
 }

@@ -104,7 +104,7 @@ func parse(mediaType types.MediaType, body []byte) (*Manifest, error) {
 func (m *Manifest) decodeImage(body []byte) error {
 	var image v1.Manifest
 	if err := json.Unmarshal(body, &image); err != nil {
-		return invalid("the manifest cannot be decoded: %s", fault.Words(err.Error()))
+		return invalid("the manifest cannot be decoded: %s", fault.WordsOf(err))
 	}
 	m.flaw = checkDescriptor("config", &image.Config)
 	for i := range image.Layers {
@@ -120,7 +120,7 @@ func (m *Manifest) decodeImage(body []byte) error {
 func (m *Manifest) decodeIndex(body []byte) error {
 	var index v1.IndexManifest
 	if err := json.Unmarshal(body, &index); err != nil {
-		return invalid("the index cannot be decoded: %s", fault.Words(err.Error()))
+		return invalid("the index cannot be decoded: %s", fault.WordsOf(err))
 	}
 	for i := range index.Manifests {
 		if err := checkDescriptor(fmt.Sprintf("manifest %d", i), &index.Manifests[i]); err != nil {
@@ -145,7 +145,7 @@ func checkDescriptor(what string, d *v1.Descriptor) error {
 	case len(d.URLs) > 0:
 		return invalid("the %s of the manifest is to be fetched from a URL of its own; only blobs of the registry are read: push it without urls", what)
 	case !d.MediaType.IsDistributable():
-		return unsupported("the %s of the manifest has the media type %s, which is not stored in the registry; push it as a normal layer", what, fault.Quote(string(d.MediaType)))
+		return unsupported("the %s of the manifest has the media type %s, which is not stored in the registry; push it as a normal layer", what, fault.Quote(d.MediaType))
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func resolveMediaType(outer types.MediaType, body []byte) (types.MediaType, erro
 		SchemaVersion int64  `json:"schemaVersion"`
 	}
 	if err := json.Unmarshal(body, &inner); err != nil {
-		return "", invalid("the manifest cannot be decoded: %s", fault.Words(err.Error()))
+		return "", invalid("the manifest cannot be decoded: %s", fault.WordsOf(err))
 	}
 	// A Content-Type may carry parameters (RFC 9110 section 8.3).
 	bare, _, _ := strings.Cut(string(outer), ";")
@@ -170,11 +170,11 @@ func resolveMediaType(outer types.MediaType, body []byte) (types.MediaType, erro
 	case mediaType.IsSchema1(), inner.SchemaVersion == 1:
 		return "", unsupported("the image has a manifest of docker schema 1, which is not supported; push it again with a current client")
 	case mediaType == "application/vnd.oci.artifact.manifest.v1+json", mediaType == "application/vnd.cncf.oras.artifact.manifest.v1+json":
-		return "", unsupported("the manifest is an artifact manifest %s, which the OCI specification dropped; push it again with a current client", fault.Quote(string(mediaType)))
+		return "", unsupported("the manifest is an artifact manifest %s, which the OCI specification dropped; push it again with a current client", fault.Quote(mediaType))
 	case !mediaType.IsImage() && !mediaType.IsIndex():
-		return "", unsupported("the manifest has the media type %s; supported: OCI image manifest and docker schema 2", fault.Quote(string(mediaType)))
+		return "", unsupported("the manifest has the media type %s; supported: OCI image manifest and docker schema 2", fault.Quote(mediaType))
 	case inner.MediaType != "" && inner.MediaType != string(mediaType):
-		return "", invalid("the registry calls the manifest %s, but the manifest calls itself %s", fault.Quote(string(mediaType)), fault.Quote(inner.MediaType))
+		return "", invalid("the registry calls the manifest %s, but the manifest calls itself %s", fault.Quote(mediaType), fault.Quote(inner.MediaType))
 	case inner.SchemaVersion != 2:
 		return "", invalid("the manifest has the schemaVersion %d, expected 2", inner.SchemaVersion)
 	}
@@ -188,13 +188,13 @@ func checkShape(manifest limit.Outline, mediaType types.MediaType) error {
 	case has("manifests") && has("layers"):
 		return invalid("the manifest has both manifests and layers, so that two readers may see two things")
 	case has("fslayers"):
-		return invalid("the manifest has fsLayers, which belong to docker schema 1, but is called %s", fault.Quote(string(mediaType)))
+		return invalid("the manifest has fsLayers, which belong to docker schema 1, but is called %s", fault.Quote(mediaType))
 	case has("blobs"):
-		return invalid("the manifest has blobs, which belong to an artifact manifest, but is called %s", fault.Quote(string(mediaType)))
+		return invalid("the manifest has blobs, which belong to an artifact manifest, but is called %s", fault.Quote(mediaType))
 	case mediaType.IsIndex() && (has("layers") || has("config")):
-		return invalid("the manifest is called an index (%s) but has the content of an image", fault.Quote(string(mediaType)))
+		return invalid("the manifest is called an index (%s) but has the content of an image", fault.Quote(mediaType))
 	case mediaType.IsImage() && has("manifests"):
-		return invalid("the manifest is called an image (%s) but has the content of an index", fault.Quote(string(mediaType)))
+		return invalid("the manifest is called an image (%s) but has the content of an index", fault.Quote(mediaType))
 	case mediaType.IsImage() && !has("config"):
 		return invalid("the manifest has no config")
 	}

@@ -113,7 +113,7 @@ func (r *objects) read(body []byte) ([]object, error) {
 	// kustomize splits a file by its lines before it parses the parts.
 	parts, err := (&kio.ByteReader{Reader: bytes.NewReader(body), OmitReaderAnnotations: true, DisableUnwrapping: true}).Read()
 	if err != nil {
-		return nil, invalid("kustomize cannot read the object: %s", fault.Words(err.Error()))
+		return nil, invalid("kustomize cannot read the object: %s", fault.WordsOf(err))
 	}
 	if len(parts) != len(found) {
 		return nil, invalid("the file has %d YAML documents, but kustomize reads %d: separate documents by --- alone on a line", len(found), len(parts))
@@ -289,7 +289,7 @@ func checkAliases(body []byte) error {
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal(body, &document); err != nil {
-		return invalid("the text cannot be decoded: %s", fault.Words(err.Error()))
+		return invalid("the text cannot be decoded: %s", fault.WordsOf(err))
 	}
 	if expanded(&document, map[*yaml.Node]int{}) > maxExpandedBytes {
 		return tooLarge("the YAML has more than the %d bytes that are read, once its aliases are written out", maxExpandedBytes)
@@ -337,7 +337,7 @@ func documents(body []byte) ([]*yaml.Node, error) {
 			return roots, nil
 		}
 		if err != nil {
-			return nil, invalid("the object is not YAML: %s", fault.Words(err.Error()))
+			return nil, invalid("the object is not YAML: %s", fault.WordsOf(err))
 		}
 		if root := document.Content[0]; root.ShortTag() != "!!null" {
 			roots = append(roots, root)

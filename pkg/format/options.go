@@ -17,6 +17,7 @@ limitations under the License.
 package format
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -99,21 +100,14 @@ func DefaultLimits() Limits {
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
 	return Limits{
-		ArtifactBytes:     positiveOr(l.ArtifactBytes, d.ArtifactBytes),
-		UncompressedBytes: positiveOr(l.UncompressedBytes, d.UncompressedBytes),
-		Entries:           positiveOr(l.Entries, d.Entries),
-		Depth:             positiveOr(l.Depth, d.Depth),
-		NameBytes:         positiveOr(l.NameBytes, d.NameBytes),
-		IndexBytes:        positiveOr(l.IndexBytes, d.IndexBytes),
-		Layers:            positiveOr(l.Layers, d.Layers),
+		ArtifactBytes:     cmp.Or(l.ArtifactBytes, d.ArtifactBytes),
+		UncompressedBytes: cmp.Or(l.UncompressedBytes, d.UncompressedBytes),
+		Entries:           cmp.Or(l.Entries, d.Entries),
+		Depth:             cmp.Or(l.Depth, d.Depth),
+		NameBytes:         cmp.Or(l.NameBytes, d.NameBytes),
+		IndexBytes:        cmp.Or(l.IndexBytes, d.IndexBytes),
+		Layers:            cmp.Or(l.Layers, d.Layers),
 	}
-}
-
-func positiveOr[N int | int64](n, otherwise N) N {
-	if n > 0 {
-		return n
-	}
-	return otherwise
 }
 
 // settings are the options that decide what content a given digest becomes,

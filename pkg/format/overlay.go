@@ -17,6 +17,7 @@ limitations under the License.
 package format
 
 import (
+	"path"
 	"strings"
 
 	"github.com/image-source/image-source-controller/pkg/fault"
@@ -80,14 +81,11 @@ func (o *overlay) apply(e entry) (*node, error) {
 	if e.path == "." {
 		return nil, nil
 	}
-	folder, base := "", e.path
-	if slash := strings.LastIndexByte(e.path, '/'); slash >= 0 {
-		folder, base = e.path[:slash], e.path[slash+1:]
-	}
+	folder := parentOf(e.path)
 	if strings.HasPrefix(folder, whiteout) || strings.Contains(folder, "/"+whiteout) {
 		return nil, invalid("the image has an entry in a folder whose name begins with %s, which is reserved: %s", whiteout, fault.Quote(e.path))
 	}
-	if hidden, ok := strings.CutPrefix(base, whiteout); ok {
+	if hidden, ok := strings.CutPrefix(path.Base(e.path), whiteout); ok {
 		return nil, o.whiteOut(e, folder, hidden)
 	}
 	if e.target != "" {
@@ -203,11 +201,6 @@ func (o *overlay) folder(path string) (*item, error) {
 		return nil, err
 	}
 	return o.make(in, node{path: path, folder: true})
-}
-
-// parentOf returns the path of the folder that something lies in; empty: the root.
-func parentOf(path string) string {
-	return path[:max(0, strings.LastIndexByte(path, '/'))]
 }
 
 // make puts a node into a folder. A folder on a folder keeps what is in it, and

@@ -20,10 +20,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -136,7 +134,10 @@ func (p *packing) collect(ignore string) error {
 			return err
 		}
 		folder, _ := path.Split(name)
-		return checkPatterns(name, rules.files[strings.TrimSuffix(folder, "/")])
+		if flaw := PatternFlaw(fault.Quote(name), string(rules.files[strings.TrimSuffix(folder, "/")])); flaw != "" {
+			return invalid("%s", flaw)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -195,7 +196,7 @@ func (p *packing) note(rules *ignoreRules, name string) error {
 			return reading(name, err)
 		}
 		defer file.Close()
-		if body, err = io.ReadAll(io.LimitReader(&source{p.ctx, file}, maxIgnoreBytes+1)); err != nil {
+		if body, err = io.ReadAll(io.LimitReader(&source{p.ctx, file, fault.Quote(name)}, maxIgnoreBytes+1)); err != nil {
 			return reading(name, err)
 		}
 		p.packed.IgnoreFiles[name] = body
@@ -275,14 +276,17 @@ func (p *packing) write(scratch string) error {
 		return disk("open the scratch folder", err)
 	}
 	defer root.Close()
-	watch := &tarMeter{hash: sha256.New(), limit: p.limits.UncompressedBytes}
+	watch := &meter{
+		out: io.Discard, hash: sha256.New(), limit: p.limits.UncompressedBytes,
+		flag: "--max-uncompressed-bytes", words: "the files of the folder make an archive of more than %d bytes",
+	}
 	content, err := writeArchive(archiveOf{scratch: root, limit: p.limits.ArtifactBytes, watch: watch}, p.tree.kept(), p.open)
 	if err != nil {
 		return err
 	}
 	p.packed.Path = filepath.Join(scratch, archiveName)
 	p.packed.Digest, p.packed.Size = content.Digest, content.Size
-	p.packed.DiffID = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(watch.hash.Sum(nil))}
+	p.packed.DiffID = watch.digest()
 	return nil
 }
 
@@ -304,7 +308,11 @@ func (p *packing) open(n *node) (io.ReadCloser, error) {
 	}
 	p.packed.Files = append(p.packed.Files, n.path)
 	p.packed.FileBytes += n.size
-	return &exact{ctx: p.ctx, file: file, name: n.path, left: n.size}, nil
+	// The file's own WriteTo, which io.Copy prefers to Read, knows no context.
+	return struct {
+		io.Reader
+		io.Closer
+	}{&source{p.ctx, file, fault.Quote(n.path)}, file}, nil
 }
 
 // maxKeyBytes is more than any file that signs has.
@@ -333,52 +341,10 @@ func refuseKey(n *node, file io.ReadSeeker) error {
 
 var errChanged = errors.New("it changes while it is read")
 
-// exact reads a file that must have as many bytes as were announced. It does not
-// embed the file: io.Copy prefers the file's WriteTo to this Read.
-type exact struct {
-	ctx  context.Context //nolint:containedctx // a reader has no other way to end with its attempt
-	file *os.File
-	name string
-	left int64
-}
-
-// Read implements io.Reader.
-func (e *exact) Read(b []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := e.file.Read(b)
-	e.left -= int64(n)
-	if e.left < 0 || (e.left > 0 && errors.Is(err, io.EOF)) {
-		return 0, reading(e.name, errChanged)
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return n, reading(e.name, err)
-	}
-	return n, err
-}
-
-// Close closes the file.
-func (e *exact) Close() error { return e.file.Close() }
-
 // reading names the file of the folder that cannot be read.
 func reading(name string, err error) error {
 	if settled(err) {
 		return err
 	}
 	return disk("read "+fault.Quote(name), err)
-}
-
-// tarMeter hashes and bounds an archive before it is compressed.
-type tarMeter struct {
-	hash           hash.Hash
-	written, limit int64
-}
-
-// Write implements io.Writer.
-func (m *tarMeter) Write(b []byte) (int, error) {
-	if m.written += int64(len(b)); m.written > m.limit {
-		return 0, exceeded("--max-uncompressed-bytes", "the files of the folder make an archive of more than %d bytes", m.limit)
-	}
-	return m.hash.Write(b)
 }

@@ -128,14 +128,14 @@ func verbatim(ctx context.Context, file *os.File, desc v1.Descriptor) (*Content,
 		return nil, disk("read the layer", err)
 	}
 	var err error
-	content.Digest, _, err = v1.SHA256(&source{ctx, file})
+	content.Digest, _, err = v1.SHA256(scratchFile(ctx, file))
 	return content, err
 }
 
 // survey reads all of a layer and keeps no content but that of ignore files.
 func survey(ctx context.Context, l *layer, rules *ignoreRules) (*tree, error) {
 	t := newTree(l.limits)
-	err := l.walk(ctx, func(e entry, content io.Reader) error {
+	err := l.walk(ctx, &amount{}, func(e entry, content io.Reader) error {
 		if err := t.add(e); err != nil {
 			return err
 		}

@@ -237,7 +237,7 @@ func readLabels(ctx context.Context, in input) (*Manifest, error) {
 		Config struct{ Labels map[string]string } `json:"config"`
 	}
 	if err := json.Unmarshal(body, &image); err != nil {
-		return nil, invalid("the config of the image cannot be decoded: %s", fault.Words(err.Error()))
+		return nil, invalid("the config of the image cannot be decoded: %s", fault.WordsOf(err))
 	}
 	labelled := *in.Manifest
 	labelled.labels = image.Config.Labels
@@ -254,7 +254,7 @@ func configLimits() limit.JSON { return limit.JSON{Values: 50_000} }
 // unknown describes a manifest that no row of the table matches.
 func unknown(m *Manifest, o Options) string {
 	words := fmt.Sprintf("unsupported artifact %s: manifest %s, artifactType %s, config %s, layers [%s]; supported: %s",
-		o.Image, fault.Quote(string(m.MediaType)), fault.Quote(m.ArtifactType), fault.Quote(string(m.Config.MediaType)), layerTypes(m.Layers), supported())
+		o.Image, fault.Quote(m.MediaType), fault.Quote(m.ArtifactType), fault.Quote(m.Config.MediaType), layerTypes(m.Layers), supported())
 	if allContent(isTitled)(m) {
 		words += "; all layers have titles: spec.format " + v1alpha1.FormatFiles + " publishes them as files of these names"
 	}
@@ -282,7 +282,7 @@ func layerTypes(layers []v1.Descriptor) string {
 			parts = append(parts, fmt.Sprintf("and %d other types", len(groups)-i))
 			break
 		}
-		part := fmt.Sprintf("%dx %s", count[g], fault.Quote(string(g.mediaType)))
+		part := fmt.Sprintf("%dx %s", count[g], fault.Quote(g.mediaType))
 		if g.titled {
 			part += " (titled)"
 		}

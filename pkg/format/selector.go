@@ -76,7 +76,7 @@ func (s selected) extract(ctx context.Context, in input, desc v1.Descriptor) (*C
 		}
 		if !isTar {
 			return nil, invalid("the layer of type %s that spec.layerSelector selects is no tar, nor compressed with gzip or zstd; publish its bytes as they are with operation: %s",
-				fault.Quote(string(desc.MediaType)), sourcev1.OCILayerCopy)
+				fault.Quote(desc.MediaType), sourcev1.OCILayerCopy)
 		}
 	}
 	return publishTarball(ctx, in, tarball{desc: desc, as: &l.compression}, likeFlux)

@@ -59,7 +59,7 @@ func annotatedObject(desc v1.Descriptor) (object, error) {
 	case types.OCILayerZStd, zstdDockerLayer:
 		return object{}, zstdBundle()
 	default:
-		return object{}, unsupported("the Tekton bundle has a layer of type %s, which is no layer of an image", fault.Quote(string(desc.MediaType)))
+		return object{}, unsupported("the Tekton bundle has a layer of type %s, which is no layer of an image", fault.Quote(desc.MediaType))
 	}
 	for _, key := range []string{tektonName, tektonKind, tektonAPIVersion} {
 		if desc.Annotations[key] == "" {
@@ -99,7 +99,7 @@ func tektonBody(ctx context.Context, a *assembly, desc v1.Descriptor) ([]byte, e
 	if isTar {
 		return onlyFile(ctx, a, l)
 	}
-	stream, err := l.unpack(ctx)
+	stream, err := l.unpack(ctx, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -70,12 +70,7 @@ func (t *tree) add(e entry) error {
 	if err := t.insert(&node{path: path, folder: e.folder, executable: e.executable, named: true}); err != nil {
 		return err
 	}
-	for {
-		slash := strings.LastIndexByte(path, '/')
-		if slash < 0 {
-			return nil
-		}
-		path = path[:slash]
+	for path = parentOf(path); path != ""; path = parentOf(path) {
 		if parent := t.get(path); parent != nil {
 			return t.meet(parent, entry{path: path, folder: true, implied: true})
 		}
@@ -83,6 +78,12 @@ func (t *tree) add(e entry) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// parentOf returns the path of the folder that something lies in; empty: the root.
+func parentOf(path string) string {
+	return path[:max(0, strings.LastIndexByte(path, '/'))]
 }
 
 // meet decides whether what is named again may be.
@@ -148,12 +149,7 @@ func (t *tree) drop(ignored func(n *node) bool) (files, dropped int) {
 		n.dropped = n.path != "." && ignored(n)
 	}
 	for _, n := range t.nodes {
-		for path := n.path; !n.dropped; {
-			slash := strings.LastIndexByte(path, '/')
-			if slash < 0 {
-				break
-			}
-			path = path[:slash]
+		for path := parentOf(n.path); path != "" && !n.dropped; path = parentOf(path) {
 			t.get(path).dropped = false
 		}
 	}
