@@ -83,14 +83,6 @@ func create(scratch *os.Root, name string) (*os.File, error) {
 	return f, nil
 }
 
-// archiveOf says where an archive goes and how large it may get.
-type archiveOf struct {
-	scratch *os.Root
-	limit   int64
-	// watch sees the archive before it is compressed; nil: nobody does.
-	watch io.Writer
-}
-
 // contents opens the content of a file, which has its node's size.
 type contents func(n *node) (io.ReadCloser, error)
 
@@ -101,13 +93,15 @@ func spooled(ctx context.Context, spool io.ReaderAt) contents {
 	}
 }
 
-func writeArchive(to archiveOf, nodes []*node, open contents) (*Content, error) {
-	file, err := create(to.scratch, archiveName)
+// writeArchive writes an archive of at most limit bytes into scratch. Watch sees it
+// before it is compressed; nil: nobody does.
+func writeArchive(scratch *os.Root, limit int64, watch io.Writer, nodes []*node, open contents) (*Content, error) {
+	file, err := create(scratch, archiveName)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	out := &meter{out: &sink{file}, hash: sha256.New(), limit: to.limit, flag: "--max-artifact-bytes", words: "the archive to publish has more than %d bytes"}
+	out := &meter{out: &sink{file}, hash: sha256.New(), limit: limit, flag: "--max-artifact-bytes", words: "the archive to publish has more than %d bytes"}
 	buffered := bufio.NewWriterSize(out, bufferBytes)
 	compressed, err := gzip.NewWriterLevel(buffered, compressionLevel)
 	if err != nil {
@@ -116,8 +110,8 @@ func writeArchive(to archiveOf, nodes []*node, open contents) (*Content, error) 
 	// The rest of the header is fixed: no name, the operating system unknown.
 	compressed.ModTime = time.Unix(0, 0)
 	var uncompressed io.Writer = compressed
-	if to.watch != nil {
-		uncompressed = io.MultiWriter(to.watch, compressed)
+	if watch != nil {
+		uncompressed = io.MultiWriter(watch, compressed)
 	}
 	archive := tar.NewWriter(uncompressed)
 	if err := writeNodes(archive, nodes, open); err != nil {

@@ -159,13 +159,9 @@ func (a *assembly) finish(ctx context.Context) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, dropped, err := rules.apply(ctx, a.tree)
+	dropped, err := rules.leaveOut(ctx, a.tree, a.links, a.in.Report)
 	if err != nil {
 		return nil, err
-	}
-	a.in.Report.omitDropped(a.tree)
-	if files == 0 {
-		return nil, noFiles(dropped, a.links)
 	}
 	if a.asIs != nil && dropped == 0 {
 		return a.asIs, nil
@@ -183,7 +179,7 @@ func (a *assembly) write(ctx context.Context) (*Content, error) {
 	if err := a.out.Flush(); err != nil {
 		return nil, err
 	}
-	content, err := writeArchive(archiveOf{scratch: a.scratch, limit: a.in.Limits.ArtifactBytes}, a.tree.kept(), spooled(ctx, a.spool))
+	content, err := writeArchive(a.scratch, a.in.Limits.ArtifactBytes, nil, a.tree.kept(), spooled(ctx, a.spool))
 	if err != nil {
 		return nil, err
 	}

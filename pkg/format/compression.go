@@ -82,12 +82,6 @@ func compressionBy(head []byte) compression {
 	}
 }
 
-// sniff returns how a file is compressed by its first bytes.
-func sniff(file *os.File) (compression, error) {
-	head, err := bytesAt(file, 0, len(zstdMagic))
-	return compressionBy(head), err
-}
-
 // String names the compression in a message.
 func (c compression) String() string {
 	switch c {

@@ -55,6 +55,17 @@ func disk(doing string, err error) error {
 	return fault.Retryf(v1alpha1.ReasonStorageOperationFailed, "failed to %s: %w", doing, pathless(err))
 }
 
+// errChanged is the error of a file that has another size than it had.
+var errChanged = errors.New("it changes while it is read")
+
+// reading names the file that cannot be read.
+func reading(name string, err error) error {
+	if settled(err) {
+		return err
+	}
+	return disk("read "+fault.Quote(name), err)
+}
+
 // pathless drops the name of the local file, which helps nobody who reads a
 // condition.
 func pathless(err error) error {

@@ -147,7 +147,7 @@ func table() []row {
 			refusal: "its files are published where spec.format is Image; use one without a base image, or push the manifests with flux push artifact"},
 		{what: "an ORAS artifact", matches: isFiles, reads: Format{v1alpha1.FormatFiles, readFiles}},
 		// Its layer tells, as it is enough for an OCIRepository.
-		{what: "a Flux artifact", matches: allContent(isFluxContent), reads: flux},
+		{what: "a Flux artifact", matches: allContent(func(l v1.Descriptor) bool { return l.MediaType == fluxContent }), reads: flux},
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -149,8 +150,8 @@ func (r *ignoreRules) note(e entry, content io.Reader) error {
 // apply marks in the tree what is left out. It tells how many files stay, and
 // how many files and folders do not.
 func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, err error) {
-	if effort := r.effort(); effort.on(t) > maxIgnoreWork {
-		return 0, 0, tooLarge("%d ignore patterns on %d files and folders would take too long; use fewer or shorter patterns, and fewer with wildcards", effort.patterns, len(t.nodes))
+	if patterns, work := r.work(t); work > maxIgnoreWork {
+		return 0, 0, tooLarge("%d ignore patterns on %d files and folders would take too long; use fewer or shorter patterns, and fewer with wildcards", patterns, len(t.nodes))
 	}
 	matcher := r.matcher(r.patterns())
 	files, dropped = t.drop(func(n *node) bool {
@@ -158,6 +159,26 @@ func (r *ignoreRules) apply(ctx context.Context, t *tree) (files, dropped int, e
 		return ctx.Err() == nil && matcher.Match(strings.Split(n.path, "/"), n.folder)
 	})
 	return files, dropped, ctx.Err()
+}
+
+// leaveOut applies the rules to a tree of which at least one file has to stay, and
+// tells how many files and folders do not. Links are those that were skipped.
+func (r *ignoreRules) leaveOut(ctx context.Context, t *tree, links int, report *Report) (dropped int, err error) {
+	files, dropped, err := r.apply(ctx, t)
+	if err != nil {
+		return 0, err
+	}
+	report.omitDropped(t)
+	switch {
+	case files > 0:
+		return dropped, nil
+	case dropped > 0:
+		return 0, invalid("every file of the artifact is left out by the ignore rules; change spec.ignore or the %s files in the artifact", sourceignore.IgnoreFile)
+	case links > 0:
+		return 0, invalid("the artifact has symbolic links and no files; push the files that they point to")
+	default:
+		return 0, invalid("the artifact has no files; push a folder that has some")
+	}
 }
 
 func (r *ignoreRules) matcher(patterns []gitignore.Pattern) gitignore.Matcher {
@@ -174,15 +195,11 @@ func (r *ignoreRules) matcher(patterns []gitignore.Pattern) gitignore.Matcher {
 // patterns returns all patterns by increasing priority: each folder before the
 // folders in it, folders of one parent by name, the option last.
 func (r *ignoreRules) patterns() []gitignore.Pattern {
-	var domains [][]string
-	for dir := range r.files {
-		domains = append(domains, domainOf(dir))
-	}
-	slices.SortFunc(domains, slices.Compare[[]string])
+	folders := slices.SortedFunc(maps.Keys(r.files), func(a, b string) int { return slices.Compare(domainOf(a), domainOf(b)) })
 	var patterns []gitignore.Pattern
-	for _, domain := range domains {
-		if read := sourceignore.ReadPatterns(bytes.NewReader(r.files[strings.Join(domain, "/")]), nil); len(read) > 0 {
-			patterns = append(patterns, scope{domain, read})
+	for _, folder := range folders {
+		if read := sourceignore.ReadPatterns(bytes.NewReader(r.files[folder]), nil); len(read) > 0 {
+			patterns = append(patterns, scope{domainOf(folder), read})
 		}
 	}
 	return append(patterns, sourceignore.ReadPatterns(strings.NewReader(r.option), nil)...)
@@ -210,48 +227,31 @@ func (s scope) Match(path []string, isDir bool) gitignore.MatchResult {
 	return gitignore.NoMatch
 }
 
-// effort is what it takes to try patterns on a path, in bytes of patterns that
-// are compared (see path/filepath.Match).
-type effort struct {
-	patterns int
-	// each element of a path is compared with all of a pattern, and wild is
-	// what is compared again from each byte of an element on.
-	element, wild int64
-}
-
-// effort returns what it takes to try all patterns.
-func (r *ignoreRules) effort() effort {
-	var e effort
-	e.add([]byte(r.option))
-	for _, body := range r.files {
-		e.add(body)
+// work returns how many patterns there are, and what it takes to try them on all paths
+// of a tree, in bytes that are compared (see path/filepath.Match).
+func (r *ignoreRules) work(t *tree) (patterns int, work int64) {
+	var elements, characters int64
+	for _, n := range t.nodes {
+		elements += int64(strings.Count(n.path, "/") + 1)
+		characters += int64(len(n.path))
 	}
-	return e
-}
-
-// add adds the patterns of a file.
-func (e *effort) add(body []byte) {
-	for line := range bytes.Lines(body) {
-		if line[0] == '#' || len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		e.patterns++
-		e.element += int64(len(line)) + patternWork
-		for part := range bytes.SplitSeq(line, []byte("/")) {
-			if bytes.IndexByte(part, '*') >= 0 {
-				e.wild += int64(len(bytes.TrimLeft(part, "*")))
+	for _, text := range append(slices.Collect(maps.Values(r.files)), []byte(r.option)) {
+		for line := range bytes.Lines(text) {
+			if line[0] == '#' || len(bytes.TrimSpace(line)) == 0 {
+				continue
+			}
+			patterns++
+			// Each element of a path is compared with all of a pattern, and with what
+			// follows a star from each of its bytes on.
+			work += elements * int64(len(line)+patternWork)
+			for part := range bytes.SplitSeq(line, []byte("/")) {
+				if bytes.IndexByte(part, '*') >= 0 {
+					work += characters * int64(len(bytes.TrimLeft(part, "*")))
+				}
 			}
 		}
 	}
-}
-
-// on returns what it takes to try the patterns on all paths of a tree.
-func (e effort) on(t *tree) int64 {
-	elements := 0
-	for _, n := range t.nodes {
-		elements += strings.Count(n.path, "/") + 1
-	}
-	return e.element*int64(elements) + e.wild*t.pathBytes
+	return patterns, work
 }
 
 func domainOf(dir string) []string {

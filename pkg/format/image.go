@@ -32,8 +32,7 @@ func readImage(ctx context.Context, in input) (*Content, error) {
 		return nil, err
 	}
 	return in.assemble(ctx, func(a *assembly) error {
-		o := newOverlay(in.Limits)
-		o.report = in.Report
+		o := newOverlay(in.Limits, in.Report)
 		for number, desc := range in.Manifest.Layers {
 			if err := a.apply(ctx, o, desc); err != nil {
 				return inLayer(number, in.Manifest.Layers, err)

@@ -23,6 +23,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path"
@@ -119,9 +120,13 @@ func (l *layer) walk(ctx context.Context, spent *amount, visit func(e entry, con
 		return err
 	}
 	defer stream.Close()
-	uncompressed, check, err := l.summed(stream)
-	if err != nil {
-		return err
+	var uncompressed io.Reader = stream
+	var sum hash.Hash
+	if l.sum != (v1.Hash{}) {
+		if sum, err = v1.Hasher(l.sum.Algorithm); err != nil {
+			return err
+		}
+		uncompressed = io.TeeReader(stream, sum)
 	}
 	headers := &headerReader{in: uncompressed}
 	archive := tar.NewReader(headers)
@@ -140,8 +145,10 @@ func (l *layer) walk(ctx context.Context, spent *amount, visit func(e entry, con
 	if err := endOfArchive(uncompressed); err != nil {
 		return err
 	}
-	if err := check(); err != nil {
-		return err
+	if sum != nil {
+		if got := hex.EncodeToString(sum.Sum(nil)); got != l.sum.Hex {
+			return invalid("the layer's archive has the digest %s:%s, but its annotation says %s", l.sum.Algorithm, got, l.sum)
+		}
 	}
 	spent.read = stream.read
 	l.normal = l.normal && stream.isOneMember()
@@ -216,24 +223,6 @@ func (l *layer) isTar(ctx context.Context) (bool, error) {
 	}
 	_, err = tar.NewReader(bytes.NewReader(head)).Next()
 	return !errors.Is(err, tar.ErrHeader), nil
-}
-
-// summed returns the stream, and what to call at its end to compare its hash
-// with that which was promised.
-func (l *layer) summed(stream io.Reader) (io.Reader, func() error, error) {
-	if l.sum == (v1.Hash{}) {
-		return stream, func() error { return nil }, nil
-	}
-	sum, err := v1.Hasher(l.sum.Algorithm)
-	if err != nil {
-		return nil, nil, invalid("the layer has a content digest that cannot be checked: %s", fault.Quote(l.sum.String()))
-	}
-	return io.TeeReader(stream, sum), func() error {
-		if got := hex.EncodeToString(sum.Sum(nil)); got != l.sum.Hex {
-			return invalid("the layer's archive has the digest %s:%s, but its annotation says %s", l.sum.Algorithm, got, l.sum)
-		}
-		return nil
-	}, nil
 }
 
 // take checks one header and hands over what it stands for, if anything.

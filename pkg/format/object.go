@@ -164,10 +164,7 @@ func (r *objects) manifest(root *yaml.Node) (object, error) {
 	if err != nil {
 		return object{}, err
 	}
-	if err := checkPlain(root); err != nil {
-		return object{}, err
-	}
-	if err := checkKeys(root); err != nil {
+	if err := cmp.Or(checkPlain(root), checkKeys(root)); err != nil {
 		return object{}, err
 	}
 	if _, err := o.plainKind(); err != nil {

@@ -71,8 +71,8 @@ type item struct {
 	emptied int
 }
 
-func newOverlay(limits Limits) *overlay {
-	return &overlay{limits: limits, root: &item{node: node{path: ".", folder: true}}, items: map[string]*item{}, plain: true}
+func newOverlay(limits Limits, report *Report) *overlay {
+	return &overlay{limits: limits, report: report, root: &item{node: node{path: ".", folder: true}}, items: map[string]*item{}, plain: true}
 }
 
 // apply applies one entry of the layer. It returns the node whose content is

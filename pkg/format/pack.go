@@ -197,7 +197,7 @@ func (p *packing) note(rules *ignoreRules, name string) error {
 		}
 		defer file.Close()
 		if body, err = io.ReadAll(io.LimitReader(&source{p.ctx, file, fault.Quote(name)}, maxIgnoreBytes+1)); err != nil {
-			return reading(name, err)
+			return err
 		}
 		p.packed.IgnoreFiles[name] = body
 	}
@@ -280,7 +280,7 @@ func (p *packing) write(scratch string) error {
 		out: io.Discard, hash: sha256.New(), limit: p.limits.UncompressedBytes,
 		flag: "--max-uncompressed-bytes", words: "the files of the folder make an archive of more than %d bytes",
 	}
-	content, err := writeArchive(archiveOf{scratch: root, limit: p.limits.ArtifactBytes, watch: watch}, p.tree.kept(), p.open)
+	content, err := writeArchive(root, p.limits.ArtifactBytes, watch, p.tree.kept(), p.open)
 	if err != nil {
 		return err
 	}
@@ -337,14 +337,4 @@ func refuseKey(n *node, file io.ReadSeeker) error {
 	}
 	_, err = file.Seek(0, io.SeekStart)
 	return err
-}
-
-var errChanged = errors.New("it changes while it is read")
-
-// reading names the file of the folder that cannot be read.
-func reading(name string, err error) error {
-	if settled(err) {
-		return err
-	}
-	return disk("read "+fault.Quote(name), err)
 }

@@ -22,7 +22,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/fluxcd/pkg/sourceignore"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -51,6 +50,20 @@ func (t tarball) open(ctx context.Context, in input) (*layer, error) {
 	return &layer{file: file, compression: as, limits: in.Limits, under: t.under, sum: t.sum, report: in.Report}, nil
 }
 
+// sniffed opens a layer by its first bytes: those who give it a media type of their own
+// say by it what the layer is for, not how it is compressed.
+func (in input) sniffed(ctx context.Context, desc v1.Descriptor) (*layer, error) {
+	file, err := in.open(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	head, err := bytesAt(file, 0, len(zstdMagic))
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &layer{file: file, compression: compressionBy(head), limits: in.Limits}, nil
+}
+
 // publishTarball makes content of a gzip tar layer, less what the filter leaves
 // out. A layer that is clean is published as its own bytes, so that the digest
 // which consumers check is the one that the signed manifest lists. Any other is
@@ -74,13 +87,9 @@ func publishTarball(ctx context.Context, in input, from tarball, f filter) (*Con
 	if err != nil {
 		return nil, err
 	}
-	files, dropped, err := rules.apply(ctx, t)
+	dropped, err := rules.leaveOut(ctx, t, l.links, in.Report)
 	if err != nil {
 		return nil, err
-	}
-	in.Report.omitDropped(t)
-	if files == 0 {
-		return nil, noFiles(dropped, l.links)
 	}
 	l.report = nil // it knows everything from the first reading
 	if from.check != nil {
@@ -142,17 +151,6 @@ func survey(ctx context.Context, l *layer, rules *ignoreRules) (*tree, error) {
 		return rules.note(e, content)
 	})
 	return t, err
-}
-
-func noFiles(dropped, links int) error {
-	switch {
-	case dropped > 0:
-		return invalid("every file of the artifact is left out by the ignore rules; change spec.ignore or the %s files in the artifact", sourceignore.IgnoreFile)
-	case links > 0:
-		return invalid("the artifact has symbolic links and no files; push the files that they point to")
-	default:
-		return invalid("the artifact has no files; push a folder that has some")
-	}
 }
 
 // bytesAt returns as many bytes of a file at an offset, or those that there are.

@@ -138,8 +138,6 @@ func hasKey(values map[string]string, prefix string) bool {
 	return false
 }
 
-func isFluxContent(l v1.Descriptor) bool { return l.MediaType == fluxContent }
-
 func isTitled(l v1.Descriptor) bool { return l.Annotations[titleAnnotation] != "" }
 
 // isReferrer matches an artifact that is stored beside an image to describe it, by its type or
@@ -230,7 +228,8 @@ func readLabels(ctx context.Context, in input) (*Manifest, error) {
 	if err != nil {
 		return nil, disk("read the config of the image", err)
 	}
-	if _, err := configLimits().Scan("the config of the image", body); err != nil {
+	// Thousands of steps of its history and thousands of labels stay below.
+	if _, err := (limit.JSON{Values: 50_000}).Scan("the config of the image", body); err != nil {
 		return nil, err
 	}
 	var image struct {
@@ -246,10 +245,6 @@ func readLabels(ctx context.Context, in input) (*Manifest, error) {
 	}
 	return &labelled, nil
 }
-
-// configLimits are those of an image's config: thousands of steps of its history
-// and thousands of labels.
-func configLimits() limit.JSON { return limit.JSON{Values: 50_000} }
 
 // unknown describes a manifest that no row of the table matches.
 func unknown(m *Manifest, o Options) string {

@@ -57,18 +57,13 @@ func (s selected) read(ctx context.Context, in input) (*Content, error) {
 	}
 }
 
-// extract unpacks a layer by its first bytes: people who select a media type of
-// their own say by it what a layer is for, not how it is compressed.
+// extract unpacks a layer, whatever its media type says.
 func (s selected) extract(ctx context.Context, in input, desc v1.Descriptor) (*Content, error) {
-	file, err := in.open(ctx, desc)
+	l, err := in.sniffed(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	l := &layer{file: file, limits: in.Limits}
-	if l.compression, err = sniff(file); err != nil {
-		return nil, err
-	}
+	defer l.file.Close()
 	if l.compression == uncompressed {
 		isTar, err := l.isTar(ctx)
 		if err != nil {

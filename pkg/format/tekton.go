@@ -80,15 +80,11 @@ func zstdBundle() error {
 // tektonBody returns the object of a layer: the one file of a tar, or the layer
 // itself. Like Tekton it lets the bytes decide, of which the type says nothing.
 func tektonBody(ctx context.Context, a *assembly, desc v1.Descriptor) ([]byte, error) {
-	file, err := a.in.open(ctx, desc)
+	l, err := a.in.sniffed(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	l := &layer{file: file, limits: a.in.Limits}
-	if l.compression, err = sniff(file); err != nil {
-		return nil, err
-	}
+	defer l.file.Close()
 	if l.compression == zstandard {
 		return nil, zstdBundle()
 	}

@@ -18,6 +18,7 @@ package format
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -47,8 +48,9 @@ type tree struct {
 	key func(path string) string
 	// nodes by the key of their path.
 	nodes map[string]*node
-	// pathBytes is the length of all paths, and keyBytes of the keys that are no paths.
-	pathBytes, keyBytes int64
+	// indexBytes is the length of all paths that were named or implied, and of the keys
+	// that are no paths.
+	indexBytes int64
 	// again says that a folder was named more than once.
 	again bool
 }
@@ -107,11 +109,11 @@ func (t *tree) meet(known *node, again entry) error {
 
 func (t *tree) insert(n *node) error {
 	key := t.key(n.path)
-	t.pathBytes += int64(len(n.path))
+	t.indexBytes += int64(len(n.path))
 	if key != n.path {
-		t.keyBytes += int64(len(key))
+		t.indexBytes += int64(len(key))
 	}
-	if err := t.limits.checkIndex(len(t.nodes)+1, t.pathBytes+t.keyBytes); err != nil {
+	if err := t.limits.checkIndex(len(t.nodes)+1, t.indexBytes); err != nil {
 		return err
 	}
 	t.nodes[key] = n
@@ -131,15 +133,9 @@ func (l Limits) checkIndex(nodes int, pathBytes int64) error {
 
 // prune removes a folder and everything in it.
 func (t *tree) prune(folder string) {
-	for key, n := range t.nodes {
-		if n.path == folder || strings.HasPrefix(n.path, folder+"/") {
-			t.pathBytes -= int64(len(n.path))
-			if key != n.path {
-				t.keyBytes -= int64(len(key))
-			}
-			delete(t.nodes, key)
-		}
-	}
+	maps.DeleteFunc(t.nodes, func(_ string, n *node) bool {
+		return n.path == folder || strings.HasPrefix(n.path, folder+"/")
+	})
 }
 
 // drop marks what the ignore rules leave out, and tells how many files stay
