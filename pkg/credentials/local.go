@@ -55,25 +55,21 @@ func CheckLocal(repository name.Repository, provider string) error {
 func isGeneric(provider string) bool { return provider == "" || provider == "generic" }
 
 func local(ctx context.Context, repository name.Repository, provider string) (*authn.AuthConfig, error) {
+	var found authn.Authenticator
 	if isGeneric(provider) {
-		found, err := authn.Resolve(ctx, authn.DefaultKeychain, repository)
-		if err != nil {
+		var err error
+		if found, err = authn.Resolve(ctx, authn.DefaultKeychain, repository); err != nil {
 			return nil, failed("the Docker config gives no credentials for %q: %w", repository.RegistryStr(), err)
 		}
-		return reveal(ctx, found, repository)
+	} else {
+		cloud, err := providerOf(provider, repository)
+		if err != nil {
+			return nil, err
+		}
+		if found, err = auth.GetArtifactRegistryCredentials(ctx, cloud, repository.Name()); err != nil {
+			return nil, failed("provider %s gave no credentials for %q: %w", provider, repository.RegistryStr(), err)
+		}
 	}
-	cloud, err := providerOf(provider, repository)
-	if err != nil {
-		return nil, err
-	}
-	found, err := auth.GetArtifactRegistryCredentials(ctx, cloud, repository.Name())
-	if err != nil {
-		return nil, failed("provider %s gave no credentials for %q: %w", provider, repository.RegistryStr(), err)
-	}
-	return reveal(ctx, found, repository)
-}
-
-func reveal(ctx context.Context, found authn.Authenticator, repository name.Repository) (*authn.AuthConfig, error) {
 	config, err := authn.Authorization(ctx, found)
 	if err != nil {
 		return nil, failed("cannot get credentials for %q: %w", repository.RegistryStr(), err)

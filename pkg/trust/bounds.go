@@ -17,6 +17,7 @@ limitations under the License.
 package trust
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -211,12 +212,6 @@ func (m *manifest) decode(body []byte) error {
 	return json.Unmarshal(body, m)
 }
 
-// envelopeParts are the parts of an envelope that decoders verify with.
-type envelopeParts struct {
-	chain [][]byte
-	stamp []byte
-}
-
 // boundEnvelope bounds an envelope of the Notary Project and what is inside. It comes
 // before the decoder, which verifies the certificates with each other.
 func boundEnvelope(n *notationSignature) error {
@@ -224,17 +219,12 @@ func boundEnvelope(n *notationSignature) error {
 	if n.mediaType == jws.MediaTypeEnvelope {
 		read = partsOfJWS
 	}
-	parts, err := read(n.envelope)
+	chain, stamp, err := read(n.envelope)
 	if err != nil {
 		return err
 	}
-	if err := boundCertificates(parts.chain...); err != nil {
+	if err := cmp.Or(boundCertificates(chain...), boundStamps(stamp)); err != nil {
 		return err
-	}
-	if len(parts.stamp) > 0 {
-		if err := boundStamps(parts.stamp); err != nil {
-			return err
-		}
 	}
 	content, err := n.content()
 	if err != nil {
@@ -246,7 +236,8 @@ func boundEnvelope(n *notationSignature) error {
 	return bound("the payload", content.Payload.Content, maxSignatureValues)
 }
 
-func partsOfJWS(envelope []byte) (parts envelopeParts, err error) {
+// partsOfJWS returns the parts of an envelope that decoders verify with.
+func partsOfJWS(envelope []byte) (chain [][]byte, stamp []byte, err error) {
 	var sent struct {
 		Payload   string `json:"payload"`
 		Protected string `json:"protected"`
@@ -256,7 +247,7 @@ func partsOfJWS(envelope []byte) (parts envelopeParts, err error) {
 		} `json:"header"`
 	}
 	if err := decodeBound("the envelope", envelope, &sent); err != nil {
-		return parts, err
+		return nil, nil, err
 	}
 	for _, one := range []struct {
 		name, encoded string
@@ -264,33 +255,34 @@ func partsOfJWS(envelope []byte) (parts envelopeParts, err error) {
 	}{{"the payload", sent.Payload, maxSignatureValues}, {"the protected header", sent.Protected, maxHeaderValues}} {
 		part, err := base64.RawURLEncoding.DecodeString(one.encoded)
 		if err != nil {
-			return parts, fmt.Errorf("%s is not base64: %w", one.name, err)
+			return nil, nil, fmt.Errorf("%s is not base64: %w", one.name, err)
 		}
 		if err := bound(one.name, part, one.values); err != nil {
-			return parts, err
+			return nil, nil, err
 		}
 	}
-	return envelopeParts{chain: sent.Header.Chain, stamp: sent.Header.Stamp}, nil
+	return sent.Header.Chain, sent.Header.Stamp, nil
 }
 
-func partsOfCOSE(envelope []byte) (parts envelopeParts, err error) {
+// partsOfCOSE returns the same of a COSE envelope.
+func partsOfCOSE(envelope []byte) (chain [][]byte, stamp []byte, err error) {
 	if len(envelope) > maxCOSE {
-		return parts, fmt.Errorf("the envelope has %d bytes, more than the %d that are read", len(envelope), maxCOSE)
+		return nil, nil, fmt.Errorf("the envelope has %d bytes, more than the %d that are read", len(envelope), maxCOSE)
 	}
 	var sent cose.Sign1Message
 	if err := sent.UnmarshalCBOR(envelope); err != nil {
-		return parts, err
+		return nil, nil, err
 	}
 	critical, _ := sent.Headers.Protected[cose.HeaderLabelCritical].([]any)
 	if count := max(len(critical), len(sent.Headers.Protected)); count > maxHeaders {
-		return parts, fmt.Errorf("the envelope has %d protected or critical headers, expected at most %d", count, maxHeaders)
+		return nil, nil, fmt.Errorf("the envelope has %d protected or critical headers, expected at most %d", count, maxHeaders)
 	}
-	chain, _ := sent.Headers.Unprotected[cose.HeaderLabelX5Chain].([]any)
-	for _, one := range chain {
+	certificates, _ := sent.Headers.Unprotected[cose.HeaderLabelX5Chain].([]any)
+	for _, one := range certificates {
 		if certificate, ok := one.([]byte); ok {
-			parts.chain = append(parts.chain, certificate)
+			chain = append(chain, certificate)
 		}
 	}
-	parts.stamp, _ = sent.Headers.Unprotected["io.cncf.notary.timestampSignature"].([]byte)
-	return parts, nil
+	stamp, _ = sent.Headers.Unprotected["io.cncf.notary.timestampSignature"].([]byte)
+	return chain, stamp, nil
 }

@@ -91,13 +91,18 @@ func (s *Secret) read(parse func(entry string) error, suffixes ...string) (notes
 	return notes
 }
 
-// decode decodes an entry that must be there, and that is to be what it is called.
-func (s *Secret) decode(entry, what string, decode func(text []byte) error) error {
+// decode decodes an entry that must be there, of at most some bytes, and that is to be
+// what it is called.
+func (s *Secret) decode(entry, what string, most int, decode func(text []byte) error) error {
 	text, ok := s.Data[entry]
 	if !ok {
 		return denyf(Rejected, "%s has no entry %s", s, entry)
 	}
-	if err := decode(text); err != nil {
+	err := fmt.Errorf("it has %d bytes, expected at most %d", len(text), most)
+	if len(text) <= most {
+		err = decode(text)
+	}
+	if err != nil {
 		return denyf(Rejected, "%s is not %s: %s", s.entry(entry), what, fault.WordsOf(err))
 	}
 	return nil

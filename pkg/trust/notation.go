@@ -193,20 +193,12 @@ const (
 	maxTrusted, maxTrustedBytes = 100, 256 << 10
 )
 
-func boundPolicy(text []byte) error {
-	if len(text) > maxTrustPolicy {
-		return fmt.Errorf("it has %d bytes, expected at most %d", len(text), maxTrustPolicy)
-	}
-	limits := limit.JSON{Values: maxTrustPolicyValues, Elements: maxStatements, Lists: []string{"trustpolicies"}}
-	_, err := limits.Scan("it", text)
-	return err
-}
-
 // parsePolicy reads a trust policy (Notary Project, trust-store-trust-policy.md).
 func parsePolicy(secret *Secret) (*trustpolicy.Document, error) {
 	policy := &trustpolicy.Document{}
-	if err := secret.decode(trustPolicyEntry, "a trust policy", func(text []byte) error {
-		if err := boundPolicy(text); err != nil {
+	if err := secret.decode(trustPolicyEntry, "a trust policy", maxTrustPolicy, func(text []byte) error {
+		limits := limit.JSON{Values: maxTrustPolicyValues, Elements: maxStatements, Lists: []string{"trustpolicies"}}
+		if _, err := limits.Scan("it", text); err != nil {
 			return err
 		}
 		return json.Unmarshal(text, policy)
@@ -445,13 +437,12 @@ func (c *statusCheck) validator(through http.RoundTripper, of purpose.Purpose) (
 	if err != nil {
 		return nil, err
 	}
-	return watched{Validator: inner, check: c}, nil
+	return watched{Validator: inner, statusCheck: c}, nil
 }
 
 type watched struct {
 	revocation.Validator
-
-	check *statusCheck
+	*statusCheck
 }
 
 // ValidateContext implements revocation.Validator.
@@ -460,7 +451,7 @@ func (w watched) ValidateContext(ctx context.Context, options revocation.Validat
 	revoked := slices.ContainsFunc(results, func(r *result.CertRevocationResult) bool { return r.Result == result.ResultRevoked })
 	unknown := slices.ContainsFunc(results, func(r *result.CertRevocationResult) bool { return r.Result == result.ResultUnknown })
 	if !revoked && (unknown || err != nil) {
-		w.check.unknown = true
+		w.unknown = true
 	}
 	return results, err
 }

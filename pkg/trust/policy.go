@@ -102,15 +102,8 @@ func parsePolicyImages(policy Policy) parsedPolicy {
 	return parsed
 }
 
-// Unreadable says why a policy of a name cannot be read; empty when it can.
-func (p *Policies) Unreadable(name string) string {
-	for _, policy := range p.all {
-		if policy.Name == name {
-			return policy.Unreadable
-		}
-	}
-	return ""
-}
+// Check says why the policy cannot be read; empty when it can.
+func (p Policy) Check() string { return parsePolicyImages(p).Unreadable }
 
 // Governs tells whether any policy governs namespaces with some labels.
 func (p *Policies) Governs(of map[string]string) bool {

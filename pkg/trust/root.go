@@ -19,7 +19,6 @@ package trust
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -217,22 +216,15 @@ const trustedRootEntry = "trusted_root.json"
 // tried for each certificate and timestamp.
 const maxRoot = 64 << 10
 
-// boundRoot refuses a trusted root that is too large, or has a key that is refused.
-func boundRoot(text []byte) error {
-	if len(text) > maxRoot {
-		return fmt.Errorf("it has %d bytes, expected at most %d", len(text), maxRoot)
-	}
-	if err := bound("it", text, maxSignatureValues); err != nil {
-		return err
-	}
-	return limit.Keys(text)
-}
-
 // parseRoot reads the trusted root of a private Sigstore.
 func parseRoot(secret *Secret) (*root.TrustedRoot, error) {
 	var material *root.TrustedRoot
-	err := secret.decode(trustedRootEntry, "a trusted root of Sigstore", func(text []byte) (err error) {
-		if err = boundRoot(text); err == nil {
+	err := secret.decode(trustedRootEntry, "a trusted root of Sigstore", maxRoot, func(text []byte) error {
+		err := bound("it", text, maxSignatureValues)
+		if err == nil {
+			err = limit.Keys(text)
+		}
+		if err == nil {
 			material, err = root.NewTrustedRootFromJSON(text)
 		}
 		return err

@@ -366,12 +366,10 @@ func (r Ruling) String() string {
 // unanswered returns why the registry gave no answer, nil when it answered
 // whatever it was asked: a refusal is an answer, too.
 func (e *ruleEvaluation) unanswered() error {
-	for _, a := range e.authorities {
-		for _, err := range a.unknown {
-			if f := fault.Of(err, ""); (f.Reason == v1alpha1.ReasonFetchFailed && !f.Answered) ||
-				errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-				return err
-			}
+	for _, err := range e.unknown() {
+		if f := fault.Of(err, ""); (f.Reason == v1alpha1.ReasonFetchFailed && !f.Answered) ||
+			errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			return err
 		}
 	}
 	return nil
@@ -379,12 +377,18 @@ func (e *ruleEvaluation) unanswered() error {
 
 // wait is how long a registry asked to be left alone.
 func (e *ruleEvaluation) wait() (longest time.Duration) {
-	for _, a := range e.authorities {
-		for _, err := range a.unknown {
-			if f, ok := errors.AsType[*fault.Error](err); ok {
-				longest = max(longest, f.RetryAfter)
-			}
+	for _, err := range e.unknown() {
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			longest = max(longest, f.RetryAfter)
 		}
 	}
 	return longest
+}
+
+// unknown is what none of the authorities could find out.
+func (e *ruleEvaluation) unknown() (all []error) {
+	for _, a := range e.authorities {
+		all = append(all, a.unknown...)
+	}
+	return all
 }

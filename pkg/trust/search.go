@@ -103,7 +103,9 @@ func (s *search) run(ctx context.Context) {
 		s.note(forBoth, errors.New("there was no time left to look for signatures"))
 		return
 	}
-	places := []func(context.Context) (read bool){s.listed, s.tagged, s.legacy}
+	places := []func(context.Context) (read bool){
+		s.listed(s.repository.Referrers, BundleReferrer), s.listed(s.repository.TaggedReferrers, BundleTag), s.legacy,
+	}
 	// One answer without a good signature may come from a proxy, or from one server of
 	// many that lags behind, so before an image is rejected each place is read again.
 	unmet := func(e *ruleEvaluation) bool { return !e.met() }
@@ -115,20 +117,15 @@ func (s *search) run(ctx context.Context) {
 	}
 }
 
-// listed looks at the list of referrers that the registry keeps.
-func (s *search) listed(ctx context.Context) (read bool) {
-	list, err := s.repository.Referrers(ctx, s.subject.Digest)
-	s.note(forBoth, err)
-	s.referrers(ctx, list.Entries, BundleReferrer)
-	return err == nil
-}
-
-// tagged looks at the list of referrers under the fallback tag.
-func (s *search) tagged(ctx context.Context) (read bool) {
-	list, err := s.repository.TaggedReferrers(ctx, s.subject.Digest)
-	s.note(forBoth, err)
-	s.referrers(ctx, list.Entries, BundleTag)
-	return err == nil
+// listed looks at a list of referrers: that which the registry keeps, or that under the
+// fallback tag.
+func (s *search) listed(referrers func(context.Context, v1.Hash) (registry.Referrers, error), where Format) func(context.Context) (read bool) {
+	return func(ctx context.Context) bool {
+		list, err := referrers(ctx, s.subject.Digest)
+		s.note(forBoth, err)
+		s.referrers(ctx, list.Entries, where)
+		return err == nil
+	}
 }
 
 // prove asks whether the registry shows the subject itself, where nothing else

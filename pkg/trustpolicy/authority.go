@@ -46,6 +46,11 @@ const (
 // authorityKey is a verification with a state of its Secrets, which are of one namespace.
 type authorityKey struct{ namespace, verify, secrets string }
 
+func keyOf(namespace string, verify sourcev1.OCIRepositoryVerification, secrets string) (authorityKey, error) {
+	text, err := json.Marshal(verify)
+	return authorityKey{namespace: namespace, verify: string(text), secrets: secrets}, err
+}
+
 // authority is built from a verification and a state of its Secrets.
 type authority struct {
 	built *trust.Authority
@@ -71,7 +76,11 @@ func (r *Resolver) authority(ctx context.Context, verify sourcev1.OCIRepositoryV
 	if err != nil {
 		return nil, err
 	}
-	return r.known(ctx, r.cache(&r.platform, maxPlatform), r.Namespace, verify, state, func() (trust.Demand, error) {
+	key, err := keyOf(r.Namespace, verify, state)
+	if err != nil {
+		return nil, err
+	}
+	return r.known(ctx, r.cache(&r.platform, maxPlatform), key, func() (trust.Demand, error) {
 		demand, _, err := r.readDemand(ctx, r.Namespace, verify)
 		return demand, err
 	})
@@ -84,7 +93,11 @@ func (r *Resolver) own(ctx context.Context, namespace string, verify sourcev1.OC
 	if err != nil {
 		return nil, err
 	}
-	return r.known(ctx, r.cache(&r.owners, maxOwn), namespace, verify, state, func() (trust.Demand, error) { return demand, nil })
+	key, err := keyOf(namespace, verify, state)
+	if err != nil {
+		return nil, err
+	}
+	return r.known(ctx, r.cache(&r.owners, maxOwn), key, func() (trust.Demand, error) { return demand, nil })
 }
 
 func (r *Resolver) cache(kept **lru.Cache, most int) *lru.Cache {
@@ -96,16 +109,8 @@ func (r *Resolver) cache(kept **lru.Cache, most int) *lru.Cache {
 	return *kept
 }
 
-// known returns the authority of a verification with a state of its Secrets. It parses
-// each state once.
-func (r *Resolver) known(ctx context.Context, kept *lru.Cache, namespace string, verify sourcev1.OCIRepositoryVerification, state string,
-	read func() (trust.Demand, error),
-) (*trust.Authority, error) {
-	text, err := json.Marshal(verify)
-	if err != nil {
-		return nil, err
-	}
-	key := authorityKey{namespace: namespace, verify: string(text), secrets: state}
+// known returns the authority of a key. It parses each once.
+func (r *Resolver) known(ctx context.Context, kept *lru.Cache, key authorityKey, read func() (trust.Demand, error)) (*trust.Authority, error) {
 	if known, ok := kept.Get(key); ok {
 		return known.(authority).built, known.(authority).err
 	}

@@ -189,8 +189,7 @@ func nameOf(ref *meta.LocalObjectReference) string {
 // Check returns an error unless a policy can be applied as it is: a fault that names every
 // unusable authority with the reason. Notes are remarks about the usable ones.
 func (r *Resolver) Check(ctx context.Context, policy *v1alpha1.TrustPolicy) (notes []string, err error) {
-	parsed := trust.NewPolicies(Parse(policy))
-	if why := parsed.Unreadable(policy.Name); why != "" {
+	if why := Parse(policy).Check(); why != "" {
 		return nil, fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s", why)
 	}
 	var worst *fault.Error
@@ -231,30 +230,19 @@ func weight(class fault.Class) int {
 
 // Summary describes the effect of a policy for the user.
 func Summary(policy *v1alpha1.TrustPolicy) string {
-	spec := policy.Spec
+	parsed := Parse(policy)
 	verb := "enforced"
-	if spec.Mode == v1alpha1.ModeWarn {
+	if parsed.Warn {
 		verb = "not enforced (mode Warn)"
 	}
-	names := make([]string, 0, len(spec.Authorities))
-	for _, a := range spec.Authorities {
-		names = append(names, a.Name)
-	}
 	demand := "no signature is demanded"
-	if len(names) > 0 {
-		demand = "the signature of " + strings.Join(names, " or ") + " is demanded"
+	if len(parsed.Authorities) > 0 {
+		demand = "the signature of " + strings.Join(parsed.Authorities, " or ") + " is demanded"
 	}
-	return fmt.Sprintf("%s for %s: %s", verb, strings.Join(patterns(spec), ", "), demand)
-}
-
-// patterns are the first images of a policy.
-func patterns(spec v1alpha1.TrustPolicySpec) (named []string) {
 	const most = 5
-	for _, image := range spec.Images[:min(len(spec.Images), most)] {
-		named = append(named, string(image))
+	images := parsed.Images
+	if more := len(images) - most; more > 0 {
+		images = append(images[:most], fmt.Sprintf("and %d more", more))
 	}
-	if more := len(spec.Images) - most; more > 0 {
-		named = append(named, fmt.Sprintf("and %d more", more))
-	}
-	return named
+	return fmt.Sprintf("%s for %s: %s", verb, strings.Join(images, ", "), demand)
 }
