@@ -30,9 +30,6 @@ const (
 	// maxRevocationBytes bounds an answer of a certificate authority, which may be a
 	// list of everything that it revoked.
 	maxRevocationBytes = 1 << 20
-	// maxLists is how many lists may be read at a time. Decoded, a list of small
-	// entries takes ten times its bytes, and forty on the way there.
-	maxLists = 2
 	// listBytes is what makes an answer a list: OCSP takes less.
 	listBytes = 64 << 10
 )

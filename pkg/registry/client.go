@@ -445,3 +445,28 @@ func (k accessKey) String() string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d", k.host, k.repository, k.fingerprint, k.plain))
 	return hex.EncodeToString(sum[:])
 }
+
+type tagKey struct {
+	access accessKey
+	tag    string
+}
+
+type tagAnswer struct {
+	digest v1.Hash
+	asked  time.Time
+	// noHead is until when the registry is not asked by HEAD, because it does not
+	// support that.
+	noHead time.Time
+}
+
+type tagFlight struct {
+	tagKey
+	fresh uint64 // a number of its own for a fresh query, else 0
+}
+
+// rightTo returns the scope of a login for some actions in a repository.
+func rightTo(repository, actions string) string { return "repository:" + repository + ":" + actions }
+
+// maxLists is how many lists of a certificate authority may be read at a time. Decoded, a
+// list of small entries takes ten times its bytes, and forty on the way there.
+const maxLists = 2

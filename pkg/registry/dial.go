@@ -18,6 +18,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -265,3 +266,12 @@ func hostPort(u *url.URL) string {
 	}
 	return net.JoinHostPort(u.Hostname(), port)
 }
+
+func refusef(format string, args ...any) error {
+	return &refused{words: fmt.Sprintf(format, args...)}
+}
+
+// refused is a request that was not sent, in words for a person.
+type refused struct{ words string }
+
+func (e *refused) Error() string { return e.words }

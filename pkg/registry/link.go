@@ -91,15 +91,6 @@ func newLink(c *Client, key accessKey, access Access) *link {
 
 func (l *link) closeIdle() { l.transport.CloseIdleConnections() }
 
-// refused is a request that was not sent, in words for a person.
-type refused struct{ words string }
-
-func (e *refused) Error() string { return e.words }
-
-func refusef(format string, args ...any) error {
-	return &refused{words: fmt.Sprintf(format, args...)}
-}
-
 // proxyAnswer is a status other than 200 with which a proxy answered CONNECT.
 type proxyAnswer struct{ code int }
 

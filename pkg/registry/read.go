@@ -17,9 +17,11 @@ limitations under the License.
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -173,4 +175,33 @@ func (r *Repository) isStorage(answer *http.Response, key readKey) bool {
 		}
 	}
 	return true
+}
+
+// vouched returns the digest of a manifest. The manifest must have the wanted digest
+// or, without one, the digest that the registry names. If the registry names none,
+// the body must at least be a manifest: proxies and failing registries answer 200
+// with pages and error texts, which say nothing about the tag.
+//
+// Errors: InvalidArtifact and FetchFailed (retry).
+func (r *Repository) vouched(doing string, got reply, want v1.Hash) (v1.Hash, error) {
+	digest, _, err := v1.SHA256(bytes.NewReader(got.body))
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	if want == (v1.Hash{}) {
+		want = promised(got.header)
+	}
+	switch {
+	case want == digest, want == v1.Hash{} && isManifest(got.body):
+		return digest, nil
+	case want == v1.Hash{}:
+		return v1.Hash{}, &fault.Error{
+			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
+			Err: fmt.Errorf("cannot %s: the answer is %d bytes of type %s without a digest, expected a manifest; "+
+				"a proxy or a failing registry may have sent it", doing, len(got.body), unpart(fault.Quote(got.header.Get("Content-Type")), r.secrets())),
+		}
+	default:
+		return v1.Hash{}, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
+			"cannot %s: its bytes have the digest %s, not %s", doing, digest, want)
+	}
 }

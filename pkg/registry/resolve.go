@@ -17,7 +17,6 @@ limitations under the License.
 package registry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,12 +35,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// MaxManifest is the size of the largest manifest that is read, in bytes: what
-// the Distribution Specification says registries should accept.
-const MaxManifest = 4 << 20
-
-const digestHeader = "Docker-Content-Digest"
-
 // Query says which manifest is wanted.
 type Query struct {
 	// Tag is looked up when Digest is not set.
@@ -53,35 +46,6 @@ type Query struct {
 	// Fresh asks the registry whatever is known, and waits for no answer to a
 	// question that was asked before.
 	Fresh bool
-}
-
-// Manifest is a manifest or index as the registry keeps it. It is shared and
-// must not be changed.
-type Manifest struct {
-	// Digest is the sha256 of Body.
-	Digest v1.Hash
-	// MediaType is what the body says, or the registry when the body says nothing of use.
-	// Empty when neither does.
-	MediaType types.MediaType
-	Body      []byte
-}
-
-type tagKey struct {
-	access accessKey
-	tag    string
-}
-
-type tagAnswer struct {
-	digest v1.Hash
-	asked  time.Time
-	// noHead is until when the registry is not asked by HEAD, because it does not
-	// support that.
-	noHead time.Time
-}
-
-type tagFlight struct {
-	tagKey
-	fresh uint64 // a number of its own for a fresh query, else 0
 }
 
 // Resolve returns the manifest of a query. It costs no request when the answer
@@ -105,13 +69,6 @@ func (r *Repository) Resolve(ctx context.Context, q Query) (*Manifest, error) {
 	}
 	m, err := r.tagged(ctx, q)
 	return m, r.failure("resolve tag "+q.Tag+" of "+r.name, err)
-}
-
-func checkDigest(digest v1.Hash) error {
-	if _, err := reference.ParseDigest(digest.String()); err != nil {
-		return fault.Stallf(v1alpha1.ReasonInvalidSpec, "%s is not a sha256 digest", fault.Quote(digest.String()))
-	}
-	return nil
 }
 
 func (r *Repository) tagged(ctx context.Context, q Query) (*Manifest, error) {
@@ -246,59 +203,6 @@ func (r *Repository) fetch(ctx context.Context, ref string, want v1.Hash) (*Mani
 	return m, nil
 }
 
-// tooLarge is a retry: no digest covers an answer that is not read to its end, so it may
-// be a page of a proxy.
-func tooLarge(doing string, most int64) error {
-	return &fault.Error{
-		Reason: v1alpha1.ReasonLimitExceeded, Class: fault.Retry, Answered: true,
-		Err: fmt.Errorf("cannot %s: it is larger than %d bytes", doing, most),
-	}
-}
-
-// vouched returns the digest of a manifest. The manifest must have the wanted digest
-// or, without one, the digest that the registry names. If the registry names none,
-// the body must at least be a manifest: proxies and failing registries answer 200
-// with pages and error texts, which say nothing about the tag.
-//
-// Errors: InvalidArtifact and FetchFailed (retry).
-func (r *Repository) vouched(doing string, got reply, want v1.Hash) (v1.Hash, error) {
-	digest, _, err := v1.SHA256(bytes.NewReader(got.body))
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	if want == (v1.Hash{}) {
-		want = promised(got.header)
-	}
-	switch {
-	case want == digest, want == v1.Hash{} && isManifest(got.body):
-		return digest, nil
-	case want == v1.Hash{}:
-		return v1.Hash{}, &fault.Error{
-			Reason: v1alpha1.ReasonFetchFailed, Class: fault.Retry, Answered: true,
-			Err: fmt.Errorf("cannot %s: the answer is %d bytes of type %s without a digest, expected a manifest; "+
-				"a proxy or a failing registry may have sent it", doing, len(got.body), unpart(fault.Quote(got.header.Get("Content-Type")), r.secrets())),
-		}
-	default:
-		return v1.Hash{}, fault.Retryf(v1alpha1.ReasonInvalidArtifact,
-			"cannot %s: its bytes have the digest %s, not %s", doing, digest, want)
-	}
-}
-
-// promised returns the sha256 digest that an answer claims for itself; the zero
-// hash if it makes no such claim.
-func promised(header http.Header) v1.Hash {
-	claim, err := v1.NewHash(header.Get(digestHeader))
-	if err != nil || claim.Algorithm != "sha256" {
-		return v1.Hash{}
-	}
-	return claim
-}
-
-var acceptManifests = strings.Join([]string{
-	string(types.OCIManifestSchema1), string(types.OCIImageIndex),
-	string(types.DockerManifestSchema2), string(types.DockerManifestList),
-}, ", ")
-
 // mediaType returns that of the body, and that of the header for a body that does not
 // tell. No digest covers the header, so one that the body contradicts is refused, and
 // not remembered with the body. A body without the field is what it has: only OCI lets
@@ -338,29 +242,4 @@ func bodyMediaType(body []byte) (own types.MediaType, claimed bool) {
 	default:
 		return "", false
 	}
-}
-
-// isManifest tells whether a body is a manifest of any kind, also of one that is
-// not supported.
-func isManifest(body []byte) bool {
-	var manifest shape
-	return json.Unmarshal(body, &manifest) == nil &&
-		(manifest.MediaType != "" || manifest.SchemaVersion != 0 || bool(manifest.Manifests) || bool(manifest.Layers))
-}
-
-// shape has the fields that tell kinds of manifests apart.
-type shape struct {
-	MediaType     types.MediaType `json:"mediaType"`
-	SchemaVersion int             `json:"schemaVersion"`
-	Manifests     present         `json:"manifests"`
-	Layers        present         `json:"layers"`
-}
-
-// present tells that a list is there, whatever is in it.
-type present bool
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (p *present) UnmarshalJSON(value []byte) error {
-	*p = present(bytes.HasPrefix(value, []byte("[")))
-	return nil
 }

@@ -33,9 +33,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/fault"
 )
 
-// rightTo returns the scope of a login for some actions in a repository.
-func rightTo(repository, actions string) string { return "repository:" + repository + ":" + actions }
-
 // Writable returns the same repository with logins that ask for the right to push,
 // also to read: registries that create a repository with its first push do not
 // tell others that a tag is missing.

@@ -39,7 +39,7 @@ func largestCircles() map[string]int {
 		"pkg/bridge":      4,
 		"pkg/credentials": 6,
 		"pkg/format":      22,
-		"pkg/registry":    11,
+		"pkg/registry":    6,
 		"pkg/store":       7,
 		"pkg/trust":       12,
 	}
