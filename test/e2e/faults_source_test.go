@@ -233,11 +233,12 @@ func (c *consumer) note(external *sourcev1.ExternalArtifact) {
 	c.mu.Lock()
 	c.inherit(external)
 	if artifact == nil {
-		had := c.last == external.UID
+		had, owner := c.last == external.UID && c.heritage == nil, c.owner
 		c.mu.Unlock()
-		// One that was deleted and made again starts empty, and so does one whose
-		// owner was: the record of the new one says nothing yet.
-		c.blame("what was published was taken away", had && c.heritage == nil)
+		// An object that was deleted and made again starts empty, and so does one whose
+		// owner was: the record of the new owner is empty yet. It takes the artifact
+		// away before it writes the owner.
+		c.blame("what was published was taken away", had && c.isOf(owner))
 		return
 	}
 	c.last = external.UID
@@ -285,6 +286,12 @@ func (c *consumer) inherit(external *sourcev1.ExternalArtifact) {
 		c.heritage = nil
 	}
 	c.owner = owner
+}
+
+// isOf tells whether an ArtifactRepository is still there.
+func (c *consumer) isOf(owner types.UID) bool {
+	record := c.source(c.n.Context())
+	return record != nil && record.UID == owner
 }
 
 // fetch fetches what the record names. It may fail where the controller may be
