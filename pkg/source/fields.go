@@ -36,19 +36,22 @@ import (
 // these fields, and an update that changes none of them starts no reconcile. Do not list a
 // field without a reader, nor a new field of a new release of Flux.
 //
+// The result of each function shares its values with the object: a copy of a whole status
+// for each event would cost more than the comparison.
+//
 // Cached objects are the bases of merge patches, which replace a list as a whole. Keep a
 // list whole if we write to it: owner references, and the conditions of ExternalArtifacts
 // and ArtifactRepositories.
 
-// KeepNamespace returns a copy with the used fields of a Namespace. TrustPolicies
+// KeepNamespace returns the used fields of a Namespace. TrustPolicies
 // select by any label.
 func KeepNamespace(obj *corev1.Namespace) *corev1.Namespace {
 	kept := corev1.Namespace{ObjectMeta: identity(&obj.ObjectMeta)}
 	kept.Labels, kept.DeletionTimestamp = obj.Labels, obj.DeletionTimestamp
-	return kept.DeepCopy()
+	return &kept
 }
 
-// KeepPolicy returns a copy with the used fields of an ImagePolicy. Its whole spec
+// KeepPolicy returns the used fields of an ImagePolicy. Its whole spec
 // is compared with the spec of an ArtifactRepository.
 func KeepPolicy(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 	spec, status := obj.Spec, obj.Status
@@ -75,12 +78,12 @@ func KeepPolicy(obj *imagev1.ImagePolicy) *imagev1.ImagePolicy {
 			})
 		}
 	}
-	return kept.DeepCopy()
+	return &kept
 }
 
-// KeepRepository returns a copy with the used fields of an ImageRepository. Its
+// KeepRepository returns the used fields of an ImageRepository. Its
 // whole spec is compared with the spec of an ArtifactRepository. Each scan rewrites the
-// status: the copy has only the failure of the conditions and, of the scan result, the
+// status: of the conditions only the failure is kept and, of the scan result, only the
 // possible versions with build metadata.
 func KeepRepository(obj *imagev1.ImageRepository) *imagev1.ImageRepository {
 	spec, status := obj.Spec, obj.Status
@@ -113,7 +116,7 @@ func KeepRepository(obj *imagev1.ImageRepository) *imagev1.ImageRepository {
 	if tags := buildTags(status.LastScanResult); len(tags) > 0 {
 		kept.Status.LastScanResult = &imagev1.ScanResult{LatestTags: tags}
 	}
-	return kept.DeepCopy()
+	return &kept
 }
 
 // buildTags returns the tags of a scan that may stand for versions with build metadata.
@@ -129,7 +132,7 @@ func buildTags(result *imagev1.ScanResult) (tags []string) {
 	return tags
 }
 
-// KeepExternal returns a copy with the used fields of an ExternalArtifact: those to
+// KeepExternal returns the used fields of an ExternalArtifact: those to
 // compare with the record of an ArtifactRepository.
 func KeepExternal(obj *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
 	kept := sourcev1.ExternalArtifact{
@@ -137,15 +140,15 @@ func KeepExternal(obj *sourcev1.ExternalArtifact) *sourcev1.ExternalArtifact {
 		Spec:       sourcev1.ExternalArtifactSpec{SourceRef: obj.Spec.SourceRef},
 		Status:     sourcev1.ExternalArtifactStatus{Artifact: obj.Status.Artifact, Conditions: obj.Status.Conditions},
 	}
-	return kept.DeepCopy()
+	return &kept
 }
 
-// KeepArtifactRepository returns a copy with the used fields of an
+// KeepArtifactRepository returns the used fields of an
 // ArtifactRepository. The kind is ours: spec and status are kept whole.
 func KeepArtifactRepository(obj *v1alpha1.ArtifactRepository) *v1alpha1.ArtifactRepository {
 	kept := v1alpha1.ArtifactRepository{ObjectMeta: owned(&obj.ObjectMeta), Spec: obj.Spec, Status: obj.Status}
 	kept.CreationTimestamp, kept.Finalizers = obj.CreationTimestamp, obj.Finalizers
-	return kept.DeepCopy()
+	return &kept
 }
 
 // PolicyWithoutStatus returns the fields of KeepPolicy that decide whether the policy is a

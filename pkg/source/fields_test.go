@@ -144,30 +144,31 @@ func expectNews[T metav1.Object](t *testing.T, keep func(T) T, fields string) {
 	}
 }
 
-func TestKeptFieldsAreACopy(t *testing.T) {
-	expectCopy(t, source.KeepNamespace)
-	expectCopy(t, source.KeepPolicy)
-	expectCopy(t, source.KeepRepository)
-	expectCopy(t, source.KeepExternal)
-	expectCopy(t, source.KeepArtifactRepository)
+// The objects of an event are those of a cache.
+func TestAComparisonChangesNoObject(t *testing.T) {
+	expectUnchanged(t, source.KeepNamespace)
+	expectUnchanged(t, source.KeepPolicy)
+	expectUnchanged(t, source.PolicyWithoutStatus)
+	expectUnchanged(t, source.KeepRepository)
+	expectUnchanged(t, source.RepositoryWithoutStatus)
+	expectUnchanged(t, source.KeepExternal)
+	expectUnchanged(t, source.KeepArtifactRepository)
+	expectUnchanged(t, source.ArtifactRepositoryWithoutStatus)
 }
 
-// expectCopy changes all fields of a copy.
-func expectCopy[T metav1.Object](t *testing.T, keep func(T) T) {
+func expectUnchanged[T metav1.Object](t *testing.T, keep func(T) T) {
 	t.Helper()
-	obj := filled[T]()
-	kept := keep(obj)
-	if kept.GetResourceVersion() != obj.GetResourceVersion() {
-		t.Errorf("%T: a patch of it would not be guarded", obj)
+	before, now, want := filled[T](), filled[T](), filled[T]()
+	source.IsNews(before, now, keep)
+	if !equality.Semantic.DeepEqual(before, want) || !equality.Semantic.DeepEqual(now, want) {
+		t.Errorf("%T: a comparison changed it", want)
+	}
+	kept := keep(want)
+	if kept.GetResourceVersion() != want.GetResourceVersion() {
+		t.Errorf("%T: a patch of it would not be guarded", want)
 	}
 	if !equality.Semantic.DeepEqual(keep(kept), kept) {
-		t.Errorf("%T: a kept field is incomplete", obj)
-	}
-	for i := range leaves(kept) {
-		change(kept, i)
-	}
-	if !equality.Semantic.DeepEqual(obj, filled[T]()) {
-		t.Errorf("%T: the copy shares memory with it", obj)
+		t.Errorf("%T: a kept field is incomplete", want)
 	}
 }
 
