@@ -204,7 +204,7 @@ func noConditions() operation {
 
 // patchRemoval removes fields from the status of the object with this UID. The object only
 // shrinks, so its size cannot be a reason to refuse the patch. It names no resource version:
-// a user who edits the object all the time could delay a versioned patch for ever.
+// constant edits of the object could delay a versioned patch for ever.
 func patchRemoval(ctx context.Context, c client.Client, obj client.Object, operations ...operation) error {
 	patch, err := json.Marshal(append([]operation{{Op: "test", Path: "/metadata/uid", Value: obj.GetUID()}}, operations...))
 	if err != nil {

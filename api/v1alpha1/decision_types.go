@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Effect is what one step of a decision does. Its zero value does nothing.
+// Effect is the effect of one step of a decision. Its zero value does nothing.
 //
 // +kubebuilder:validation:Enum=Pass;Hold;Refuse;Withdraw
 type Effect string
@@ -60,7 +60,7 @@ type Step struct {
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// Message for a person. A failure whose words may be others at each attempt, as those of
-	// a network are, has none here: the condition Ready has the words of the first one.
+	// a network are, has no message here: the condition Ready has the words of the first one.
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	Message string `json:"message,omitempty"`

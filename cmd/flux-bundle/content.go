@@ -80,7 +80,7 @@ func (f *contentFlags) options(limits format.Limits) format.Options {
 // patterns are the lines of a .sourceignore file.
 func (f *contentFlags) patterns() string { return strings.Join(f.ignorePaths, "\n") }
 
-// isFile tells whether what is published is a file as it is, not the archive of
+// isFile tells whether the published content is a file as it is, not the archive of
 // a tree.
 func isFile(content *format.Content, o format.Options) bool {
 	return content.ChartVersion != "" || o.LayerSelector != nil && o.LayerSelector.Operation == sourcev1.OCILayerCopy
@@ -89,7 +89,7 @@ func isFile(content *format.Content, o format.Options) bool {
 // platforms are those that spec.platform takes.
 var platforms = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
 
-// check refuses what no ArtifactRepository could say.
+// check refuses settings that no ArtifactRepository could have.
 func (f *contentFlags) check() error {
 	if err := oneOf("format", f.format, formats()); err != nil {
 		return err

@@ -86,7 +86,7 @@ func (f *demandFlags) check() error {
 	return nil
 }
 
-// authority returns who judges by the flags; nil when they demand nothing.
+// authority returns the authority of the flags; nil when they demand nothing.
 func (f *demandFlags) authority(ctx context.Context, a *app) (*trust.Authority, error) {
 	if !f.isSet() {
 		return nil, nil //nolint:nilnil // nobody judges
@@ -221,7 +221,7 @@ func rulesOf(from origin, by *trust.Authority) trust.Verifier {
 	return trust.NewRules(from.repository, trust.Rule{Name: "signature", AnyOf: []trust.Alternative{{Authority: by}}}).Resolved()
 }
 
-// signer is who signed, as it was verified.
+// signer is the verified signer.
 type signer struct {
 	// Key is the sha256 of the public key, and File the file that it is in.
 	Key     string `json:"key,omitempty"`
@@ -240,7 +240,7 @@ func newSigner(s trust.Signer) *signer {
 	return &signer{Key: s.Key, File: s.Entry, Subject: s.Subject, Issuer: s.Issuer, Format: string(s.Format)}
 }
 
-// String says who signed on one line.
+// String names the signer on one line.
 func (s *signer) String() string {
 	switch {
 	case s == nil:

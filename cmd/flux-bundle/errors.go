@@ -26,7 +26,7 @@ import (
 // Exit codes.
 const (
 	exitOK = 0
-	// exitFailure is for everything that went wrong, and for what diff found.
+	// exitFailure is for every failure, and for a difference that diff found.
 	exitFailure = 1
 	// exitTrouble is how diff tells that it could not compare, as diff(1) does.
 	exitTrouble = 2

@@ -76,7 +76,7 @@ func newInspect(a *app) *cobra.Command {
 	return cmd
 }
 
-// runInspect prints what can be found out about an artifact. The error is the
+// runInspect prints the facts about an artifact. The error is the
 // reason for which it would not be published.
 func runInspect(ctx context.Context, a *app, reference string, o format.Options, out output) error {
 	from, err := openOrigin(ctx, a, reference)

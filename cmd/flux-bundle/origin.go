@@ -85,9 +85,9 @@ type reading struct {
 	Image bridge.Image
 	// Raw is the manifest as the registry keeps it; nil when it was not found.
 	Raw *registry.Manifest
-	// Manifest is what Raw says; nil when it cannot be read.
+	// Manifest is the content of Raw; nil when it cannot be read.
 	Manifest *format.Manifest
-	// Verified is who verified the image.
+	// Verified names the signers of the image.
 	Verified trust.Verified
 	bridge.Reading
 }

@@ -35,7 +35,7 @@ func (o *output) bind(cmd *cobra.Command) {
 
 func outputs() []string { return []string{"text", "json", "yaml"} }
 
-// check refuses what is no format, before any work is done.
+// check refuses an unknown format, before any work is done.
 func (o *output) check() error {
 	return oneOf("output", o.format, outputs())
 }

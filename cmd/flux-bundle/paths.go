@@ -31,7 +31,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/limit"
 )
 
-// followFlag allows what locate refuses.
+// followFlag allows the links that locate refuses.
 const followFlag = "follow-symlinks"
 
 const followUsage = "follow symbolic links in paths within a repository or below the working directory"
@@ -174,7 +174,7 @@ func (p place) up() (place, string) {
 	return place{p.folder, p.below[:last]}, p.below[last]
 }
 
-// stat says what is there.
+// stat describes the entry.
 func (p place) stat() (os.FileInfo, error) {
 	if len(p.below) == 0 {
 		return os.Stat(p.folder)

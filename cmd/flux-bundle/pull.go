@@ -155,7 +155,7 @@ func (p *pull) run(ctx context.Context, reference string) error {
 	})
 }
 
-// warnOfStages names what other pulls have left in the folder.
+// warnOfStages names the leftovers of other pulls in the folder.
 func (p *pull) warnOfStages() error {
 	stages, err := stagesIn(p.dir)
 	for _, stage := range stages {

@@ -34,7 +34,7 @@ func (noNetwork) RoundTrip(*http.Request) (*http.Response, error) { return nil, 
 // noGit begins the error of kustomize where the search path has no git.
 const noGit = "no 'git' program on path"
 
-// wanted finds in such an error what kustomize would fetch.
+// wanted finds in such an error the address that kustomize would fetch.
 var wanted = regexp.MustCompile(`Get "([^"]*)": ` + refused + `|accumulating resources from '([^']*)'`)
 
 // remoteIn tells whether an error of kustomize is that it needs the network or git,
@@ -50,7 +50,7 @@ func remoteIn(err error) (what string, needed bool) {
 	return "a remote base", true
 }
 
-// remoteBase is how what kustomize fetches begins: with a scheme that it knows or
+// remoteBase is the beginning of an address that kustomize fetches: with a scheme that it knows or
 // with a user. GitHub alone may be named by its host, which else is a folder of that
 // name: https://github.com/kubernetes-sigs/kustomize/blob/api/v0.21.1/api/internal/git/repospec.go.
 // It only chooses the words of an error: kustomize decides what is remote.

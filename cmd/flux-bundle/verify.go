@@ -78,7 +78,7 @@ func newVerify(a *app) *cobra.Command {
 	return cmd
 }
 
-// runVerify prints what comes of a demand. The error is the reason why the artifact
+// runVerify prints the result of a demand. The error is the reason why the artifact
 // is not accepted.
 func runVerify(ctx context.Context, a *app, reference string, demand *demandFlags, out output) error {
 	verdict, err := judge(ctx, a, reference, demand)

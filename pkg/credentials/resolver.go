@@ -42,7 +42,7 @@ type Options struct {
 	TokenCache *cache.TokenCache
 }
 
-// References name what opens a registry.
+// References name the objects that open a registry.
 type References = access.References
 
 // Resolver turns references into accesses. It is safe for concurrent use.

@@ -33,12 +33,12 @@ const (
 	contentAnnotation = "io.deis.oras.content.digest"
 )
 
-// readFiles reads what oras push wrote: layers that are files or folders, each
+// readFiles reads an artifact of oras push: layers that are files or folders, each
 // with its path as title. It publishes the tree that oras pull would make. A file
 // that is an archive by its media type is unpacked at the root instead, which is
 // what Argo CD and an OCIRepository do with it.
 func readFiles(ctx context.Context, in input) (*Content, error) {
-	// An empty layer says that there is no content, and is none.
+	// An empty layer says that there is no content, and counts as no layer.
 	layers := pick(in.Manifest.Layers, func(l v1.Descriptor) bool { return l.MediaType != types.OCIEmptyJSON })
 	parts, err := partsOf(layers, in.Limits)
 	if err != nil {

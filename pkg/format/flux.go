@@ -34,7 +34,7 @@ const (
 	fluxStatic = "application/vnd.cncf.flux.content.v1"
 )
 
-// readFlux reads what flux push artifact wrote: one gzip tar of a source tree. It
+// readFlux reads an artifact of flux push artifact: one gzip tar of a source tree. It
 // publishes the content layer, less what an OCIRepository would leave out too:
 // what the .sourceignore files in the tree and the ignore option match, or
 // without either what Flux leaves out by default.

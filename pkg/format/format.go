@@ -52,7 +52,7 @@ type Blobs interface {
 	Manifest(ctx context.Context, desc v1.Descriptor) (types.MediaType, []byte, error)
 }
 
-// input is what a format reads, and where it may write.
+// input is the artifact that a format reads, and the place where it may write.
 type input struct {
 	Options
 
@@ -94,7 +94,7 @@ type row struct {
 	what string
 	// matches decides by the manifest alone.
 	matches func(*Manifest) bool
-	// reads is empty for what is recognised and refused.
+	// reads is empty for formats that are recognised and refused.
 	reads Format
 	// refusal says why it is refused and what to do instead.
 	refusal string

@@ -50,9 +50,9 @@ const (
 	chartYAML = "Chart.yaml"
 )
 
-// readHelm reads what helm push wrote: a chart, as helm package archived it. It
+// readHelm reads an artifact of helm push: a chart, as helm package archived it. It
 // publishes the bytes of the chart as they are: helm-controller checks their
-// digest and loads them itself. What its loader would refuse is refused here.
+// digest and loads them itself. Files that its loader would refuse are refused here.
 func readHelm(ctx context.Context, in input) (*Content, error) {
 	desc, err := chartLayer(in.Manifest.Layers)
 	if err != nil {

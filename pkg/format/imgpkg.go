@@ -32,7 +32,7 @@ const (
 	imgpkgKind    = "ImagesLock"
 )
 
-// readImgpkg reads what imgpkg push -b wrote: an image of one layer with a lock
+// readImgpkg reads an artifact of imgpkg push -b: an image of one layer with a lock
 // file of the images that its configuration uses. It publishes the files of the
 // bundle without .imgpkg: the lock file has a kind and no name, so that it would
 // break a generated kustomization. Images are not looked up and templates not

@@ -45,7 +45,7 @@ func kyvernoObjects() objects {
 	return objects{artifact: "the Kyverno artifact", groups: []string{"kyverno.io", "policies.kyverno.io"}, tool: "kyverno oci push"}
 }
 
-// readKyverno reads what kyverno oci push wrote: layers that are one policy each
+// readKyverno reads an artifact of kyverno oci push: layers that are one policy each
 // or, from Kyverno 1.20 on, a bundle: one gzip tar of a tree
 // (https://github.com/kyverno/kyverno/blob/main/docs/dev/oci/bundle-spec.md). It
 // publishes the tree of a bundle, or each policy as a file. Layers of other types
@@ -98,7 +98,7 @@ func checkPolicies(ctx context.Context, l *layer, t *tree) error {
 	})
 }
 
-// readPolicy returns the policy that a layer is, and what its annotations say of it.
+// readPolicy returns the policy in a layer, and the words of its annotations about it.
 // Kyverno leaves out what a policy does not say about itself.
 func readPolicy(ctx context.Context, a *assembly, desc v1.Descriptor) (body []byte, said object, err error) {
 	said = object{apiVersion: desc.Annotations[kyvernoAPIVersion], kind: desc.Annotations[kyvernoKind], name: desc.Annotations[kyvernoName]}

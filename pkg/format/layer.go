@@ -112,7 +112,7 @@ type amount struct {
 }
 
 // walk reads the layer from its first to its last byte and hands over its
-// files and folders. An error of visit ends it. What it reads is added to spent.
+// files and folders. An error of visit ends it. The bytes that it reads are added to spent.
 func (l *layer) walk(ctx context.Context, spent *amount, visit func(e entry, content io.Reader) error) error {
 	l.spent, l.links, l.normal = spent, 0, true
 	stream, err := l.unpack(ctx, spent.read)
@@ -330,7 +330,7 @@ func checkName(name string, limits Limits) error {
 	return nil
 }
 
-// nameFlaw says what is wrong with a name, empty for most.
+// nameFlaw names the flaw of a name; empty for most.
 func nameFlaw(name string) string {
 	switch {
 	case name == "":

@@ -102,7 +102,7 @@ func CacheOptions(shard labels.Selector, secrets map[string]cache.Config) cache.
 	}
 }
 
-// keeping replaces an object by what is kept of it. A tombstone stays as it is.
+// keeping replaces an object by its kept fields. A tombstone stays as it is.
 func keeping[T client.Object](keep func(T) T) toolscache.TransformFunc {
 	return func(obj any) (any, error) {
 		if object, ok := obj.(T); ok {

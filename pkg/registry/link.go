@@ -291,7 +291,7 @@ func original(request *http.Request) *http.Request {
 	return request
 }
 
-// operation names what the request that began it all asks for.
+// operation names the purpose of the first request.
 func operation(request *http.Request) string {
 	path := strings.Split(original(request).URL.Path, "/")
 	if len(path) < 3 || path[1] != "v2" {

@@ -31,7 +31,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/reference"
 )
 
-// MaxManifest is the size of the largest manifest that is read, in bytes: what
+// MaxManifest is the size of the largest manifest that is read, in bytes: the size that
 // the Distribution Specification says registries should accept.
 const MaxManifest = 4 << 20
 
@@ -42,7 +42,7 @@ const digestHeader = "Docker-Content-Digest"
 type Manifest struct {
 	// Digest is the sha256 of Body.
 	Digest v1.Hash
-	// MediaType is what the body says, or the registry when the body says nothing of use.
+	// MediaType is that of the body, or of the registry when the body has no usable one.
 	// Empty when neither does.
 	MediaType types.MediaType
 	Body      []byte

@@ -62,7 +62,7 @@ func (s *sharing[K, V]) do(ctx context.Context, key K, work func(context.Context
 	}
 }
 
-// doUnless returns what is known, else the result of shared work. It looks again before
+// doUnless returns the known value, else the result of shared work. It looks again before
 // the work: another caller may just have learned it.
 func (s *sharing[K, V]) doUnless(ctx context.Context, known func() (V, bool), key K, work func(context.Context) (V, error)) (V, error) {
 	if value, ok := known(); ok {

@@ -28,7 +28,7 @@ import (
 	"github.com/image-source/image-source-controller/pkg/flight"
 )
 
-// state is what is known of the bytes of a file.
+// state is the known state of the bytes of a file.
 type state int
 
 const (
@@ -61,7 +61,7 @@ type finding struct {
 	state state
 }
 
-// of returns what is known of a file. A good one that was changed since is unread; a bad
+// of returns the known state of a file. A good one that was changed since is unread; a bad
 // one stays bad until it is read again or replaced.
 func (f *findings) of(sha256 string, file fs.FileInfo) state {
 	f.mu.Lock()
@@ -100,7 +100,7 @@ func (f *findings) drop(sha256 string) {
 	delete(f.bySHA256, sha256)
 }
 
-// look looks at a stored file without reading it. What is no regular file is removed, and
+// look looks at a stored file without reading it. An entry that is no regular file is removed, and
 // missing (fs.ErrNotExist).
 func (s *Store) look(root *os.Root, name, sha256 string) (fs.FileInfo, state, error) {
 	info, err := root.Lstat(name)
@@ -146,7 +146,7 @@ func (s *Store) openGood(ctx context.Context, name, sha256 string) (*os.File, er
 	}
 }
 
-// openRegular opens a file below the root; what is no regular file is missing.
+// openRegular opens a file below the root; an entry that is no regular file is missing.
 func (s *Store) openRegular(name string) (*os.File, fs.FileInfo, error) {
 	root, err := s.open()
 	if err != nil {

@@ -76,7 +76,7 @@ func (n *notationSignature) format() Format {
 	return NotationJWS
 }
 
-// content returns what an envelope holds, of which nothing is proven.
+// content returns the content of an envelope, of which nothing is proven.
 func (n *notationSignature) content() (*signature.EnvelopeContent, error) {
 	envelope, err := signature.ParseEnvelope(n.mediaType, n.envelope)
 	if err != nil {

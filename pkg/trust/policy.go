@@ -291,7 +291,7 @@ func (c Constraints) Admit(of Content) (warnings []string, err error) {
 	return warnings, err
 }
 
-// ruling is what a policy says of an image: it accepts without words.
+// ruling is the ruling of a policy on an image: it accepts without words.
 func (p Policy) ruling(words string) Ruling {
 	ruling := Ruling{Rule: PolicyTitle(p.Name), Policy: p.Name, Warn: p.Warn, Verdict: Accepted, Words: words}
 	if words != "" {

@@ -385,7 +385,7 @@ func (e *ruleEvaluation) wait() (longest time.Duration) {
 	return longest
 }
 
-// unknown is what none of the authorities could find out.
+// unknown is the ruling when no authority got an answer.
 func (e *ruleEvaluation) unknown() (all []error) {
 	for _, a := range e.authorities {
 		all = append(all, a.unknown...)
