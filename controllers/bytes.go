@@ -26,7 +26,6 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/serve"
@@ -40,7 +39,7 @@ import (
 func (v *evaluation) isCurrent(ctx context.Context) bool {
 	published := publication.Current(v.s.Object)
 	if published == nil || published.Digest != v.d.target.Digest || published.Repository != v.d.target.Repository.Name() ||
-		published.Content != format.ContentHash(v.settings(v.s.Object)) {
+		published.Content != v.contentHash {
 		return false
 	}
 	ok, err := v.isStored(ctx, v.s.Object)

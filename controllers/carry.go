@@ -26,7 +26,6 @@ import (
 	"github.com/image-source/image-source-controller/pkg/bridge"
 	"github.com/image-source/image-source-controller/pkg/explain"
 	"github.com/image-source/image-source-controller/pkg/fault"
-	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/trust"
@@ -49,7 +48,7 @@ func (v *evaluation) carry(ctx context.Context, repository *pipeline.Repository)
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("not finished within spec.timeout (%s): %w", v.s.Object.GetTimeout(), err)
 	}
-	v.Pipeline.Remember(publication.Key(v.s.Object), v.d.latest, format.ContentHash(v.settings(v.s.Object)), err)
+	v.Pipeline.Remember(publication.Key(v.s.Object), v.d.latest, v.contentHash, err)
 	v.d.addRulings(trustpolicy.RulingsOf(err))
 	return step, err
 }
@@ -69,7 +68,7 @@ func (v *evaluation) resolveAndBuild(ctx context.Context, repository *pipeline.R
 	v.pass(explain.Resolve, "")
 	request := bridge.Request{
 		Key: publication.Key(v.s.Object), Repository: repository, Candidate: candidate,
-		Content: v.settings(v.s.Object), Constraints: v.candidate.Constraints,
+		Content: v.content, Constraints: v.candidate.Constraints,
 	}
 	published := publication.Current(v.s.Object)
 	if published != nil {
@@ -102,7 +101,7 @@ func acceptedBy(j *judgement, obj *v1alpha1.ArtifactRepository) string {
 
 // build verifies and builds a candidate.
 func (v *evaluation) build(ctx context.Context, repository *pipeline.Repository, r bridge.Request) (explain.Name, error) {
-	if err := v.Pipeline.Refused(r.Key, r.Candidate.Image, format.ContentHash(r.Content)); err != nil {
+	if err := v.Pipeline.Refused(r.Key, r.Candidate.Image, v.contentHash); err != nil {
 		return explain.Build, err
 	}
 	proof, err := bridge.Verify(ctx, repository, r.Candidate, v.candidate.Verifier(repository))

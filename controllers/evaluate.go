@@ -27,6 +27,7 @@ import (
 	"github.com/image-source/image-source-controller/api/v1alpha1"
 	"github.com/image-source/image-source-controller/pkg/apiserver"
 	"github.com/image-source/image-source-controller/pkg/explain"
+	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/pipeline"
 	"github.com/image-source/image-source-controller/pkg/publication"
 	"github.com/image-source/image-source-controller/pkg/source"
@@ -125,6 +126,8 @@ func (v *evaluation) aim(objects error) {
 // publish publishes the target in the turn of the source. It needs no turn if it sends no
 // request to the registry.
 func (v *evaluation) publish(ctx context.Context) {
+	v.content = v.settings(v.s.Object)
+	v.contentHash = format.ContentHash(v.content)
 	origin := originOf(v.s, v.d.target)
 	v.d.stored = v.isCurrent(ctx)
 	origin.Idle = v.d.stored

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/image-source/image-source-controller/pkg/explain"
+	"github.com/image-source/image-source-controller/pkg/format"
 	"github.com/image-source/image-source-controller/pkg/source"
 	"github.com/image-source/image-source-controller/pkg/trust"
 	"github.com/image-source/image-source-controller/pkg/trustpolicy"
@@ -34,6 +35,10 @@ type evaluation struct {
 	// candidate and current are the demands on the image to publish and on the published
 	// one.
 	candidate, current trustpolicy.Demands
+	// content are the content settings of the spec, and contentHash is their hash: a hash of
+	// long patterns is made once.
+	content     format.Options
+	contentHash string
 	// d is the decision so far.
 	d decision
 }

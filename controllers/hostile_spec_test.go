@@ -170,7 +170,7 @@ func TestAReconcileReadsNoStoredBytes(t *testing.T) {
 	obj.Status.Artifact.Path = "externalartifact/apps/app/" + digest + ".tar.gz"
 	obj.Status.Artifact.Digest, obj.Status.Artifact.Size = "sha256:"+digest, &bytes
 	obj.Status.ObservedContent = format.ContentHash(e.settings(obj))
-	v := evaluation{Evaluator: e, s: source.Snapshot{Object: obj}}
+	v := evaluation{Evaluator: e, s: source.Snapshot{Object: obj}, contentHash: obj.Status.ObservedContent}
 	v.d.target, err = v.s.Recorded()
 	g.Expect(err).NotTo(HaveOccurred())
 	file := filepath.Join(root, obj.Status.Artifact.Path)
