@@ -78,10 +78,7 @@ func (p *proposal) byPolicy(tag string) {
 }
 
 func TestPublishedTargetsOfAnImage(t *testing.T) {
-	cases := map[string]struct {
-		change func(*proposal)
-		want   func(Gomega, result)
-	}{
+	expectPublished(t, newProposal, map[string]publishedCase[*proposal]{
 		"a tag, with any digest": {
 			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("ghcr.io/org/app"))
@@ -186,31 +183,11 @@ func TestPublishedTargetsOfAnImage(t *testing.T) {
 				g.Expect(p.Note).To(Equal("pinned by spec.digest; ImagePolicy app has picked no image"))
 			},
 		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			g, p := NewWithT(t), newProposal()
-			if c.change != nil {
-				c.change(p)
-			}
-			got := p.decide()
-			g.Expect(got.why).NotTo(HaveOccurred())
-			g.Expect(got.action).To(Equal(publish))
-			if c.want != nil {
-				c.want(g, got)
-			}
-		})
-	}
+	})
 }
 
 func TestRefusedTargetsOfAnImage(t *testing.T) {
-	cases := map[string]struct {
-		change func(*proposal)
-		action action
-		reason string
-		class  fault.Class
-		words  []string
-	}{
+	expectRefused(t, newProposal, map[string]refusedCase[*proposal]{
 		"a namespace without the label": {
 			change: func(p *proposal) { p.label = nil },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
@@ -300,18 +277,5 @@ func TestRefusedTargetsOfAnImage(t *testing.T) {
 			change: func(p *proposal) { p.byPolicy("1.2.0"); p.around.OwnPolicy.Spec.Suspend = true },
 			action: freeze,
 		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			g, p := NewWithT(t), newProposal()
-			c.change(p)
-			got := p.decide()
-			g.Expect(got.action).To(Equal(c.action), "%v", got.why)
-			if c.action == freeze {
-				g.Expect(got.why).NotTo(HaveOccurred())
-				return
-			}
-			expectFault(t, got.why, c.reason, c.class, c.words...)
-		})
-	}
+	})
 }

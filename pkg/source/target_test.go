@@ -96,6 +96,61 @@ type result struct {
 	interval time.Duration
 }
 
+// decider is the objects of a case.
+type decider interface{ decide() result }
+
+// publishedCase changes objects whose target is published all the same.
+type publishedCase[D decider] struct {
+	change func(D)
+	want   func(Gomega, result)
+}
+
+func expectPublished[D decider](t *testing.T, objects func() D, cases map[string]publishedCase[D]) {
+	t.Helper()
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			g, d := NewWithT(t), objects()
+			if c.change != nil {
+				c.change(d)
+			}
+			got := d.decide()
+			g.Expect(got.why).NotTo(HaveOccurred())
+			g.Expect(got.action).To(Equal(publish))
+			if c.want != nil {
+				c.want(g, got)
+			}
+		})
+	}
+}
+
+// refusedCase changes objects so that no target is published.
+type refusedCase[D decider] struct {
+	change func(D)
+	action action
+	reason string
+	class  fault.Class
+	words  []string
+}
+
+func expectRefused[D decider](t *testing.T, objects func() D, cases map[string]refusedCase[D]) {
+	t.Helper()
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			g, d := NewWithT(t), objects()
+			c.change(d)
+			got := d.decide()
+			g.Expect(got.action).To(Equal(c.action), "%v", got.why)
+			g.Expect(got.interval).To(BeNumerically(">", 0))
+			if c.action == freeze {
+				g.Expect(got.why).NotTo(HaveOccurred())
+				return
+			}
+			expectFault(t, got.why, c.reason, c.class, c.words...)
+			g.Expect(len(got.why.Error())).To(BeNumerically("<", 1000))
+		})
+	}
+}
+
 // decide takes the steps in the order of a reconcile.
 func decide(rules source.Rules, s source.Snapshot) result {
 	got := result{interval: s.Interval()}
@@ -156,10 +211,7 @@ func controlledBy(name string, uid types.UID) []metav1.OwnerReference {
 }
 
 func TestPublishedTargets(t *testing.T) {
-	cases := map[string]struct {
-		change func(*situation)
-		want   func(Gomega, result)
-	}{
+	expectPublished(t, newSituation, map[string]publishedCase[*situation]{
 		"the tag that the policy picked": {
 			want: func(g Gomega, p result) {
 				g.Expect(p.Repository.Name()).To(Equal("ghcr.io/org/app"))
@@ -275,31 +327,11 @@ func TestPublishedTargets(t *testing.T) {
 		"a policy with conditions without a generation": {
 			change: func(s *situation) { s.ready(func(c *metav1.Condition) { c.ObservedGeneration = 0 }) },
 		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			g, s := NewWithT(t), newSituation()
-			if c.change != nil {
-				c.change(s)
-			}
-			got := s.decide()
-			g.Expect(got.why).NotTo(HaveOccurred())
-			g.Expect(got.action).To(Equal(publish))
-			if c.want != nil {
-				c.want(g, got)
-			}
-		})
-	}
+	})
 }
 
 func TestRefusedTargets(t *testing.T) {
-	cases := map[string]struct {
-		change func(*situation)
-		action action
-		reason string
-		class  fault.Class
-		words  []string
-	}{
+	expectRefused(t, newSituation, map[string]refusedCase[*situation]{
 		"a namespace without the label is told which to set": {
 			change: func(s *situation) { s.namespace.Labels = nil },
 			action: withdraw, reason: v1alpha1.ReasonAccessDenied, class: fault.Wait, words: []string{v1alpha1.UseAsSource + "=enabled"},
@@ -512,22 +544,7 @@ func TestRefusedTargets(t *testing.T) {
 			change: func(s *situation) { s.obj.Spec.Digest, s.repository = digestA, nil },
 			action: refuse, reason: v1alpha1.ReasonDependencyNotReady, class: fault.Wait,
 		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			g, s := NewWithT(t), newSituation()
-			c.change(s)
-			got := s.decide()
-			g.Expect(got.action).To(Equal(c.action), "%v", got.why)
-			g.Expect(got.interval).To(BeNumerically(">", 0))
-			if c.action == freeze {
-				g.Expect(got.why).NotTo(HaveOccurred())
-				return
-			}
-			expectFault(t, got.why, c.reason, c.class, c.words...)
-			g.Expect(len(got.why.Error())).To(BeNumerically("<", 1000))
-		})
-	}
+	})
 }
 
 // expectFault asserts the identity of an error and the key words of its message.
